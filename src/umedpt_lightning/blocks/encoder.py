@@ -1,0 +1,134 @@
+"""The shared encoder: any timm model that gives a feature pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from umedpt_lightning.blocks.batch_norm import (
+    BatchNormMode,
+    PerTaskBatchNorm,
+    TaskSwitch,
+    replace_batch_norm,
+    to_group_norm,
+)
+from umedpt_lightning.blocks.weights import create_encoder
+
+
+@dataclass
+class Pyramid:
+    """The encoder's output.
+
+    Attributes:
+        maps: Feature maps ``(B, C_i, H'/s_i, W'/s_i)``, finest first, of the image padded to ``H', W'``.
+        strides: The ``s_i``, pixels of the image a pixel of the map.
+        size: ``(H, W)`` of the image before padding.
+        padded_size: ``(H', W')``.
+    """
+
+    maps: list[Tensor]
+    strides: list[int]
+    size: tuple[int, int]
+    padded_size: tuple[int, int]
+
+
+class Encoder(nn.Module):
+    """A timm model as the block that all tasks share.
+
+    Args:
+        name: Any timm model with ``features_only`` (``timm.list_models()``).
+        in_channels: Channels it takes. Images with one channel are repeated to that number.
+        weights: ``None`` for random ones, ``"timm"`` to download those of timm, or a file (``.safetensors`` or
+            ``.pth``) with the state of the whole timm model.
+        batch_norm: What becomes of BatchNorm; see `BatchNormMode`.
+        drop_path_rate: Stochastic depth, where the model knows it.
+
+    Attributes:
+        channels: Channels of each map of the pyramid, finest first.
+        strides: Their strides in pixels, powers of two.
+        mean: Mean of a pixel (0..1) that the weights expect, a number a channel.
+        std: Standard deviation likewise.
+
+    Raises:
+        ValueError: timm knows no such model, it has no feature pyramid, or the file does not fit it.
+        FileNotFoundError: `weights` names no file.
+        ConnectionError: The weights cannot be downloaded.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str = "swin_tiny_patch4_window7_224",
+        in_channels: int = 3,
+        weights: Literal["timm"] | Path | None = None,
+        batch_norm: BatchNormMode = "keep",
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.batch_norm = batch_norm
+        options: dict[str, object] = {"in_chans": in_channels}
+        if drop_path_rate:  # not every model takes it
+            options["drop_path_rate"] = drop_path_rate
+        if "swin" in name:
+            options["strict_img_size"] = False  # any size; windows are padded
+        net: Any = create_encoder(name, weights, **options)  # timm's classes are not typed
+        self.net: nn.Module = net
+        self.channels: list[int] = net.feature_info.channels()
+        self.strides: list[int] = net.feature_info.reduction()
+        for key in ("mean", "std"):
+            self.register_buffer(key, _per_channel(net.default_cfg[key], in_channels), persistent=False)
+        self.switch = TaskSwitch()
+        if batch_norm == "group":
+            replace_batch_norm(self.net, to_group_norm)
+
+    def bind(self, tasks: Sequence[str]) -> None:
+        """Makes room for every task's own BatchNorm statistics, where the encoder keeps such."""
+        if self.batch_norm == "per_task":
+            replace_batch_norm(self.net, lambda norm: PerTaskBatchNorm(norm, tasks, self.switch))
+
+    def forward(self, images: Tensor, task: str | None = None) -> Pyramid:
+        """The feature pyramid.
+
+        Args:
+            images: ``(B, C, H, W)`` float, normalised, of any size.
+            task: Whose images these are; needed where BatchNorm keeps statistics per task.
+
+        Returns:
+            Maps of the images padded below and to the right with zeros (the mean) to multiples of the last stride.
+        """
+        self.switch.task = task
+        size = (images.shape[2], images.shape[3])
+        stride = self.strides[-1]
+        padded = (-(-size[0] // stride) * stride, -(-size[1] // stride) * stride)
+        if padded != size:
+            images = F.pad(images, (0, padded[1] - size[1], 0, padded[0] - size[0]))
+        maps = [
+            m if m.shape[1] == c else m.permute(0, 3, 1, 2)  # Swin and its kin give (B, H, W, C)
+            for m, c in zip(self.net(images), self.channels, strict=True)
+        ]
+        return Pyramid(maps, self.strides, size, padded)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Sets the mode; frozen BatchNorm stays in evaluation."""
+        super().train(mode)
+        if self.batch_norm == "freeze":
+            for module in self.net.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+def _per_channel(values: Sequence[float], channels: int) -> Tensor:
+    if len(values) != channels:  # other channels than the RGB the weights saw: their average
+        values = [sum(values) / len(values)] * channels
+    return torch.tensor(values).view(1, channels, 1, 1)

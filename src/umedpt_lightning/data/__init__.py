@@ -1,0 +1,1 @@
+"""Data of all tasks: readers, transforms, sampling, loaders."""

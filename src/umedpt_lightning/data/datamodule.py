@@ -1,0 +1,142 @@
+"""All tasks' data for Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import lightning.pytorch as pl
+
+from umedpt_lightning.data.dataset import MultiTaskDataset
+from umedpt_lightning.data.loaders import EvaluationLoader, RoundLoader, WorkerPool
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.sampling import EvaluationSampler, RoundSampler, Share, TaskStream
+from umedpt_lightning.data.transforms import Augmentation, Transform
+from umedpt_lightning.types import TaskSpec
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass
+class TaskData:
+    """The data of one task.
+
+    Attributes:
+        train: Read for training.
+        val: Read for validation.
+        test: Read for testing and prediction.
+        batch_size: Images in a micro-batch.
+        micro_batches: Micro-batches in a round.
+        size: Height and width that images are resized to, one number for both; None keeps them.
+        augment: albumentations transforms by name, for training, applied in this order.
+    """
+
+    train: Reader | None = None
+    val: Reader | None = None
+    test: Reader | None = None
+    batch_size: int = 16
+    micro_batches: int = 1
+    size: int | tuple[int, int] | None = None
+    augment: dict[str, Augmentation] | None = None
+
+
+class MultiTaskDataModule(pl.LightningDataModule):
+    """Rounds over all tasks in training, every sample once in evaluation, one worker pool for all.
+
+    Args:
+        tasks: The data of each task, by task name.
+        num_workers: Processes that read, for all tasks together; 0 reads in the main process.
+        prefetch: Micro-batches that each of them prepares ahead.
+        steps_per_epoch: Rounds in an epoch; None for as many as the task with the most batches needs.
+        seed: Seeds the order and the augmentation of samples.
+
+    Attributes:
+        specs: What the data of each task say of themselves.
+
+    Raises:
+        ValueError: A task has no data, its parts do not fit each other, or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, TaskData],
+        num_workers: int = 2,
+        prefetch: int = 2,
+        steps_per_epoch: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self.steps_per_epoch, self.seed = steps_per_epoch, seed
+        self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ValueError(f"data.steps_per_epoch must be positive or null, but it is {steps_per_epoch}.")
+
+    def train_dataloader(self) -> RoundLoader:
+        """Rounds of the tasks that have a train part."""
+        readers = self._readers("train")
+        shares = {
+            name: Share(
+                TaskStream(name, len(reader), self.seed), self.tasks[name].batch_size, self.tasks[name].micro_batches
+            )
+            for name, reader in readers.items()
+        }
+        sampler = RoundSampler(shares, *self._rank_and_world_size())
+        transforms = {name: Transform(self.tasks[name].size, self.tasks[name].augment) for name in readers}
+        rounds = self.steps_per_epoch or sampler.rounds_in_a_pass()
+        return RoundLoader(MultiTaskDataset(readers, transforms), sampler, self._pool(), rounds)
+
+    def val_dataloader(self) -> EvaluationLoader:
+        """The val parts."""
+        return self._evaluation(self._readers("val"))
+
+    def test_dataloader(self) -> EvaluationLoader:
+        """The test parts."""
+        return self._evaluation(self._readers("test"))
+
+    def predict_dataloader(self) -> EvaluationLoader:
+        """The test parts."""
+        return self.test_dataloader()
+
+    def _evaluation(self, readers: Mapping[str, Reader]) -> EvaluationLoader:
+        sampler = EvaluationSampler(
+            {name: len(reader) for name, reader in readers.items()},
+            {name: self.tasks[name].batch_size for name in readers},
+            *self._rank_and_world_size(),
+        )
+        transforms = {name: Transform(self.tasks[name].size) for name in readers}
+        return EvaluationLoader(MultiTaskDataset(readers, transforms), sampler, self._pool())
+
+    def _readers(self, part: Part) -> dict[str, Reader]:
+        readers = {name: getattr(task, part) for name, task in self.tasks.items() if getattr(task, part) is not None}
+        if not readers:
+            raise ValueError(f"No task has a {part} part: give one under data.tasks.<name>.{part}.")
+        return readers
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _pool(self) -> WorkerPool:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return WorkerPool(self.num_workers, self.prefetch, pin_memory=on_gpu)
+
+
+def _check(name: str, task: TaskData) -> TaskSpec:
+    """The spec of a task, the same in all its parts."""
+    parts: dict[Part, Reader | None] = {"train": task.train, "val": task.val, "test": task.test}
+    specs = {part: reader.spec for part, reader in parts.items() if reader is not None}
+    if not specs:
+        raise ValueError(f"data.tasks.{name} has no data: give it a train, val or test part.")
+    first, spec = next(iter(specs.items()))
+    for part, other in specs.items():
+        if other != spec:
+            raise ValueError(
+                f"data.tasks.{name}: its {first} and {part} parts do not fit each other. {first} has {spec}, {part} has "
+                f"{other}. Give both the same channels, value_range and classes."
+            )
+    for key, number in (("batch_size", task.batch_size), ("micro_batches", task.micro_batches)):
+        if number < 1:
+            raise ValueError(f"data.tasks.{name}.{key} must be positive, but it is {number}.")
+    return spec

@@ -1,0 +1,96 @@
+"""Making the demo folder once, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from umedpt_lightning.data.demo.brain import (
+    make_axial_position,
+    make_brain_structures,
+    make_brain_tissue,
+    make_slice_plane,
+)
+from umedpt_lightning.data.demo.nuclei import make_nuclei
+from umedpt_lightning.data.demo.sources import SOURCES, locate
+from umedpt_lightning.data.demo.volume import load_ct, load_mri
+
+#: The file that says which recipe made a folder. A change of what is written needs a new number.
+STAMP = "RECIPE"
+RECIPE = "umedpt demo data, recipe 1\n"
+
+
+def default_folder() -> Path:
+    """``$UMEDPT_CACHE/demo``, or ``umedpt/demo`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``."""
+    if cache := os.environ.get("UMEDPT_CACHE"):
+        return Path(cache).expanduser() / "demo"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "umedpt" / "demo"
+
+
+def prepare(folder: Path | None = None) -> Path:
+    """The folder of the demo data, made if it is absent or of an older recipe.
+
+    It is built beside its place and moved there when it is complete, so a folder that exists is a finished one, also
+    when several processes prepare it at once.
+
+    Args:
+        folder: Where; `default_folder` if none is given.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        FileNotFoundError: A package that ships the data is missing; the message has the command that installs it.
+        ValueError: `folder` holds something else, which is not overwritten.
+    """
+    folder = (folder or default_folder()).expanduser().absolute()
+    if _is_finished(folder):
+        return folder
+    _refuse_other_content(folder)
+    for source in SOURCES.values():
+        locate(source)  # says in an instant that a package is missing
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        built = Path(scratch) / "new"
+        built.mkdir()
+        _build(built)
+        (built / STAMP).write_text(RECIPE, encoding="utf-8")
+        _publish(built, folder, old=Path(scratch) / "old")
+    return folder
+
+
+def _build(folder: Path) -> None:
+    mri, ct = load_mri(), load_ct()
+    make_brain_tissue(folder / "brain_tissue", mri)
+    make_slice_plane(folder / "slice_plane", [mri, ct])
+    make_brain_structures(folder / "brain_structures", [mri, ct])
+    make_axial_position(folder / "axial_position", mri)
+    make_nuclei(folder / "nuclei")
+
+
+def _publish(built: Path, folder: Path, old: Path) -> None:
+    """Moves `built` to its place, unless another process was quicker; both have made the same."""
+    if _is_finished(folder):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(old)  # an older recipe or an empty folder; it goes with the scratch folder
+    try:
+        built.rename(folder)
+    except OSError:
+        if not _is_finished(folder):
+            raise
+
+
+def _is_finished(folder: Path) -> bool:
+    stamp = folder / STAMP
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == RECIPE
+
+
+def _refuse_other_content(folder: Path) -> None:
+    if folder.exists() and not (folder / STAMP).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{folder} exists and was not made by this function (it has no file {STAMP}), so it is left as it is. "
+            "Name another folder, or remove this one."
+        )

@@ -1,0 +1,207 @@
+"""Tables of files: checked to exist when they are made, read one by one later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from umedpt_lightning.data.images import probe_image, read_image, read_mask
+from umedpt_lightning.data.labels import check_names, natural_key, shorten
+from umedpt_lightning.types import IGNORE_INDEX
+
+_FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
+
+
+class FileTable:
+    """Many paths in one numpy array.
+
+    A list of strings would be copied into every forked worker, since reading one changes its reference count.
+
+    Args:
+        paths: At least one.
+        what: What a message calls the files.
+        source: The file or folder that names them.
+
+    Raises:
+        ValueError: There are no paths.
+        FileNotFoundError: Some files are missing.
+    """
+
+    def __init__(self, paths: Sequence[Path], what: str, source: object) -> None:
+        if not paths:
+            raise ValueError(f"{source}: there are no {what} here. Correct the path, or leave this part out.")
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{source}: {len(missing)} of {len(paths)} {what} are missing, the first: {shorten(missing, 5)}. "
+                "Correct the names, or the folder they are looked for in."
+            )
+        self._paths = np.array([os.fsencode(path) for path in paths])
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Path:
+        return Path(os.fsdecode(self._paths[index].item()))
+
+
+class ImageFiles:
+    """The images of a reader, all of one number of channels and one dtype.
+
+    Args:
+        paths: At least one.
+        channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
+        value_range: The stored intensities that become 0 and 1; None the full range of the dtype.
+        source: The file or folder that names the images.
+
+    Attributes:
+        channels: Channels of every image.
+        value_range: As above, never None.
+
+    Raises:
+        ValueError: There are no paths, or the first image cannot be used.
+        FileNotFoundError: Some files are missing.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], channels: int | None, value_range: tuple[float, float] | None, source: object
+    ) -> None:
+        self._files = FileTable(paths, "images", source)
+        self._wanted = channels
+        first = self._files[0]
+        found, self._dtype = probe_image(first)
+        self.channels = found if channels is None else channels
+        check_channels(self.channels, found, str(first))
+        self.value_range = full_range(self._dtype, value_range, str(first))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> tuple[NDArray[Any], str]:
+        """The image ``(H, W, C)`` and its name.
+
+        Raises:
+            ValueError: It cannot be read, or is not like the first image.
+        """
+        path = self._files[index]
+        image = read_image(path, self._wanted)
+        if image.shape[-1] != self.channels:
+            raise ValueError(
+                f"{path}: {image.shape[-1]} channels, but the first image ({self._files[0]}) has {self.channels}. "
+                "Write `channels: 3` (or 1) to read all images as colour (or grey)."
+            )
+        if image.dtype != self._dtype:
+            raise ValueError(
+                f"{path}: {image.dtype}, but the first image ({self._files[0]}) is {self._dtype}. Save all images of a "
+                "task with one depth: one value_range cannot fit both."
+            )
+        return image, str(path)
+
+
+class MaskFiles:
+    """The masks of a reader, whose stored values are turned into class indices.
+
+    Args:
+        paths: At least one.
+        classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
+        ignore: The stored value of unlabelled pixels, None if there are none.
+        source: The file or folder that names the masks.
+
+    Attributes:
+        classes: Class names.
+
+    Raises:
+        ValueError: There are no paths, or the classes cannot be used.
+        FileNotFoundError: Some files are missing.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], classes: Sequence[str] | Mapping[str, int], ignore: int | None, source: object
+    ) -> None:
+        self.classes = check_names(classes, "classes", source)
+        values = list(classes.values()) if isinstance(classes, Mapping) else list(range(len(self.classes)))
+        stored = values if ignore is None else [*values, ignore]
+        if len(set(stored)) < len(stored) or min(stored) < 0 or max(stored) > 65535:
+            raise ValueError(
+                f"{source}: every class and `ignore` need a stored value of their own from 0 to 65535, but the values "
+                f"of the classes are {values} and ignore is {ignore}. Correct `classes` or `ignore`."
+            )
+        self._stored = stored
+        self._index = np.full(65536, -1, np.int16)  # stored value -> class index
+        self._index[stored] = [*range(len(values)), IGNORE_INDEX][: len(stored)]
+        self._files = FileTable(paths, "masks", source)
+
+    def read(self, index: int, image: NDArray[Any], name: str) -> NDArray[np.uint8]:
+        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to an image of that name.
+
+        Raises:
+            ValueError: It cannot be read, is not of the image's size, or holds another value.
+        """
+        path = self._files[index]
+        mask = read_mask(path)
+        if mask.shape != image.shape[:2]:
+            raise ValueError(
+                f"{path}: the mask is {mask.shape[0]}x{mask.shape[1]} (HxW), but its image {name} is "
+                f"{image.shape[0]}x{image.shape[1]}. Save both at one size."
+            )
+        result: NDArray[np.int16] = self._index[mask]
+        if result.min() < 0:
+            raise ValueError(
+                f"{path}: the mask holds the values {shorten(np.unique(mask).tolist())}, but only "
+                f"{shorten(self._stored)} mean something. Say which value means which class (`classes: "
+                f"{{{self.classes[0]}: 0, ...}}`), and which one unlabelled pixels have (`ignore: 255`)."
+            )
+        return result.astype(np.uint8)
+
+
+def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """The image files of a folder by their suffix, in natural order of their names; hidden files are left out.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    check_folder(folder)
+    suffixes = Image.registered_extensions()
+    found: Iterable[Path] = folder.rglob("*") if recursive else folder.iterdir()
+    images = [path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def check_folder(folder: Path) -> None:
+    """Raises FileNotFoundError where there is no such folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder. Correct the path in the configuration.")
+
+
+def check_channels(channels: int, found: int, name: str) -> None:
+    """Raises ValueError where an image of `found` channels cannot be read with `channels`."""
+    if channels != found and (channels, found) not in ((1, 3), (3, 1)):
+        raise ValueError(
+            f"{name}: `channels: {channels}` was asked for, but the image has {found}. Only grey and RGB are turned "
+            f"into each other: write 1 or 3, or leave `channels` out."
+        )
+
+
+def full_range(dtype: np.dtype[Any], value_range: tuple[float, float] | None, name: str) -> tuple[float, float]:
+    """`value_range`, or the full range of an integer dtype.
+
+    Raises:
+        ValueError: The dtype has no natural range, or is none that images may have.
+    """
+    if dtype not in _FULL_RANGE and dtype != np.float32:
+        raise ValueError(f"{name}: images are uint8, uint16 or float32, but this one is {dtype}. Convert it.")
+    if value_range is not None:
+        low, high = value_range
+        return float(low), float(high)
+    if dtype not in _FULL_RANGE:
+        raise ValueError(
+            f"{name}: {dtype} images have no natural range. Write `value_range: [low, high]`, the stored intensities "
+            "that become 0 and 1 (such as [-1000, 400] for Hounsfield units)."
+        )
+    return _FULL_RANGE[dtype]

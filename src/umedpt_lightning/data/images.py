@@ -1,0 +1,206 @@
+"""Image and mask files to arrays, through Pillow, without ever losing depth silently."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFile
+
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+_COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
+# How Pillow's decoders name 16-bit colour samples, which it then cuts to 8 bits ("BGR;16" is 5-6-5 and loses nothing).
+_DEEP_COLOUR = re.compile(r"(?!BGR)\w{2,};16[BLN]")
+# Greys below 8 bits are stretched to 0..255 by Pillow: right for an image, wrong for class indices.
+_STRETCHED = {"L;2": 85, "L;4": 17}
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow's conversion to grey
+
+
+def probe_image(path: Path | str) -> tuple[int, np.dtype[Any]]:
+    """Channels and dtype that `read_image` would give, from the header alone.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not an image that can be read.
+    """
+    image, raw = _open(Path(path), load=False)
+    if image.mode.startswith("I;16") or _is_deep(raw):
+        dtype = "uint16"
+    else:
+        dtype = "float32" if image.mode in ("I", "F") else "uint8"
+    grey = image.mode in _GREY_MODES or raw.startswith("LA;16")
+    return (1 if grey else 3), np.dtype(dtype)
+
+
+def read_image(path: Path | str, channels: int | None = None) -> NDArray[Any]:
+    """Reads one image, upright as its EXIF data say.
+
+    Alpha is dropped, palettes and CMYK become RGB, one-bit images 0 and 255. Signed and 32-bit integers become float32.
+
+    Args:
+        path: The file.
+        channels: 1 or 3 to turn colour to grey or grey to colour; None keeps what the file holds.
+
+    Returns:
+        ``(H, W, C)`` uint8, uint16 or float32.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file cannot be read, or not without loss, or not with `channels`.
+    """
+    path = Path(path)
+    image, raw = _open(path, load=True)
+    array = _read_deep_colour(path, raw) if _is_deep(raw) else _to_array(image, path)
+    if array.ndim == 2:
+        array = array[..., None]  # (H, W) -> (H, W, 1)
+    return to_channels(array, channels, str(path))
+
+
+def read_mask(path: Path | str) -> NDArray[Any]:
+    """Reads one mask; the values are those that were written, palette indices included.
+
+    Returns:
+        ``(H, W)`` uint8 or uint16; one-bit masks are 0 and 1.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file cannot be read, or holds colours or numbers that cannot be class indices.
+    """
+    path = Path(path)
+    image, raw = _open(path, load=True)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode == "L":
+        return np.asarray(image) // np.uint8(_STRETCHED.get(raw, 1))
+    if image.mode == "P":
+        return np.array(image)
+    if image.mode in ("LA", "PA"):
+        return np.ascontiguousarray(np.asarray(image)[..., 0])
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
+            whole = values.astype(np.uint16)
+        if not np.array_equal(whole, values):
+            raise ValueError(
+                f"{path}: a mask holds class indices from 0 to 65535, but the values of this one lie between "
+                f"{values.min()} and {values.max()} ({values.dtype}). Save it as an 8- or 16-bit PNG of class indices."
+            )
+        return whole
+    if image.mode in ("RGB", "RGBA") and not _is_deep(raw):
+        colours = np.asarray(image)[..., :3]
+        if (colours == colours[..., :1]).all():  # a grey mask that some tool saved as RGB
+            return np.ascontiguousarray(colours[..., 0])
+    raise ValueError(
+        f"{path}: a mask holds one class index a pixel, but this one has colours (mode {image.mode}). "
+        "Save it as an 8-bit grey or palette PNG of class indices."
+    )
+
+
+def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray[Any]:
+    """The image with `channels` channels; grey is repeated, RGB becomes its luma; None keeps it.
+
+    Args:
+        image: ``(H, W, C)``.
+        channels: What is wanted.
+        name: What a message calls the image.
+
+    Raises:
+        ValueError: There is no such conversion.
+    """
+    match (image.shape[-1], channels):
+        case (found, wanted) if wanted is None or found == wanted:
+            return image
+        case (1, 3):
+            return np.repeat(image, 3, axis=-1)
+        case (3, 1):
+            grey: NDArray[Any] = image @ _LUMA  # (H, W)
+            if image.dtype.kind != "f":
+                grey = np.rint(grey)
+            return grey[..., None].astype(image.dtype)
+        case (found, _):
+            raise ValueError(
+                f"{name}: the image has {found} channels, which cannot become {channels}. Only grey and RGB are turned "
+                f"into each other: write `channels: {found}`, or leave `channels` out."
+            )
+
+
+def _open(path: Path, *, load: bool) -> tuple[Image.Image, str]:
+    """The image, decoded and upright if `load`, and the name of its samples' layout in the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file. Correct the path or the table that names it.")
+    try:
+        # Not by name: Pillow maps uncompressed TIFFs into memory then, and scrambles those that are to be turned.
+        with path.open("rb") as stream, Image.open(stream) as image:
+            raw = _raw_mode(image)
+            # A photograph with an embedded preview (MPO) is one image all the same.
+            pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if load and pages == 1 and not _is_deep(raw):
+                ImageOps.exif_transpose(image, in_place=True)
+                image.load()
+    except Exception as error:  # broken files raise nearly anything: OSError, SyntaxError, struct.error, ...
+        raise ValueError(
+            f"{path}: not an image that can be read ({os.path.getsize(path)} bytes; {type(error).__name__}: {error}). "
+            "Save it again as PNG, JPEG or TIFF (one page, 8 or 16 bits, or one channel of 32-bit floats)."
+        ) from error
+    if pages != 1:
+        raise ValueError(
+            f"{path}: a sample is one 2-D image, but this file holds {pages} pages. Save each in its own file."
+        )
+    if image.mode not in _GREY_MODES | _COLOUR_MODES:
+        raise ValueError(f"{path}: images of mode {image.mode} are not supported. Save it as grey or RGB.")
+    return image, raw
+
+
+def _raw_mode(image: ImageFile) -> str:
+    """How Pillow's decoder names the samples in the file, such as ``L;4`` or ``RGB;16B``; empty if it does not say."""
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2:
+        return f"PLANES;{max(image.tag_v2.get(BITSPERSAMPLE, (8,)))}N"  # Pillow's name would lack the depth here
+    if not image.tile:
+        return ""
+    args = image.tile[0][3]
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
+
+
+def _is_deep(raw: str) -> bool:
+    return _DEEP_COLOUR.fullmatch(raw) is not None
+
+
+def _read_deep_colour(path: Path, raw: str) -> NDArray[Any]:
+    """16-bit colour, which Pillow cuts to 8 bits."""
+    array = None
+    if not raw.startswith("PLANES"):  # cv2 would mix them up
+        array = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)  # (H, W, 3) BGR
+    if array is None or array.dtype != np.uint16:
+        raise ValueError(f"{path}: 16-bit samples of layout {raw} cannot be read whole. Save it as a 16-bit RGB PNG.")
+    grey = raw.startswith("LA")  # cv2 made three equal channels of it
+    return np.ascontiguousarray(array[..., :1] if grey else array[..., ::-1])
+
+
+def _to_array(image: Image.Image, path: Path) -> NDArray[Any]:
+    """``(H, W)`` or ``(H, W, 3)``, writable and in the machine's byte order."""
+    match image.mode:
+        case "L" | "RGB" | "F":
+            return np.array(image)
+        case "1" | "LA":
+            return np.array(image.convert("L"))
+        case "I":
+            values = np.asarray(image)
+            exact = values.astype(np.float32)
+            if not np.array_equal(exact, values):  # float32 holds integers up to 2 ** 24
+                raise ValueError(
+                    f"{path}: integers up to {values.max()} do not fit 16 bits, nor 32-bit floats exactly. "
+                    "Save the image with 16 bits a pixel."
+                )
+            return exact
+        case mode if mode.startswith("I;16"):
+            return np.asarray(image).astype(np.uint16)
+        case _:
+            return np.array(image.convert("RGB"))

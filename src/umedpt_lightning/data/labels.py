@@ -1,0 +1,107 @@
+"""Names, class indices and the statistics of labels, shared by all readers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
+
+Spec = TypeVar("Spec", bound=TaskSpec)
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """A sort key that puts ``2`` before ``10``, so that neighbours stay neighbours without zero padding."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def check_names(names: Iterable[str], what: str, where: object, most: int | None = IGNORE_INDEX) -> tuple[str, ...]:
+    """The names as a tuple.
+
+    Args:
+        names: Names of classes, labels or quantities.
+        what: What a message calls them.
+        where: The file or folder that a message names.
+        most: How many there may be; class indices end before `IGNORE_INDEX`.
+
+    Raises:
+        ValueError: There are none or too many, or one comes twice.
+    """
+    result = tuple(str(name) for name in names)
+    twice = sorted({name for name in result if result.count(name) > 1}) if len(set(result)) < len(result) else []
+    if twice:
+        raise ValueError(f"{where}: {what} must differ, but {twice} come more than once. Give each one name.")
+    if not result:
+        raise ValueError(f"{where}: {what} are empty. Name at least one.")
+    if most is not None and len(result) > most:
+        raise ValueError(
+            f"{where}: {len(result)} {what}, but at most {most} are possible, since index {IGNORE_INDEX} means "
+            "unlabelled. Join the rare ones."
+        )
+    return result
+
+
+def class_indices(
+    values: Sequence[str], classes: Sequence[str], where: Sequence[str] | None, file: object
+) -> NDArray[Any]:
+    """Class names to ``(N,)`` int64 indices.
+
+    Args:
+        values: One name a sample.
+        classes: All names.
+        where: What a message calls each sample.
+        file: The file a message names.
+
+    Raises:
+        ValueError: A value is not among the classes.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    result = np.fromiter((index.get(value, -1) for value in values), np.int64, len(values))
+    unknown = np.flatnonzero(result < 0)
+    if len(unknown):
+        at = [f"{values[i]!r}" + (f" ({where[i]})" if where else "") for i in unknown[:5]]
+        raise ValueError(
+            f"{file}: {len(unknown)} samples have a class that is not among {shorten(classes)}, the first "
+            f"{', '.join(at)}. Correct them, or add the class to `classes`."
+        )
+    return result
+
+
+def with_statistics(spec: Spec, targets: NDArray[Any]) -> Spec:
+    """The spec with the statistics of these targets.
+
+    Args:
+        spec: Of any kind; one that has no statistics is returned as it is.
+        targets: ``(N,)`` class indices or ``(N, L)`` or ``(N, Q)`` numbers with NaN where unknown.
+
+    Raises:
+        ValueError: A quantity is known of no sample.
+    """
+    match spec:
+        case ClassSpec():
+            counts = np.bincount(targets[targets != IGNORE_INDEX], minlength=len(spec.classes))
+            return replace(spec, counts=tuple(counts.tolist()))
+        case MultilabelSpec():
+            known = (~np.isnan(targets)).sum(axis=0)  # (L,)
+            return replace(spec, counts=tuple((targets == 1).sum(axis=0).tolist()), known=tuple(known.tolist()))
+        case RegressionSpec():
+            empty = [name for name, none in zip(spec.quantities, np.isnan(targets).all(axis=0), strict=True) if none]
+            if empty:
+                raise ValueError(f"No sample of this part has a value of {empty}. Leave these quantities out.")
+            numbers = targets.astype(np.float64)
+            means, stds = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)  # (Q,)
+            return replace(spec, means=tuple(means.tolist()), stds=tuple(stds.tolist()))
+        case _:
+            return spec
+
+
+def shorten(items: Iterable[Any], most: int = 10) -> str:
+    """The first few of many, for a message."""
+    items = list(items)
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return f"{items[:most]}{rest}"

@@ -1,0 +1,23 @@
+"""Readers: one on-disk format a file."""
+
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.readers.class_folders import ClassFolders
+from umedpt_lightning.data.readers.coco import CocoBoxes
+from umedpt_lightning.data.readers.manifest import ManifestClasses, ManifestLabels, ManifestMasks, ManifestNumbers
+from umedpt_lightning.data.readers.mask_folders import MaskFolders
+from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
+from umedpt_lightning.data.readers.subset import Subset
+
+__all__ = [
+    "ClassFolders",
+    "CocoBoxes",
+    "ManifestClasses",
+    "ManifestLabels",
+    "ManifestMasks",
+    "ManifestNumbers",
+    "MaskFolders",
+    "MedMNIST",
+    "MedMNISTMultilabel",
+    "Reader",
+    "Subset",
+]

@@ -1,0 +1,67 @@
+"""One folder a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.files import ImageFiles, check_folder, list_images
+from umedpt_lightning.data.labels import check_names, class_indices, natural_key, with_statistics
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.types import ClassSpec, Sample
+
+
+class ClassFolders(Reader):
+    """One class an image, said by the sub-folder that the image lies in, at any depth.
+
+    Args:
+        folder: Holds one sub-folder a class. Files beside them and hidden folders are left out.
+        classes: Names of the sub-folders in the order of the indices; None for all of them in natural order. Say them
+            where a part has no image of some class, so that all parts agree.
+        channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
+        value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: There are no images, or a sub-folder is not among the classes.
+    """
+
+    targets: NDArray[Any]
+
+    def __init__(
+        self,
+        folder: Path | str,
+        classes: list[str] | None = None,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        folder = Path(folder)
+        check_folder(folder)
+        found = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        found.sort(key=natural_key)
+        if not found:
+            raise ValueError(f"{folder}: there are no sub-folders, one a class, in it. Correct the path.")
+        names = check_names(found if classes is None else classes, "classes", folder)
+        class_indices(found, names, None, folder)  # raises for a folder that is no class
+
+        paths: list[Path] = []
+        labels: list[str] = []
+        for name in names:
+            images = list_images(folder / name, recursive=True) if name in found else []
+            paths += images
+            labels += [name] * len(images)
+        self._images = ImageFiles(paths, channels, value_range, folder)
+        self.targets = class_indices(labels, names, None, folder)
+        spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+        self.spec = with_statistics(spec, self.targets)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image ``(H, W, C)`` with its class index."""
+        index = self._at(index)
+        image, name = self._images.read(index)
+        return Sample(image, int(self.targets[index]), name)

@@ -1,0 +1,71 @@
+"""A folder of images beside a folder of masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from umedpt_lightning.data.files import ImageFiles, MaskFiles, list_images
+from umedpt_lightning.data.labels import shorten
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.types import MaskSpec, Sample
+
+
+class MaskFolders(Reader):
+    """One class a pixel: the mask of ``images/a.jpg`` is ``masks/a.png``, whatever the two suffixes are.
+
+    Args:
+        images: Folder of images, read in natural order of their names.
+        masks: Folder of masks, one an image.
+        classes: Names of the classes stored as 0, 1, ..., the background first; or a stored value for each name, such
+            as ``{background: 0, nodule: 255}``.
+        ignore: The stored value of unlabelled pixels; None if every pixel is labelled.
+        channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
+        value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+        ValueError: There are no images, or images and masks do not pair.
+    """
+
+    def __init__(
+        self,
+        images: Path | str,
+        masks: Path | str,
+        classes: list[str] | dict[str, int],
+        ignore: int | None = None,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        images, masks = Path(images), Path(masks)
+        image_of, mask_of = _by_stem(images), _by_stem(masks)
+        if image_of.keys() != mask_of.keys():
+            alone = [str(path) for stem, path in image_of.items() if stem not in mask_of]
+            without = [str(path) for stem, path in mask_of.items() if stem not in image_of]
+            raise ValueError(
+                f"{images} and {masks} do not pair: {len(alone)} images have no mask {shorten(alone, 5)}, "
+                f"{len(without)} masks no image {shorten(without, 5)}. Give both of a pair the same name, "
+                "or remove what has no partner."
+            )
+        self._images = ImageFiles(list(image_of.values()), channels, value_range, images)
+        self._masks = MaskFiles([mask_of[stem] for stem in image_of], classes, ignore, masks)
+        self.spec = MaskSpec(
+            channels=self._images.channels, value_range=self._images.value_range, classes=self._masks.classes
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        index = self._at(index)
+        image, name = self._images.read(index)
+        return Sample(image, self._masks.read(index, image, name), name)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    result: dict[str, Path] = {}
+    for path in list_images(folder):
+        if path.stem in result:
+            raise ValueError(f"{path} and {result[path.stem]} have one name. Rename or remove one of them.")
+        result[path.stem] = path
+    return result

@@ -1,0 +1,198 @@
+"""The .npz files of MedMNIST."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.files import check_channels, full_range
+from umedpt_lightning.data.images import to_channels
+from umedpt_lightning.data.labels import check_names, with_statistics
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample, TaskSpec
+
+Split = Literal["train", "val", "test"]
+
+
+class MedMNIST(Reader):
+    """One class an image, from a 2-D MedMNIST file (binary, multi-class or ordinal; ordinal levels are classes here).
+
+    Images are loaded on first use, once a process, and only those of this split.
+
+    Args:
+        file: Holds ``{split}_images`` ``(N, H, W)`` or ``(N, H, W, 3)`` and ``{split}_labels`` ``(N, 1)``.
+        split: The part to read.
+        classes: Class names; None numbers them, up to the highest label of all splits.
+        channels: 1 or 3 to turn colour to grey or grey to colour; None as the file has.
+        value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file lacks a part, is not 2-D, or holds a label that is no class.
+    """
+
+    targets: NDArray[Any]
+
+    def __init__(
+        self,
+        file: Path | str,
+        split: Split,
+        classes: list[str] | None = None,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self._images = _Images(Path(file), split, channels, value_range)
+        labels = _read_labels(self._images.file, split, len(self._images))  # (N, L)
+        if labels.shape[1] != 1:
+            raise ValueError(f"{file}: {labels.shape[1]} labels an image. Read this file with MedMNISTMultilabel.")
+        if classes is None:  # the labels of other splits too, so that all parts agree
+            others = [_load(self._images.file, key) for key in _keys(self._images.file) if key.endswith("_labels")]
+            classes = [str(i) for i in range(1 + max(int(other.max()) for other in others))]
+        names = check_names(classes, "classes", file)
+        _check_range(labels, len(names), self._images, "Name all classes in `classes`.")
+        self.targets = labels[:, 0].astype(np.int64)  # (N,)
+        spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+        self.spec: TaskSpec = with_statistics(spec, self.targets)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image ``(H, W, C)`` with its class index."""
+        index = self._at(index)
+        return Sample(self._images.read(index), int(self.targets[index]), self._images.name(index))
+
+
+class MedMNISTMultilabel(Reader):
+    """Any number of labels an image, from a 2-D MedMNIST file (multi-label, binary-class).
+
+    Args:
+        file: As for `MedMNIST`, but with ``{split}_labels`` ``(N, L)`` of 0 and 1.
+        split: The part to read.
+        labels: Label names, one a column; None numbers them.
+        channels: As for `MedMNIST`.
+        value_range: As for `MedMNIST`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file lacks a part, is not 2-D, or its labels are not 0 and 1.
+    """
+
+    targets: NDArray[Any]
+
+    def __init__(
+        self,
+        file: Path | str,
+        split: Split,
+        labels: list[str] | None = None,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self._images = _Images(Path(file), split, channels, value_range)
+        values = _read_labels(self._images.file, split, len(self._images))  # (N, L)
+        names = check_names(labels or map(str, range(values.shape[1])), "labels", file, most=None)
+        if len(names) != values.shape[1]:
+            raise ValueError(f"{file}: {values.shape[1]} labels an image, but `labels` names {len(names)}. Name all.")
+        _check_range(values, 2, self._images, "Read a file of classes with MedMNIST.")
+        self.targets = values.astype(np.float32)
+        spec = MultilabelSpec(channels=self._images.channels, value_range=self._images.value_range, labels=names)
+        self.spec: TaskSpec = with_statistics(spec, self.targets)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image ``(H, W, C)`` with ``(L,)`` float32 of 0 and 1."""
+        index = self._at(index)
+        return Sample(self._images.read(index), self.targets[index].copy(), self._images.name(index))
+
+
+class _Images:
+    """The images of one split; they do not travel when the reader is pickled."""
+
+    def __init__(self, file: Path, split: Split, channels: int | None, value_range: tuple[float, float] | None) -> None:
+        self.file, self._key, self._split = file, f"{split}_images", split
+        shape, dtype = _header(file, self._key)
+        if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
+            raise ValueError(f"{file}: 2-D images are (N, H, W) or (N, H, W, 3), but {self._key} is {shape}.")
+        if not shape[0]:
+            raise ValueError(f"{file}: {self._key} is empty. Leave this part out.")
+        found = 3 if len(shape) == 4 else 1
+        self.channels = found if channels is None else channels
+        check_channels(self.channels, found, str(file))
+        self.value_range = full_range(dtype, value_range, str(file))
+        self._length = shape[0]
+        self._array: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def name(self, index: int) -> str:
+        return f"{self.file}[{self._split} {index}]"
+
+    def read(self, index: int) -> NDArray[Any]:
+        if self._array is None:
+            self._array = _load(self.file, self._key)
+        image = self._array[index].reshape(*self._array.shape[1:3], -1)  # (H, W, C)
+        return to_channels(image.copy(), self.channels, self.name(index))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_array": None}
+
+
+def _keys(file: Path) -> list[str]:
+    """Names of the arrays in the file."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{file}: not an .npz file ({error}). Download it again.") from error
+
+
+def _header(file: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array, without reading the rest of it."""
+    if key not in _keys(file):
+        raise ValueError(f"{file}: there is no array {key}, but {_keys(file)}. Choose another split.")
+    with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as stream:
+        read = np.lib.format.read_array_header_1_0 if np.lib.format.read_magic(stream) == (1, 0) else None
+        shape, _, dtype = (read or np.lib.format.read_array_header_2_0)(stream)
+    return shape, dtype
+
+
+def _load(file: Path, key: str) -> NDArray[Any]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            array: NDArray[Any] = arrays[key]
+    except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
+        raise ValueError(f"{file}: {key} cannot be read ({error}). Download the file again.") from error
+    return array
+
+
+def _read_labels(file: Path, split: Split, images: int) -> NDArray[Any]:
+    """``(N, L)`` integers."""
+    key = f"{split}_labels"
+    _header(file, key)  # says which arrays there are where this one is not
+    labels = _load(file, key)
+    if labels.ndim == 1:
+        labels = labels[:, None]
+    if labels.ndim != 2 or len(labels) != images or labels.dtype.kind not in "iub":
+        raise ValueError(
+            f"{file}: {key} must be integers of shape ({images}, L), one row an image, but it is {labels.dtype} "
+            f"{labels.shape}. Correct the file."
+        )
+    return labels.astype(np.int64)
+
+
+def _check_range(labels: NDArray[Any], stop: int, images: _Images, mend: str) -> None:
+    rows = np.flatnonzero(((labels < 0) | (labels >= stop)).any(axis=1))
+    if len(rows):
+        raise ValueError(
+            f"{images.name(int(rows[0]))}: label {labels[rows[0]].tolist()} lies outside 0 to {stop - 1}, as do "
+            f"{len(rows)} in all. {mend}"
+        )

@@ -1,0 +1,56 @@
+"""A part of another reader."""
+
+from __future__ import annotations
+
+from umedpt_lightning.data.labels import with_statistics
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.types import Sample
+
+
+class Subset(Reader):
+    """A contiguous range of another reader's samples.
+
+    Where neighbours belong together (slices of a patient, fields of a slide), ranges split them without leakage as
+    random choices cannot. Put the borders between the groups.
+
+    Args:
+        reader: The whole.
+        start: First sample: an index, or a float from 0 to 1 as a fraction of the samples; None the first.
+        stop: One past the last sample, likewise; None the end. A part that stops at 0.8 and one that starts there meet.
+
+    Raises:
+        ValueError: A border lies outside, or the range is empty.
+    """
+
+    def __init__(self, reader: Reader, start: int | float | None = None, stop: int | float | None = None) -> None:
+        total = len(reader)
+        self._reader = reader
+        self._start = 0 if start is None else _border("start", start, total)
+        self._stop = total if stop is None else _border("stop", stop, total)
+        if self._start >= self._stop:
+            raise ValueError(
+                f"The range from start={start} to stop={stop} holds none of the {total} samples. "
+                "Put stop behind start; floats are fractions, integers indices."
+            )
+        if reader.targets is None:
+            self.spec = reader.spec
+        else:
+            self.targets = reader.targets[self._start : self._stop]
+            self.spec = with_statistics(reader.spec, self.targets)
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at `index`, counted from the start of the range."""
+        return self._reader[self._start + self._at(index)]
+
+
+def _border(name: str, value: int | float, total: int) -> int:
+    most = 1.0 if isinstance(value, float) else total
+    if not 0 <= value <= most:
+        raise ValueError(
+            f"{name} is {value!r}, but it must be an index from 0 to {total} (the number of samples) "
+            "or a fraction, written as a float from 0.0 to 1.0."
+        )
+    return round(value * total) if isinstance(value, float) else value

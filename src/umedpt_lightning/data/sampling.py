@@ -1,0 +1,161 @@
+"""Which samples are read when: a pure function of the seed, the task and a counter.
+
+Each task has one endless stream of samples: a permutation of its data, then another, and so on. A round takes the next
+samples of each task's stream; the ranks share them out. So what is read depends neither on the number of workers nor on
+that of ranks, and the whole state is one counter a task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class SampleKey(NamedTuple):
+    """One sample to read.
+
+    Attributes:
+        task: The task's name.
+        item: The sample's index in the task's reader.
+        seed: Seeds its augmentation.
+    """
+
+    task: str
+    item: int
+    seed: int
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 32-bit seed that depends on every part, the same on every machine and in every process."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+class TaskStream:
+    """The endless stream of one task's samples.
+
+    Args:
+        task: The task's name.
+        size: Number of its samples.
+        seed: Seeds order and augmentation.
+    """
+
+    def __init__(self, task: str, size: int, seed: int) -> None:
+        self.task, self.size, self.seed = task, size, seed
+        # two passes: a micro-batch may span the end of one and the start of the next
+        self._permutation = lru_cache(maxsize=2)(self._permute)
+
+    def __getitem__(self, position: int) -> SampleKey:
+        """The sample at any position >= 0 of the stream."""
+        passed, offset = divmod(position, self.size)
+        index = int(self._permutation(passed)[offset])
+        return SampleKey(self.task, index, derive_seed(self.seed, self.task, passed, index))
+
+    def _permute(self, passed: int) -> NDArray[np.int64]:
+        generator = np.random.Generator(np.random.PCG64(derive_seed(self.seed, self.task, passed)))
+        return generator.permutation(self.size)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a round takes of a task.
+
+    Attributes:
+        stream: The task's stream.
+        batch_size: Images in a micro-batch of one rank.
+        micro_batches: Micro-batches of one rank in a round.
+    """
+
+    stream: TaskStream
+    batch_size: int
+    micro_batches: int = 1
+
+
+class RoundSampler:
+    """The micro-batches of round after round, from any counters on.
+
+    A micro-batch of the round is ``world_size * batch_size`` consecutive samples of the stream, and every rank reads
+    its own part of them.
+
+    Args:
+        shares: What a round takes of each task, by task name.
+        rank: Which of the ranks reads here.
+        world_size: Number of ranks.
+
+    Attributes:
+        consumed: Samples of each task's stream that all ranks together have been handed.
+    """
+
+    def __init__(self, shares: Mapping[str, Share], rank: int = 0, world_size: int = 1) -> None:
+        self.shares = dict(shares)
+        self.rank, self.world_size = rank, world_size
+        self.consumed = dict.fromkeys(shares, 0)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of a round in their order, one entry a micro-batch."""
+        return [task for task, share in self.shares.items() for _ in range(share.micro_batches)]
+
+    def advance(self) -> None:
+        """Counts one round as handed out."""
+        for task in self.tasks:
+            self.consumed[task] += self._samples(task)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        """Micro-batches of this rank from the counters on, without end; does not move the counters."""
+        return self._micro_batches(dict(self.consumed))  # the counters as they are now, not at the first `next`
+
+    def _micro_batches(self, position: dict[str, int]) -> Iterator[list[SampleKey]]:
+        while True:
+            for task in self.tasks:
+                share = self.shares[task]
+                first = position[task] + self.rank * share.batch_size
+                yield [share.stream[first + i] for i in range(share.batch_size)]
+                position[task] += self._samples(task)
+
+    def rounds_in_a_pass(self) -> int:
+        """Rounds until the task that takes longest has been read once."""
+        return max(
+            -(-share.stream.size // (self._samples(task) * share.micro_batches)) for task, share in self.shares.items()
+        )
+
+    def _samples(self, task: str) -> int:
+        return self.shares[task].batch_size * self.world_size
+
+
+class EvaluationSampler:
+    """Every sample of every task once, the ranks sharing them out, tasks in turn.
+
+    Args:
+        sizes: Number of samples of each task.
+        batch_sizes: Images in a micro-batch of each task.
+        rank: Which of the ranks reads here.
+        world_size: Number of ranks.
+    """
+
+    def __init__(
+        self, sizes: Mapping[str, int], batch_sizes: Mapping[str, int], rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.batches: list[list[SampleKey]] = []
+        queues = {}
+        for task, size in sizes.items():
+            mine = range(rank, size, world_size)  # no sample twice, so a rank may have one less than another
+            step = batch_sizes[task]
+            queues[task] = [mine[i : i + step] for i in range(0, len(mine), step)]
+        # in turn, so that the first few batches (Lightning's sanity check, limit_val_batches) show every task
+        for turn in range(max(map(len, queues.values()), default=0)):
+            for task, queue in queues.items():
+                if turn < len(queue):
+                    self.batches.append([SampleKey(task, index, 0) for index in queue[turn]])
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return iter(self.batches)

@@ -1,0 +1,135 @@
+"""The whole network in pure torch: shared blocks and a head for every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder, Pooling, Pyramid
+from umedpt_lightning.tasks import DEFAULT_TASKS, FeatureWidths, Task
+from umedpt_lightning.types import TaskSpec
+
+#: Builds a decoder from the encoder's channels and strides.
+PixelDecoderFactory = Callable[[Sequence[int], Sequence[int]], PixelDecoder]
+DetectionDecoderFactory = Callable[[Sequence[int], Sequence[int]], DetectionDecoder]
+#: Builds a task from what its data say and the widths of the shared features.
+TaskFactory = Callable[[TaskSpec, FeatureWidths], Task]
+
+
+class MultiTaskModel(nn.Module):
+    """One encoder, a pixel decoder, a detection decoder, and a head for every task.
+
+    A decoder that no task needs is not built.
+
+    Args:
+        encoder: The shared encoder.
+        specs: What the data of each task say of themselves, by task name.
+        tasks: How to build a task; a name left out gets the default of its label type.
+        pixel_decoder: Builds the shared pixel decoder.
+        detection_decoder: Builds the shared detection decoder.
+
+    Raises:
+        ValueError: `tasks` names a task without data, a name cannot be used, or a task's images have channels that
+            the encoder does not take.
+    """
+
+    pixel_decoder: PixelDecoder | None
+    detection_decoder: DetectionDecoder | None
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        specs: Mapping[str, TaskSpec],
+        tasks: Mapping[str, TaskFactory] | None = None,
+        pixel_decoder: PixelDecoderFactory = PixelDecoder,
+        detection_decoder: DetectionDecoderFactory = DetectionDecoder,
+    ) -> None:
+        super().__init__()
+        check_task_names(specs, tasks or {})
+        for name, spec in specs.items():
+            if spec.channels not in (1, encoder.in_channels):
+                raise ValueError(
+                    f"Task {name!r} has images with {spec.channels} channels, but the encoder takes 1 (repeated) or "
+                    f"{encoder.in_channels}: set encoder.in_channels, or `channels` of the task's readers."
+                )
+        encoder.bind(list(specs))
+        self.encoder = encoder
+        self.pooling = Pooling(encoder.channels[-1])
+        pixels = pixel_decoder(encoder.channels, encoder.strides)
+        detection = detection_decoder(encoder.channels, encoder.strides)
+        widths = FeatureWidths(encoder.channels[-1], pixels.out_channels, detection.out_channels)
+        self.tasks = nn.ModuleDict()
+        for name, spec in specs.items():
+            factory = (tasks or {}).get(name) or DEFAULT_TASKS[type(spec)]
+            self.tasks[name] = factory(spec, widths)
+        needs = {task.needs for task in self.tasks.values()}
+        self.pixel_decoder = pixels if "pixels" in needs else None
+        self.detection_decoder = detection if "detection" in needs else None
+
+    def forward(self, images: Tensor, task: str) -> Any:
+        """The raw output of a task's head.
+
+        Args:
+            images: ``(B, C, H, W)`` in stored dtype and intensities.
+            task: The task's name.
+        """
+        head = self.task(task)
+        return head(self._features(self.pyramid(images, task), head))
+
+    def embed(self, images: Tensor, task: str) -> Tensor:
+        """The embedding ``(B, D)`` of images ``(B, C, H, W)`` in stored dtype, scaled as those of `task`."""
+        embedding: Tensor = self.pooling(self.pyramid(images, task))
+        return embedding
+
+    def pyramid(self, images: Tensor, task: str) -> Pyramid:
+        """The encoder's maps of images ``(B, C, H, W)`` in stored dtype."""
+        pyramid: Pyramid = self.encoder(self.normalise(images, task), task)
+        return pyramid
+
+    def normalise(self, images: Tensor, task: str) -> Tensor:
+        """Stored intensities to what the encoder expects, ``(B, in_channels, H, W)`` float32.
+
+        The spec's `value_range` becomes 0 to 1, then mean and standard deviation of the encoder's weights are used.
+        """
+        low, high = self.task(task).spec.value_range
+        scaled = (images.float() - low) / (high - low)
+        return (scaled - self.encoder.mean) / self.encoder.std  # one channel is repeated by broadcasting
+
+    def task(self, name: str) -> Task:
+        """The task called `name`."""
+        if name not in self.tasks:
+            raise ValueError(f"The model has no task {name!r}. It has {', '.join(self.tasks)}.")
+        task = self.tasks[name]
+        return task  # type: ignore[return-value]  # a ModuleDict forgets what it holds
+
+    def _features(self, pyramid: Pyramid, head: Task) -> Any:
+        match head.needs:
+            case "embedding":
+                return self.pooling(pyramid)
+            case "pixels":
+                return self.pixel_decoder(pyramid)  # type: ignore[misc]  # built where a task needs it
+            case "detection":
+                return self.detection_decoder(pyramid)  # type: ignore[misc]
+
+
+def check_task_names(with_data: Mapping[str, Any], with_options: Mapping[str, Any]) -> None:
+    """Holds that tasks have usable names, and that none has options without data.
+
+    Raises:
+        ValueError: Naming the key and the mend.
+    """
+    if not with_data:
+        raise ValueError("There is no task: describe one under data.tasks.<name>.")
+    for name in with_data:
+        if "." in name or "/" in name or hasattr(nn.ModuleDict, name) or not name:
+            raise ValueError(
+                f"data.tasks: {name!r} cannot name a task: no dot, no slash, no attribute of a torch module. Rename it."
+            )
+    unknown = [name for name in with_options if name not in with_data]
+    if unknown:
+        raise ValueError(
+            f"model.tasks.{unknown[0]}: there are no data for a task of that name. Known from data.tasks: "
+            f"{', '.join(with_data)}. Rename it, describe its data under data.tasks.{unknown[0]}, or remove it."
+        )

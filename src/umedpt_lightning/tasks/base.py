@@ -1,0 +1,80 @@
+"""The contract of a task: a tiny head on shared features, with its loss and its metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from umedpt_lightning.types import BatchTargets, TaskSpec
+
+#: What a head reads: ``embedding`` is ``(B, D)``, ``pixels`` is ``(B, D, H, W)``, ``detection`` is
+#: `umedpt_lightning.blocks.DetectionFeatures`.
+Features = Literal["embedding", "pixels", "detection"]
+
+
+@dataclass(frozen=True)
+class FeatureWidths:
+    """Channels of the shared features.
+
+    Attributes:
+        embedding: Length of the pooled embedding.
+        pixels: Channels of the pixel decoder's output.
+        detection: Channels of the detection decoder's output.
+    """
+
+    embedding: int
+    pixels: int
+    detection: int
+
+
+class Task(nn.Module, ABC):
+    """A label type: head, loss, metrics and prediction.
+
+    Subclasses are built with ``(spec, widths, **options)`` and set the class attributes.
+
+    Attributes:
+        needs: Which features `forward` takes.
+        main_metric: The entry of `compute` that stands for the task in ``val/score``; higher is better.
+        spec: What the data set says of itself.
+    """
+
+    needs: ClassVar[Features]
+    main_metric: ClassVar[str]
+    spec: TaskSpec
+
+    @abstractmethod
+    def forward(self, features: Any) -> Any:
+        """The head's raw output for a micro-batch of features."""
+
+    @abstractmethod
+    def loss(self, output: Any, targets: Any) -> Tensor:
+        """The mean loss of a micro-batch, a float32 scalar, about 1 for an uninformed prediction."""
+
+    @abstractmethod
+    def update(self, output: Any, targets: Any) -> None:
+        """Adds a micro-batch to the metrics."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, Tensor]:
+        """The metrics of all that was added, NaN where undefined; gathers over ranks."""
+
+    @abstractmethod
+    def predict(self, output: Any) -> Any:
+        """The prediction for a micro-batch in the user's terms: probabilities, units, classes, pixels."""
+
+    @abstractmethod
+    def trivial(self, targets: BatchTargets) -> Any:
+        """An output like that of `forward` that has seen the training labels but no image.
+
+        Majority class, mean, empty mask, no box: what a trained head must beat.
+        """
+
+    def reset(self) -> None:
+        """Forgets all that was added to the metrics."""
+        for module in self.modules():
+            if isinstance(module, Metric):
+                module.reset()

@@ -1,0 +1,109 @@
+"""One class an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.ranking import Ranking
+from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, ClassSpec
+
+
+class Classification(Task):
+    """A linear layer on the embedding with cross-entropy.
+
+    Metrics: ``auroc`` (one against the rest, mean over the classes seen), ``accuracy``, ``f1`` (macro).
+
+    Args:
+        spec: Class names and counts.
+        widths: Channels of the shared features.
+        class_weights: A weight a class, or ``balanced`` for inverse frequencies in the training part.
+        label_smoothing: Probability spread over all classes, 0 to 1.
+
+    Raises:
+        ValueError: Not one weight a class, or ``balanced`` where the reader gives no counts.
+    """
+
+    needs = "embedding"
+    main_metric = "auroc"
+    spec: ClassSpec
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        spec: ClassSpec,
+        widths: FeatureWidths,
+        class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.label_smoothing = label_smoothing
+        classes = len(spec.classes)
+        self.head = nn.Linear(widths.embedding, classes)
+        self.register_buffer("class_weights", _weights(spec, class_weights), persistent=False)
+        # torchmetrics wants two classes at least; a second one that never occurs changes nothing
+        self.accuracy = MulticlassAccuracy(max(2, classes), average="micro", ignore_index=IGNORE_INDEX)
+        self.f1 = MulticlassF1Score(max(2, classes), average="macro", ignore_index=IGNORE_INDEX)
+        self.ranking = Ranking()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(B, K)`` for an embedding ``(B, D)``."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy over ln K of logits ``(B, K)`` and classes ``(B,)``; `IGNORE_INDEX` does not count."""
+        if not (targets != IGNORE_INDEX).any():
+            return output.float().sum() * 0.0
+        entropy = F.cross_entropy(
+            output.float(),
+            targets,
+            weight=self.class_weights,
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=self.label_smoothing,
+        )
+        return entropy / math.log(max(2, len(self.spec.classes)))
+
+    def update(self, output: Tensor, targets: Tensor) -> None:
+        """Adds logits ``(B, K)`` and classes ``(B,)``."""
+        logits = F.pad(output.float(), (0, max(0, 2 - output.shape[1])), value=-torch.inf)
+        self.accuracy.update(logits, targets)
+        self.f1.update(logits, targets)
+        known = targets != IGNORE_INDEX
+        one_hot = F.one_hot(targets[known], output.shape[1])
+        self.ranking.update(self.predict(output[known]), one_hot)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``auroc``, ``accuracy``, ``f1``."""
+        areas, _ = self.ranking.compute()
+        return {"auroc": areas.nanmean(), "accuracy": self.accuracy.compute(), "f1": self.f1.compute()}
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Probabilities ``(B, K)``."""
+        return output.float().softmax(dim=1)
+
+    def trivial(self, targets: BatchTargets) -> Tensor:
+        """The class frequencies of the training part as logits, ``(B, K)``."""
+        counts = torch.tensor(self.spec.counts or [1] * len(self.spec.classes), dtype=torch.float32)
+        return counts.log().expand(len(targets), -1)
+
+
+def _weights(spec: ClassSpec, weights: Literal["balanced"] | Sequence[float] | None) -> Tensor | None:
+    if weights is None:
+        return None
+    if weights == "balanced":
+        if not spec.counts:
+            raise ValueError("class_weights: balanced needs a reader that counts its classes; give a list of weights.")
+        counts = torch.tensor(spec.counts, dtype=torch.float32)
+        return counts.sum() / (len(counts) * counts.clamp_min(1))
+    if len(weights) != len(spec.classes):
+        raise ValueError(f"class_weights has {len(weights)} numbers, but there are {len(spec.classes)} classes.")
+    return torch.tensor([float(w) for w in weights])

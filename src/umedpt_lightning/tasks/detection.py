@@ -1,0 +1,146 @@
+"""Any number of boxes an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.detection import MeanAveragePrecision
+from torchvision.models.detection.fcos import FCOS, FCOSHead
+
+from umedpt_lightning.blocks import DetectionFeatures
+from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.types import BatchTargets, Boxes, BoxSpec
+
+
+@dataclass
+class DetectionOutput:
+    """The head's raw output, places of all levels one after the other.
+
+    Attributes:
+        raw: ``cls_logits`` ``(B, P, K)``, ``bbox_regression`` ``(B, P, 4)`` and ``bbox_ctrness`` ``(B, P, 1)``.
+        anchors: ``(P, 4)``, pixels.
+        places: Places of each level, finest first; they add up to ``P``.
+        size: ``(H, W)`` of the images.
+    """
+
+    raw: dict[str, Tensor]
+    anchors: Tensor
+    places: list[int]
+    size: tuple[int, int]
+
+
+@dataclass
+class Detections:
+    """The predicted boxes of one image, best first.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32, pixels.
+        scores: ``(N,)`` float32, 0 to 1.
+        labels: ``(N,)`` int64, class indices.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class _Stem(nn.Module):
+    """FCOS wants a backbone to ask for its channels; the features come from the shared decoder instead."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+
+
+class Detection(Task):
+    """One class, one box and one centre-ness convolution on the shared towers, with torchvision's FCOS.
+
+    Losses (focal, GIoU, centre-ness), matching, box coding and NMS are torchvision's; Tian et al., FCOS: A Simple and
+    Strong Anchor-Free Object Detector, TPAMI 2022.
+
+    Metrics: ``map`` (COCO, IoU 0.50 to 0.95) and ``map50``.
+
+    Args:
+        spec: Class names, without a background.
+        widths: Channels of the shared features.
+        score_threshold: Predictions below are dropped.
+        nms_threshold: Of two boxes of a class that overlap by more (IoU), the better stays.
+        max_detections: At most so many boxes an image.
+    """
+
+    needs = "detection"
+    main_metric = "map50"
+    spec: BoxSpec
+
+    def __init__(
+        self,
+        spec: BoxSpec,
+        widths: FeatureWidths,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 300,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.fcos = FCOS(
+            _Stem(widths.detection),
+            len(spec.classes),
+            # no convolutions in the head: the towers are shared
+            head=FCOSHead(widths.detection, num_anchors=1, num_classes=len(spec.classes), num_convs=0),
+            score_thresh=score_threshold,
+            nms_thresh=nms_threshold,
+            detections_per_img=max_detections,
+        )
+        # the extended summary, since the plain one is undefined for another limit than 100 boxes
+        self.average_precision = MeanAveragePrecision(
+            max_detection_thresholds=[1, 10, max_detections], extended_summary=True
+        )
+        self.average_precision.warn_on_many_detections = False
+
+    def forward(self, features: DetectionFeatures) -> DetectionOutput:
+        """Class logits, boxes and centre-ness at every place."""
+        boxes, centres = self.fcos.head.regression_head(features.boxes)
+        logits = self.fcos.head.classification_head(features.classes)
+        raw = {"cls_logits": logits, "bbox_regression": boxes, "bbox_ctrness": centres}
+        places = [m.shape[2] * m.shape[3] for m in features.classes]
+        return DetectionOutput({k: v.float() for k, v in raw.items()}, features.anchors, places, features.size)
+
+    def loss(self, output: DetectionOutput, targets: list[Boxes]) -> Tensor:
+        """A third of the sum of focal, GIoU and centre-ness loss; each is about 1 at the start."""
+        with torch.autocast(output.anchors.device.type, enabled=False):
+            losses = self.fcos.compute_loss(
+                [t._asdict() for t in targets], output.raw, [output.anchors] * len(targets), output.places
+            )
+            total: Tensor = sum(losses.values()) / 3
+        return total
+
+    def update(self, output: DetectionOutput, targets: list[Boxes]) -> None:
+        """Adds raw outputs and true boxes."""
+        predicted = [vars(d) for d in self.predict(output)]
+        self.average_precision.update(predicted, [t._asdict() for t in targets])
+
+    def compute(self) -> dict[str, Tensor]:
+        """``map`` and ``map50``, NaN where there is no true box at all."""
+        # (IoU thresholds 0.50 to 0.95, recalls, classes, area ranges, limits); the first range is all areas
+        precision: Tensor = self.average_precision.compute()["precision"][:, :, :, 0, -1].float()
+        precision = torch.where(precision < 0, torch.nan, precision)  # -1: the class has no true box
+        return {"map": precision.nanmean(), "map50": precision[0].nanmean()}
+
+    def predict(self, output: DetectionOutput) -> list[Detections]:
+        """The boxes of every image after NMS, clipped to the image."""
+        raw = {key: list(torch.split(value, output.places, dim=1)) for key, value in output.raw.items()}
+        images = len(output.raw["cls_logits"])
+        anchors = [list(torch.split(output.anchors, output.places))] * images
+        found = self.fcos.postprocess_detections(raw, anchors, [output.size] * images)
+        return [Detections(**detections) for detections in found]
+
+    def trivial(self, targets: BatchTargets) -> DetectionOutput:
+        """No box at all."""
+        nothing = {
+            "cls_logits": torch.zeros(len(targets), 0, len(self.spec.classes)),
+            "bbox_regression": torch.zeros(len(targets), 0, 4),
+            "bbox_ctrness": torch.zeros(len(targets), 0, 1),
+        }
+        return DetectionOutput(nothing, torch.zeros(0, 4), [0], (0, 0))

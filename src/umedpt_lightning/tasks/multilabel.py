@@ -1,0 +1,98 @@
+"""Any number of labels an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.ranking import Ranking
+from umedpt_lightning.types import BatchTargets, MultilabelSpec
+
+
+class MultilabelClassification(Task):
+    """A linear layer on the embedding with binary cross-entropy; unknown (NaN) labels do not count.
+
+    Metrics: ``auroc`` and ``ap`` (means over the labels seen both ways), and both for every label.
+
+    Args:
+        spec: Label names and counts.
+        widths: Channels of the shared features.
+        positive_weights: A weight of the positives a label, or ``balanced`` for negatives over positives in the
+            training part.
+
+    Raises:
+        ValueError: Not one weight a label, or ``balanced`` where the reader gives no counts.
+    """
+
+    needs = "embedding"
+    main_metric = "auroc"
+    spec: MultilabelSpec
+    positive_weights: Tensor | None
+
+    def __init__(
+        self,
+        spec: MultilabelSpec,
+        widths: FeatureWidths,
+        positive_weights: Literal["balanced"] | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.head = nn.Linear(widths.embedding, len(spec.labels))
+        self.register_buffer("positive_weights", _weights(spec, positive_weights), persistent=False)
+        self.ranking = Ranking()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(B, L)`` for an embedding ``(B, D)``."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross-entropy over ln 2, mean over the known of ``(B, L)``; 0 where none is known."""
+        known = ~targets.isnan()
+        losses = F.binary_cross_entropy_with_logits(
+            output.float(), targets.nan_to_num(), pos_weight=self.positive_weights, reduction="none"
+        )
+        return (losses * known).sum() / known.sum().clamp_min(1) / math.log(2)
+
+    def update(self, output: Tensor, targets: Tensor) -> None:
+        """Adds logits ``(B, L)`` and targets ``(B, L)`` of 0, 1 and NaN."""
+        self.ranking.update(self.predict(output), targets)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``auroc``, ``ap``, ``auroc_<label>``, ``ap_<label>``."""
+        areas, precisions = self.ranking.compute()
+        by_label = {f"auroc_{name}": area for name, area in zip(self.spec.labels, areas, strict=True)}
+        by_label |= {f"ap_{name}": area for name, area in zip(self.spec.labels, precisions, strict=True)}
+        return {"auroc": areas.nanmean(), "ap": precisions.nanmean(), **by_label}
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Probabilities ``(B, L)``."""
+        return output.float().sigmoid()
+
+    def trivial(self, targets: BatchTargets) -> Tensor:
+        """The label frequencies of the training part as logits, ``(B, L)``."""
+        shares = torch.full((len(self.spec.labels),), 0.5)
+        if self.spec.counts:
+            shares = torch.tensor(self.spec.counts) / torch.tensor(self.spec.known).clamp_min(1)
+        return shares.logit(eps=1e-6).expand(len(targets), -1)
+
+
+def _weights(spec: MultilabelSpec, weights: Literal["balanced"] | Sequence[float] | None) -> Tensor | None:
+    if weights is None:
+        return None
+    if weights == "balanced":
+        if not spec.counts:
+            raise ValueError(
+                "positive_weights: balanced needs a reader that counts its labels; give a list of weights."
+            )
+        positives = torch.tensor(spec.counts, dtype=torch.float32)
+        return (torch.tensor(spec.known) - positives).clamp_min(1) / positives.clamp_min(1)
+    if len(weights) != len(spec.labels):
+        raise ValueError(f"positive_weights has {len(weights)} numbers, but there are {len(spec.labels)} labels.")
+    return torch.tensor([float(w) for w in weights])

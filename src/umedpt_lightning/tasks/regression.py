@@ -1,0 +1,100 @@
+"""One or several numbers an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, Metric, R2Score
+
+from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.types import BatchTargets, RegressionSpec
+
+
+class Regression(Task):
+    """A linear layer on the embedding with the squared error of standardised numbers; unknown (NaN) ones do not count.
+
+    Inside, numbers are standardised with mean and standard deviation of the training part, so that a head that always
+    says the mean has a loss of 1. Predictions and MAE are in the units of the data.
+
+    Metrics: ``r2`` (mean over the quantities), ``mae_<quantity>`` in its unit, and ``r2_<quantity>`` of several.
+
+    Args:
+        spec: Quantities, units, means and standard deviations.
+        widths: Channels of the shared features.
+
+    Raises:
+        ValueError: The reader gives no means and standard deviations.
+    """
+
+    needs = "embedding"
+    main_metric = "r2"
+    spec: RegressionSpec
+    means: Tensor
+    stds: Tensor
+
+    def __init__(self, spec: RegressionSpec, widths: FeatureWidths) -> None:
+        super().__init__()
+        if not spec.means or not spec.stds:
+            raise ValueError("Regression needs a reader that gives means and standard deviations in its spec.")
+        self.spec = spec
+        quantities = len(spec.quantities)
+        self.head = nn.Linear(widths.embedding, quantities)
+        # part of the state: predictions in units need the numbers of the set the head was trained on
+        self.register_buffer("means", torch.tensor(spec.means))  # (Q,)
+        self.register_buffer("stds", torch.tensor([s if s > 0 else 1.0 for s in spec.stds]))  # (Q,)
+        self.mae = nn.ModuleList(MeanAbsoluteError() for _ in range(quantities))
+        self.r2 = nn.ModuleList(R2Score() for _ in range(quantities))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardised numbers ``(B, Q)`` for an embedding ``(B, D)``."""
+        numbers: Tensor = self.head(features)
+        return numbers
+
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error over the known of ``(B, Q)``, in standard deviations; 0 where none is known."""
+        known = ~targets.isnan()
+        errors = output.float() - self._standardise(targets.nan_to_num())
+        return (errors.square() * known).sum() / known.sum().clamp_min(1)
+
+    def update(self, output: Tensor, targets: Tensor) -> None:
+        """Adds standardised numbers ``(B, Q)`` and targets ``(B, Q)`` in units."""
+        standardised = self._standardise(targets)
+        for quantity, metrics in enumerate(zip(self.mae, self.r2, strict=True)):
+            known = ~targets[:, quantity].isnan()
+            for metric in metrics:
+                if known.any() and isinstance(metric, Metric):
+                    # standardised, for the sake of R2's sums of squares in float32; its value is the same
+                    metric.update(output[known, quantity].float(), standardised[known, quantity])
+
+    def compute(self) -> dict[str, Tensor]:
+        """``r2``, ``mae_<quantity>``, and ``r2_<quantity>`` where there are several."""
+        metrics: dict[str, Tensor] = {}
+        scores = []
+        for name, std, mae, r2 in zip(self.spec.quantities, self.stds, self.mae, self.r2, strict=True):
+            metrics[f"mae_{name}"] = _compute(mae) * std
+            scores.append(_compute(r2))
+        if len(scores) > 1:
+            metrics |= {f"r2_{name}": score for name, score in zip(self.spec.quantities, scores, strict=True)}
+        return {"r2": torch.stack(scores).nanmean(), **metrics}
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Numbers in units, ``(B, Q)``."""
+        return output.float() * self.stds + self.means
+
+    def trivial(self, targets: BatchTargets) -> Tensor:
+        """The means of the training part, ``(B, Q)`` zeros."""
+        return torch.zeros(len(targets), len(self.spec.quantities))
+
+    def _standardise(self, numbers: Tensor) -> Tensor:
+        return (numbers.float() - self.means) / self.stds
+
+
+def _compute(metric: nn.Module) -> Tensor:
+    """The metric, NaN where it has too few samples (R² needs two)."""
+    value = torch.tensor(torch.nan)
+    if isinstance(metric, Metric):
+        try:
+            value = metric.compute()
+        except ValueError:
+            value = value.to(metric.device)
+    return value

@@ -1,0 +1,111 @@
+"""One class a pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from segmentation_models_pytorch.losses import DiceLoss
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, MaskSpec
+
+
+class Segmentation(Task):
+    """A 1×1 convolution on the pixel embedding with cross-entropy and Dice loss; `IGNORE_INDEX` does not count.
+
+    Metrics, from the confusion matrix of all pixels of the part: ``dice`` and ``iou`` (means over the classes but the
+    background), both for every class. A class neither present nor predicted is NaN and left out of the means.
+
+    Args:
+        spec: Class names, the background first.
+        widths: Channels of the shared features.
+        loss: ``ce_dice`` for the mean of cross-entropy and Dice loss, ``ce`` for cross-entropy alone.
+        class_weights: A weight a class in the cross-entropy.
+        label_smoothing: Probability spread over all classes in the cross-entropy, 0 to 1.
+
+    Raises:
+        ValueError: Not one weight a class.
+    """
+
+    needs = "pixels"
+    main_metric = "dice"
+    spec: MaskSpec
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        spec: MaskSpec,
+        widths: FeatureWidths,
+        loss: Literal["ce_dice", "ce"] = "ce_dice",
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        classes = len(spec.classes)
+        if class_weights is not None and len(class_weights) != classes:
+            raise ValueError(f"class_weights has {len(class_weights)} numbers, but there are {classes} classes.")
+        self.head = nn.Conv2d(widths.pixels, classes, kernel_size=1)
+        weights = None if class_weights is None else torch.tensor([float(w) for w in class_weights])
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.label_smoothing = label_smoothing
+        self.dice_loss = DiceLoss("multiclass", ignore_index=IGNORE_INDEX) if loss == "ce_dice" else None
+        # torchmetrics wants two classes at least; a second one that never occurs changes nothing
+        self.confusion = MulticlassConfusionMatrix(max(2, classes), ignore_index=IGNORE_INDEX)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(B, K, H, W)`` for a pixel embedding ``(B, D, H, W)``."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy over ln K, averaged with Dice loss, of logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
+        output, targets = output.float(), targets.long()
+        if not (targets != IGNORE_INDEX).any():
+            return output.sum() * 0.0
+        entropy = F.cross_entropy(
+            output,
+            targets,
+            weight=self.class_weights,
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=self.label_smoothing,
+        )
+        entropy = entropy / math.log(max(2, len(self.spec.classes)))
+        if self.dice_loss is None:
+            return entropy
+        overlap: Tensor = self.dice_loss(output, targets)
+        return (entropy + overlap) / 2
+
+    def update(self, output: Tensor, targets: Tensor) -> None:
+        """Adds logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
+        self.confusion.update(self.predict(output), targets.long())
+
+    def compute(self) -> dict[str, Tensor]:
+        """``dice``, ``iou``, ``dice_<class>``, ``iou_<class>``."""
+        confusion = self.confusion.compute().double()  # (K, K), rows are the truth
+        hits = confusion.diagonal()
+        truth, predicted = confusion.sum(1), confusion.sum(0)
+        dice = (2 * hits / (truth + predicted)).float()  # 0 / 0 is NaN: neither there nor predicted
+        iou = (hits / (truth + predicted - hits)).float()
+        first = 1 if len(self.spec.classes) > 1 else 0
+        metrics = {"dice": dice[first:].nanmean(), "iou": iou[first:].nanmean()}
+        for index, name in enumerate(self.spec.classes[first:], start=first):
+            metrics |= {f"dice_{name}": dice[index], f"iou_{name}": iou[index]}
+        return metrics
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Classes ``(B, H, W)`` uint8."""
+        return output.argmax(dim=1).to(torch.uint8)
+
+    def trivial(self, targets: BatchTargets) -> Tensor:
+        """Background everywhere, as logits ``(B, K, H, W)``."""
+        if not isinstance(targets, Tensor):
+            raise TypeError(f"Masks come as a tensor, not as {type(targets).__name__}.")
+        background = torch.eye(len(self.spec.classes))[0]  # (K,)
+        return background.view(1, -1, 1, 1).expand(len(targets), -1, *targets.shape[1:])

@@ -1,0 +1,212 @@
+"""What travels between the parts: samples, batches, and what a data set says of itself.
+
+Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels, ``H`` and ``W`` pixels,
+``K`` classes, ``L`` labels, ``Q`` quantities, ``N`` boxes. Boxes are ``(x1, y1, x2, y2)`` in pixels, with
+``0 <= x1 < x2 <= W`` and ``0 <= y1 < y2 <= H``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+#: A class index no loss and no metric looks at, in class labels and in masks.
+IGNORE_INDEX = 255
+
+
+class BoxArrays(NamedTuple):
+    """The boxes of one image, as a reader gives them.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32, pixels.
+        labels: ``(N,)`` int64, class indices.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+class Boxes(NamedTuple):
+    """The boxes of one image in a batch.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32, pixels.
+        labels: ``(N,)`` int64, class indices.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+
+
+#: What a reader may give as the target of one image: a class index, ``(L,)`` or ``(Q,)`` float32 with NaN where
+#: unknown, ``(H, W)`` unsigned integers, or boxes.
+SampleTarget = int | NDArray[Any] | BoxArrays
+#: The same for a micro-batch: ``(B,)`` int64, ``(B, L)`` or ``(B, Q)`` float32, ``(B, H, W)`` integers, or a list.
+BatchTargets = Tensor | list[Boxes]
+
+
+@dataclass
+class Sample:
+    """One image with its target.
+
+    Attributes:
+        image: ``(H, W, C)`` in the dtype it was stored in.
+        target: See `SampleTarget`.
+        name: What a message calls it: its file, or its file and place in it.
+    """
+
+    image: NDArray[Any]
+    target: SampleTarget
+    name: str
+
+
+@dataclass
+class TaskBatch:
+    """One micro-batch of one task.
+
+    Attributes:
+        task: The task's name.
+        images: ``(B, C, H, W)`` in the dtype they were stored in.
+        targets: See `BatchTargets`.
+        names: What a message calls the samples, one an image.
+    """
+
+    task: str
+    images: Tensor
+    targets: BatchTargets
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TaskBatch:
+        """The same batch on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> TaskBatch:
+        """The same batch in page-locked memory; called by the DataLoader."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> TaskBatch:
+        targets = (
+            [Boxes(function(b.boxes), function(b.labels)) for b in self.targets]
+            if isinstance(self.targets, list)
+            else function(self.targets)
+        )
+        return replace(self, images=function(self.images), targets=targets)
+
+
+class Round:
+    """One step's worth of work: micro-batches that are pulled from the workers one by one.
+
+    Args:
+        tasks: The task of each micro-batch, in order.
+        stream: Where they come from.
+
+    Attributes:
+        micro_batches: How many micro-batches of each task there are.
+    """
+
+    def __init__(self, tasks: Sequence[str], stream: Iterator[TaskBatch]) -> None:
+        self.micro_batches = Counter(tasks)
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[TaskBatch]:
+        for _ in range(self.micro_batches.total()):
+            yield next(self._stream)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """What a data set says of itself; the heads take their sizes from it.
+
+    Two parts of one task (train and val) must have equal specs. Statistics do not count for that.
+
+    Attributes:
+        channels: Channels of every image.
+        value_range: The stored intensities that become 0 and 1.
+    """
+
+    channels: int
+    value_range: tuple[float, float] = (0.0, 255.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.value_range
+        if not low < high:
+            raise ValueError(f"value_range must be (low, high) with low < high, but it is {self.value_range}.")
+        if self.channels < 1:
+            raise ValueError(f"An image has at least one channel, but channels is {self.channels}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSpec(TaskSpec):
+    """One class an image.
+
+    Attributes:
+        classes: Class names; the target is an index into them.
+        counts: Samples of each class, empty where unknown.
+    """
+
+    classes: tuple[str, ...]
+    counts: tuple[int, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultilabelSpec(TaskSpec):
+    """Any number of labels an image.
+
+    Attributes:
+        labels: Label names; the target is a vector of 0, 1 and NaN (unknown).
+        counts: Samples with each label, empty where unknown.
+        known: Samples whose value of each label is known, empty where unknown.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[int, ...] = field(default=(), compare=False)
+    known: tuple[int, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionSpec(TaskSpec):
+    """One or several numbers an image.
+
+    Attributes:
+        quantities: What is measured; the target is a vector of numbers, NaN where unknown.
+        units: Their units, one a quantity, empty strings for none.
+        means: Mean of each quantity, in its unit.
+        stds: Standard deviation of each quantity, in its unit.
+    """
+
+    quantities: tuple[str, ...]
+    units: tuple[str, ...]
+    means: tuple[float, ...] = field(default=(), compare=False)
+    stds: tuple[float, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSpec(TaskSpec):
+    """One class a pixel.
+
+    Attributes:
+        classes: Class names, the background first; mask values are indices into them, or `IGNORE_INDEX`.
+    """
+
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxSpec(TaskSpec):
+    """Any number of boxes an image.
+
+    Attributes:
+        classes: Class names without a background; box labels are indices into them.
+    """
+
+    classes: tuple[str, ...]

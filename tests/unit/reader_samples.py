@@ -1,0 +1,120 @@
+"""A small data set on disk for every reader, in two parts: `make[reader](folder, part)`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from umedpt_lightning.data import readers
+
+PARTS = {"train": 6, "val": 4}
+
+
+def image(path: Path, seed: int = 0, shape: tuple[int, ...] = (12, 16)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+def mask(path: Path, values: tuple[int, ...] = (0, 1), shape: tuple[int, int] = (12, 16)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.resize(np.array(values, np.uint8), shape)).save(path)
+    return path
+
+
+def table(path: Path, rows: list[dict[str, object]]) -> Path:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def manifest(folder: Path) -> Path:
+    """Columns for all four readers of tables."""
+    rows: list[dict[str, object]] = []
+    for part, size in PARTS.items():
+        for i in range(size):
+            image(folder / "images" / f"{part}{i}.png", i)
+            mask(folder / "masks" / f"{part}{i}.png")
+            rows.append(
+                {
+                    "path": f"images/{part}{i}.png",
+                    "mask": f"masks/{part}{i}.png",
+                    "split": part,
+                    "label": "abc"[i % 3],
+                    "edema": ["1", "0", ""][i % 3],
+                    "mass": "1.0",
+                    "z": i / 2 if i else "",
+                }
+            )
+    return table(folder / "table.csv", rows)
+
+
+def coco_content(part: str = "train") -> dict[str, list[dict[str, object]]]:
+    """The first image has two boxes, the second none, each other one."""
+    images = [{"id": 10 + i, "file_name": f"{part}{i}.png", "width": 16, "height": 12} for i in range(PARTS[part])]
+    boxes = [(10, 7, [1, 2, 3, 4]), *((10 + i, 3, [0, 0, 16, 12]) for i in range(2, PARTS[part])), (10, 3, [5, 5, 2, 2])]
+    annotations = [
+        {"id": 100 + k, "image_id": owner, "category_id": kind, "bbox": box, "iscrowd": 0}
+        for k, (owner, kind, box) in enumerate(boxes)
+    ]
+    categories = [{"id": 7, "name": "white"}, {"id": 3, "name": "red"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco(folder: Path, content: dict[str, list[dict[str, object]]]) -> Path:
+    for i, record in enumerate(content["images"]):
+        image(folder / str(record["file_name"]), i)
+    path = folder / "boxes.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def medmnist(path: Path, labels: int = 1, colour: bool = False) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, size in PARTS.items():
+        arrays[f"{part}_images"] = rng.integers(0, 256, (size, 12, 16, 3)[: 4 if colour else 3], dtype=np.uint8)
+        values = np.arange(size)[:, None] % 3 if labels == 1 else rng.integers(0, 2, (size, labels))
+        arrays[f"{part}_labels"] = values.astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+    return path
+
+
+def class_folders(folder: Path, part: str) -> readers.Reader:
+    for i in range(PARTS[part]):
+        image(folder / part / "abc"[i % 3] / f"patient{i}" / "x.png", i)
+    return readers.ClassFolders(folder / part)
+
+
+def mask_folders(folder: Path, part: str) -> readers.Reader:
+    for i in range(PARTS[part]):
+        image(folder / part / "images" / f"{i}.jpg", i)
+        mask(folder / part / "masks" / f"{i}.png")
+    return readers.MaskFolders(folder / part / "images", folder / part / "masks", ["background", "nodule"])
+
+
+def subset(folder: Path, part: str) -> readers.Reader:
+    whole = readers.MedMNIST(medmnist(folder / "a.npz"), "train")
+    return readers.Subset(whole, stop=0.5) if part == "train" else readers.Subset(whole, start=0.5)
+
+
+make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
+    readers.ClassFolders: class_folders,
+    readers.CocoBoxes: lambda folder, part: readers.CocoBoxes(folder / part, coco(folder / part, coco_content(part))),
+    readers.ManifestClasses: lambda folder, part: readers.ManifestClasses(manifest(folder), part),
+    readers.ManifestLabels: lambda folder, part: readers.ManifestLabels(manifest(folder), part, ["edema", "mass"]),
+    readers.ManifestMasks: lambda folder, part: readers.ManifestMasks(manifest(folder), part, ["background", "nodule"]),
+    readers.ManifestNumbers: lambda folder, part: readers.ManifestNumbers(manifest(folder), part, {"z": "mm"}),
+    readers.MaskFolders: mask_folders,
+    readers.MedMNIST: lambda folder, part: readers.MedMNIST(medmnist(folder / "a.npz"), part),
+    readers.MedMNISTMultilabel: lambda folder, part: readers.MedMNISTMultilabel(medmnist(folder / "m.npz", 5), part),
+    readers.Subset: subset,
+}
