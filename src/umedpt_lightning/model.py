@@ -114,7 +114,7 @@ class MultiTaskModel(nn.Module):
                 return self.detection_decoder(pyramid)  # type: ignore[misc]
 
 
-def check_task_names(with_data: Mapping[str, Any], with_options: Mapping[str, Any]) -> None:
+def check_task_names(with_data: Mapping[str, Any], with_options: Mapping[str, Any], where: str = "model.tasks") -> None:
     """Holds that tasks have usable names, and that none has options without data.
 
     Raises:
@@ -130,6 +130,6 @@ def check_task_names(with_data: Mapping[str, Any], with_options: Mapping[str, An
     unknown = [name for name in with_options if name not in with_data]
     if unknown:
         raise ValueError(
-            f"model.tasks.{unknown[0]}: there are no data for a task of that name. Known from data.tasks: "
+            f"{where}.{unknown[0]}: there are no data for a task of that name. Known from data.tasks: "
             f"{', '.join(with_data)}. Rename it, describe its data under data.tasks.{unknown[0]}, or remove it."
         )

@@ -60,11 +60,17 @@ class Sample:
         image: ``(H, W, C)`` in the dtype it was stored in.
         target: See `SampleTarget`.
         name: What a message calls it: its file, or its file and place in it.
+        stored_size: Height and width before any resizing, pixels; those of `image` where it was not resized.
     """
 
     image: NDArray[Any]
     target: SampleTarget
     name: str
+    stored_size: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if self.stored_size == (0, 0):
+            self.stored_size = (self.image.shape[0], self.image.shape[1])
 
 
 @dataclass
@@ -76,12 +82,14 @@ class TaskBatch:
         images: ``(B, C, H, W)`` in the dtype they were stored in.
         targets: See `BatchTargets`.
         names: What a message calls the samples, one an image.
+        stored_sizes: Height and width of each image before it was resized, pixels.
     """
 
     task: str
     images: Tensor
     targets: BatchTargets
     names: list[str]
+    stored_sizes: list[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.images)

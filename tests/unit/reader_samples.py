@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from volume_files import nifti
 
 from umedpt_lightning.data import readers
 
@@ -59,7 +60,11 @@ def manifest(folder: Path) -> Path:
 def coco_content(part: str = "train") -> dict[str, list[dict[str, object]]]:
     """The first image has two boxes, the second none, each other one."""
     images = [{"id": 10 + i, "file_name": f"{part}{i}.png", "width": 16, "height": 12} for i in range(PARTS[part])]
-    boxes = [(10, 7, [1, 2, 3, 4]), *((10 + i, 3, [0, 0, 16, 12]) for i in range(2, PARTS[part])), (10, 3, [5, 5, 2, 2])]
+    boxes = [
+        (10, 7, [1, 2, 3, 4]),
+        *((10 + i, 3, [0, 0, 16, 12]) for i in range(2, PARTS[part])),
+        (10, 3, [5, 5, 2, 2]),
+    ]
     annotations = [
         {"id": 100 + k, "image_id": owner, "category_id": kind, "bbox": box, "iscrowd": 0}
         for k, (owner, kind, box) in enumerate(boxes)
@@ -106,6 +111,27 @@ def subset(folder: Path, part: str) -> readers.Reader:
     return readers.Subset(whole, stop=0.5) if part == "train" else readers.Subset(whole, start=0.5)
 
 
+def volumes(folder: Path) -> Path:
+    """Columns for all readers of volumes: two of three slices a part."""
+    rows: list[dict[str, object]] = []
+    for k, part in enumerate(("train", "train", "val", "val")):
+        rng = np.random.default_rng(k)
+        nifti(folder / "volumes" / f"{k}.nii", rng.integers(0, 256, (7, 6, 3), dtype=np.uint8))
+        nifti(folder / "labels" / f"{k}.nii", rng.integers(0, 2, (7, 6, 3), dtype=np.uint8), axes="LAS")
+        rows.append(
+            {"path": f"volumes/{k}.nii", "mask": f"labels/{k}.nii", "split": part, "label": "ab"[k % 2], "z": k}
+        )
+    return table(folder / "volumes.csv", rows)
+
+
+def volume_folders(folder: Path, part: str) -> readers.Reader:
+    for k in range(2):
+        voxels = np.random.default_rng(k).integers(0, 256, (7, 6, 3), dtype=np.uint8)
+        nifti(folder / part / "images" / f"{k}.nii", voxels)
+        nifti(folder / part / "masks" / f"{k}.nii", voxels // 128)
+    return readers.VolumeMaskFolders(folder / part / "images", folder / part / "masks", ["background", "bright"])
+
+
 make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.ClassFolders: class_folders,
     readers.CocoBoxes: lambda folder, part: readers.CocoBoxes(folder / part, coco(folder / part, coco_content(part))),
@@ -117,4 +143,8 @@ make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.MedMNIST: lambda folder, part: readers.MedMNIST(medmnist(folder / "a.npz"), part),
     readers.MedMNISTMultilabel: lambda folder, part: readers.MedMNISTMultilabel(medmnist(folder / "m.npz", 5), part),
     readers.Subset: subset,
+    readers.VolumeClasses: lambda folder, part: readers.VolumeClasses(volumes(folder), part),
+    readers.VolumeMaskFolders: volume_folders,
+    readers.VolumeMasks: lambda folder, part: readers.VolumeMasks(volumes(folder), part, ["background", "bright"]),
+    readers.VolumeNumbers: lambda folder, part: readers.VolumeNumbers(volumes(folder), part, {"z": "mm"}),
 }

@@ -109,7 +109,7 @@ def test_given_classes_set_the_order_and_name_the_unknown(tmp_path: Path) -> Non
     [
         (",split,", ",part,", r"column 'split' comes 0 times, the header is \['path'.*'part'"),
         (",mask,", ",label,", r"column 'label' comes 2 times"),
-        (",train,", ",train,x,", r"line 2: 9 cells?|line 2: 8 cells, but the header has 7"),
+        (",train,", ",train,x,", "line 2: 8 cells, but the header has 7"),
         ("images/train0.png", "", r"line 2: path is empty"),
         ("images/val0.png", "images/train0.png", r"line 8: images/train0\.png is in the parts 'train' and 'val'"),
     ],
@@ -127,7 +127,8 @@ def test_an_unknown_split_lists_those_found(tmp_path: Path) -> None:
 
 
 def test_columns_root_byte_order_mark_and_blank_lines_are_no_trouble(tmp_path: Path) -> None:
-    manifest(tmp_path / "data" if (tmp_path / "data").mkdir() is None else tmp_path)
+    (tmp_path / "data").mkdir()
+    manifest(tmp_path / "data")
     text = (tmp_path / "data" / "table.csv").read_text().replace("path,mask,split", "file,mask,part", 1)
     (tmp_path / "table.csv").write_text("\ufeff" + text.replace("\n", "\n\n", 3), encoding="utf-8")
     reader = ManifestClasses(tmp_path / "table.csv", "train", path="file", split_column="part", root=tmp_path / "data")
@@ -139,7 +140,7 @@ def test_labels_are_0_1_or_unknown(tmp_path: Path) -> None:
     reader = ManifestLabels(file, "train", ["edema", "mass"])
     np.testing.assert_array_equal(reader.targets[:3], [[1, 1], [0, 1], [np.nan, 1]])
     assert (reader.spec.counts, reader.spec.known) == ((2, 6), (4, 6))
-    with pytest.raises(ValueError, match=r"table\.csv line 2: z is.*|line 4: z is '1\.0'|line \d+: z is '0\.5'"):
+    with pytest.raises(ValueError, match=r"table\.csv line 3: z is '0\.5', one of 4 such cells"):
         ManifestLabels(file, "train", ["z"])
     with pytest.raises(ValueError, match=r"line 2: label is 'a', but it should be 0, 1"):
         ManifestLabels(file, "train", ["label"])
@@ -202,7 +203,8 @@ def test_a_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "ignore"), [({"a": 0, "b": 0}, None), (["a", "b"], 1), ({"a": -1}, None), (["a", "a"], None), ([], None)]
+    ("classes", "ignore"),
+    [({"a": 0, "b": 0}, None), (["a", "b"], 1), ({"a": -1}, None), (["a", "a"], None), ([], None)],
 )
 def test_classes_of_masks_need_values_and_names_of_their_own(
     tmp_path: Path, classes: list[str] | dict[str, int], ignore: int | None
@@ -232,7 +234,7 @@ def test_class_folders_are_named_in_errors(tmp_path: Path) -> None:
         ClassFolders(tmp_path)
     image(tmp_path / "b" / "x.png")
     assert ClassFolders(tmp_path).spec.counts == (0, 1)
-    with pytest.raises(ValueError, match=r"'b'.*`classes`|not among \['a'\].*'b'"):
+    with pytest.raises(ValueError, match=r"not among \['a'\].*'b'.*`classes`"):
         ClassFolders(tmp_path, classes=["a"])
     assert ClassFolders(tmp_path, classes=["c", "b", "a"]).spec.counts == (0, 1, 0)
 
@@ -390,7 +392,9 @@ def test_borders_outside_are_named(tmp_path: Path, border: float) -> None:
 
 
 def test_real_x_rays(shared_data: Path) -> None:
-    parts = {s: MedMNIST(shared_data / "pneumoniamnist.npz", s, ["normal", "pneumonia"]) for s in ("train", "val", "test")}
+    parts = {
+        s: MedMNIST(shared_data / "pneumoniamnist.npz", s, ["normal", "pneumonia"]) for s in ("train", "val", "test")
+    }
     assert [len(part) for part in parts.values()] == [3400, 482, 524]
     pneumonia = {name: part.spec.counts[1] / len(part) for name, part in parts.items()}
     assert round(pneumonia["train"], 1) == round(pneumonia["val"], 1) == 0.9

@@ -85,6 +85,8 @@ class Encoder(nn.Module):
         self.net: nn.Module = net
         self.channels: list[int] = net.feature_info.channels()
         self.strides: list[int] = net.feature_info.reduction()
+        # Swin and its kin give (B, H, W, C); the shapes do not tell, as H may equal C
+        self._channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
         for key in ("mean", "std"):
             self.register_buffer(key, _per_channel(net.default_cfg[key], in_channels), persistent=False)
         self.switch = TaskSwitch()
@@ -112,10 +114,9 @@ class Encoder(nn.Module):
         padded = (-(-size[0] // stride) * stride, -(-size[1] // stride) * stride)
         if padded != size:
             images = F.pad(images, (0, padded[1] - size[1], 0, padded[0] - size[0]))
-        maps = [
-            m if m.shape[1] == c else m.permute(0, 3, 1, 2)  # Swin and its kin give (B, H, W, C)
-            for m, c in zip(self.net(images), self.channels, strict=True)
-        ]
+        maps = list(self.net(images))
+        if self._channels_last:
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
         return Pyramid(maps, self.strides, size, padded)
 
     def train(self, mode: bool = True) -> Encoder:

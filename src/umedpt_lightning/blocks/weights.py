@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
-from torch import nn
+from timm.models import load_state_dict
+from torch import Tensor, nn
 
 
 def create_encoder(name: str, weights: Literal["timm"] | Path | None, **options: Any) -> nn.Module:
@@ -24,7 +26,7 @@ def create_encoder(name: str, weights: Literal["timm"] | Path | None, **options:
         ValueError: timm knows no such model, the model has no feature pyramid, or the file does not fit it.
     """
     if not timm.is_model(name):
-        similar = timm.list_models(f"*{name.split('_')[0]}*")[:8] or timm.list_models("*swin_tiny*")
+        similar = difflib.get_close_matches(name, timm.list_models(), n=8) or timm.list_models("*swin_tiny*")
         raise ValueError(f"timm knows no model {name!r}. Near it: {', '.join(similar)}; see timm.list_models().")
     if weights is None:
         return _features(name, pretrained=False, **options)
@@ -60,18 +62,34 @@ def _from_file(name: str, file: Path, **options: Any) -> nn.Module:
             f"encoder.weights: there is no file {file}. Give a .safetensors or .pth file of {name}, "
             'or "timm" to download.'
         )
-    overlay = {"pretrained_cfg_overlay": {"file": str(file)}}
     try:
-        net = _features(name, pretrained=True, **overlay, **options)
-        twin = _features(name, pretrained=True, **overlay, **options)
+        state = load_state_dict(str(file), weights_only=True)  # older timm would run code in the file
+        net, twin = _filled(name, state, **options), _filled(name, _altered(state), **options)
     except Exception as error:  # timm, torch and safetensors raise many kinds here
         raise ValueError(f"encoder.weights: {file} cannot be loaded into timm's {name} ({error}).") from error
-    # timm says nothing when keys are missing: what the file lacks is random, hence different in a second copy
+    # timm says nothing when keys are missing: what is not from the file is the same in a twin of an altered file
     pairs = zip(net.state_dict().items(), twin.state_dict().values(), strict=True)
-    random = [key for (key, value), other in pairs if not torch.equal(value, other)]
-    if random:
+    missing = [key for (key, value), other in pairs if value.is_floating_point() and torch.equal(value, other)]
+    if missing:
         raise ValueError(
-            f"encoder.weights: {file} lacks {len(random)} tensors of timm's {name}, first {', '.join(random[:3])}. "
+            f"encoder.weights: {file} lacks {len(missing)} tensors of timm's {name}, first {', '.join(missing[:3])}. "
             "It belongs to another model: change `encoder.name` or the file."
         )
     return net
+
+
+def _filled(name: str, state: dict[str, Tensor], **options: Any) -> nn.Module:
+    """The feature extractor with all of `state` that it has a place for, the rest the same at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        overlay = {"state_dict": dict(state)}  # timm takes entries out of it
+        net = _features(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    for module in net.modules():
+        config: Any = getattr(module, "pretrained_cfg", None)
+        if isinstance(config, dict):
+            config.pop("state_dict", None)  # else a copy of all weights would stay in memory
+    return net
+
+
+def _altered(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value + 1 if value.is_floating_point() else value for key, value in state.items()}

@@ -29,7 +29,13 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
     if not samples:
         raise ValueError(f"Task {task!r}: a batch needs at least one sample, but there is none.")
     images = _stack(task, samples, [sample.image.transpose(2, 0, 1) for sample in samples], "images (C, H, W)")
-    return TaskBatch(task, images, _targets(task, samples), [sample.name for sample in samples])
+    return TaskBatch(
+        task,
+        images,
+        _targets(task, samples),
+        [sample.name for sample in samples],
+        [sample.stored_size for sample in samples],
+    )
 
 
 def _targets(task: str, samples: Sequence[Sample]) -> BatchTargets:
@@ -67,4 +73,6 @@ def _stack(task: str, samples: Sequence[Sample], arrays: Sequence[NDArray[Any]],
                 f"{first.shape} {first.dtype} and that of {sample.name} {array.shape} {array.dtype}. Give the task's "
                 "transform a `size: [H, W]`, or use batches of one."
             )
-    return torch.from_numpy(np.stack(arrays))
+    # the layout is given, since np.stack would keep that of the transposed views
+    result = np.empty((len(arrays), *first.shape), first.dtype)
+    return torch.from_numpy(np.stack(arrays, out=result))

@@ -29,7 +29,7 @@ class TaskData:
         batch_size: Images in a micro-batch.
         micro_batches: Micro-batches in a round.
         size: Height and width that images are resized to, one number for both; None keeps them.
-        augment: albumentations transforms by name, for training, applied in this order.
+        augment: albumentations transforms by name, for training, applied in this order; null switches one off.
     """
 
     train: Reader | None = None
@@ -38,7 +38,7 @@ class TaskData:
     batch_size: int = 16
     micro_batches: int = 1
     size: int | tuple[int, int] | None = None
-    augment: dict[str, Augmentation] | None = None
+    augment: dict[str, Augmentation | None] | None = None
 
 
 class MultiTaskDataModule(pl.LightningDataModule):
@@ -133,8 +133,8 @@ def _check(name: str, task: TaskData) -> TaskSpec:
     for part, other in specs.items():
         if other != spec:
             raise ValueError(
-                f"data.tasks.{name}: its {first} and {part} parts do not fit each other. {first} has {spec}, {part} has "
-                f"{other}. Give both the same channels, value_range and classes."
+                f"data.tasks.{name}: its {first} and {part} parts do not fit each other. {first} has {spec}, {part} "
+                f"has {other}. Give both the same channels, value_range and classes."
             )
     for key, number in (("batch_size", task.batch_size), ("micro_batches", task.micro_batches)):
         if number < 1:

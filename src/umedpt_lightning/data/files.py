@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from umedpt_lightning.data import dicom
 from umedpt_lightning.data.images import probe_image, read_image, read_mask
-from umedpt_lightning.data.labels import check_names, natural_key, shorten
-from umedpt_lightning.types import IGNORE_INDEX
+from umedpt_lightning.data.labels import natural_key, shorten
+from umedpt_lightning.data.mask_values import MaskValues
 
 _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
 
@@ -57,7 +58,8 @@ class ImageFiles:
     Args:
         paths: At least one.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
-        value_range: The stored intensities that become 0 and 1; None the full range of the dtype.
+        value_range: The stored intensities that become 0 and 1; None the full range of the dtype. DICOM greys are
+            shown through the window of their file where it is None, and are in their own unit where it is given.
         source: The file or folder that names the images.
 
     Attributes:
@@ -75,7 +77,8 @@ class ImageFiles:
         self._files = FileTable(paths, "images", source)
         self._wanted = channels
         first = self._files[0]
-        found, self._dtype = probe_image(first)
+        self._windowed = value_range is None
+        found, self._dtype = probe_image(first, windowed=self._windowed)
         self.channels = found if channels is None else channels
         check_channels(self.channels, found, str(first))
         self.value_range = full_range(self._dtype, value_range, str(first))
@@ -90,7 +93,7 @@ class ImageFiles:
             ValueError: It cannot be read, or is not like the first image.
         """
         path = self._files[index]
-        image = read_image(path, self._wanted)
+        image = read_image(path, self._wanted, windowed=self._windowed)
         if image.shape[-1] != self.channels:
             raise ValueError(
                 f"{path}: {image.shape[-1]} channels, but the first image ({self._files[0]}) has {self.channels}. "
@@ -124,17 +127,8 @@ class MaskFiles:
     def __init__(
         self, paths: Sequence[Path], classes: Sequence[str] | Mapping[str, int], ignore: int | None, source: object
     ) -> None:
-        self.classes = check_names(classes, "classes", source)
-        values = list(classes.values()) if isinstance(classes, Mapping) else list(range(len(self.classes)))
-        stored = values if ignore is None else [*values, ignore]
-        if len(set(stored)) < len(stored) or min(stored) < 0 or max(stored) > 65535:
-            raise ValueError(
-                f"{source}: every class and `ignore` need a stored value of their own from 0 to 65535, but the values "
-                f"of the classes are {values} and ignore is {ignore}. Correct `classes` or `ignore`."
-            )
-        self._stored = stored
-        self._index = np.full(65536, -1, np.int16)  # stored value -> class index
-        self._index[stored] = [*range(len(values)), IGNORE_INDEX][: len(stored)]
+        self._values = MaskValues(classes, ignore, source)
+        self.classes = self._values.classes
         self._files = FileTable(paths, "masks", source)
 
     def read(self, index: int, image: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -150,14 +144,7 @@ class MaskFiles:
                 f"{path}: the mask is {mask.shape[0]}x{mask.shape[1]} (HxW), but its image {name} is "
                 f"{image.shape[0]}x{image.shape[1]}. Save both at one size."
             )
-        result: NDArray[np.int16] = self._index[mask]
-        if result.min() < 0:
-            raise ValueError(
-                f"{path}: the mask holds the values {shorten(np.unique(mask).tolist())}, but only "
-                f"{shorten(self._stored)} mean something. Say which value means which class (`classes: "
-                f"{{{self.classes[0]}: 0, ...}}`), and which one unlabelled pixels have (`ignore: 255`)."
-            )
-        return result.astype(np.uint8)
+        return self._values.to_indices(mask, str(path))
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
@@ -167,7 +154,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         FileNotFoundError: There is no such folder.
     """
     check_folder(folder)
-    suffixes = Image.registered_extensions()
+    suffixes = Image.registered_extensions().keys() | dicom.SUFFIXES
     found: Iterable[Path] = folder.rglob("*") if recursive else folder.iterdir()
     images = [path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")]
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))

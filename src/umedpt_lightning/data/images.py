@@ -1,4 +1,4 @@
-"""Image and mask files to arrays, through Pillow, without ever losing depth silently."""
+"""Image and mask files to arrays, through Pillow or pydicom, without ever losing depth silently."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFile
 
+from umedpt_lightning.data import dicom
+
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 # How Pillow's decoders name 16-bit colour samples, which it then cuts to 8 bits ("BGR;16" is 5-6-5 and loses nothing).
@@ -23,14 +25,18 @@ _STRETCHED = {"L;2": 85, "L;4": 17}
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow's conversion to grey
 
 
-def probe_image(path: Path | str) -> tuple[int, np.dtype[Any]]:
+def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dtype[Any]]:
     """Channels and dtype that `read_image` would give, from the header alone.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ImportError: It is DICOM, and pydicom is missing.
         ValueError: The file is not an image that can be read.
     """
-    image, raw = _open(Path(path), load=False)
+    path = Path(path)
+    if dicom.is_dicom(path):
+        return dicom.probe_dicom(path, windowed=windowed)
+    image, raw = _open(path, load=False)
     if image.mode.startswith("I;16") or _is_deep(raw):
         dtype = "uint16"
     else:
@@ -39,7 +45,7 @@ def probe_image(path: Path | str) -> tuple[int, np.dtype[Any]]:
     return (1 if grey else 3), np.dtype(dtype)
 
 
-def read_image(path: Path | str, channels: int | None = None) -> NDArray[Any]:
+def read_image(path: Path | str, channels: int | None = None, *, windowed: bool = True) -> NDArray[Any]:
     """Reads one image, upright as its EXIF data say.
 
     Alpha is dropped, palettes and CMYK become RGB, one-bit images 0 and 255. Signed and 32-bit integers become float32.
@@ -47,15 +53,19 @@ def read_image(path: Path | str, channels: int | None = None) -> NDArray[Any]:
     Args:
         path: The file.
         channels: 1 or 3 to turn colour to grey or grey to colour; None keeps what the file holds.
+        windowed: Show DICOM greys through the window of their file, see `read_dicom`.
 
     Returns:
         ``(H, W, C)`` uint8, uint16 or float32.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ImportError: It is DICOM, and pydicom is missing.
         ValueError: The file cannot be read, or not without loss, or not with `channels`.
     """
     path = Path(path)
+    if dicom.is_dicom(path):
+        return to_channels(dicom.read_dicom(path, windowed=windowed), channels, str(path))
     image, raw = _open(path, load=True)
     array = _read_deep_colour(path, raw) if _is_deep(raw) else _to_array(image, path)
     if array.ndim == 2:

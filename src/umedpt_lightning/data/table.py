@@ -52,11 +52,12 @@ class Table:
                 if cell.lower() in ("", "nan"):  # tables written by programs may spell it out
                     continue
                 try:
-                    result[i, j] = float(cell)
+                    number = float(cell)
                 except ValueError:
-                    result[i, j] = np.inf
-                if np.isinf(result[i, j]):
+                    number = np.inf
+                if abs(number) > float(np.finfo(np.float32).max):
                     raise ValueError(f"{self.rows[i]}: {column} is {cell!r}, but it should be {meaning}.")
+                result[i, j] = number
         return result
 
 

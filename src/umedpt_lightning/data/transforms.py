@@ -32,7 +32,8 @@ class Transform:
 
     Args:
         size: Height and width, or both in one number; None keeps them. Images shrink by area, masks by nearest pixel.
-        augment: albumentations transforms by name, applied in this order.
+        augment: albumentations transforms by name, applied in this order; None in place of one leaves it out, so
+            that a config can switch off what another brings.
 
     Raises:
         ValueError: `size` is not positive.
@@ -41,9 +42,9 @@ class Transform:
     def __init__(
         self,
         size: int | tuple[int, int] | None = None,
-        augment: dict[str, albumentations.BasicTransform | albumentations.BaseCompose] | None = None,
+        augment: dict[str, albumentations.BasicTransform | albumentations.BaseCompose | None] | None = None,
     ) -> None:
-        self._augment = dict(augment or {})
+        self._augment = {name: step for name, step in (augment or {}).items() if step is not None}
         self._steps: list[Augmentation] = list(self._augment.values())
         if size is not None:
             height, width = (size, size) if isinstance(size, int) else size
@@ -77,8 +78,8 @@ class Transform:
         if self._needs_unit_range and image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):
             raise ValueError(
                 f"{sample.name}: intensity augmentations cut float images to 0..1, but this one lies between "
-                f"{image.min()} and {image.max()}. Leave them out of `augment` (flips and the like work), or store the "
-                "images as uint16."
+                f"{image.min()} and {image.max()}. Write null for them in `augment` (flips and the like work), or "
+                "store the images as uint16."
             )
         data: dict[str, Any] = {"image": image}
         if isinstance(target, BoxArrays):
@@ -123,7 +124,7 @@ class Transform:
         names = [name for name, augmentation in self._augment.items() if not _works(augmentation, image)]
         return (
             f"{sample.name}: the augmentations {names or list(self._augment)} do not work on {image.dtype} images with "
-            f"{image.shape[-1]} channels ({what}). Take them out of `augment`, or "
+            f"{image.shape[-1]} channels ({what}). Write null for them in `augment`, or "
             "convert the images."
         )
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -31,6 +32,11 @@ class FeatureWidths:
     detection: int
 
 
+def as_float(output: Tensor) -> Tensor:
+    """`output` in float32 where autocast made it half precision: losses and metrics need the digits."""
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+
+
 class Task(nn.Module, ABC):
     """A label type: head, loss, metrics and prediction.
 
@@ -52,7 +58,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, output: Any, targets: Any) -> Tensor:
-        """The mean loss of a micro-batch, a float32 scalar, about 1 for an uninformed prediction."""
+        """The mean loss of a micro-batch, a scalar in float32 at least, about 1 for an uninformed prediction."""
 
     @abstractmethod
     def update(self, output: Any, targets: Any) -> None:
@@ -72,6 +78,11 @@ class Task(nn.Module, ABC):
 
         Majority class, mean, empty mask, no box: what a trained head must beat.
         """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head is."""
+        return next(self.parameters()).device
 
     def reset(self) -> None:
         """Forgets all that was added to the metrics."""

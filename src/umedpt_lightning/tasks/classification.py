@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.tasks.ranking import Ranking
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, ClassSpec
 
@@ -52,7 +52,7 @@ class Classification(Task):
         # torchmetrics wants two classes at least; a second one that never occurs changes nothing
         self.accuracy = MulticlassAccuracy(max(2, classes), average="micro", ignore_index=IGNORE_INDEX)
         self.f1 = MulticlassF1Score(max(2, classes), average="macro", ignore_index=IGNORE_INDEX)
-        self.ranking = Ranking()
+        self.ranking = Ranking(classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(B, K)`` for an embedding ``(B, D)``."""
@@ -62,9 +62,9 @@ class Classification(Task):
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy over ln K of logits ``(B, K)`` and classes ``(B,)``; `IGNORE_INDEX` does not count."""
         if not (targets != IGNORE_INDEX).any():
-            return output.float().sum() * 0.0
+            return as_float(output).sum() * 0.0
         entropy = F.cross_entropy(
-            output.float(),
+            as_float(output),
             targets,
             weight=self.class_weights,
             ignore_index=IGNORE_INDEX,
@@ -83,7 +83,7 @@ class Classification(Task):
 
     def compute(self) -> dict[str, Tensor]:
         """``auroc``, ``accuracy``, ``f1``."""
-        areas, _ = self.ranking.compute()
+        areas = self.ranking.compute()[0]
         return {"auroc": areas.nanmean(), "accuracy": self.accuracy.compute(), "f1": self.f1.compute()}
 
     def predict(self, output: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class Classification(Task):
 
     def trivial(self, targets: BatchTargets) -> Tensor:
         """The class frequencies of the training part as logits, ``(B, K)``."""
-        counts = torch.tensor(self.spec.counts or [1] * len(self.spec.classes), dtype=torch.float32)
+        counts = torch.tensor(self.spec.counts or [1] * len(self.spec.classes), dtype=torch.float32, device=self.device)
         return counts.log().expand(len(targets), -1)
 
 

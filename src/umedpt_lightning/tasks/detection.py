@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 
 from umedpt_lightning.blocks import DetectionFeatures
-from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.average_precision import AveragePrecision
+from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.types import BatchTargets, Boxes, BoxSpec
 
 
@@ -93,19 +93,15 @@ class Detection(Task):
             nms_thresh=nms_threshold,
             detections_per_img=max_detections,
         )
-        # the extended summary, since the plain one is undefined for another limit than 100 boxes
-        self.average_precision = MeanAveragePrecision(
-            max_detection_thresholds=[1, 10, max_detections], extended_summary=True
-        )
-        self.average_precision.warn_on_many_detections = False
+        self.average_precision = AveragePrecision(max_detections)
 
     def forward(self, features: DetectionFeatures) -> DetectionOutput:
         """Class logits, boxes and centre-ness at every place."""
         boxes, centres = self.fcos.head.regression_head(features.boxes)
         logits = self.fcos.head.classification_head(features.classes)
-        raw = {"cls_logits": logits, "bbox_regression": boxes, "bbox_ctrness": centres}
+        raw = {"cls_logits": as_float(logits), "bbox_regression": as_float(boxes), "bbox_ctrness": as_float(centres)}
         places = [m.shape[2] * m.shape[3] for m in features.classes]
-        return DetectionOutput({k: v.float() for k, v in raw.items()}, features.anchors, places, features.size)
+        return DetectionOutput(raw, features.anchors.to(raw["cls_logits"].dtype), places, features.size)
 
     def loss(self, output: DetectionOutput, targets: list[Boxes]) -> Tensor:
         """A third of the sum of focal, GIoU and centre-ness loss; each is about 1 at the start."""
@@ -118,15 +114,13 @@ class Detection(Task):
 
     def update(self, output: DetectionOutput, targets: list[Boxes]) -> None:
         """Adds raw outputs and true boxes."""
-        predicted = [vars(d) for d in self.predict(output)]
-        self.average_precision.update(predicted, [t._asdict() for t in targets])
+        predicted = [torch.column_stack([d.boxes, d.labels, d.scores]) for d in self.predict(output)]  # (N, 6) each
+        self.average_precision.update(predicted, [torch.column_stack(t) for t in targets])
 
     def compute(self) -> dict[str, Tensor]:
         """``map`` and ``map50``, NaN where there is no true box at all."""
-        # (IoU thresholds 0.50 to 0.95, recalls, classes, area ranges, limits); the first range is all areas
-        precision: Tensor = self.average_precision.compute()["precision"][:, :, :, 0, -1].float()
-        precision = torch.where(precision < 0, torch.nan, precision)  # -1: the class has no true box
-        return {"map": precision.nanmean(), "map50": precision[0].nanmean()}
+        over_all, at_half = self.average_precision.compute()
+        return {"map": over_all, "map50": at_half}
 
     def predict(self, output: DetectionOutput) -> list[Detections]:
         """The boxes of every image after NMS, clipped to the image."""
@@ -139,8 +133,7 @@ class Detection(Task):
     def trivial(self, targets: BatchTargets) -> DetectionOutput:
         """No box at all."""
         nothing = {
-            "cls_logits": torch.zeros(len(targets), 0, len(self.spec.classes)),
-            "bbox_regression": torch.zeros(len(targets), 0, 4),
-            "bbox_ctrness": torch.zeros(len(targets), 0, 1),
+            key: torch.zeros(len(targets), 0, last, device=self.device)
+            for key, last in (("cls_logits", len(self.spec.classes)), ("bbox_regression", 4), ("bbox_ctrness", 1))
         }
-        return DetectionOutput(nothing, torch.zeros(0, 4), [0], (0, 0))
+        return DetectionOutput(nothing, torch.zeros(0, 4, device=self.device), [0], (0, 0))

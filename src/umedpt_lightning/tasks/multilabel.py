@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.tasks.ranking import Ranking
 from umedpt_lightning.types import BatchTargets, MultilabelSpec
 
@@ -45,7 +45,7 @@ class MultilabelClassification(Task):
         self.spec = spec
         self.head = nn.Linear(widths.embedding, len(spec.labels))
         self.register_buffer("positive_weights", _weights(spec, positive_weights), persistent=False)
-        self.ranking = Ranking()
+        self.ranking = Ranking(len(spec.labels))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(B, L)`` for an embedding ``(B, D)``."""
@@ -54,9 +54,9 @@ class MultilabelClassification(Task):
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy over ln 2, mean over the known of ``(B, L)``; 0 where none is known."""
-        known = ~targets.isnan()
+        output, known = as_float(output), ~targets.isnan()
         losses = F.binary_cross_entropy_with_logits(
-            output.float(), targets.nan_to_num(), pos_weight=self.positive_weights, reduction="none"
+            output, targets.nan_to_num().to(output.dtype), pos_weight=self.positive_weights, reduction="none"
         )
         return (losses * known).sum() / known.sum().clamp_min(1) / math.log(2)
 
@@ -80,7 +80,7 @@ class MultilabelClassification(Task):
         shares = torch.full((len(self.spec.labels),), 0.5)
         if self.spec.counts:
             shares = torch.tensor(self.spec.counts) / torch.tensor(self.spec.known).clamp_min(1)
-        return shares.logit(eps=1e-6).expand(len(targets), -1)
+        return shares.to(self.device).logit(eps=1e-6).expand(len(targets), -1)
 
 
 def _weights(spec: MultilabelSpec, weights: Literal["balanced"] | Sequence[float] | None) -> Tensor | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, Metric, R2Score
 
-from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.types import BatchTargets, RegressionSpec
 
 
@@ -53,7 +53,7 @@ class Regression(Task):
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error over the known of ``(B, Q)``, in standard deviations; 0 where none is known."""
         known = ~targets.isnan()
-        errors = output.float() - self._standardise(targets.nan_to_num())
+        errors = as_float(output) - self._standardise(targets.nan_to_num())
         return (errors.square() * known).sum() / known.sum().clamp_min(1)
 
     def update(self, output: Tensor, targets: Tensor) -> None:
@@ -83,7 +83,7 @@ class Regression(Task):
 
     def trivial(self, targets: BatchTargets) -> Tensor:
         """The means of the training part, ``(B, Q)`` zeros."""
-        return torch.zeros(len(targets), len(self.spec.quantities))
+        return torch.zeros(len(targets), len(self.spec.quantities), device=self.device)
 
     def _standardise(self, numbers: Tensor) -> Tensor:
         return (numbers.float() - self.means) / self.stds

@@ -12,7 +12,7 @@ from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, MaskSpec
 
 
@@ -66,7 +66,7 @@ class Segmentation(Task):
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy over ln K, averaged with Dice loss, of logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
-        output, targets = output.float(), targets.long()
+        output, targets = as_float(output), targets.long()
         if not (targets != IGNORE_INDEX).any():
             return output.sum() * 0.0
         entropy = F.cross_entropy(
@@ -107,5 +107,5 @@ class Segmentation(Task):
         """Background everywhere, as logits ``(B, K, H, W)``."""
         if not isinstance(targets, Tensor):
             raise TypeError(f"Masks come as a tensor, not as {type(targets).__name__}.")
-        background = torch.eye(len(self.spec.classes))[0]  # (K,)
+        background = torch.eye(len(self.spec.classes), device=self.device)[0]  # (K,)
         return background.view(1, -1, 1, 1).expand(len(targets), -1, *targets.shape[1:])

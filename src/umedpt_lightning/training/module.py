@@ -15,7 +15,13 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
-from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
+from umedpt_lightning.model import (
+    DetectionDecoderFactory,
+    MultiTaskModel,
+    PixelDecoderFactory,
+    TaskFactory,
+    check_task_names,
+)
 from umedpt_lightning.training.gradients import average_gradients
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.tracker import LossTracker
@@ -173,11 +179,8 @@ class MultiTaskModule(pl.LightningModule):
 
 
 def _weights(specs: Mapping[str, TaskSpec], weights: Mapping[str, float]) -> dict[str, float]:
+    check_task_names(specs, weights, "model.weights")
     for name, weight in weights.items():
-        if name not in specs:
-            raise ValueError(
-                f"model.weights.{name}: there is no task of that name. Known from data.tasks: {', '.join(specs)}."
-            )
         if weight < 0:
             raise ValueError(f"model.weights.{name} must not be negative, but it is {weight}.")
     return {name: weights.get(name, 1.0) for name in specs}

@@ -7,6 +7,8 @@ from umedpt_lightning.data.readers.manifest import ManifestClasses, ManifestLabe
 from umedpt_lightning.data.readers.mask_folders import MaskFolders
 from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.readers.subset import Subset
+from umedpt_lightning.data.readers.volume_masks import VolumeMaskFolders, VolumeMasks
+from umedpt_lightning.data.readers.volumes import VolumeClasses, VolumeNumbers
 
 __all__ = [
     "ClassFolders",
@@ -20,4 +22,8 @@ __all__ = [
     "MedMNISTMultilabel",
     "Reader",
     "Subset",
+    "VolumeClasses",
+    "VolumeMaskFolders",
+    "VolumeMasks",
+    "VolumeNumbers",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,7 +170,7 @@ def _load(file: Path, key: str) -> NDArray[Any]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             array: NDArray[Any] = arrays[key]
-    except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file}: {key} cannot be read ({error}). Download the file again.") from error
     return array
 

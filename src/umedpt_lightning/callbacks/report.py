@@ -1,0 +1,176 @@
+"""What a run ends with: ``metrics.json`` and a table beside what a head without eyes would reach."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+from rich.table import Table
+
+from umedpt_lightning.tasks import Task
+from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.types import TaskBatch
+
+Metrics = dict[str, float]
+
+
+class Report(Callback):
+    """Compares every task with its trivial baseline, and writes and prints what came out.
+
+    The baseline is computed through the same metrics, once for each part, from `Task.trivial`: majority class, mean,
+    empty mask, no box.
+
+    The file ``metrics.json`` in the run's folder holds, for ``val`` (of the round with the best ``val/score``) and for
+    ``test``, the metrics, the baselines and the round.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path()
+        self._judges: dict[str, Task] = {}
+        self._trivial: dict[str, Metrics] = {}
+        self._best: dict[str, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Finds the run's folder here, since all ranks must ask for it together."""
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prepares the baselines of the val part."""
+        self._start("val", trainer, pl_module)
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prepares the baselines of the test part."""
+        self._start("test", trainer, pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch, *_: Any
+    ) -> None:
+        """Adds a micro-batch to the baselines."""
+        self._add(batch)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch, *_: Any
+    ) -> None:
+        """Adds a micro-batch to the baselines."""
+        self._add(batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finishes the baselines of the val part."""
+        self._finish("val", trainer)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finishes the baselines of the test part."""
+        self._finish("test", trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps the metrics if the score is the best so far."""
+        if trainer.sanity_checking:
+            return
+        found = self._result("val", trainer)
+        if not self._best or found["score"] > self._best["score"]:
+            self._best = found
+        if trainer.state.fn == TrainerFn.VALIDATING and trainer.is_global_zero:
+            self._show("val", found, trainer)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes and prints the metrics of the test part."""
+        if trainer.is_global_zero:
+            self._show("test", self._result("test", trainer), trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes and prints the best metrics of the val part."""
+        if trainer.is_global_zero and self._best:
+            self._show("val", self._best, trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best metrics so far, so that a resumed run remembers them."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the best metrics of the run that is resumed."""
+        self._best = state_dict["best"]
+
+    def _start(self, part: str, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._judges = {}
+        if part in self._trivial or trainer.sanity_checking or not isinstance(module, MultiTaskModule):
+            return
+        loader: Any = trainer.val_dataloaders if part == "val" else trainer.test_dataloaders
+        self._judges = {name: copy.deepcopy(module.model.task(name)) for name in loader.tasks}
+        for judge in self._judges.values():
+            judge.reset()
+
+    def _add(self, batch: TaskBatch) -> None:
+        if judge := self._judges.get(batch.task):
+            judge.update(judge.trivial(batch.targets), batch.targets)
+
+    def _finish(self, part: str, trainer: pl.Trainer) -> None:
+        if self._judges:
+            self._trivial[part] = {
+                f"{name}/{metric}": float(value)
+                for name, judge in self._judges.items()
+                for metric, value in judge.compute().items()
+            }
+            self._judges = {}
+
+    def _result(self, part: str, trainer: pl.Trainer) -> dict[str, Any]:
+        prefix = f"{part}/"
+        metrics = {
+            k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)
+        }
+        score = metrics.pop("score", math.nan)
+        round_ = trainer.global_step
+        return {"score": score, "round": round_, "metrics": metrics, "trivial": self._trivial.get(part, {})}
+
+    def _show(self, part: str, result: dict[str, Any], trainer: pl.Trainer) -> None:
+        module = trainer.lightning_module
+        if not isinstance(module, MultiTaskModule):
+            return
+        Console().print(_table(part, result, module))
+        folder = self._folder
+        file = folder / "metrics.json"
+        _write(file, part, result)
+        print(f"metrics:    {file}")
+        if (folder / "pictures").is_dir():
+            print(f"pictures:   {folder / 'pictures'}")
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+            print(f"checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
+
+
+def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
+    title = f"{part}: score {result['score']:.3f} after {result['round']} rounds"
+    table = Table("task", "metric", title=title, title_justify="left")
+    for heading in (part, "trivial", "gain"):
+        table.add_column(heading, justify="right")
+    for name in module.model.tasks:
+        main = module.model.task(name).main_metric
+        of_task = {k.removeprefix(f"{name}/"): v for k, v in result["metrics"].items() if k.startswith(f"{name}/")}
+        for metric, value in sorted(of_task.items(), key=lambda item: item[0] != main):  # the main metric first
+            trivial = result["trivial"].get(f"{name}/{metric}", math.nan)
+            gain = "" if math.isnan(trivial) else f"{value - trivial:+.3f}"
+            shown = "" if math.isnan(trivial) else f"{trivial:.3f}"
+            bold = "bold" if metric == main else None
+            table.add_row(name if metric == main else "", metric, f"{value:.3f}", shown, gain, style=bold)
+    return table
+
+
+def _write(file: Path, part: str, result: dict[str, Any]) -> None:
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(_without_nan(known | {part: result}), indent=2) + "\n")
+    temporary.replace(file)  # a reader never sees half a file
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: what is undefined becomes null."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

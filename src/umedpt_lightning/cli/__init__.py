@@ -1,0 +1,52 @@
+"""The command line. This module stays light: a command's libraries are imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command of ``umedpt``.
+
+    Attributes:
+        help: What it does, in a line.
+        module: Where its ``main(command, arguments)`` is.
+    """
+
+    help: str
+    module: str
+
+
+COMMANDS = {
+    "fit": Command("train on all tasks of a config", "umedpt_lightning.cli.training"),
+    "validate": Command("metrics of a checkpoint on the val parts", "umedpt_lightning.cli.training"),
+    "test": Command("metrics of a checkpoint on the test parts", "umedpt_lightning.cli.training"),
+    "predict": Command("write a checkpoint's predictions for the test parts", "umedpt_lightning.cli.training"),
+    "data": Command("`data check` lists all that is wrong with the data of a config", "umedpt_lightning.cli.data"),
+    "demo-data": Command("prepare the demo's images", "umedpt_lightning.cli.demo_data"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs ``umedpt COMMAND …``.
+
+    Args:
+        arguments: What follows ``umedpt``; those of the process by default.
+    """
+    listed = "\n".join(f"  {name:<10} {command.help}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="umedpt",
+        description="One encoder, many small biomedical data sets.",
+        epilog=f"commands:\n{listed}\n\numedpt COMMAND --help lists the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"umedpt-lightning {version('umedpt-lightning')}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = parser.parse_args(given[:1]).command
+    importlib.import_module(COMMANDS[command].module).main(command, given[1:])

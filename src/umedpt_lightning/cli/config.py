@@ -1,0 +1,91 @@
+"""What happens to a parsed config before anything is built from it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.fabric.utilities.rank_zero import _get_rank
+
+from umedpt_lightning.model import check_task_names
+
+
+def settle(config: Namespace, command: str) -> None:
+    """Checks the names of tasks, settles the run's folder and checkpoint, and fills in ``${root}``, in place.
+
+    Raises:
+        ValueError: A task name does not fit, or `fit` would write into the folder of another run.
+        FileNotFoundError: There is no such checkpoint.
+    """
+    config.root = os.path.expanduser(config.root)
+    fill_root(config, config.root)
+    check_task_names(config.data.tasks, config.model.tasks or {})
+    check_task_names(config.data.tasks, config.model.weights or {}, "model.weights")
+    started = command != "fit" or (config.run is not None and config.ckpt_path)
+    config.run = config.run or time.strftime("runs/%Y%m%d-%H%M%S")
+    if not started and not _get_rank() and (Path(config.run) / "config.yaml").exists():
+        raise ValueError(
+            f"--run {config.run} already holds a run. Go on with it by --ckpt_path last, or give another folder."
+        )
+    config.trainer.default_root_dir = config.run
+    config.ckpt_path = _checkpoint(config.ckpt_path, Path(config.run), command)
+    for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]:
+        # W&B's own files belong to the run too
+        if (
+            isinstance(logger, Namespace)
+            and logger.class_path.endswith("WandbLogger")
+            and logger.init_args.save_dir == "."
+        ):
+            logger.init_args.save_dir = config.run
+
+
+def fill_root(value: Any, root: str) -> Any:
+    """Replaces ``${root}`` in every string and path, in place where `value` is a Namespace."""
+    match value:
+        case Path():
+            return Path(fill_root(str(value), root))
+        case str():
+            return value.replace("${root}", root)
+        case list() | tuple():
+            return type(value)(fill_root(item, root) for item in value)
+        case dict():
+            return {key: fill_root(item, root) for key, item in value.items()}
+        case Namespace():
+            for key, item in vars(value).items():
+                setattr(value, key, fill_root(item, root))
+    return value
+
+
+def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:
+    """`path`, where ``best`` and ``last`` are those of the run's folder."""
+    if path is None:
+        return None
+    file = run / "checkpoints" / f"{path}.ckpt" if str(path) in ("best", "last") else Path(path)
+    if file.is_file():
+        return str(file)
+    if str(path) == "last" and command == "fit":
+        return None  # the same command starts a run and, after an interruption, goes on with it
+    known = sorted(str(f) for f in (run / "checkpoints").glob("*.ckpt"))
+    raise FileNotFoundError(
+        f"--ckpt_path: there is no checkpoint {file}. "
+        + (
+            f"In the run there are {', '.join(known)}."
+            if known
+            else "Give a file, or the run's folder by --run and `best` or `last`."
+        )
+    )
+
+
+def locate(config: Any, class_type: type, arguments: dict[str, Any], key: str = "") -> str | None:
+    """The key in `config` under which an object of `class_type` with these init arguments is described."""
+    described = isinstance(config, Namespace) and "class_path" in config and "init_args" in config
+    if described and config.class_path.endswith(class_type.__name__) and vars(config.init_args) == arguments:
+        return key
+    items = vars(config) if isinstance(config, Namespace) else config if isinstance(config, dict) else {}
+    for name, value in items.items():
+        if found := locate(value, class_type, arguments, f"{key}.{name}" if key else name):
+            return found.removesuffix(".init_args")
+    return None

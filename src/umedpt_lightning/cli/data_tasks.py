@@ -1,0 +1,138 @@
+"""The data of a config, piece by piece, so that one mistake does not hide the others."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from umedpt_lightning.data.check import Problem
+from umedpt_lightning.data.check.problems import take_apart
+from umedpt_lightning.data.readers import Reader
+from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.data.transforms import Transform
+
+PARTS = ("train", "val", "test")
+
+
+def read_config(files: Sequence[Path], root: str | None) -> dict[str, Any]:
+    """What configs say under ``data.tasks``, with ``${root}`` filled in; all else in them is ignored.
+
+    As for `umedpt fit`, the tasks of a run are those of the last file that names any, and each keeps what earlier files
+    say of it and later ones do not.
+
+    Args:
+        files: YAML, later ones over earlier ones.
+        root: What ``${root}`` stands for; None for what the files say, else the working folder.
+
+    Raises:
+        ValueError: A file is no YAML of that form, or names no task.
+        OSError: A file cannot be read.
+    """
+    tasks: dict[str, Any] = {}
+    in_files = "."
+    for file in files:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
+        data = content.get("data") if isinstance(content, dict) else None
+        found = data.get("tasks") if isinstance(data, dict) else None
+        in_files = str(content.get("root") or in_files) if isinstance(content, dict) else in_files
+        if found is None:
+            continue
+        if not isinstance(found, dict) or not all(isinstance(task, dict) for task in found.values()):
+            raise ValueError(f"{file}: data.tasks must hold a mapping of options a task. Correct it.")
+        tasks = {str(name): {**tasks.get(str(name), {}), **task} for name, task in found.items()}
+    if not tasks:
+        raise ValueError(f"{', '.join(map(str, files))}: no task is described under data.tasks. Add one.")
+    filled: dict[str, Any] = _fill(tasks, in_files if root is None else root)
+    return filled
+
+
+def build(config: Mapping[str, Any]) -> tuple[dict[str, TaskData], list[Problem]]:
+    """The tasks with the readers that could be made, and what is wrong with the others.
+
+    Args:
+        config: The options of each task, as `read_config` gives them.
+    """
+    tasks: dict[str, TaskData] = {}
+    problems: list[Problem] = []
+    for name, options in config.items():
+        tasks[name] = TaskData()
+        for option, value in options.items():
+            if value is None and option in PARTS:
+                continue
+            key = f"data.tasks.{name}.{option}"
+            try:
+                made = _reader(value) if option in PARTS else _option(option, value)
+                setattr(tasks[name], option, made)
+            except Exception as error:  # all of a user's mistakes are to be collected
+                problems.append(_problem(name, option if option in PARTS else "", key, error))
+        if not any(options.get(part) for part in PARTS):
+            mend = f"Add one of {', '.join(PARTS)}."
+            problems.append(Problem(name, "", f"data.tasks.{name}", "it has no data", mend, "setup"))
+    return tasks, problems
+
+
+def _reader(options: Any) -> Reader:
+    reader: Reader = _make(Reader, options)
+    if not len(reader):
+        raise ValueError("it holds no sample. Correct its options, or leave the part out.")
+    if not hasattr(reader, "spec"):
+        raise ValueError(f"{type(reader).__name__} has no `spec`. Correct the reader.")
+    return reader
+
+
+def _option(name: str, value: Any) -> Any:
+    task: TaskData = _make(TaskData, {name: value})
+    for option, number in (("batch_size", task.batch_size), ("micro_batches", task.micro_batches)):
+        if number < 1:
+            raise ValueError(f"{option} must be positive, but it is {number}. Correct it.")
+    Transform(task.size, task.augment)  # raises for a size that cannot be
+    return getattr(task, name)
+
+
+def _make(kind: type[Any], options: Any) -> Any:
+    """An object of that type from its options, types checked as `umedpt fit` does."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=kind)
+    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return parser.instantiate_classes(parser.parse_object({"it": options})).it
+
+
+def _problem(task: str, part: str, key: str, error: Exception) -> Problem:
+    mend = f"Correct {key} in the config."
+    if isinstance(error, jsonargparse.ArgumentError):
+        return Problem(task, part, key, _shorten(str(error)), mend, "setup")
+    return Problem(task, part, *take_apart(error, key, mend), "setup")
+
+
+def _shorten(message: str) -> str:
+    """What a parser says, on one line and without its own workings."""
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    workings = ["Parser key", "Does not validate", "Errors:", "Given value type:", "Expected a <", "Expected <"]
+    if any(line.startswith("Problem with") for line in lines):
+        workings += ["Subtypes:", "Given value:"]  # the cause is further in
+    inner = [line for line in lines if line.startswith('Parser key "') and '"it' not in line]
+    lines = [line for line in lines if line in inner or (line and not line.startswith(tuple(workings)))]
+    text = " ".join(dict.fromkeys(lines)).replace("Subtypes:", "it must be one of")
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null").replace("Parser key ", "")
+    return text.replace("Group 'it'", "a task").rstrip(".")
+
+
+def _fill(value: Any, root: str) -> Any:
+    match value:
+        case str():
+            return value.replace("${root}", root)
+        case list():
+            return [_fill(item, root) for item in value]
+        case dict():
+            return {key: _fill(item, root) for key, item in value.items()}
+    return value

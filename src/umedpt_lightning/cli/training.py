@@ -1,0 +1,160 @@
+"""``umedpt fit | validate | test | predict`` on LightningCLI."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.callbacks.pictures import PredictionPictures
+from umedpt_lightning.callbacks.predictions import PredictionWriter
+from umedpt_lightning.callbacks.progress import progress
+from umedpt_lightning.callbacks.report import Report
+from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.cli.config import locate, settle
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.data.readers import Reader
+from umedpt_lightning.training import MultiTaskModule
+
+
+def main(command: str, arguments: Sequence[str]) -> None:
+    """Runs one of Lightning's commands."""
+    _be_quiet()
+    UmedptCLI(command, list(arguments))
+
+
+class UmedptCLI(LightningCLI):
+    """LightningCLI with one folder a run.
+
+    Args:
+        command: The subcommand; only its parser is built.
+        arguments: What follows it on the command line.
+    """
+
+    def __init__(self, command: str, arguments: list[str]) -> None:
+        self.command = command
+        super().__init__(
+            MultiTaskModule,
+            MultiTaskDataModule,
+            save_config_callback=SaveRunConfig,
+            seed_everything_default=0,
+            # the data module shares samples out itself
+            trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False, "log_every_n_steps": 10},
+            auto_configure_optimizers=False,  # the module has its own
+            load_from_checkpoint_support=False,  # a checkpoint never overrides a config
+            parser_kwargs={"prog": "umedpt"},
+            args=[command, *arguments],
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, but called on the object
+        """The one that was asked for."""
+        return {self.command: LightningCLI.subcommands()[self.command]}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses without Lightning's warning that the process has arguments too."""
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list, as it was given above
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run's folder, a root for paths, and the callbacks that every run has."""
+        parser.add_argument("--run", type=str, default=None, help="Folder of the run; runs/<date-time> by default.")
+        parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/score",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.add_lightning_class_args(PredictionPictures, "pictures")
+        parser.link_arguments("data.specs", "model.specs", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Settles what the config leaves open, and lets errors of what it describes name its key."""
+        config = self.config[self.command]
+        with _clear_errors():
+            settle(config, self.command)
+        if self.command in ("validate", "test"):
+            config.verbose = False  # the report prints a table
+        if self.command == "predict":
+            config.return_predictions = False  # they are written as they come
+
+        def build(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
+            with _clear_errors(locate(config, class_type, kwargs) or class_type.__name__):
+                return class_type(*args, **kwargs)
+
+        for base in (Reader, Encoder):
+            self.parser.add_instantiator(build, base, subclasses=True)
+
+    def instantiate_classes(self) -> None:
+        """Builds everything; what the user can mend is told without a traceback."""
+        with _clear_errors():
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The trainer with the run's logger before those of the config, and with its callbacks."""
+        config = self.config_init[self.command]
+        configured = config.trainer.logger
+        extra = configured if isinstance(configured, list) else [configured]
+        loggers = [RunLogger(config.run), *(logger for logger in extra if not isinstance(logger, bool | None))]
+        callbacks = [*(config.trainer.callbacks or []), Report(), PredictionWriter()]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(progress(terminal=sys.stdout.isatty()))
+        config.trainer.callbacks = callbacks
+        return super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` when a run starts, and hands the whole config to the loggers of the config."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Saves; a resumed run keeps the config it started with and adds its own."""
+        if stage != "fit":
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if trainer.is_global_zero and (folder / self.config_filename).exists():
+            self.config_filename = time.strftime("config_resumed_%Y%m%d-%H%M%S.yaml")
+        self.config_filename = trainer.strategy.broadcast(self.config_filename)
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Hands the resolved config to W&B and the like; the CSV logger has it as a file beside it."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            if not isinstance(logger, RunLogger):
+                logger.log_hyperparams(config)
+
+
+@contextmanager
+def _clear_errors(key: str | None = None) -> Iterator[None]:
+    """Turns an error of the user's input into one line that names the key of the config."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"umedpt: error: {key}: {error}" if key else f"umedpt: error: {error}") from error
+
+
+def _be_quiet() -> None:
+    """Keeps advertisements and warnings about libraries' own code out of the way of what users should read."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    for message in (
+        ".*LeafSpec.*",  # Lightning calls torch's old name
+        ".*sync_dist=True.*",  # torchmetrics has gathered over the ranks already
+        ".*exists and is not empty.*",  # of a run that goes on
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,122 @@
+"""What no sample shows alone: sizes, depths and classes that do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import numpy as np
+
+from umedpt_lightning.data.check.problems import Problem
+from umedpt_lightning.data.check.statistics import names_of, samples_of
+from umedpt_lightning.data.check.tally import Tally
+from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.types import RegressionSpec
+
+
+def compare_specs(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+    """Parts that say different things of themselves."""
+    first, *others = tallies
+    spec = tallies[first].spec
+    problems = []
+    for part in others:
+        other = tallies[part].spec
+        keys = [f.name for f in fields(spec) if f.compare and getattr(other, f.name, None) != getattr(spec, f.name)]
+        if type(other) is not type(spec):
+            what = f"its labels are of the kind {type(other).__name__}, those of {first} {type(spec).__name__}"
+        elif keys:
+            found = [f"{key} {getattr(other, key)} where {first} has {getattr(spec, key)}" for key in keys]
+            what = f"it has {'; '.join(found)}"
+        else:
+            continue
+        mend = "Give the readers of both parts the same channels, value_range and classes."
+        problems.append(Problem(name, part, f"data.tasks.{name}.{part}", what, mend, "setup"))
+    return problems
+
+
+def compare_sizes(name: str, task: TaskData, tallies: Mapping[str, Tally]) -> list[Problem]:
+    """Parts whose images cannot be stacked to a batch."""
+    if task.size is not None or task.batch_size == 1:
+        return []
+    problems = []
+    for part, tally in tallies.items():
+        rows = np.flatnonzero(tally.read)
+        sizes, first, counts = np.unique(tally.sizes[rows], axis=0, return_index=True, return_counts=True)
+        if len(sizes) < 2:
+            continue
+        common, rare = int(counts.argmax()), int(counts.argmin())
+        if common == rare:
+            rare = len(sizes) - 1 - common
+        (height, width), (h, w) = sizes[common].tolist(), sizes[rare].tolist()
+        what = (
+            f"{len(sizes)} sizes (HxW) in batches of {task.batch_size}: {counts[common]} images are {height}x{width}, "
+            f"this one is {h}x{w}"
+        )
+        mend = f"Write `size: [{height}, {width}]` (or another) under data.tasks.{name}, or `batch_size: 1`."
+        problems.append(Problem(name, part, tally.names[rows[first[rare]]], what, mend, "size"))
+    return problems
+
+
+def compare_dtypes(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+    """Images of another depth than most of the task."""
+    found = np.concatenate([tally.dtypes[tally.read] for tally in tallies.values()])
+    dtypes, counts = np.unique(found, return_counts=True)
+    if len(dtypes) < 2:
+        return []
+    common = dtypes[counts.argmax()]
+    mend = "Save all images of a task with one depth: one value_range cannot fit both."
+    return [
+        Problem(
+            name,
+            part,
+            tally.names[i],
+            f"the image is {tally.dtypes[i].decode()}, but most of the task are {common.decode()}",
+            mend,
+            "image",
+        )
+        for part, tally in tallies.items()
+        for i in np.flatnonzero(tally.read & (tally.dtypes != common))
+    ]
+
+
+def find_absent_classes(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+    """Classes, labels and quantities without samples: an error in train, since they cannot be learned."""
+    samples = {part: samples_of(tally) for part, tally in tallies.items()}
+    problems = []
+    for part, tally in tallies.items():
+        if not tally.read.any():  # that is the problem, and said elsewhere
+            continue
+        noun = "value" if isinstance(tally.spec, RegressionSpec) else "sample"
+        for i, absent in enumerate(names_of(tally.spec)):
+            if samples[part][i]:
+                continue
+            elsewhere = [f"{n[i]} in {other}" for other, n in samples.items() if i < len(n) and n[i]]
+            what = f"no {noun} in {part}" + (f", but {' and '.join(elsewhere)}" if elsewhere else "")
+            mend = (
+                "It cannot be learned: add some, split anew, or leave it out."
+                if part == "train"
+                else "It cannot be measured here: add some, or split anew."
+            )
+            problems.append(
+                Problem(name, part, repr(absent), what, mend, "class", "error" if part == "train" else "warning")
+            )
+    return problems
+
+
+def find_outside(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+    """Parts with intensities outside the range that becomes 0 to 1."""
+    problems = []
+    for part, tally in tallies.items():
+        rows = np.flatnonzero(tally.read & (tally.outside > 0))
+        if not len(rows):
+            continue
+        worst = rows[tally.outside[rows].argmax()]
+        low, high = tally.spec.value_range
+        what = (
+            f"{len(rows)} of {len(tally)} images have intensities outside the value_range {low:g} to {high:g} "
+            f"({tally.intensities[rows, 0].min():g} to {tally.intensities[rows, 2].max():g}), "
+            f"{tally.outside[tally.read].mean():.2%} of all pixels, {tally.outside[worst]:.2%} of this image's"
+        )
+        mend = "Set `value_range` of the readers so that it holds what matters, the same in all parts."
+        problems.append(Problem(name, part, tally.names[worst], what, mend, "intensity", "warning"))
+    return problems

@@ -1,0 +1,76 @@
+"""What can be wrong with data, and how an exception becomes a line about it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+#: What a problem is about; a report groups by it.
+Kind = Literal["setup", "unreadable", "image", "intensity", "size", "label", "mask", "box", "class", "duplicate"]
+
+# Messages of readers are "name: what was found. The mend."
+_NAME = re.compile(r"(?P<name>\S.*?): (?P<rest>.*)", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[^.])\.\s+(?=[A-Z])")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with one sample.
+
+    Attributes:
+        kind: What it is about.
+        what: What was found.
+        mend: What to do.
+        severity: An error spoils the training or its measure, a warning may be meant so.
+    """
+
+    kind: Kind
+    what: str
+    mend: str
+    severity: Severity = "error"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fault, and where it is.
+
+    Attributes:
+        task: The task's name.
+        part: ``train``, ``val`` or ``test``; empty where it is about the whole task.
+        name: What is at fault: a file, a class, a key of the config.
+        what: What was found.
+        mend: What to do.
+        kind: What it is about.
+        severity: An error spoils the training or its measure, a warning may be meant so.
+    """
+
+    task: str
+    part: str
+    name: str
+    what: str
+    mend: str
+    kind: Kind
+    severity: Severity = "error"
+
+
+def take_apart(error: Exception, name: str, mend: str) -> tuple[str, str, str]:
+    """Name, finding and mend in the message of an exception.
+
+    Args:
+        error: What a reader raised.
+        name: What to call it where the message names no file.
+        mend: What to do where the message does not say.
+    """
+    text = str(error) or "no message"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        name, text = os.fsdecode(error.filename), error.strerror
+    elif not isinstance(error, ValueError | OSError):  # not a message for users: say what it is
+        return name, f"{type(error).__name__}: {text}", mend
+    elif (match := _NAME.fullmatch(text)) and (os.sep in match["name"] or Path(match["name"]).suffix):
+        name, text = match["name"], match["rest"]
+    found, *rest = _SENTENCE_END.split(text, maxsplit=1)
+    return name, found.rstrip("."), rest[0] if rest else mend

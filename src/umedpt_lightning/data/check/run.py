@@ -1,0 +1,82 @@
+"""The whole check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from umedpt_lightning.data.check.across import (
+    compare_dtypes,
+    compare_sizes,
+    compare_specs,
+    find_absent_classes,
+    find_outside,
+)
+from umedpt_lightning.data.check.duplicates import find_duplicates
+from umedpt_lightning.data.check.pool import read_all
+from umedpt_lightning.data.check.problems import Problem
+from umedpt_lightning.data.check.statistics import describe_task
+from umedpt_lightning.data.check.tally import Tally
+from umedpt_lightning.data.task_data import TaskData
+
+
+@dataclass
+class Report:
+    """What a check found.
+
+    Attributes:
+        tasks: Statistics of each task, ready for JSON.
+        problems: All problems, by task, those of single samples first.
+        samples: How many samples were read.
+    """
+
+    tasks: dict[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    samples: int = 0
+
+    @property
+    def errors(self) -> int:
+        """Problems that are errors."""
+        return sum(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def warnings(self) -> int:
+        """Problems that are warnings."""
+        return len(self.problems) - self.errors
+
+
+def check(tasks: Mapping[str, TaskData], workers: int, advance: Callable[[int], None] = lambda samples: None) -> Report:
+    """Reads every sample of every task once, and collects what is wrong.
+
+    Args:
+        tasks: The data, by task name.
+        workers: Processes that read.
+        advance: Called with the number of samples each time that some are done.
+    """
+    readers = {(name, part): reader for name, task in tasks.items() for part, reader in task.readers.items()}
+    tallies = {key: Tally(reader.spec, len(reader)) for key, reader in readers.items()}
+    faulty: dict[tuple[str, str], list[tuple[int, Problem]]] = {key: [] for key in readers}
+    for key, readings in read_all(readers, workers):
+        tallies[key].add(readings)
+        faulty[key] += [
+            (r.index, Problem(*key, r.name, fault.what, fault.mend, fault.kind, fault.severity))
+            for r in readings
+            for fault in r.faults
+        ]
+        advance(len(readings))
+
+    report = Report(samples=sum(map(len, tallies.values())))
+    for name, task in tasks.items():
+        parts = {part: tallies[name, part] for part in task.readers}
+        for part in parts:  # in the order of the samples, whichever process was first
+            report.problems += [problem for _, problem in sorted(faulty[name, part], key=lambda item: item[0])]
+        if parts:
+            report.tasks[name] = describe_task(task, parts)
+            report.problems += compare_specs(name, parts)
+            report.problems += compare_sizes(name, task, parts)
+            report.problems += compare_dtypes(name, parts)
+            report.problems += find_outside(name, parts)
+            report.problems += find_absent_classes(name, parts)
+            report.problems += find_duplicates(name, parts)
+    return report

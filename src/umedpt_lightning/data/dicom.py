@@ -1,0 +1,226 @@
+"""DICOM images to arrays: one frame, as the values it measures or as a viewer shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.extras import require
+
+SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+#: Attributes beside the pixel description (group 0028) that say how to read the pixels.
+_TAGS = [
+    0x00080060,  # Modality
+    0x52009229,  # SharedFunctionalGroupsSequence
+    0x52009230,  # PerFrameFunctionalGroupsSequence
+]
+# Their values have a unit, which a display window would throw away.
+_MEASURING = frozenset({"CT", "PT"})
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether this is a DICOM file by its suffix or, having none, by its first bytes."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    # Scanners name files by their UID, which looks like a long suffix of digits.
+    if path.suffix and not path.suffix[1:].isdigit():
+        return False
+    return has_preamble(path)
+
+
+def has_preamble(path: Path) -> bool:
+    """Whether the file starts as DICOM files do."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_header(path: Path, tags: list[str] | None = None) -> Any:
+    """The data set without its pixels; of `tags` only, where given.
+
+    Raises:
+        ImportError: pydicom is missing.
+        ValueError: The file cannot be read.
+    """
+    pydicom = require("pydicom", "dicom", path)
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+    except Exception as error:  # broken files raise nearly anything
+        raise _unreadable(path, error) from error
+
+
+def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
+    """Channels and dtype that `read_dicom` would give, from the header alone.
+
+    Raises:
+        ImportError: pydicom is missing.
+        ValueError: The file cannot be read, or holds no image or several.
+    """
+    header = read_header(path)
+    if "Rows" not in header or "PhotometricInterpretation" not in header:
+        raise ValueError(
+            f"{path}: this DICOM file holds no image ({header.get('Modality', 'no modality')}). Leave it out."
+        )
+    _check_single(header, path)
+    if header.PhotometricInterpretation == "PALETTE COLOR":
+        return 3, np.dtype("uint8" if header.RedPaletteColorLookupTableDescriptor[2] <= 8 else "uint16")
+    if header.SamplesPerPixel == 3:
+        return 3, np.dtype("uint8" if header.BitsAllocated <= 8 else "uint16")
+    if windowed and not measures(header):
+        return 1, np.dtype("uint8" if header.get("BitsStored", 16) <= 8 else "uint16")
+    return 1, value_dtype(header)
+
+
+def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArray[Any]:
+    """Reads one image.
+
+    Grey values are rescaled to what they measure (slope and intercept, or the look-up table), MONOCHROME1 is inverted
+    so that more is brighter, colours of any kind become RGB.
+
+    Args:
+        path: The file.
+        frame: Which one of several; None where there must be one.
+        windowed: Map greys to the full range of uint8 (up to 8 stored bits) or uint16 through the first window or
+            look-up table of the file, or, if there is none, from the image's least value to its greatest, as viewers
+            do. CT and PET, which measure, are left in their unit all the same.
+
+    Returns:
+        ``(H, W, C)`` uint8, uint16 or float32.
+
+    Raises:
+        ImportError: pydicom is missing.
+        ValueError: The file cannot be read, or holds no image or several.
+    """
+    pixels = require("pydicom.pixels", "dicom", path)
+    header = require("pydicom", "dicom", path).Dataset()
+    try:
+        stored = pixels.pixel_array(path, ds_out=header, index=frame or 0, specific_tags=_TAGS)
+    except Exception as error:  # broken files raise nearly anything
+        raise _unreadable(path, error) from error
+    if frame is None:
+        _check_single(header, path)
+    if stored.ndim == 3:
+        return np.array(stored, stored.dtype.newbyteorder("="))
+    if header.PhotometricInterpretation == "PALETTE COLOR":
+        return np.array(pixels.apply_color_lut(stored, header))
+    stored = _meaningful_bits(stored, header)
+    values = _rescaled(stored, header, frame or 0)
+    if windowed and not measures(header):
+        values = _displayed(values, header, frame or 0)
+    elif header.PhotometricInterpretation == "MONOCHROME1":
+        low, high = (_rescaled(np.array([end]), header, frame or 0)[0] for end in _stored_range(header))
+        values = (values.dtype.type(low) + values.dtype.type(high)) - values
+    return np.ascontiguousarray(values[..., None])
+
+
+def measures(header: Any) -> bool:
+    """Whether the grey values have a unit."""
+    return header.get("Modality") in _MEASURING or header.get("RescaleType") == "HU"
+
+
+def value_dtype(header: Any, frame: int = 0) -> np.dtype[Any]:
+    """The dtype of grey values that are rescaled but not windowed: the stored one where nothing is to be done."""
+    slope, intercept, table = _rescale_of(header, frame)
+    plain = slope == 1 and intercept == 0 and not table and not header.get("PixelRepresentation")
+    if not plain or header.BitsAllocated > 16 or "FloatPixelData" in header or "DoubleFloatPixelData" in header:
+        return np.dtype(np.float32)
+    return np.dtype("uint8" if header.BitsAllocated <= 8 else "uint16")
+
+
+def frame_value(header: Any, frame: int, group: str, tag: str) -> Any:
+    """An attribute of one frame: its own, that shared by all, or the plain one; None if there is none."""
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
+    shared = header.get("SharedFunctionalGroupsSequence") or ()
+    for item in (*per_frame[frame : frame + 1], *shared):
+        if group in item and tag in item[group][0]:
+            return item[group][0][tag].value
+    return header.get(tag)
+
+
+def _check_single(header: Any, path: Path) -> None:
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise ValueError(
+            f"{path}: a sample is one 2-D image, but this file holds {frames} frames. Read a volume with the Volume "
+            "readers (VolumeClasses and so on), or save each frame of a film in its own file."
+        )
+
+
+def _meaningful_bits(stored: NDArray[Any], header: Any) -> NDArray[Any]:
+    """The bits that belong to the value: older files hide overlays in the others."""
+    stored = np.asarray(stored, stored.dtype.newbyteorder("="))
+    allocated, bits, high = (int(header.get(key) or 0) for key in ("BitsAllocated", "BitsStored", "HighBit"))
+    native = not header.file_meta.TransferSyntaxUID.is_encapsulated  # decoders give the value itself
+    if stored.dtype.kind not in "iu" or not native or not bits < allocated == 8 * stored.itemsize:
+        return stored
+    # up to the top and back down: fills with the sign, or with zeros if there is none
+    return (stored << (allocated - 1 - high)) >> (allocated - bits)
+
+
+def _stored_range(header: Any) -> tuple[int, int]:
+    bits = int(header.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if header.get("PixelRepresentation") else (0, 2**bits - 1)
+
+
+def _rescale_of(header: Any, frame: int) -> tuple[float, float, bool]:
+    slope, intercept = (
+        frame_value(header, frame, "PixelValueTransformationSequence", tag)
+        for tag in ("RescaleSlope", "RescaleIntercept")
+    )
+    table = bool(header.get("ModalityLUTSequence"))
+    return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept)), table
+
+
+def _rescaled(stored: NDArray[Any], header: Any, frame: int) -> NDArray[Any]:
+    """Stored values to what they measure, in `value_dtype`."""
+    slope, intercept, table = _rescale_of(header, frame)
+    if table:
+        pixels = require("pydicom.pixels", "dicom", "modality look-up table")
+        return np.asarray(pixels.apply_modality_lut(stored, header), np.float32)
+    return np.asarray(
+        stored if (slope, intercept) == (1, 0) else stored * slope + intercept, value_dtype(header, frame)
+    )
+
+
+def _displayed(values: NDArray[Any], header: Any, frame: int) -> NDArray[Any]:
+    """Rescaled values to the full range of uint8 or uint16, as PS3.3 C.11.2 of the DICOM standard shows them."""
+    centre, width = (frame_value(header, frame, "FrameVOILUTSequence", f"Window{tag}") for tag in ("Center", "Width"))
+    function = frame_value(header, frame, "FrameVOILUTSequence", "VOILUTFunction") or "LINEAR"
+    numbers = values.astype(np.float64)
+    if header.get("VOILUTSequence"):
+        pixels = require("pydicom.pixels", "dicom", "VOI look-up table")
+        bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
+        numbers = pixels.apply_voi_lut(np.rint(numbers).astype(np.int64), header, prefer_lut=True) / (2.0**bits - 1)
+    elif centre is None or width is None:
+        least, most = numbers.min(), numbers.max()
+        numbers = (numbers - least) / max(most - least, 1e-6)
+    else:
+        c, w = _first(centre), _first(width)
+        match function:
+            case "SIGMOID":
+                numbers = 1 / (1 + np.exp(-4 * (numbers - c) / w))
+            case "LINEAR_EXACT":
+                numbers = (numbers - c) / w + 0.5
+            case _:
+                numbers = (numbers - (c - 0.5)) / max(w - 1, 1e-6) + 0.5  # a width of 1 is a threshold
+    numbers = np.clip(numbers, 0, 1)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        numbers = 1 - numbers
+    most, dtype = (255, np.uint8) if header.get("BitsStored", 16) <= 8 else (65535, np.uint16)
+    return np.rint(numbers * most).astype(dtype)
+
+
+def _first(value: Any) -> float:
+    return float(value[0] if isinstance(value, list) or hasattr(value, "append") else value)
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: not a DICOM image that can be read ({type(error).__name__}: {error}). Export it again, or, where a "
+        'decoder is missing, pip install "umedpt-lightning[dicom]", or save it without compression.'
+    )

@@ -1,0 +1,26 @@
+"""Optional packages, imported when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def require(module: str, extra: str, what: object) -> Any:
+    """The module.
+
+    Args:
+        module: Its name.
+        extra: The optional dependency of this package that installs it.
+        what: The file or folder that cannot be read without it.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{what}: this is read with {module.partition('.')[0]}, which is not installed ({error}). Install it with: "
+            f'pip install "umedpt-lightning[{extra}]"'
+        ) from error

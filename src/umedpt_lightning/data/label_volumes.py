@@ -1,0 +1,132 @@
+"""Label volumes beside image volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.labels import shorten
+from umedpt_lightning.data.mask_values import MaskValues
+from umedpt_lightning.data.slices import VolumeImages, upright
+from umedpt_lightning.data.volumes import AXES, NiftiVolume, Volume, is_nifti
+from umedpt_lightning.types import IGNORE_INDEX
+
+#: How far a voxel of the labels may lie from that of the image, as a share of the smallest side of a voxel.
+_TOLERANCE = 0.1
+
+
+class LabelVolumes:
+    """The masks of the slices of many volumes.
+
+    Args:
+        images: The slices.
+        paths: NIfTI files, one a volume. They may be stored in another orientation than the image.
+        classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
+        ignore: The stored value of unlabelled voxels, None if there are none.
+        source: The file or folder that names the labels.
+
+    Attributes:
+        classes: Class names.
+
+    Raises:
+        FileNotFoundError: A label volume is missing.
+        ValueError: One is not of its image's geometry, or the classes cannot be used.
+    """
+
+    def __init__(
+        self,
+        images: VolumeImages,
+        paths: Sequence[Path],
+        classes: Sequence[str] | Mapping[str, int],
+        ignore: int | None,
+        source: object,
+    ) -> None:
+        self._values = MaskValues(classes, ignore, source)
+        self.classes = self._values.classes
+        self._images = images
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{source}: {len(missing)} of {len(paths)} label volumes are missing, the first: "
+                f"{shorten(missing, 5)}. Correct the names, or the folder they are looked for in."
+            )
+        others = [str(path) for path in paths if not is_nifti(path)]
+        if others:
+            raise ValueError(
+                f"{source}: label volumes are .nii or .nii.gz files, but {shorten(others, 5)} are not. Convert them "
+                "(DICOM segmentations for instance with highdicom or 3D Slicer)."
+            )
+        self._volumes = [NiftiVolume(path) for path in paths]
+        for volume, labels in zip(images.volumes, self._volumes, strict=True):
+            _check_geometry(volume, labels)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to a slice.
+
+        Raises:
+            ValueError: It cannot be read, or holds other values.
+        """
+        owner, place = int(self._images.owners[index]), int(self._images.places[index])
+        mask = upright(self._plane(owner, place))
+        return np.ascontiguousarray(self._images.slices.resize(mask, self._images.volumes[owner], mask=True))
+
+    def with_foreground(self) -> NDArray[np.bool_]:
+        """``(N,)`` which slices hold another class than the first; reads all label volumes.
+
+        Raises:
+            ValueError: None does, or a label volume cannot be used.
+        """
+        slices = zip(self._images.owners.tolist(), self._images.places.tolist(), strict=True)
+        planes = (self._plane(owner, place) for owner, place in slices)
+        found = np.fromiter((((p != 0) & (p != IGNORE_INDEX)).any() for p in planes), np.bool_, len(self._images))
+        if not found.any():
+            raise ValueError(
+                f"{self._volumes[0].path} and all other label volumes hold no class but {self.classes[0]}. Correct "
+                "`classes`, or leave `foreground_only` out."
+            )
+        return found
+
+    def _plane(self, owner: int, place: int) -> NDArray[np.uint8]:
+        """Class indices, RAS order."""
+        volume = self._volumes[owner]
+        stored = volume.plane(AXES[self._images.slices.axis], place)
+        name = f"{volume.path}[{self._images.slices.axis} {place}]"
+        return self._values.to_indices(_whole(stored, name), name)
+
+
+def _whole(stored: NDArray[Any], name: str) -> NDArray[Any]:
+    """Labels as unsigned integers: many tools store them as floats."""
+    if stored.dtype.kind == "u":
+        return stored
+    with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
+        whole = stored.astype(np.uint16)
+    wrong = whole != stored
+    if wrong.any():
+        raise ValueError(
+            f"{name}: labels are whole numbers from 0 to 65535, but this slice holds "
+            f"{shorten(np.unique(stored[wrong]).tolist(), 5)}. Save classes as integers, "
+            "and resample labels by nearest neighbour."
+        )
+    return whole
+
+
+def _check_geometry(image: Volume, labels: Volume) -> None:
+    if image.shape != labels.shape:
+        raise ValueError(
+            f"{labels.path}: the labels are {labels.shape} voxels (to the right, front, top), but their image "
+            f"{image.path} is {image.shape}. Resample the labels to the image by nearest neighbour, or pair them right."
+        )
+    ends = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], np.float64)
+    ends[:, :3] *= np.array(image.shape) - 1
+    apart = float(np.linalg.norm(ends @ (image.affine - labels.affine)[:3].T, axis=1).max())  # mm
+    if apart > _TOLERANCE * image.spacing.min():
+        raise ValueError(
+            f"{labels.path}: the labels lie up to {apart:.3g} mm away from their image {image.path} (voxels of "
+            f"{image.spacing.round(3).tolist()} and {labels.spacing.round(3).tolist()} mm, origins "
+            f"{image.affine[:3, 3].round(2).tolist()} and {labels.affine[:3, 3].round(2).tolist()}). Resample the "
+            "labels to the image, or, if they are right voxel by voxel, give them its affine."
+        )

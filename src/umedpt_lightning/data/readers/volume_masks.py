@@ -1,0 +1,151 @@
+"""Slices of volumes, NIfTI or DICOM, with the slices of label volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from umedpt_lightning.data.dicom import SUFFIXES
+from umedpt_lightning.data.files import check_folder
+from umedpt_lightning.data.intensity import Intensity
+from umedpt_lightning.data.label_volumes import LabelVolumes
+from umedpt_lightning.data.labels import natural_key, shorten
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.slices import Slices, VolumeImages
+from umedpt_lightning.data.table import read_table
+from umedpt_lightning.data.volumes import NIFTI_SUFFIXES, is_nifti
+from umedpt_lightning.types import MaskSpec, Sample
+
+
+class VolumeMasks(Reader):
+    """One class a voxel, from a column of NIfTI label volumes.
+
+    Args:
+        file: As for `VolumeClasses`.
+        split: As for `VolumeClasses`.
+        classes: Names of the classes stored as 0, 1, ..., the background first; or a stored value for each name, such
+            as ``{background: 0, tumour: 4}``.
+        mask: Column of label volumes, which may be stored in another orientation than their image.
+        ignore: The stored value of unlabelled voxels; None if every voxel is labelled.
+        foreground_only: Leave out slices with background only; reads all label volumes once.
+        slices: As for `VolumeClasses`.
+        intensity: As for `VolumeClasses`.
+        path: As for `VolumeClasses`.
+        split_column: As for `VolumeClasses`.
+        root: As for `VolumeClasses`.
+        channels: As for `VolumeClasses`.
+        value_range: As for `VolumeClasses`.
+
+    Raises:
+        FileNotFoundError: The table, volumes or labels are missing.
+        ImportError: nibabel or pydicom is missing.
+        ValueError: The table or a volume cannot be used, or image and labels differ in shape or place.
+    """
+
+    def __init__(
+        self,
+        file: Path | str,
+        split: str,
+        classes: list[str] | dict[str, int],
+        mask: str = "mask",
+        ignore: int | None = None,
+        foreground_only: bool = False,
+        slices: Slices | None = None,
+        intensity: Intensity | None = None,
+        path: str = "path",
+        split_column: str = "split",
+        root: Path | str | None = None,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        table = read_table(file, split, [mask], path, split_column, root)
+        self._images = VolumeImages(table.paths(path), slices, intensity, channels, value_range, file)
+        self._masks = LabelVolumes(self._images, table.paths(mask), classes, ignore, file)
+        self.spec = _mask_spec(self._images, self._masks, foreground_only)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        index = self._at(index)
+        image, size = self._images.read(index)
+        return Sample(image, self._masks.read(index), self._images.name(index), size)
+
+
+class VolumeMaskFolders(Reader):
+    """One class a voxel: the labels of ``images/a.nii.gz``, or of the series in ``images/a``, are ``masks/a.nii``.
+
+    Args:
+        images: Folder of NIfTI files, DICOM files, or folders of one DICOM series each.
+        masks: Folder of NIfTI label volumes, one a volume.
+        classes: As for `VolumeMasks`.
+        ignore: As for `VolumeMasks`.
+        foreground_only: As for `VolumeMasks`.
+        slices: As for `VolumeClasses`.
+        intensity: As for `VolumeClasses`.
+        channels: As for `VolumeClasses`.
+        value_range: As for `VolumeClasses`.
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+        ImportError: nibabel or pydicom is missing.
+        ValueError: There are no volumes, images and labels do not pair, or differ in shape or place.
+    """
+
+    def __init__(
+        self,
+        images: Path | str,
+        masks: Path | str,
+        classes: list[str] | dict[str, int],
+        ignore: int | None = None,
+        foreground_only: bool = False,
+        slices: Slices | None = None,
+        intensity: Intensity | None = None,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        image_of, mask_of = _by_name(Path(images)), _by_name(Path(masks))
+        if image_of.keys() != mask_of.keys():
+            alone = [str(path) for name, path in image_of.items() if name not in mask_of]
+            without = [str(path) for name, path in mask_of.items() if name not in image_of]
+            raise ValueError(
+                f"{images} and {masks} do not pair: {len(alone)} volumes have no labels {shorten(alone, 5)}, "
+                f"{len(without)} labels no volume {shorten(without, 5)}. Give both of a pair the same name, remove "
+                "what has no partner, or pair them in a table (VolumeMasks)."
+            )
+        self._images = VolumeImages(list(image_of.values()), slices, intensity, channels, value_range, images)
+        self._masks = LabelVolumes(self._images, [mask_of[name] for name in image_of], classes, ignore, masks)
+        self.spec = _mask_spec(self._images, self._masks, foreground_only)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        index = self._at(index)
+        image, size = self._images.read(index)
+        return Sample(image, self._masks.read(index), self._images.name(index), size)
+
+
+def _mask_spec(images: VolumeImages, masks: LabelVolumes, foreground_only: bool) -> MaskSpec:
+    if foreground_only:
+        images.keep(masks.with_foreground())
+    return MaskSpec(channels=images.channels, value_range=images.value_range, classes=masks.classes)
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The volumes of a folder by name without suffix, in natural order."""
+    check_folder(folder)
+    result: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+        if path.name.startswith(".") or not (path.is_dir() or is_nifti(path) or path.suffix.lower() in SUFFIXES):
+            continue
+        name = path.name
+        for suffix in () if path.is_dir() else (*reversed(NIFTI_SUFFIXES), *SUFFIXES):
+            if name.lower().endswith(suffix):
+                name = name[: -len(suffix)]
+                break
+        if name in result:
+            raise ValueError(f"{path} and {result[name]} have one name. Rename or remove one of them.")
+        result[name] = path
+    return result

@@ -1,0 +1,37 @@
+"""What a config says of one task's data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.transforms import Augmentation
+
+
+@dataclass
+class TaskData:
+    """The data of one task.
+
+    Attributes:
+        train: Read for training.
+        val: Read for validation.
+        test: Read for testing and prediction.
+        batch_size: Images in a micro-batch.
+        micro_batches: Micro-batches in a round.
+        size: Height and width that images are resized to, one number for both; None keeps them.
+        augment: albumentations transforms by name, for training, applied in this order; null switches one off.
+    """
+
+    train: Reader | None = None
+    val: Reader | None = None
+    test: Reader | None = None
+    batch_size: int = 16
+    micro_batches: int = 1
+    size: int | tuple[int, int] | None = None
+    augment: dict[str, Augmentation | None] | None = None
+
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """The readers of the parts there are, train first."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {part: reader for part, reader in parts.items() if reader is not None}

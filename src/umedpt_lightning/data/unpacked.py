@@ -1,0 +1,72 @@
+"""Decompressed copies of files that cannot be read in the middle, made once for all processes of a machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO
+
+
+def cache_folder() -> Path:
+    """``$UMEDPT_CACHE/volumes``, or ``umedpt/volumes`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``.
+
+    What lies there may be removed at any time when no run uses it.
+    """
+    if cache := os.environ.get("UMEDPT_CACHE"):
+        return Path(cache).expanduser() / "volumes"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "umedpt" / "volumes"
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """A name that changes when one of the files does: of their paths, sizes and times of change."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        digest.update(os.fsencode(path.absolute()) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def unpacked(name: str, write: Callable[[IO[bytes]], None], source: object) -> Path:
+    """The file of that name in the cache, made if it is absent.
+
+    It is written beside its place and moved there when it is complete, so a file that exists is a whole one, also
+    when several workers unpack it at once.
+
+    Args:
+        name: From `fingerprint`.
+        write: Writes the content.
+        source: What is unpacked, for a message.
+
+    Raises:
+        ValueError: It cannot be written.
+    """
+    folder = cache_folder()
+    path = folder / name
+    if path.is_file():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{name}-", dir=folder, delete=False) as stream:
+            scratch = Path(stream.name)
+            try:
+                write(stream.file)
+            except BaseException:
+                scratch.unlink()
+                raise
+        scratch.replace(path)
+    except PermissionError as error:
+        raise ValueError(f"{source}: {_UNWRITABLE.format(folder, error)}") from error
+    except OSError as error:
+        if error.errno is None:  # of a decompressor, about the source
+            raise
+        raise ValueError(f"{source}: {_UNWRITABLE.format(folder, error)}") from error
+    return path
+
+
+_UNWRITABLE = (
+    "it is unpacked once into {0}, which failed ({1}). Make room there, or name another folder in the environment "
+    "variable UMEDPT_CACHE."
+)

@@ -1,0 +1,176 @@
+"""Volumes whose planes can be read one by one, in one orientation however the file is stored."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import zlib
+from abc import ABC, abstractmethod
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.unpacked import fingerprint, unpacked
+
+Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
+#: The RAS axis across the planes: the first runs to the patient's right, the second to the front, the third to the top.
+AXES: dict[Axis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+#: Bytes of a file that are mapped at once.
+_PIECE = 1 << 24
+
+
+class Volume(ABC):
+    """A volume in RAS order: of the axes that run to the patient's right, front and top.
+
+    Oblique volumes are not resampled: their axes are those that come closest.
+
+    Args:
+        path: File or folder.
+        shape: ``(I, J, K)`` as stored.
+        affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
+        dtype: Of the planes: uint8, uint16 or float32.
+
+    Attributes:
+        path: As above.
+        shape: ``(X, Y, Z)`` in RAS order.
+        affine: ``(4, 4)`` from RAS index to mm.
+        spacing: ``(3,)`` mm between voxels along the RAS axes.
+        dtype: As above.
+
+    Raises:
+        ImportError: nibabel is missing.
+        ValueError: The affine is not that of a volume.
+    """
+
+    def __init__(
+        self, path: Path, shape: tuple[int, int, int], affine: NDArray[np.float64], dtype: np.dtype[Any]
+    ) -> None:
+        orientations = require("nibabel.orientations", "nifti", path)
+        self.path, self.dtype = path, dtype
+        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise ValueError(
+                f"{path}: the matrix from voxels to mm is {affine[:3].round(4).tolist()}, which is no orientation in "
+                "space. Write the volume again with its geometry."
+            )
+        self._orientation = orientations.io_orientation(affine)  # (3, 2): RAS axis and direction of each stored axis
+        order = np.argsort(self._orientation[:, 0])
+        x, y, z = (shape[axis] for axis in order)
+        self.shape = (x, y, z)
+        self.affine: NDArray[np.float64] = affine @ orientations.inv_ornt_aff(self._orientation, shape)
+        self.spacing: NDArray[np.float64] = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
+        """The plane at `index` across a RAS axis: a new array of the other two axes, in RAS order.
+
+        Raises:
+            ValueError: It cannot be read.
+        """
+        order = np.argsort(self._orientation[:, 0])
+        across = int(order[axis])
+        forwards = self._orientation[across, 1] > 0
+        stored = self._read(across, index if forwards else self.shape[axis] - 1 - index)
+        flipped = np.flip(stored, tuple(np.flatnonzero(self._orientation[:, 1] < 0).tolist()))
+        return np.array(flipped.transpose(order)[(slice(None),) * axis + (0,)], self.dtype)
+
+    @abstractmethod
+    def _read(self, axis: int, index: int) -> NDArray[Any]:
+        """The same of a stored axis, as stored ``(I, J, K)``, of which that axis is 1."""
+
+
+class NiftiVolume(Volume):
+    """A 3-D NIfTI file; of an uncompressed one only the pages of a plane are read.
+
+    A ``.nii.gz`` cannot be read in the middle: it is decompressed once into the folder `cache_folder`, and all
+    processes share that file's pages.
+
+    Args:
+        path: The file, ``.nii`` or ``.nii.gz``.
+
+    Raises:
+        ImportError: nibabel is missing.
+        ValueError: It cannot be read, is not 3-D, or does not hold real numbers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        nibabel = require("nibabel", "nifti", path)
+        try:
+            image = nibabel.load(path)
+            proxy, affine = image.dataobj, np.asarray(image.affine, np.float64)
+            self._stored_shape, self._stored_dtype = tuple(map(int, proxy.shape)), np.dtype(proxy.dtype)
+            self._offset, self._slope, self._inter = int(proxy.offset), float(proxy.slope), float(proxy.inter)
+        except Exception as error:  # broken files raise nearly anything
+            raise _unreadable(path, error) from error
+        shape = self._stored_shape
+        while len(shape) > 3 and shape[-1] == 1:  # a fourth axis of one entry is left by some tools
+            shape = shape[:-1]
+        if len(shape) != 3:
+            raise ValueError(
+                f"{path}: a volume is 3-D, but this file is {'x'.join(map(str, shape))}. Save each volume of a series "
+                "in its own file, for instance with nibabel.funcs.four_to_three."
+            )
+        if self._stored_dtype.kind not in "iuf":
+            raise ValueError(f"{path}: voxels are real numbers, but these are {self._stored_dtype}. Convert the file.")
+        self._stored_shape = shape
+        plain = (self._slope, self._inter) == (1, 0) and self._stored_dtype.newbyteorder("=") in (np.uint8, np.uint16)
+        dtype = self._stored_dtype.newbyteorder("=") if plain else np.dtype(np.float32)
+        super().__init__(path, (shape[0], shape[1], shape[2]), affine, dtype)
+
+    def _read(self, axis: int, index: int) -> NDArray[Any]:
+        path = self.path
+        if path.suffix.lower() == ".gz":
+            try:
+                path = unpacked(f"{fingerprint([path])}.nii", partial(_decompress, path), path)
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise _unreadable(self.path, error) from error
+        try:
+            plane = mapped_plane(path, self._stored_dtype, self._offset, self._stored_shape, axis, index)
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.path, error) from error
+        return plane if (self._slope, self._inter) == (1, 0) else plane * self._slope + self._inter
+
+
+def mapped_plane(
+    path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...], axis: int, index: int
+) -> NDArray[Any]:
+    """One plane of an array ``(I, J, K)`` that a file holds in Fortran order, ``(I, J, K)`` with 1 at `axis`.
+
+    The file is mapped anew each time, so that no open file is left behind or has to travel to another process, and
+    in pieces, since a plane along the last axis touches every page of it.
+
+    Raises:
+        ValueError: The file is too short.
+    """
+    wanted = range(index, index + 1) if axis == 2 else range(shape[2])
+    slab = shape[0] * shape[1] * dtype.itemsize  # bytes
+    if path.stat().st_size < offset + shape[2] * slab:
+        raise ValueError(f"its voxels are {shape[2] * slab} bytes, and begin at {offset}")
+    step = max(1, _PIECE // slab)
+    pieces = []
+    for start in wanted[::step]:
+        count = min(step, wanted.stop - start)
+        piece = np.memmap(path, dtype, "r", offset + start * slab, (*shape[:2], count), order="F")
+        chosen = slice(None) if axis == 2 else slice(index, index + 1)
+        pieces.append(np.array(piece[(slice(None),) * axis + (chosen,)]))
+    return np.concatenate(pieces, axis=2)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a NIfTI file."""
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def _decompress(path: Path, stream: IO[bytes]) -> None:
+    with gzip.open(path) as packed:
+        shutil.copyfileobj(packed, stream, 1 << 20)
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: not a NIfTI volume that can be read ({path.stat().st_size} bytes; {type(error).__name__}: {error}). "
+        "Download or export it again."
+    )

@@ -1,0 +1,100 @@
+"""A small project on disk: five tasks, one of each label type, and a config."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+SIZE = 32
+PARTS = {"train": 12, "val": 6, "test": 6}
+
+
+def _write_images(root: Path) -> None:
+    """Bright squares on noise: their place, size and number are what the tasks ask for."""
+    generator = np.random.default_rng(0)
+    rows = []
+    coco: dict[str, dict[str, list[Any]]] = {}
+    for part, count in PARTS.items():
+        for folder in ("images", "masks"):
+            (root / part / folder).mkdir(parents=True)
+        coco[part] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "square"}]}
+        for i in range(count):
+            side = 6 if i % 2 else 12
+            x, y = generator.integers(0, SIZE - side, 2).tolist()
+            image = generator.integers(0, 80, (SIZE, SIZE), dtype=np.uint8)
+            mask = np.zeros((SIZE, SIZE), np.uint8)
+            image[y : y + side, x : x + side] = 220
+            mask[y : y + side, x : x + side] = 1
+            Image.fromarray(image).save(root / part / "images" / f"{i}.png")
+            Image.fromarray(mask).save(root / part / "masks" / f"{i}.png")
+            left = "" if i == 0 else int(x + side / 2 < SIZE / 2)
+            rows.append([f"{part}/images/{i}.png", "small" if side == 6 else "large", left, int(y > 8), x, part])
+            coco[part]["images"].append({"id": i, "file_name": f"{i}.png", "width": SIZE, "height": SIZE})
+            box = {"id": i, "image_id": i, "category_id": 1, "bbox": [x, y, side, side], "area": side**2, "iscrowd": 0}
+            coco[part]["annotations"].append(box)
+    for part, content in coco.items():
+        (root / f"{part}.json").write_text(json.dumps(content))
+    with (root / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "left", "low", "x", "split"], *rows])
+
+
+def _reader(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": name, "init_args": arguments}
+
+
+def _config() -> dict[str, Any]:
+    def task(name: str, **arguments: Any) -> dict[str, Any]:
+        parts = {
+            part: _reader(
+                name, **{k: v.replace("PART", part) if isinstance(v, str) else v for k, v in arguments.items()}
+            )
+            for part in PARTS
+        }
+        return {**parts, "batch_size": 4}
+
+    manifest = {"file": "${root}/manifest.csv", "split": "PART"}
+    return {
+        "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
+        "model": {
+            "encoder": {"class_path": "Encoder", "init_args": {"name": "test_resnet", "batch_norm": "group"}},
+            "pixel_decoder": {"class_path": "PixelDecoder", "init_args": {"channels": 8}},
+            "detection_decoder": {"class_path": "DetectionDecoder", "init_args": {"channels": 32}},
+        },
+        "data": {
+            "num_workers": 0,
+            "steps_per_epoch": 3,
+            "tasks": {
+                "sizes": task("ManifestClasses", **manifest),
+                "places": task("ManifestLabels", labels=["left", "low"], **manifest),
+                "position": task("ManifestNumbers", quantities={"x": "px"}, **manifest),
+                "squares": task(
+                    "MaskFolders",
+                    images="${root}/PART/images",
+                    masks="${root}/PART/masks",
+                    classes=["background", "square"],
+                ),
+                "boxes": task("CocoBoxes", images="${root}/PART/images", annotations="${root}/PART.json"),
+            },
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images and ``config.yaml``; not to be written to."""
+    root = tmp_path_factory.mktemp("project")
+    _write_images(root)
+    (root / "config.yaml").write_text(yaml.safe_dump(_config() | {"root": str(root)}))
+    return root
+
+
+@pytest.fixture
+def config(project: Path) -> dict[str, Any]:
+    """The project's config, to be changed at will."""
+    content: dict[str, Any] = yaml.safe_load((project / "config.yaml").read_text())
+    return content

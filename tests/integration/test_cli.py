@@ -1,0 +1,222 @@
+"""The command line on a small project: what a run leaves, and what a wrong config is told."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from umedpt_lightning.cli import COMMANDS, main
+
+TASKS = ("sizes", "places", "position", "squares", "boxes")
+
+
+def _fit(config: Path, run: Path, *arguments: str) -> None:
+    main(["fit", "--config", str(config), "--run", str(run), *arguments])
+
+
+def _metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    _fit(project / "config.yaml", folder)
+    return folder
+
+
+def test_a_run_leaves_config_metrics_pictures_and_checkpoints(run: Path) -> None:
+    assert {p.name for p in (run / "pictures").iterdir()} == {f"val_{task}.png" for task in TASKS}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    for task in TASKS:
+        assert np.asarray(Image.open(run / "pictures" / f"val_{task}.png")).std() > 0
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["run"] == str(run)
+    assert "${root}" not in (run / "config.yaml").read_text()
+
+
+def test_losses_and_metrics_of_every_task_are_logged(run: Path) -> None:
+    rows = _metrics(run)
+    for task in TASKS:
+        assert sum(bool(row[f"train/{task}/loss"]) for row in rows) == 6, "two epochs of three rounds"
+        assert sum(bool(row[f"val/{task}/loss"]) for row in rows) == 2
+    for key in ("train/loss", "train/learning_rate", "train/gradient_norm", "train/samples_per_second", "val/score"):
+        assert any(row[key] for row in rows), key
+
+
+def test_metrics_json_has_the_metrics_of_the_best_round_beside_the_trivial_ones(run: Path) -> None:
+    report = json.loads((run / "metrics.json").read_text())["val"]
+    best = max(float(row["val/score"]) for row in _metrics(run) if row["val/score"])
+    assert report["score"] == pytest.approx(best)
+    mains = {"sizes": "auroc", "places": "auroc", "position": "r2", "squares": "dice", "boxes": "map50"}
+    assert report["score"] == pytest.approx(np.mean([report["metrics"][f"{t}/{m}"] for t, m in mains.items()]))
+    assert report["trivial"]["sizes/auroc"] == 0.5
+    assert report["trivial"]["squares/dice"] == 0
+    assert report["trivial"]["boxes/map50"] == 0
+
+
+def test_test_and_validate_run_from_the_saved_config(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    assert "trivial" in capsys.readouterr().out
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    report = json.loads((run / "metrics.json").read_text())
+    assert set(report) == {"val", "test"}
+    assert (run / "pictures" / "test_boxes.png").is_file()
+
+
+def test_validation_of_the_best_checkpoint_gives_the_metrics_it_was_saved_with(project: Path, run: Path) -> None:
+    before = json.loads((run / "metrics.json").read_text())["val"]
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    after = json.loads((run / "metrics.json").read_text())["val"]
+    assert after["metrics"] == pytest.approx(before["metrics"], abs=1e-5, nan_ok=True)
+
+
+def test_predict_writes_a_row_an_image_in_stored_size(run: Path, config: dict[str, Any], tmp_path: Path) -> None:
+    # a `size` in the config must not show in what is written
+    for task in config["data"]["tasks"].values():
+        task["size"] = 48
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    arguments = ["--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path), "--ckpt_path", checkpoint]
+    main(["predict", *arguments])
+    folder = tmp_path / "predictions"
+    for task in TASKS:
+        with (folder / f"{task}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len({row["image"] for row in rows}) == 6, task
+        if task == "sizes":
+            assert all(float(r["p_large"]) + float(r["p_small"]) == pytest.approx(1, abs=1e-5) for r in rows)
+        if task == "squares":
+            assert all(Image.open(folder / row["mask"]).size == (32, 32) for row in rows)
+    coco = json.loads((folder / "boxes.json").read_text())
+    assert all(b["bbox"][0] >= 0 and b["bbox"][0] + b["bbox"][2] <= 32.01 for b in coco["annotations"])
+
+
+def test_an_interrupted_run_goes_on_and_appends_to_its_metrics(project: Path, run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = project / "config.yaml"
+    _fit(config, folder, "--ckpt_path", "last", "--trainer.max_epochs", "1")  # nothing to go on from: starts
+    assert len([row for row in _metrics(folder) if row["val/score"]]) == 1
+    _fit(config, folder, "--ckpt_path", "last")
+    rows = _metrics(folder)
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(6))
+    assert len([row for row in rows if row["val/score"]]) == 2
+    assert len(list(folder.glob("config*.yaml"))) == 2
+
+
+def test_a_second_run_into_the_same_folder_is_refused(project: Path, run: Path) -> None:
+    before = (run / "metrics.csv").read_bytes()
+    with pytest.raises(SystemExit, match=r"already holds a run.*--ckpt_path last"):
+        _fit(project / "config.yaml", run)
+    assert (run / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["model"].update(tasks={"size": {"class_path": "Classification"}}), r"model\.tasks\.size.*sizes"),
+        (lambda c: c["model"].update(weights={"box": 2}), r"model\.weights\.box.*boxes"),
+        (lambda c: c["data"]["tasks"].update(empty={}), r"data\.tasks\.empty has no data"),
+        (lambda c: c["data"]["tasks"].update({"a.b": c["data"]["tasks"]["boxes"]}), r"a\.b.*Rename"),
+        (
+            lambda c: c["data"]["tasks"]["boxes"]["val"]["init_args"].update(annotations="none.json"),
+            r"data\.tasks\.boxes\.val: .*none\.json",
+        ),
+        (
+            lambda c: c["data"]["tasks"]["sizes"]["train"]["init_args"].update(split="trian"),
+            r"data\.tasks\.sizes\.train: .*trian.*train",
+        ),
+        (lambda c: c["model"]["encoder"]["init_args"].update(name="resnet81"), r"model\.encoder: .*resnet81.*resnet18"),
+        (lambda c: c["data"].update(tasks={}), r"no task"),
+    ],
+)
+def test_a_wrong_config_is_told_with_key_and_mend(
+    config: dict[str, Any], tmp_path: Path, change: Any, message: str
+) -> None:
+    change(config)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit, match=message):
+        _fit(file, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["data"]["tasks"]["boxes"].update(batch_size="many"), "batch_size"),
+        (lambda c: c["data"]["tasks"]["boxes"].update(batchsize=4), "batchsize"),
+        (lambda c: c["model"].update(optimisation={"clip": 1}), "optimisation"),
+        (lambda c: c["trainer"].update(max_epoch=3), "max_epoch"),
+    ],
+)
+def test_unknown_keys_and_wrong_types_are_told(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str
+) -> None:
+    change(config)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit):
+        _fit(file, tmp_path / "run")
+    assert message in capsys.readouterr().err
+
+
+def test_options_on_the_command_line_win_over_the_config(project: Path, tmp_path: Path) -> None:
+    changed = (
+        "--trainer.max_epochs",
+        "1",
+        "--model.optimization.learning_rate",
+        "0.5",
+        "--checkpoint.save_last",
+        "false",
+    )
+    _fit(project / "config.yaml", tmp_path / "run", *changed)
+    assert max(int(row["step"]) for row in _metrics(tmp_path / "run")) == 2
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert (
+        yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["optimization"]["learning_rate"] == 0.5
+    )
+
+
+def test_help_lists_every_command_and_imports_no_library() -> None:
+    code = "import sys; from umedpt_lightning.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'lightning', 'timm', 'albumentations', 'wandb') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip().endswith("[]")
+    assert all(command in shown for command in COMMANDS)
+
+
+def test_bf16_mixed_runs_to_the_end(project: Path, tmp_path: Path) -> None:
+    _fit(project / "config.yaml", tmp_path / "run", "--trainer.precision", "bf16-mixed", "--trainer.max_epochs", "1")
+    report = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert np.isfinite(report["val"]["score"])
+
+
+def test_two_processes_run_to_the_end_with_the_metrics_of_one(project: Path, run: Path, tmp_path: Path) -> None:
+    arguments = ["--config", str(project / "config.yaml"), "--run", str(tmp_path / "run")]
+    ddp = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    command = [sys.executable, "-m", "umedpt_lightning"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "fit", *arguments, *ddp], check=True, env=environment, timeout=300)
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    consumed = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["consumed"]
+    assert consumed == dict.fromkeys(TASKS, 2 * 6 * 4), "two ranks, six rounds, batches of four"
+
+    validate = ["validate", "--config", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last"]
+    subprocess.run([*command, *validate], check=True, env=environment, timeout=300)
+    two = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
+    main([*validate, "--trainer.devices", "1", "--trainer.strategy", "auto"])
+    one = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
+    assert two["metrics"] == pytest.approx(one["metrics"], abs=1e-5, nan_ok=True)
+    assert two["trivial"] == pytest.approx(one["trivial"], abs=1e-6, nan_ok=True)

@@ -1,0 +1,84 @@
+"""Holds the directions in which the parts know each other, by reading their imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "umedpt_lightning"
+ROOT = Path(__file__).resolve().parents[2] / "src" / PACKAGE
+FILES = sorted(ROOT.rglob("*.py"))
+#: What a part may import of the package; a part that is not named may import anything.
+MAY_IMPORT = {
+    "types": set(),
+    "blocks": {"types", "blocks"},
+    "tasks": {"types", "blocks", "tasks"},
+    "model": {"types", "blocks", "tasks"},
+    "training": {"types", "blocks", "tasks", "model", "training"},
+    "data": {"types", "data"},
+    "transfer": {"types", "blocks", "tasks", "model", "data", "transfer"},
+    "predict": {"types", "blocks", "tasks", "model", "data", "predict", "export"},
+    "export": {"types", "blocks", "tasks", "model", "export"},
+}
+#: Where a library may be imported, as paths below the package.
+ONLY_IN = {
+    "lightning": ("training/", "data/datamodule.py", "callbacks/", "transfer/", "cli/", "cli.py"),
+    "pytorch_lightning": (),
+    "albumentations": ("data/transforms.py",),
+    "wandb": ("callbacks/",),
+}
+
+any_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that the file imports anywhere, in full."""
+    inside = [PACKAGE, *file.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(inside[: len(inside) + 1 - node.level]) if node.level else ""
+            module = ".".join(filter(None, [base, node.module]))
+            yield module
+            if module == PACKAGE:  # from umedpt_lightning import blocks
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def part_of(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_there_are_files_to_read() -> None:
+    assert {"types", "blocks", "tasks", "model", "training", "data"} <= {part_of(file) for file in FILES}
+    assert "umedpt_lightning.types" in set(imports(ROOT / "model.py"))
+
+
+@any_file
+def test_a_part_imports_only_parts_below_it(file: Path) -> None:
+    part = part_of(file)
+    if part not in MAY_IMPORT:
+        pytest.skip(f"{part} may import anything")
+    parts = {name.split(".")[1] for name in imports(file) if name.startswith(f"{PACKAGE}.")}
+    assert parts <= MAY_IMPORT[part]
+
+
+@any_file
+def test_a_library_is_imported_only_where_it_belongs(file: Path) -> None:
+    path = file.relative_to(ROOT).as_posix()
+    for library in {name.split(".")[0] for name in imports(file)} & ONLY_IN.keys():
+        assert path.startswith(ONLY_IN[library] or ("nowhere",)), library
+
+
+@any_file
+def test_no_user_is_answered_by_an_assertion(file: Path) -> None:
+    lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Assert)]
+    assert lines == []
+
+
+@any_file
+def test_a_file_is_short_enough_to_be_read_at_once(file: Path) -> None:
+    assert len(file.read_text().splitlines()) < 300

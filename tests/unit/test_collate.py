@@ -1,0 +1,90 @@
+"""Samples to micro-batches."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from umedpt_lightning.data.collate import collate
+from umedpt_lightning.types import BoxArrays, Sample, SampleTarget
+
+
+def samples(*targets: SampleTarget, dtype: type = np.uint8, shape: tuple[int, int, int] = (4, 6, 3)) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    return [Sample(rng.integers(0, 200, shape).astype(dtype), target, f"{i}.png") for i, target in enumerate(targets)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(np.uint8, torch.uint8), (np.uint16, torch.uint16), (np.float32, torch.float32)]
+)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_images_are_stacked_in_their_dtype(dtype: type, expected: torch.dtype, channels: int) -> None:
+    given = samples(0, 1, dtype=dtype, shape=(4, 6, channels))
+    batch = collate("lung", given)
+    assert batch.images.dtype == expected
+    assert batch.images.shape == (2, channels, 4, 6)
+    assert batch.images.is_contiguous()
+    for image, sample in zip(batch.images.numpy(), given, strict=True):
+        np.testing.assert_array_equal(image.transpose(1, 2, 0), sample.image)
+    assert (batch.task, batch.names, len(batch)) == ("lung", ["0.png", "1.png"], 2)
+
+
+def test_class_indices_become_int64() -> None:
+    targets = collate("t", samples(2, np.int32(0), 255)).targets
+    assert targets.dtype == torch.int64
+    assert targets.tolist() == [2, 0, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_vectors_become_float32_with_their_unknowns(dtype: type) -> None:
+    targets = collate("t", samples(np.array([1, np.nan], dtype), np.array([0, 0.5], dtype))).targets
+    assert targets.dtype == torch.float32
+    np.testing.assert_array_equal(targets, [[1, np.nan], [0, 0.5]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_masks_keep_their_dtype(dtype: type) -> None:
+    masks = [np.full((4, 6), i, dtype) for i in (1, 255)]
+    targets = collate("t", samples(*masks)).targets
+    assert targets.numpy().dtype == dtype
+    np.testing.assert_array_equal(targets.numpy(), masks)
+
+
+def test_boxes_stay_lists() -> None:
+    many = BoxArrays(np.ones((3, 4), np.float32), np.arange(3))
+    none = BoxArrays(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    targets = collate("t", samples(many, none)).targets
+    assert [t.boxes.shape for t in targets] == [(3, 4), (0, 4)]
+    assert [t.labels.tolist() for t in targets] == [[0, 1, 2], []]
+    assert {(t.boxes.dtype, t.labels.dtype) for t in targets} == {(torch.float32, torch.int64)}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_batches_travel_from_a_worker(dtype: type) -> None:
+    given = samples(1, 2, dtype=dtype)
+    loader = DataLoader(given, batch_size=2, collate_fn=partial(collate, "t"), num_workers=1)  # type: ignore[arg-type]
+    (batch,) = loader
+    np.testing.assert_array_equal(batch.images.numpy(), collate("t", given).images.numpy())
+
+
+def test_different_sizes_are_named_with_the_mend() -> None:
+    a, b = samples(0, 0)
+    b.image = b.image[:3]
+    with pytest.raises(ValueError, match=r"'lung'.*0\.png is \(3, 4, 6\) uint8 and that of 1\.png \(3, 3, 6\).*`size:"):
+        collate("lung", [a, b])
+    b.image = a.image.astype(np.uint16)
+    with pytest.raises(ValueError, match=r"0\.png is .* uint8 and that of 1\.png .* uint16"):
+        collate("lung", [a, b])
+
+
+def test_different_kinds_and_lengths_of_targets_are_named() -> None:
+    with pytest.raises(ValueError, match=r"'lung'.*one kind.*\['BoxArrays', 'int'\]"):
+        collate("lung", samples(1, BoxArrays(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))))
+    with pytest.raises(ValueError, match=r"targets of a batch.*0\.png.*1\.png"):
+        collate("lung", samples(np.zeros(2, np.float32), np.zeros(3, np.float32)))
+    with pytest.raises(ValueError, match=r"'lung'.*at least one"):
+        collate("lung", [])
