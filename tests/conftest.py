@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the tests share two cores; two threads waiting for each other take ten times as long
 
 
 @pytest.fixture(scope="session")

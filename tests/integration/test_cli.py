@@ -218,5 +218,7 @@ def test_two_processes_run_to_the_end_with_the_metrics_of_one(project: Path, run
     two = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
     main([*validate, "--trainer.devices", "1", "--trainer.strategy", "auto"])
     one = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
-    assert two["metrics"] == pytest.approx(one["metrics"], abs=1e-5, nan_ok=True)
+    # a loss is a mean over micro-batches, and the ranks cut them differently
+    metrics = [{k: v for k, v in report["metrics"].items() if not k.endswith("/loss")} for report in (one, two)]
+    assert metrics[1] == pytest.approx(metrics[0], abs=1e-5, nan_ok=True)
     assert two["trivial"] == pytest.approx(one["trivial"], abs=1e-6, nan_ok=True)

@@ -146,20 +146,30 @@ class Report(Callback):
 
 
 def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
-    title = f"{part}: score {result['score']:.3f} after {result['round']} rounds"
+    when = f" after {result['round']} rounds" if result["round"] else ""  # a checkpoint of its own does not say
+    title = f"{part}: score {result['score']:.3f}{when}"
     table = Table("task", "metric", title=title, title_justify="left")
-    for heading in (part, "trivial", "gain"):
+    for heading in (part, "trivial", "better by"):
         table.add_column(heading, justify="right")
     for name in module.model.tasks:
         main = module.model.task(name).main_metric
-        of_task = {k.removeprefix(f"{name}/"): v for k, v in result["metrics"].items() if k.startswith(f"{name}/")}
-        for metric, value in sorted(of_task.items(), key=lambda item: item[0] != main):  # the main metric first
-            trivial = result["trivial"].get(f"{name}/{metric}", math.nan)
-            gain = "" if math.isnan(trivial) else f"{value - trivial:+.3f}"
-            shown = "" if math.isnan(trivial) else f"{trivial:.3f}"
+        for metric in _shown(name, result["metrics"], module):
+            value, trivial = (result[of].get(f"{name}/{metric}", math.nan) for of in ("metrics", "trivial"))
+            gain = trivial - value if metric.startswith("mae") else value - trivial  # of an error less is better
             bold = "bold" if metric == main else None
-            table.add_row(name if metric == main else "", metric, f"{value:.3f}", shown, gain, style=bold)
+            table.add_row(
+                name if metric == main else "", metric, f"{value:.3f}", f"{trivial:.3f}", f"{gain:+.3f}", style=bold
+            )
     return table
+
+
+def _shown(name: str, metrics: Metrics, module: MultiTaskModule) -> list[str]:
+    """A task's metrics, the main one first, without those of single classes, which are in the file."""
+    task = module.model.task(name)
+    classes = (*getattr(task.spec, "classes", ()), *getattr(task.spec, "labels", ()))
+    of_task = [key.removeprefix(f"{name}/") for key in metrics if key.startswith(f"{name}/")]
+    shown = [m for m in of_task if m != "loss" and not m.endswith(tuple(f"_{c}" for c in classes))]
+    return sorted(shown, key=lambda metric: metric != task.main_metric)
 
 
 def _write(file: Path, part: str, result: dict[str, Any]) -> None:

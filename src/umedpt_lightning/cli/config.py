@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 
+from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.model import check_task_names
 
 
@@ -20,7 +20,6 @@ def settle(config: Namespace, command: str) -> None:
         ValueError: A task name does not fit, or `fit` would write into the folder of another run.
         FileNotFoundError: There is no such checkpoint.
     """
-    config.root = os.path.expanduser(config.root)
     fill_root(config, config.root)
     check_task_names(config.data.tasks, config.model.tasks or {})
     check_task_names(config.data.tasks, config.model.weights or {}, "model.weights")
@@ -40,23 +39,6 @@ def settle(config: Namespace, command: str) -> None:
             and logger.init_args.save_dir == "."
         ):
             logger.init_args.save_dir = config.run
-
-
-def fill_root(value: Any, root: str) -> Any:
-    """Replaces ``${root}`` in every string and path, in place where `value` is a Namespace."""
-    match value:
-        case Path():
-            return Path(fill_root(str(value), root))
-        case str():
-            return value.replace("${root}", root)
-        case list() | tuple():
-            return type(value)(fill_root(item, root) for item in value)
-        case dict():
-            return {key: fill_root(item, root) for key, item in value.items()}
-        case Namespace():
-            for key, item in vars(value).items():
-                setattr(value, key, fill_root(item, root))
-    return value
 
 
 def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:

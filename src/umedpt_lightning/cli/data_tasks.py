@@ -11,6 +11,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.check import Problem
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.readers import Reader
@@ -51,7 +52,7 @@ def read_config(files: Sequence[Path], root: str | None) -> dict[str, Any]:
         tasks = {str(name): {**tasks.get(str(name), {}), **task} for name, task in found.items()}
     if not tasks:
         raise ValueError(f"{', '.join(map(str, files))}: no task is described under data.tasks. Add one.")
-    filled: dict[str, Any] = _fill(tasks, in_files if root is None else root)
+    filled: dict[str, Any] = fill_root(tasks, in_files if root is None else root)
     return filled
 
 
@@ -125,14 +126,3 @@ def _shorten(message: str) -> str:
     text = " ".join(dict.fromkeys(lines)).replace("Subtypes:", "it must be one of")
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null").replace("Parser key ", "")
     return text.replace("Group 'it'", "a task").rstrip(".")
-
-
-def _fill(value: Any, root: str) -> Any:
-    match value:
-        case str():
-            return value.replace("${root}", root)
-        case list():
-            return [_fill(item, root) for item in value]
-        case dict():
-            return {key: _fill(item, root) for key, item in value.items()}
-    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import lightning.pytorch as pl
@@ -12,33 +11,11 @@ from umedpt_lightning.data.dataset import MultiTaskDataset
 from umedpt_lightning.data.loaders import EvaluationLoader, RoundLoader, WorkerPool
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.sampling import EvaluationSampler, RoundSampler, Share, TaskStream
-from umedpt_lightning.data.transforms import Augmentation, Transform
+from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.types import TaskSpec
 
 Part = Literal["train", "val", "test"]
-
-
-@dataclass
-class TaskData:
-    """The data of one task.
-
-    Attributes:
-        train: Read for training.
-        val: Read for validation.
-        test: Read for testing and prediction.
-        batch_size: Images in a micro-batch.
-        micro_batches: Micro-batches in a round.
-        size: Height and width that images are resized to, one number for both; None keeps them.
-        augment: albumentations transforms by name, for training, applied in this order; null switches one off.
-    """
-
-    train: Reader | None = None
-    val: Reader | None = None
-    test: Reader | None = None
-    batch_size: int = 16
-    micro_batches: int = 1
-    size: int | tuple[int, int] | None = None
-    augment: dict[str, Augmentation | None] | None = None
 
 
 class MultiTaskDataModule(pl.LightningDataModule):
@@ -110,7 +87,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return EvaluationLoader(MultiTaskDataset(readers, transforms), sampler, self._pool())
 
     def _readers(self, part: Part) -> dict[str, Reader]:
-        readers = {name: getattr(task, part) for name, task in self.tasks.items() if getattr(task, part) is not None}
+        readers = {name: task.readers[part] for name, task in self.tasks.items() if part in task.readers}
         if not readers:
             raise ValueError(f"No task has a {part} part: give one under data.tasks.<name>.{part}.")
         return readers
@@ -125,8 +102,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
 def _check(name: str, task: TaskData) -> TaskSpec:
     """The spec of a task, the same in all its parts."""
-    parts: dict[Part, Reader | None] = {"train": task.train, "val": task.val, "test": task.test}
-    specs = {part: reader.spec for part, reader in parts.items() if reader is not None}
+    specs = {part: reader.spec for part, reader in task.readers.items()}
     if not specs:
         raise ValueError(f"data.tasks.{name} has no data: give it a train, val or test part.")
     first, spec = next(iter(specs.items()))

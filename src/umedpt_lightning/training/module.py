@@ -117,7 +117,7 @@ class MultiTaskModule(pl.LightningModule):
         return output
 
     def on_validation_epoch_end(self) -> None:
-        """Logs ``val/<task>/<metric>``, ``val/<task>/loss`` and ``val/score``."""
+        """Logs ``val/<task>/<metric>``, ``val/<task>/loss`` (mean over micro-batches) and ``val/score``."""
         if self.trainer.sanity_checking:
             return
         tasks = _tasks(self.trainer.val_dataloaders)
@@ -183,7 +183,10 @@ def _weights(specs: Mapping[str, TaskSpec], weights: Mapping[str, float]) -> dic
     for name, weight in weights.items():
         if weight < 0:
             raise ValueError(f"model.weights.{name} must not be negative, but it is {weight}.")
-    return {name: weights.get(name, 1.0) for name in specs}
+    all_weights = {name: weights.get(name, 1.0) for name in specs}
+    if not any(all_weights.values()):
+        raise ValueError("model.weights: all tasks have weight 0, so there is nothing to learn. Give one a weight.")
+    return all_weights
 
 
 def _tasks(loader: Any) -> list[str]:
