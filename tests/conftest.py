@@ -19,3 +19,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set UMEDPT_SHARED_DATA")
     return folder
+
+
+pytest_plugins = ["project"]

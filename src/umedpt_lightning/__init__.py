@@ -1,0 +1,1 @@
+"""One encoder trained on many small biomedical data sets at once."""

@@ -221,4 +221,4 @@ def test_two_processes_run_to_the_end_with_the_metrics_of_one(project: Path, run
     # a loss is a mean over micro-batches, and the ranks cut them differently
     metrics = [{k: v for k, v in report["metrics"].items() if not k.endswith("/loss")} for report in (one, two)]
     assert metrics[1] == pytest.approx(metrics[0], abs=1e-5, nan_ok=True)
-    assert two["trivial"] == pytest.approx(one["trivial"], abs=1e-6, nan_ok=True)
+    assert two["trivial"] == pytest.approx(one["trivial"], abs=1e-5, nan_ok=True)

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 
 def fill_root(value: Any, root: str) -> Any:
-    """Replaces ``${root}`` in every string and path, in place where `value` is a Namespace; ``~`` is the home folder."""
+    """Replaces ``${root}`` in strings and paths, in place where `value` is a Namespace; ``~`` is the home folder."""
     root = os.path.expanduser(root)
     match value:
         case Path():

@@ -156,5 +156,8 @@ def _be_quiet() -> None:
         ".*LeafSpec.*",  # Lightning calls torch's old name
         ".*sync_dist=True.*",  # torchmetrics has gathered over the ranks already
         ".*exists and is not empty.*",  # of a run that goes on
+        ".*dirpath has changed.*",  # a checkpoint is used in another run, as was asked
+        ".*does not round-trip.*",  # a tuple of albumentations becomes a list in config.yaml, which it takes too
+        ".*smaller than the logging interval.*",  # losses are logged by rounds, over the ends of epochs
     ):
         warnings.filterwarnings("ignore", message=message)

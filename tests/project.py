@@ -98,3 +98,14 @@ def config(project: Path) -> dict[str, Any]:
     """The project's config, to be changed at will."""
     content: dict[str, Any] = yaml.safe_load((project / "config.yaml").read_text())
     return content
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's images; tests that need them are skipped where their packages are absent."""
+    from umedpt_lightning.data.demo import prepare
+
+    try:
+        return prepare(tmp_path_factory.mktemp("demo") / "demo")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
