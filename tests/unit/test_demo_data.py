@@ -156,7 +156,7 @@ def test_structures_are_neither_rare_nor_constant_and_unknown_where_the_modality
             assert set(known) == {"0", "1"}
             assert 0.15 <= known.count("1") / len(known) <= 0.85, (split, name)
         for row in found:
-            unknown = ("bone",) if "mri_" in row["path"] else ("grey_matter", "white_matter")
+            unknown = ("bone",) if "mri_" in row["path"] else ("much_grey_matter", "much_white_matter")
             assert all(row[name] == "" for name in unknown)
 
 

@@ -16,7 +16,7 @@ from umedpt_lightning.callbacks.drawing import (
     panel,
     to_rgb,
 )
-from umedpt_lightning.callbacks.views import FEWEST_BOXES, MOST_BOXES, MOST_LINES, BoxLayer, MaskLayer, describe
+from umedpt_lightning.callbacks.views import FEWEST_BOXES, MOST_LINES, BoxLayer, MaskLayer, describe
 from umedpt_lightning.types import (
     IGNORE_INDEX,
     BoxArrays,
@@ -209,9 +209,9 @@ def test_masks_say_that_pixels_are_not_labelled_only_where_some_are_not() -> Non
     assert isinstance(view.truth, MaskLayer)
 
 
-@pytest.mark.parametrize(("true", "shown"), [(0, FEWEST_BOXES), (1, FEWEST_BOXES), (20, 25), (70, MOST_BOXES)])
+@pytest.mark.parametrize(("true", "shown"), [(0, FEWEST_BOXES), (1, FEWEST_BOXES), (20, 25), (70, 45)])
 def test_the_best_boxes_are_shown_and_all_counted(true: int, shown: int) -> None:
-    many = boxes(*[(i, 0, i + 5, 9) for i in range(80)])
+    many = boxes(*[(i, 0, i + 5, 9) for i in range(80)])  # 45 of them have half the best score or more
     view = describe(CELLS, boxes(*[(2, 3, 10, 12)] * true), detections(many))
     assert isinstance(view.prediction, BoxLayer)
     assert view.prediction.scores is not None

@@ -6,20 +6,20 @@ It draws the masks, boxes and lines of text of a `View` and knows nothing of lab
 from __future__ import annotations
 
 import colorsys
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from umedpt_lightning.callbacks.layout import INK, PALE, PAPER, Colour, below, beside, fit, font_of, pad, text_block
 from umedpt_lightning.callbacks.views import BoxLayer, Layer, Line, MaskLayer, View
 from umedpt_lightning.types import IGNORE_INDEX
 
-Colour = tuple[int, int, int]
 #: RGB pixels, ``(H, W, 3)``.
 Pixels = NDArray[np.uint8]
 #: First and last column and row of a box in a picture: left, top, right, bottom.
@@ -32,9 +32,8 @@ MOST_CLASSES = 12
 _PANEL, _LARGEST = 288, 400
 _SHEET_WIDTH, _GAP = 1300, 8
 _OPACITY = 0.5
+_LINE = 2
 _TEXT_SIZE, _TAG_SIZE, _CAPTION_SIZE = 13, 11, 17
-_PAPER, _INK, _PALE = (24, 26, 30), (235, 235, 235), (150, 155, 162)
-_INK_OF = {None: _INK, True: (120, 220, 130), False: (255, 125, 115)}
 _IGNORED = (128, 128, 128)
 # told apart on grey tissue and on pink stains; the golden ratio goes on behind them
 _COLOURS: tuple[Colour, ...] = (
@@ -103,9 +102,27 @@ def enlarge(image: Pixels) -> tuple[Image.Image, float]:
     return Image.fromarray(image).resize(size, method), scale
 
 
-def panel(image: Pixels, layer: Layer | None, classes: dict[int, str]) -> Image.Image:
-    """An image at a readable size with a layer over it."""
+def outline(image: Pixels, values: NDArray[Any]) -> Pixels:
+    """The image with lines around the regions of a mask ``(H, W)``, inside of them; all else stays to be seen."""
+    result = image.copy()
+    height, width = values.shape
+    border = np.zeros(values.shape, bool)
+    around = np.pad(values, _LINE, mode="edge")
+    for step in range(-_LINE, _LINE + 1):
+        border |= around[_LINE + step : _LINE + step + height, _LINE:-_LINE] != values
+        border |= around[_LINE:-_LINE, _LINE + step : _LINE + step + width] != values
+    for index in np.unique(values[values != 0]):
+        result[border & (values == index)] = colour(int(index))
+    return result
+
+
+def panel(image: Pixels, layer: Layer | None, classes: dict[int, str], filled: bool = True) -> Image.Image:
+    """An image at a readable size with a layer over it; masks as areas, or as outlines unless `filled`."""
     match layer:
+        case MaskLayer(values) if not filled:
+            picture, _ = enlarge(image)
+            enlarged = Image.fromarray(values).resize(picture.size, Image.Resampling.NEAREST)
+            return Image.fromarray(outline(np.asarray(picture), np.asarray(enlarged)))
         case MaskLayer(values):
             return enlarge(overlay(image, values))[0]
         case BoxLayer():
@@ -123,15 +140,54 @@ def draw(examples: Sequence[Example], caption: str) -> Image.Image:
         examples: At least one, of one task.
         caption: What is written above them.
     """
-    cards = [_card(example) for example in examples]
+    return sheet([_card(example) for example in examples], [example.view for example in examples], caption)
+
+
+def sheet(cards: Sequence[Image.Image], views: Iterable[View], caption: str) -> Image.Image:
+    """Cards, as many a row as fit, below a caption and a legend of the classes.
+
+    Args:
+        cards: At least one.
+        views: What they show; the legend is about it.
+        caption: What is written above them.
+    """
     columns = max(1, _SHEET_WIDTH // (max(card.width for card in cards) + _GAP))
-    rows = [_beside(cards[i : i + columns], 2 * _GAP) for i in range(0, len(cards), columns)]
-    body = _below(rows, 2 * _GAP)
+    rows = [beside(cards[i : i + columns], 2 * _GAP) for i in range(0, len(cards), columns)]
+    body = below(rows, 2 * _GAP)
     width = max(body.width, _PANEL * 2)
-    head = [_text([Line(caption)], width, _CAPTION_SIZE)]
-    if legend := _legend([example.view for example in examples]):
+    head = [text_block([Line(caption)], width, _CAPTION_SIZE)]
+    if legend := _legend(views):
         head.append(_draw_legend(legend, width))
-    return _pad(_below([*head, body], _GAP), _GAP)
+    return pad(below([*head, body], _GAP), _GAP)
+
+
+def card(panels: Mapping[str, Image.Image], name: str, lines: Iterable[Line]) -> Image.Image:
+    """What is shown of one sample: panels beside each other under their titles, its name and lines of text.
+
+    Args:
+        panels: Pictures by title; the title of a single one is left out, and without any there is text alone.
+        name: What a message calls the sample.
+        lines: Text.
+    """
+    columns = [*panels.values()]
+    if len(panels) > 1:  # a single image explains itself
+        columns = [
+            below([text_block([Line(title)], picture.width, _TEXT_SIZE, PALE), picture], 0)
+            for title, picture in panels.items()
+        ]
+    pictures = [beside(columns, _GAP)] if columns else []
+    width = max([_PANEL if columns else _SHEET_WIDTH // 2, *(picture.width for picture in pictures)])
+    name = fit(name, font_of(_TAG_SIZE), width)
+    texts = [text_block([Line(name)], width, _TAG_SIZE, PALE), text_block(lines, width, _TEXT_SIZE)]
+    return below([*pictures, *texts], 2)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Writes a PNG file that is whole at every moment, for those who look at it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    picture.save(unfinished, format="PNG")
+    os.replace(unfinished, path)
 
 
 def _draw_boxes(picture: Image.Image, layer: BoxLayer, scale: float, classes: dict[int, str]) -> None:
@@ -145,7 +201,7 @@ def _draw_boxes(picture: Image.Image, layer: BoxLayer, scale: float, classes: di
     for frame, ink, *_ in drawn:
         pen.rectangle(frame, outline=ink, width=2)
     for frame, ink, caption, score in drawn:  # after all frames, so that no frame crosses a name
-        fits = _font(_TAG_SIZE).getlength(caption) + 4 <= frame[2] - frame[0]
+        fits = font_of(_TAG_SIZE).getlength(caption) + 4 <= frame[2] - frame[0]
         _draw_tag(pen, frame, caption if fits else score, ink, picture.width)
 
 
@@ -157,7 +213,7 @@ def _frame(box: NDArray[Any], scale: float, size: tuple[int, int]) -> Frame:
 
 
 def _draw_tag(pen: ImageDraw.ImageDraw, frame: Frame, caption: str, ink: Colour, width: int) -> None:
-    font = _font(_TAG_SIZE)
+    font = font_of(_TAG_SIZE)
     left, top, *_ = frame
     length = int(font.getlength(caption)) + 4
     x = max(0, min(left, width - length))
@@ -174,16 +230,7 @@ def _card(example: Example) -> Image.Image:
         panels["truth"] = panel(example.image, view.truth, view.classes)
     if view.prediction is not None:
         panels["prediction"] = panel(example.image, view.prediction, view.classes)
-    columns = [*panels.values()]
-    if len(panels) > 1:  # a single image explains itself
-        columns = [
-            _below([_text([Line(title)], picture.width, _TEXT_SIZE, _PALE), picture], 0)
-            for title, picture in panels.items()
-        ]
-    pictures = _beside(columns, _GAP)
-    width = max(pictures.width, _PANEL)
-    name = _fit(example.name, _font(_TAG_SIZE), width)
-    return _below([pictures, _text([Line(name)], width, _TAG_SIZE, _PALE), _text(view.lines, width, _TEXT_SIZE)], 2)
+    return card(panels, example.name, view.lines)
 
 
 def _legend(views: Iterable[View]) -> dict[int, str]:
@@ -206,84 +253,18 @@ def _legend(views: Iterable[View]) -> dict[int, str]:
 
 def _draw_legend(names: dict[int, str], width: int) -> Image.Image:
     """Coloured squares with names, as many a line as fit."""
-    font, step = _font(_TEXT_SIZE), _TEXT_SIZE + 6
+    font, step = font_of(_TEXT_SIZE), _TEXT_SIZE + 6
     places, x, y = [], 0, 0
     for index, name in names.items():
-        name = _fit(name, font, width // 2)
+        name = fit(name, font, width // 2)
         length = _TEXT_SIZE + 6 + int(font.getlength(name))
         if x and x + length > width:
             x, y = 0, y + step
         places.append((x, y, index, name))
         x += length + 2 * _GAP
-    picture = Image.new("RGB", (width, y + step), _PAPER)
+    picture = Image.new("RGB", (width, y + step), PAPER)
     pen = ImageDraw.Draw(picture)
     for x, y, index, name in places:
         pen.rectangle((x, y + 2, x + _TEXT_SIZE - 1, y + _TEXT_SIZE + 1), fill=colour(index))
-        pen.text((x + _TEXT_SIZE + 6, y), name, fill=_INK, font=font)
+        pen.text((x + _TEXT_SIZE + 6, y), name, fill=INK, font=font)
     return picture
-
-
-def _text(lines: Iterable[Line], width: int, size: int, ink: Colour | None = None) -> Image.Image:
-    """Lines of text, broken at blanks where they are longer than `width`."""
-    font, step = _font(size), size + 5
-    rows = [(part, ink or _INK_OF[line.right]) for line in lines for part in _wrap(line.text, font, width)]
-    picture = Image.new("RGB", (width, max(1, len(rows) * step)), _PAPER)
-    pen = ImageDraw.Draw(picture)
-    for row, (part, row_ink) in enumerate(rows):
-        pen.text((0, row * step), part, fill=row_ink, font=font)
-    return picture
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    rows: list[str] = []
-    for word in text.split():
-        longer = f"{rows[-1]} {word}" if rows else word
-        if rows and font.getlength(longer) <= width:
-            rows[-1] = longer
-        else:
-            rows.append(_fit(word, font, width))
-    return rows
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, its beginning left out where it is too long: names of files differ at their end."""
-    if font.getlength(text) <= width:
-        return text
-    left_out = bisect_left(range(len(text)), True, key=lambda start: font.getlength("..." + text[start:]) <= width)
-    return "..." + text[left_out:]
-
-
-def _beside(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
-    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
-    result = Image.new("RGB", (width, max(p.height for p in pictures)), _PAPER)
-    x = 0
-    for picture in pictures:
-        result.paste(picture, (x, 0))
-        x += picture.width + gap
-    return result
-
-
-def _below(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
-    height = sum(p.height for p in pictures) + gap * (len(pictures) - 1)
-    result = Image.new("RGB", (max(p.width for p in pictures), height), _PAPER)
-    y = 0
-    for picture in pictures:
-        result.paste(picture, (0, y))
-        y += picture.height + gap
-    return result
-
-
-def _pad(picture: Image.Image, gap: int) -> Image.Image:
-    result = Image.new("RGB", (picture.width + 2 * gap, picture.height + 2 * gap), _PAPER)
-    result.paste(picture, (gap, gap))
-    return result
-
-
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise TypeError(
-            "Pictures need a Pillow with FreeType, as its wheels have: pip install --force-reinstall pillow"
-        )
-    return font

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from umedpt_lightning.callbacks.drawing import Example, draw, to_rgb
+from umedpt_lightning.callbacks.drawing import Example, draw, save, to_rgb
 from umedpt_lightning.callbacks.views import BoxLayer, Layer, MaskLayer, describe
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskBatch
@@ -139,13 +138,16 @@ class PredictionPictures(pl.Callback):
                 choice.add(Example(image, _short_name(batch.names[index]), view))
 
     def _publish(self, trainer: pl.Trainer, part: str) -> None:
+        when = f", round {trainer.global_step}" if trainer.global_step else ""  # a checkpoint of its own has none
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         for task, choice in self._choices.items():
             if not (examples := choice.chosen()):
                 continue
             with self._forgiving(task):
-                picture = draw(examples, f"{task}, {part}, step {trainer.global_step}")
-                _save(picture, self._path / f"{part}_{task}.png")
+                picture = draw(
+                    examples, f"{task}, {part}{when}"
+                )
+                save(picture, self._path / f"{part}_{task}.png")
                 for logger in loggers:
                     _log_overlays(logger, f"pictures/{part}/{task}", examples, trainer.global_step)
         self._choices = {}
@@ -174,14 +176,6 @@ def _to_numpy(value: Any) -> Any:
         return tensor.detach().cpu().numpy().copy()
 
     return apply_to_collection(value, Tensor, convert)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    """Writes a file that is whole at every moment, for those who look at it meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    picture.save(unfinished, format="PNG")
-    os.replace(unfinished, path)
 
 
 def _log_overlays(logger: WandbLogger, key: str, examples: list[Example], step: int) -> None:

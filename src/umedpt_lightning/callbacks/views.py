@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import Any
 
@@ -22,7 +22,8 @@ from umedpt_lightning.types import (
 
 #: Most lines of text that a picture shows of one sample.
 MOST_LINES = 16
-#: Of the predicted boxes a few more than there are true ones are shown, the best, within these limits.
+#: Of the predicted boxes those with half the best score are shown, a few more than there are true ones at the most,
+#: within these limits.
 FEWEST_BOXES, MOST_BOXES = 10, 50
 
 
@@ -109,6 +110,22 @@ def describe(spec: TaskSpec, truth: Any, prediction: Any) -> View:
     )
 
 
+@singledispatch
+def describe_truth(spec: TaskSpec, truth: Any) -> View:
+    """What a label type shows of one sample where nothing is predicted; a new one registers its function here.
+
+    Args:
+        spec: Says which label type it is, and the names.
+        truth: The sample's target, as a reader gives it.
+
+    Raises:
+        TypeError: The label type is not registered.
+    """
+    raise TypeError(
+        f"Samples with {type(spec).__name__} cannot be drawn: register a function for it with @describe_truth.register."
+    )
+
+
 @describe.register
 def _classes(spec: ClassSpec, truth: Any, prediction: NDArray[Any]) -> View:
     best = np.argsort(-prediction, kind="stable")[:3]
@@ -155,23 +172,55 @@ def _numbers(spec: RegressionSpec, truth: NDArray[Any], prediction: NDArray[Any]
 
 @describe.register
 def _mask(spec: MaskSpec, truth: NDArray[Any], prediction: NDArray[Any]) -> View:
-    classes = dict(enumerate(spec.classes))
-    if (truth == IGNORE_INDEX).any():
-        classes[IGNORE_INDEX] = "not labelled"
-    return View(truth=MaskLayer(truth), prediction=MaskLayer(prediction), classes=classes)
+    return replace(describe_truth(spec, truth), prediction=MaskLayer(prediction))
 
 
 @describe.register
 def _boxes(spec: BoxSpec, truth: BoxArrays, prediction: Any) -> View:
     best = np.argsort(-prediction.scores, kind="stable")
-    # an early detector finds hundreds, under which nothing could be seen
-    shown = best[: max(FEWEST_BOXES, min(len(truth.boxes) + 5, MOST_BOXES))]
+    # an early detector finds hundreds, under which nothing could be seen; of a late one the faint ones are noise
+    strong = best[prediction.scores[best] >= prediction.scores.max(initial=0) / 2]
+    shown = strong[: max(FEWEST_BOXES, min(len(truth.boxes) + 5, MOST_BOXES))]
     text = f"boxes: {len(truth.boxes)} true, {len(best)} predicted"
     if len(best) > len(shown):
         text += f" ({len(shown)} best shown)"
-    return View(
-        lines=(Line(text),),
-        truth=BoxLayer(truth.boxes, truth.labels),
-        prediction=BoxLayer(prediction.boxes[shown], prediction.labels[shown], prediction.scores[shown]),
-        classes=dict(enumerate(spec.classes)),
-    )
+    predicted = BoxLayer(prediction.boxes[shown], prediction.labels[shown], prediction.scores[shown])
+    return replace(describe_truth(spec, truth), lines=(Line(text),), prediction=predicted)
+
+
+@describe_truth.register
+def _true_class(spec: ClassSpec, truth: Any) -> View:
+    return View(lines=(Line("?" if int(truth) == IGNORE_INDEX else spec.classes[int(truth)]),))
+
+
+@describe_truth.register
+def _true_labels(spec: MultilabelSpec, truth: NDArray[Any]) -> View:
+    texts = [
+        f"{title}: {', '.join(name for name, it_is in zip(spec.labels, chosen, strict=True) if it_is) or 'none'}"
+        for title, chosen in (("yes", truth == 1), ("no", truth == 0), ("not known", np.isnan(truth)))
+        if title == "yes" or chosen.any()
+    ]
+    return View(lines=tuple(map(Line, texts)))
+
+
+@describe_truth.register
+def _true_numbers(spec: RegressionSpec, truth: NDArray[Any]) -> View:
+    texts = [
+        f"{name}: ?" if np.isnan(value) else f"{name}: {value:.4g} {unit}".strip()
+        for name, unit, value in zip(spec.quantities, spec.units, truth, strict=True)
+    ]
+    return View(lines=tuple(map(Line, texts[:MOST_LINES])))
+
+
+@describe_truth.register
+def _true_mask(spec: MaskSpec, truth: NDArray[Any]) -> View:
+    classes = dict(enumerate(spec.classes))
+    if (truth == IGNORE_INDEX).any():
+        classes[IGNORE_INDEX] = "not labelled"
+    return View(truth=MaskLayer(truth), classes=classes)
+
+
+@describe_truth.register
+def _true_boxes(spec: BoxSpec, truth: BoxArrays) -> View:
+    layer = BoxLayer(truth.boxes, truth.labels)
+    return View(lines=(Line(f"boxes: {len(truth.boxes)}"),), truth=layer, classes=dict(enumerate(spec.classes)))

@@ -14,7 +14,7 @@ from umedpt_lightning.data.demo.files import write_csv, write_image
 from umedpt_lightning.data.demo.volume import CUBE, PLANES, Volume, enlarge, shrink, slice_of, split_slices
 
 TISSUES = ("background", "grey_matter", "white_matter")
-STRUCTURES = ("grey_matter", "white_matter", "csf", "bone", "brain_edge")
+STRUCTURES = ("much_grey_matter", "much_white_matter", "deep_csf", "bone", "brain_edge")
 
 TISSUE_SIZE = 128  # px for 192 mm: 1.5 mm a pixel, so that the cortex is two pixels wide
 PLANE_SIZE = 96  # px for 192 mm: 2 mm a pixel
@@ -35,9 +35,9 @@ MIN_PATCH_BRAIN = 0.4
 #: A structure with less than the first share of a patch is absent, from the second share on it is shown, and between
 #: them the label is left empty: it would be arbitrary.
 SHOWN = {
-    "grey_matter": (0.36, 0.44),
-    "white_matter": (0.26, 0.34),
-    "csf": (0.006, 0.018),
+    "much_grey_matter": (0.36, 0.44),
+    "much_white_matter": (0.26, 0.34),
+    "deep_csf": (0.006, 0.018),
     "bone": (0.001, 0.005),
     "brain_edge": (0.10, 0.15),
 }
@@ -149,8 +149,8 @@ def _structures(volume: Volume, index: int) -> dict[str, NDArray[Any]]:
     known: dict[str, NDArray[Any]]
     if volume.modality == "ct":
         hounsfield = maps["hounsfield"]
-        known = {"csf": deep & (hounsfield < CSF_HOUNSFIELD), "bone": hounsfield > BONE_HOUNSFIELD}
+        known = {"deep_csf": deep & (hounsfield < CSF_HOUNSFIELD), "bone": hounsfield > BONE_HOUNSFIELD}
     else:
         grey, white = maps["grey_matter"] / 255, maps["white_matter"] / 255
-        known = {"grey_matter": grey, "white_matter": white, "csf": deep & (grey + white < 0.5)}
+        known = {"much_grey_matter": grey, "much_white_matter": white, "deep_csf": deep & (grey + white < 0.5)}
     return {**known, "brain_edge": ~inside}
