@@ -27,5 +27,6 @@ def main(command: str, arguments: Sequence[str]) -> None:
         images = [str(of_task[split].images) for split in ("train", "val", "test")]
         table.add_row(task, of_task["train"].kind, *images)
     Console().print(table)
-    for shows, licence in {source.shows: source.licence for source in SOURCES.values()}.items():
-        print(f"{shows}: {licence}")
+    for licence in dict.fromkeys(source.licence for source in SOURCES.values()):
+        shows = "; ".join(source.shows for source in SOURCES.values() if source.licence == licence)
+        print(f"{shows}\n    {licence}")
