@@ -144,9 +144,7 @@ class PredictionPictures(pl.Callback):
             if not (examples := choice.chosen()):
                 continue
             with self._forgiving(task):
-                picture = draw(
-                    examples, f"{task}, {part}{when}"
-                )
+                picture = draw(examples, f"{task}, {part}{when}")
                 save(picture, self._path / f"{part}_{task}.png")
                 for logger in loggers:
                     _log_overlays(logger, f"pictures/{part}/{task}", examples, trainer.global_step)

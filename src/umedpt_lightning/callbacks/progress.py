@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
@@ -36,12 +37,31 @@ def standing(trainer: pl.Trainer) -> dict[str, str]:
     return values
 
 
+class TimeLeft:
+    """How long the run will take from here, from the rounds since it was started or resumed."""
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        self._first, self._start = trainer.global_step, time.monotonic()
+        self.rounds = int(trainer.estimated_stepping_batches)
+
+    def text(self, trainer: pl.Trainer) -> str:
+        """Hours, minutes and seconds."""
+        rate = (time.monotonic() - self._start) / max(1, trainer.global_step - self._first)
+        return str(timedelta(seconds=round(rate * max(0, self.rounds - trainer.global_step))))
+
+
 class RunBar(RichProgressBar):
     """Rounds, time left, total loss, ``val/score``, samples a second and the three tasks that do worst."""
 
     def __init__(self) -> None:
         super().__init__()
         self._loss: Tensor | None = None
+        self._left: TimeLeft | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._left = TimeLeft(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         """Keeps the total loss for the next refresh."""
@@ -52,8 +72,9 @@ class RunBar(RichProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """What stands right of the bar."""
+        left = {} if self._left is None else {"left": self._left.text(trainer)}
         loss = {} if self._loss is None else {"loss": f"{float(self._loss):.3f}"}
-        return {**loss, **standing(trainer)}
+        return {**left, **loss, **standing(trainer)}
 
 
 class RunLines(ProgressBar):
@@ -66,8 +87,8 @@ class RunLines(ProgressBar):
     def __init__(self, seconds: float = 10.0) -> None:
         super().__init__()
         self.seconds = seconds
-        self._start = self._last = time.monotonic()
-        self._first_round = 0
+        self._last = time.monotonic()
+        self._left: TimeLeft | None = None
 
     def disable(self) -> None:
         """Lightning calls this on all ranks but the first; the lines look at the rank themselves."""
@@ -77,8 +98,8 @@ class RunLines(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock."""
-        self._start = self._last = time.monotonic()
-        self._first_round = trainer.global_step
+        self._last = time.monotonic()
+        self._left = TimeLeft(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         """A line if it is time."""
@@ -92,11 +113,11 @@ class RunLines(ProgressBar):
 
     def _print(self, trainer: pl.Trainer, **values: str) -> None:
         self._last = time.monotonic()
-        done, total = trainer.global_step, int(trainer.estimated_stepping_batches)
-        rate = (self._last - self._start) / max(1, done - self._first_round)
         values |= standing(trainer)
-        left = time.strftime("%H:%M:%S", time.gmtime(rate * (total - done)))
-        print(f"round {done}/{total}, {left} left,", ", ".join(f"{k} {v}" for k, v in values.items()), flush=True)
+        shown = ", ".join(f"{key} {value}" for key, value in values.items())
+        if self._left is not None:
+            shown = f"round {trainer.global_step}/{self._left.rounds}, {self._left.text(trainer)} left, {shown}"
+        print(shown, flush=True)
 
 
 def progress(terminal: bool) -> ProgressBar:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.training import MultiTaskModule
-from umedpt_lightning.types import TaskBatch
+from umedpt_lightning.types import RegressionSpec, TaskBatch, TaskSpec
 
 Metrics = dict[str, float]
 
@@ -34,6 +34,7 @@ class Report(Callback):
 
     def __init__(self) -> None:
         self._folder = Path()
+        self._pending: tuple[str, dict[str, Any]] | None = None
         self._judges: dict[str, Task] = {}
         self._trivial: dict[str, Metrics] = {}
         self._best: dict[str, Any] = {}
@@ -77,18 +78,23 @@ class Report(Callback):
         found = self._result("val", trainer)
         if not self._best or found["score"] > self._best["score"]:
             self._best = found
-        if trainer.state.fn == TrainerFn.VALIDATING and trainer.is_global_zero:
-            self._show("val", found, trainer)
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._pending = ("val", found)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes and prints the metrics of the test part."""
-        if trainer.is_global_zero:
-            self._show("test", self._result("test", trainer), trainer)
+        """Keeps the metrics of the test part."""
+        self._pending = ("test", self._result("test", trainer))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes and prints the best metrics of the val part."""
-        if trainer.is_global_zero and self._best:
-            self._show("val", self._best, trainer)
+        """Takes the best metrics of the val part."""
+        if self._best:
+            self._pending = ("val", self._best)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Writes and prints, now that the progress bar is gone."""
+        if self._pending and trainer.is_global_zero:
+            self._show(*self._pending, trainer)
+        self._pending = None
 
     def state_dict(self) -> dict[str, Any]:
         """The best metrics so far, so that a resumed run remembers them."""
@@ -157,10 +163,18 @@ def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
             value, trivial = (result[of].get(f"{name}/{metric}", math.nan) for of in ("metrics", "trivial"))
             gain = trivial - value if metric.startswith("mae") else value - trivial  # of an error less is better
             bold = "bold" if metric == main else None
-            table.add_row(
-                name if metric == main else "", metric, f"{value:.3f}", f"{trivial:.3f}", f"{gain:+.3f}", style=bold
-            )
+            cells = (metric + _unit(metric, module.model.task(name).spec), *map("{:.3f}".format, (value, trivial)))
+            table.add_row(name if metric == main else "", *cells, f"{gain:+.3f}", style=bold)
     return table
+
+
+def _unit(metric: str, spec: TaskSpec) -> str:
+    """The unit of an error, in brackets."""
+    if isinstance(spec, RegressionSpec):
+        for quantity, unit in zip(spec.quantities, spec.units, strict=True):
+            if unit and metric == f"mae_{quantity}":
+                return f" ({unit})"
+    return ""
 
 
 def _shown(name: str, metrics: Metrics, module: MultiTaskModule) -> list[str]:

@@ -110,10 +110,10 @@ class UmedptCLI(LightningCLI):
         configured = config.trainer.logger
         extra = configured if isinstance(configured, list) else [configured]
         loggers = [RunLogger(config.run), *(logger for logger in extra if not isinstance(logger, bool | None))]
-        callbacks = [*(config.trainer.callbacks or []), Report(), PredictionWriter()]
+        callbacks = [*(config.trainer.callbacks or []), PredictionWriter()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress(terminal=sys.stdout.isatty()))
-        config.trainer.callbacks = callbacks
+        config.trainer.callbacks = [*callbacks, Report()]  # last, so that it prints below the bar
         return super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
 
 
