@@ -222,3 +222,23 @@ def test_two_processes_run_to_the_end_with_the_metrics_of_one(project: Path, run
     metrics = [{k: v for k, v in report["metrics"].items() if not k.endswith("/loss")} for report in (one, two)]
     assert metrics[1] == pytest.approx(metrics[0], abs=1e-5, nan_ok=True)
     assert two["trivial"] == pytest.approx(one["trivial"], abs=1e-5, nan_ok=True)
+
+
+def test_options_of_heads_weights_and_callbacks_reach_the_run(config: dict[str, Any], tmp_path: Path) -> None:
+    config["model"]["tasks"] = {
+        "sizes": {"class_path": "Classification", "init_args": {"class_weights": "balanced", "label_smoothing": 0.1}},
+        "squares": {"class_path": "Segmentation", "init_args": {"loss": "ce"}},
+    }
+    config["model"]["weights"] = {"boxes": 0.5}
+    impossible = {"monitor": "val/score", "mode": "max", "patience": 1, "min_delta": 10.0}
+    config["trainer"] |= {"max_epochs": 9, "callbacks": [{"class_path": "EarlyStopping", "init_args": impossible}]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    _fit(tmp_path / "config.yaml", tmp_path / "run")
+    rows = _metrics(tmp_path / "run")
+    assert len([row for row in rows if row["val/score"]]) == 2, "the first validation, and one that was no better"
+    row = next(row for row in rows if row["train/loss"])
+    weights = {task: 0.5 if task == "boxes" else 1.0 for task in TASKS}
+    mean = sum(weights[task] * float(row[f"train/{task}/loss"]) for task in TASKS) / sum(weights.values())
+    assert float(row["train/loss"]) == pytest.approx(mean, rel=1e-5)
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["tasks"]
+    assert saved["sizes"]["init_args"]["label_smoothing"] == 0.1
