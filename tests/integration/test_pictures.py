@@ -128,7 +128,7 @@ def test_the_sanity_check_draws_nothing(tmp_path: Path) -> None:
 def test_every_validation_shows_the_same_samples(tmp_path: Path, drawn: dict[str, list[str]]) -> None:
     module, data = parts({"plane": FIVE["plane"]})
     trainer(tmp_path, PredictionPictures(samples=3), max_epochs=2).fit(module, data)
-    assert list(drawn) == ["plane, val, step 1", "plane, val, step 2"]
+    assert list(drawn) == ["plane, val, round 1", "plane, val, round 2"]
     assert len(set(map(tuple, drawn.values()))) == 1
     assert next(iter(drawn.values())) == ["where/0.png", "where/2.png", "where/4.png"]
 
@@ -136,7 +136,7 @@ def test_every_validation_shows_the_same_samples(tmp_path: Path, drawn: dict[str
 def test_a_task_with_few_samples_shows_them_all(tmp_path: Path, drawn: dict[str, list[str]]) -> None:
     module, data = parts({"plane": FIVE["plane"]})
     trainer(tmp_path, PredictionPictures(samples=50)).validate(module, data, verbose=False)
-    assert drawn == {"plane, val, step 0": [f"where/{i}.png" for i in range(5)]}
+    assert drawn == {"plane, val": [f"where/{i}.png" for i in range(5)]}
 
 
 def test_a_picture_that_fails_is_warned_of_once_and_stops_nothing(
