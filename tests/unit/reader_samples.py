@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import slide_files
 from PIL import Image
 from volume_files import nifti
 
 from umedpt_lightning.data import readers
+from umedpt_lightning.data.tiles import Tiles
 
 PARTS = {"train": 6, "val": 4}
 
@@ -52,9 +54,14 @@ def manifest(folder: Path) -> Path:
                     "edema": ["1", "0", ""][i % 3],
                     "mass": "1.0",
                     "z": i / 2 if i else "",
+                    "patient": f"{part}{i // 2}",
                 }
             )
     return table(folder / "table.csv", rows)
+
+
+def corners(x: float, y: float, width: float, height: float) -> list[float]:
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
 def coco_content(part: str = "train") -> dict[str, list[dict[str, object]]]:
@@ -66,7 +73,7 @@ def coco_content(part: str = "train") -> dict[str, list[dict[str, object]]]:
         (10, 3, [5, 5, 2, 2]),
     ]
     annotations = [
-        {"id": 100 + k, "image_id": owner, "category_id": kind, "bbox": box, "iscrowd": 0}
+        {"id": 100 + k, "image_id": owner, "category_id": kind, "bbox": box, "segmentation": [corners(*box)]}
         for k, (owner, kind, box) in enumerate(boxes)
     ]
     categories = [{"id": 7, "name": "white"}, {"id": 3, "name": "red"}]
@@ -79,6 +86,31 @@ def coco(folder: Path, content: dict[str, list[dict[str, object]]]) -> Path:
     path = folder / "boxes.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def voc_object(kind: str, box: tuple[object, ...], difficult: int = 0) -> str:
+    corners = "".join(
+        f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
+    return f"<object><name>{kind}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox></object>"
+
+
+def voc(folder: Path, contents: dict[str, str], size: str = "<width>16</width><height>12</height>") -> Path:
+    """Images and one XML file for each, with these objects."""
+    for i, (name, objects) in enumerate(contents.items()):
+        image(folder / "images" / f"{name}.png", i)
+        (folder / "xml").mkdir(parents=True, exist_ok=True)
+        (folder / "xml" / f"{name}.xml").write_text(f"<annotation><size>{size}</size>{objects}</annotation>")
+    return folder
+
+
+def voc_part(folder: Path, part: str) -> readers.Reader:
+    """One folder for both parts, told apart by a list; the second image has no object."""
+    for name, size in PARTS.items():
+        one, two = voc_object("red", (1, 1, 16, 12)), voc_object("white", (2, 3, 4, 5))
+        voc(folder, {f"{name}{i}": ["", one, one + two][(i + 2) % 3] for i in range(size)})
+    (folder / f"{part}.txt").write_text("".join(f"{part}{i}  1\n" for i in range(PARTS[part])))
+    return readers.VocBoxes(folder / "images", folder / "xml", folder / f"{part}.txt")
 
 
 def medmnist(path: Path, labels: int = 1, colour: bool = False) -> Path:
@@ -111,6 +143,17 @@ def subset(folder: Path, part: str) -> readers.Reader:
     return readers.Subset(whole, stop=0.5) if part == "train" else readers.Subset(whole, start=0.5)
 
 
+def split(folder: Path, part: str) -> readers.Reader:
+    whole = readers.ManifestClasses(manifest(folder), None, group="patient")
+    return readers.Split(whole, part, (0.6, 0.4, 0), seed=1)
+
+
+def file_split(folder: Path, part: str) -> readers.Reader:
+    whole = mask_folders(folder, "train")
+    rows = [{"name": f"{i}", "split": "train" if i < 4 else "val"} for i in range(PARTS["train"])]
+    return readers.FileSplit(whole, part, table(folder / "split.csv", rows))
+
+
 def volumes(folder: Path) -> Path:
     """Columns for all readers of volumes: two of three slices a part."""
     rows: list[dict[str, object]] = []
@@ -132,9 +175,37 @@ def volume_folders(folder: Path, part: str) -> readers.Reader:
     return readers.VolumeMaskFolders(folder / part / "images", folder / part / "masks", ["background", "bright"])
 
 
+TILES = Tiles(mpp=0.5, size=32, tissue=None)
+
+
+def slides(folder: Path) -> Path:
+    """Columns for all readers of slides: two of two tiles a part."""
+    rows: list[dict[str, object]] = []
+    for k, part in enumerate(("train", "train", "val", "val")):
+        grey = np.random.default_rng(k).integers(0, 256, (32, 64), dtype=np.uint8)
+        slide_files.slide(folder / "slides" / f"{k}.tif", grey, tile=16, levels=(2,))
+        regions = [
+            slide_files.feature(name, slide_files.rectangle(32 * i + 1, 2, 32 * i + 30, 31))
+            for i, name in enumerate("ab")
+        ]
+        slide_files.geojson(folder / "slides" / f"{k}.geojson", *regions)
+        rows.append(
+            {
+                "path": f"slides/{k}.tif",
+                "annotations": f"slides/{k}.geojson",
+                "split": part,
+                "label": "ab"[k % 2],
+                "z": k,
+            }
+        )
+    return table(folder / "slides.csv", rows)
+
+
 make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.ClassFolders: class_folders,
     readers.CocoBoxes: lambda folder, part: readers.CocoBoxes(folder / part, coco(folder / part, coco_content(part))),
+    readers.CocoMasks: lambda folder, part: readers.CocoMasks(folder / part, coco(folder / part, coco_content(part))),
+    readers.FileSplit: file_split,
     readers.ManifestClasses: lambda folder, part: readers.ManifestClasses(manifest(folder), part),
     readers.ManifestLabels: lambda folder, part: readers.ManifestLabels(manifest(folder), part, ["edema", "mass"]),
     readers.ManifestMasks: lambda folder, part: readers.ManifestMasks(manifest(folder), part, ["background", "nodule"]),
@@ -142,7 +213,14 @@ make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.MaskFolders: mask_folders,
     readers.MedMNIST: lambda folder, part: readers.MedMNIST(medmnist(folder / "a.npz"), part),
     readers.MedMNISTMultilabel: lambda folder, part: readers.MedMNISTMultilabel(medmnist(folder / "m.npz", 5), part),
+    readers.Split: split,
+    readers.SlideBoxes: lambda folder, part: readers.SlideBoxes(slides(folder), part, ["a", "b"], tiles=TILES),
+    readers.SlideClasses: lambda folder, part: readers.SlideClasses(slides(folder), part, tiles=TILES),
+    readers.SlideMasks: lambda folder, part: readers.SlideMasks(slides(folder), part, ["no", "a", "b"], tiles=TILES),
+    readers.SlideNumbers: lambda folder, part: readers.SlideNumbers(slides(folder), part, {"z": "mm"}, tiles=TILES),
+    readers.SlideRegions: lambda folder, part: readers.SlideRegions(slides(folder), part, ["a", "b"], tiles=TILES),
     readers.Subset: subset,
+    readers.VocBoxes: voc_part,
     readers.VolumeClasses: lambda folder, part: readers.VolumeClasses(volumes(folder), part),
     readers.VolumeMaskFolders: volume_folders,
     readers.VolumeMasks: lambda folder, part: readers.VolumeMasks(volumes(folder), part, ["background", "bright"]),

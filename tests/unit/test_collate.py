@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +71,24 @@ def test_batches_travel_from_a_worker(dtype: type) -> None:
     loader = DataLoader(given, batch_size=2, collate_fn=partial(collate, "t"), num_workers=1)  # type: ignore[arg-type]
     (batch,) = loader
     np.testing.assert_array_equal(batch.images.numpy(), collate("t", given).images.numpy())
+
+
+BOXES = BoxArrays(np.array([[0, 1, 2, 3]], np.float32), np.array([2]))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [1, np.array([0, np.nan], np.float32), np.ones((4, 6), np.uint8), BOXES],
+    ids=["class", "vector", "mask", "boxes"],
+)
+def test_targets_of_every_kind_travel(target: Any) -> None:
+    batch = collate("t", samples(target, target))
+    found = pickle.loads(pickle.dumps(batch))
+    assert found.names == batch.names
+    for mine, theirs in zip(found.targets, batch.targets, strict=True):
+        for a, b in zip(mine, theirs, strict=True) if isinstance(target, BoxArrays) else [(mine, theirs)]:
+            assert a.dtype == b.dtype
+            assert torch.equal(a.nan_to_num(-1), b.nan_to_num(-1))
 
 
 def test_different_sizes_are_named_with_the_mend() -> None:

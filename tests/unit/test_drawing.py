@@ -12,11 +12,12 @@ from umedpt_lightning.callbacks.drawing import (
     colour,
     draw,
     enlarge,
+    outline,
     overlay,
     panel,
     to_rgb,
 )
-from umedpt_lightning.callbacks.views import FEWEST_BOXES, MOST_LINES, BoxLayer, MaskLayer, describe
+from umedpt_lightning.callbacks.views import FEWEST_BOXES, MOST_LINES, BoxLayer, MaskLayer, describe, describe_truth
 from umedpt_lightning.types import (
     IGNORE_INDEX,
     BoxArrays,
@@ -85,6 +86,57 @@ def test_a_label_type_without_a_function_is_named() -> None:
 
     with pytest.raises(TypeError, match="Other"):
         describe(Other(channels=1), None, None)
+
+
+@pytest.mark.parametrize(
+    ("case", "lines"),
+    [
+        ("class", ["pneumonia"]),
+        ("labels", ["yes: edema", "no: mass", "not known: nodule"]),
+        ("numbers", ["z: 10 mm", "age: ?"]),
+        ("mask", []),
+        ("boxes", ["boxes: 2"]),
+        ("no boxes", ["boxes: 0"]),
+    ],
+)
+def test_the_truth_alone_is_shown_for_every_label_type(case: str, lines: list[str]) -> None:
+    spec, truth, prediction = CASES[case]
+    view = describe_truth(spec, truth)
+    assert [line.text for line in view.lines] == lines
+    assert view.prediction is None
+    whole = describe(spec, truth, prediction)
+    assert (view.truth is None) == (whole.truth is None)
+    assert view.classes == whole.classes
+
+
+def test_a_label_type_without_a_function_for_its_truth_is_named() -> None:
+    class Other(TaskSpec):
+        pass
+
+    with pytest.raises(TypeError, match=r"Other.*describe_truth"):
+        describe_truth(Other(channels=1), None)
+
+
+def test_an_outline_lies_inside_of_its_region_and_leaves_the_rest() -> None:
+    image = np.full((20, 30, 3), 7, np.uint8)
+    values = np.zeros((20, 30), np.uint8)
+    values[4:14, 5:19] = 1
+    values[4:14, 12:19] = IGNORE_INDEX
+    drawn = (outline(image, values) != 7).any(axis=2)
+    assert not drawn[values == 0].any()
+    assert drawn[4:6, 5:19].all()
+    assert drawn[4:14, 10:14].all()  # where two regions meet
+    assert not drawn[6:12, 7:10].any()
+    assert (outline(image, values)[5, 6] == colour(1)).all()
+    assert (outline(image, values)[5, 15] == colour(IGNORE_INDEX)).all()
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_masks_of_large_and_small_images_are_drawn(filled: bool) -> None:
+    for shape in ((20, 30), (800, 600)):
+        picture = panel(np.zeros((*shape, 3), np.uint8), MaskLayer(mask(shape)), {}, filled)
+        assert picture.size == enlarge(np.zeros((*shape, 3), np.uint8))[0].size
+        assert np.asarray(picture).any()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])

@@ -111,6 +111,15 @@ def test_samples_can_be_changed_without_changing_the_reader(parts: tuple[Reader,
     assert equal(reader[0], before)
 
 
+def test_names_and_groups_are_told_without_reading(parts: tuple[Reader, Reader]) -> None:
+    for reader in parts:
+        assert [reader.name(i) for i in range(len(reader))] == [sample.name for sample in reader]
+        assert reader.groups is None or reader.groups.shape == (len(reader),)
+    assert parts[0].name(-1) == parts[0].name(len(parts[0]) - 1)
+    with pytest.raises(IndexError):
+        parts[0].name(len(parts[0]))
+
+
 def test_pickling_keeps_the_samples(parts: tuple[Reader, Reader]) -> None:
     reader = parts[0]
     reader[0]  # what was loaded lazily need not travel
@@ -158,7 +167,7 @@ def test_channels_and_value_range_are_options_of_every_reader(
 
 
 def test_only_wrappers_lack_these_options() -> None:
-    assert set(CLASSES) - set(COMMON) == {readers.Subset}
+    assert set(CLASSES) - set(COMMON) == {readers.FileSplit, readers.Split, readers.Subset}
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

@@ -27,7 +27,10 @@ COMMANDS = {
     "validate": Command("metrics of a checkpoint on the val parts", "umedpt_lightning.cli.training"),
     "test": Command("metrics of a checkpoint on the test parts", "umedpt_lightning.cli.training"),
     "predict": Command("write a checkpoint's predictions for the test parts", "umedpt_lightning.cli.training"),
-    "data": Command("`data check` lists all that is wrong with the data of a config", "umedpt_lightning.cli.data"),
+    "data": Command(
+        "`data check` lists what is wrong with the data of a config, `data preview` draws them",
+        "umedpt_lightning.cli.data",
+    ),
     "demo-data": Command("prepare the demo's images", "umedpt_lightning.cli.demo_data"),
 }
 

@@ -10,19 +10,28 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 
 from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.data.presets import read_augmentations
+from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
 
 
 def settle(config: Namespace, command: str) -> None:
-    """Checks the names of tasks, settles the run's folder and checkpoint, and fills in ``${root}``, in place.
+    """Checks the names of tasks, settles the run's folder and checkpoint, fills in ``${root}`` and presets, in place.
 
     Raises:
-        ValueError: A task name does not fit, or `fit` would write into the folder of another run.
+        ValueError: A task name does not fit, there is no such preset, or `fit` would write into the folder of another
+            run.
         FileNotFoundError: There is no such checkpoint.
     """
     fill_root(config, config.root)
     check_task_names(config.data.tasks, config.model.tasks or {})
     check_task_names(config.data.tasks, config.model.weights or {}, "model.weights")
+    for name, task in config.data.tasks.items():
+        if isinstance(task.augment, str):  # what it says belongs into the run's config: presets and files change
+            try:
+                task.augment = read_augmentations(task.augment, Augmentations)
+            except ValueError as error:
+                raise ValueError(f"data.tasks.{name}: {error}") from error
     started = command != "fit" or (config.run is not None and config.ckpt_path)
     config.run = config.run or time.strftime("runs/%Y%m%d-%H%M%S")
     if not started and not _get_rank() and (Path(config.run) / "config.yaml").exists():

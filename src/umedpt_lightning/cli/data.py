@@ -1,4 +1,4 @@
-"""``umedpt data check``: what is wrong with the data of a config, before a GPU finds out."""
+"""``umedpt data``: what is in the data of a config, and what is wrong with them, before a GPU finds out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from umedpt_lightning.cli.data_preview import add_options, preview
 from umedpt_lightning.cli.data_report import closing_line, show_problems, show_tasks
 from umedpt_lightning.cli.data_tasks import build, read_config
 from umedpt_lightning.data.check import Report, check
@@ -26,12 +27,16 @@ _SECONDS_BETWEEN_FRAMES = 0.1
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs ``umedpt data check``.
+    """Runs ``umedpt data check`` or ``umedpt data preview``.
 
     Raises:
         SystemExit: With 1 where there are problems, 2 where the command cannot be understood.
     """
     options = _parser(command).parse_args(arguments)
+    options.run(options)
+
+
+def _check(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     try:
         config = read_config(options.config, options.root)
@@ -58,16 +63,26 @@ def main(command: str, arguments: Sequence[str]) -> None:
 
 def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"umedpt {command}", description="Look at the data before training.")
-    kinds = parser.add_subparsers(required=True, metavar="check")
+    kinds = parser.add_subparsers(required=True, metavar="check|preview")
     checking = kinds.add_parser(
         "check",
         help="read every sample of every task, and list all that is wrong",
         description="Reads every sample of every task, and lists all that is wrong. Exits with 1 if anything is.",
     )
-    checking.add_argument("--config", type=Path, action="append", required=True, help="as for `umedpt fit`")
-    checking.add_argument("--root", help="what ${root} stands for in the paths of a config; over that of the config")
     checking.add_argument("--workers", type=_positive, default=_cores(), help="processes (%(default)s, one a core)")
     checking.add_argument("--json", type=Path, help="file for all statistics and problems")
+    checking.set_defaults(run=_check)
+    previewing = kinds.add_parser(
+        "preview",
+        help="draw some samples of every task, as stored and as training sees them",
+        description="Draws some samples of every task as stored and as training sees them, with their labels: one "
+        "picture a task. Exits with 1 if a sample cannot be drawn.",
+    )
+    add_options(previewing)
+    previewing.set_defaults(run=preview)
+    for kind in (checking, previewing):
+        kind.add_argument("--config", type=Path, action="append", required=True, help="as for `umedpt fit`")
+        kind.add_argument("--root", help="what ${root} stands for in the paths of a config; over that of the config")
     return parser
 
 

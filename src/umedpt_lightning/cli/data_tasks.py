@@ -37,14 +37,9 @@ def read_config(files: Sequence[Path], root: str | None) -> dict[str, Any]:
     """
     tasks: dict[str, Any] = {}
     in_files = "."
-    for file in files:
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
-        data = content.get("data") if isinstance(content, dict) else None
-        found = data.get("tasks") if isinstance(data, dict) else None
-        in_files = str(content.get("root") or in_files) if isinstance(content, dict) else in_files
+    for file, content in zip(files, map(_load, files), strict=True):
+        in_files = str(content.get("root") or in_files)
+        found = _data(content).get("tasks")
         if found is None:
             continue
         if not isinstance(found, dict) or not all(isinstance(task, dict) for task in found.values()):
@@ -54,6 +49,36 @@ def read_config(files: Sequence[Path], root: str | None) -> dict[str, Any]:
         raise ValueError(f"{', '.join(map(str, files))}: no task is described under data.tasks. Add one.")
     filled: dict[str, Any] = fill_root(tasks, in_files if root is None else root)
     return filled
+
+
+def read_seed(files: Sequence[Path]) -> int:
+    """What configs say under ``data.seed``, which seeds order and augmentation; 0 if they do not.
+
+    Args:
+        files: YAML, later ones over earlier ones.
+
+    Raises:
+        ValueError: It is not a whole number.
+    """
+    seed: Any = 0
+    for file in files:
+        seed = _data(_load(file)).get("seed", seed)
+    if not isinstance(seed, int):
+        raise ValueError(f"data.seed must be a whole number, but it is {seed!r}.")
+    return seed
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _data(content: dict[str, Any]) -> dict[str, Any]:
+    data = content.get("data")
+    return data if isinstance(data, dict) else {}
 
 
 def build(config: Mapping[str, Any]) -> tuple[dict[str, TaskData], list[Problem]]:

@@ -7,7 +7,8 @@ from typing import Literal
 
 import lightning.pytorch as pl
 
-from umedpt_lightning.data.dataset import MultiTaskDataset
+from umedpt_lightning.data.cached import CachedReader
+from umedpt_lightning.data.dataset import MultiTaskDataset, OnBadSample
 from umedpt_lightning.data.loaders import EvaluationLoader, RoundLoader, WorkerPool
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.sampling import EvaluationSampler, RoundSampler, Share, TaskStream
@@ -27,6 +28,9 @@ class MultiTaskDataModule(pl.LightningDataModule):
         prefetch: Micro-batches that each of them prepares ahead.
         steps_per_epoch: Rounds in an epoch; None for as many as the task with the most batches needs.
         seed: Seeds the order and the augmentation of samples.
+        on_bad_sample: What to do in training with a sample that cannot be read: stop the run, or replace it by the next
+            one of its task that can be read, which is counted in the log. Evaluation always stops: figures of different
+            samples cannot be compared.
 
     Attributes:
         specs: What the data of each task say of themselves.
@@ -42,11 +46,14 @@ class MultiTaskDataModule(pl.LightningDataModule):
         prefetch: int = 2,
         steps_per_epoch: int | None = None,
         seed: int = 0,
+        on_bad_sample: OnBadSample = "stop",
     ) -> None:
         super().__init__()
         self.tasks = tasks
         self.num_workers, self.prefetch = num_workers, prefetch
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
+        self.on_bad_sample: OnBadSample = on_bad_sample
+        self._cached: dict[tuple[str, Part], CachedReader] = {}
         self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"data.steps_per_epoch must be positive or null, but it is {steps_per_epoch}.")
@@ -61,9 +68,12 @@ class MultiTaskDataModule(pl.LightningDataModule):
             for name, reader in readers.items()
         }
         sampler = RoundSampler(shares, *self._rank_and_world_size())
-        transforms = {name: Transform(self.tasks[name].size, self.tasks[name].augment) for name in readers}
+        transforms = {
+            name: Transform(self.tasks[name].size, self.tasks[name].augment, reader.spec.value_range)
+            for name, reader in readers.items()
+        }
         rounds = self.steps_per_epoch or sampler.rounds_in_a_pass()
-        return RoundLoader(MultiTaskDataset(readers, transforms), sampler, self._pool(), rounds)
+        return RoundLoader(MultiTaskDataset(readers, transforms, self.on_bad_sample), sampler, self._pool(), rounds)
 
     def val_dataloader(self) -> EvaluationLoader:
         """The val parts."""
@@ -87,10 +97,18 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return EvaluationLoader(MultiTaskDataset(readers, transforms), sampler, self._pool())
 
     def _readers(self, part: Part) -> dict[str, Reader]:
-        readers = {name: task.readers[part] for name, task in self.tasks.items() if part in task.readers}
+        readers = {name: self._reader(name, part) for name, task in self.tasks.items() if part in task.readers}
         if not readers:
             raise ValueError(f"No task has a {part} part: give one under data.tasks.<name>.{part}.")
         return readers
+
+    def _reader(self, name: str, part: Part) -> Reader:
+        task = self.tasks[name]
+        if task.cache == "none":
+            return task.readers[part]
+        if (name, part) not in self._cached:  # once: what it keeps in memory lives as long as it does
+            self._cached[name, part] = CachedReader(task.readers[part], task.cache)
+        return self._cached[name, part]
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from torch.utils.data import Dataset
 
@@ -12,31 +14,73 @@ from umedpt_lightning.data.sampling import SampleKey
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.types import Sample, TaskBatch
 
+#: What to do when a sample cannot be read.
+OnBadSample = Literal["stop", "skip"]
+# So many bad samples in a row are no matter of single files any more: a disk is gone, or a folder.
+_MOST_IN_A_ROW = 20
 
-class MultiTaskDataset(Dataset[tuple[str, Sample]]):
+
+class Item(NamedTuple):
+    """One sample on its way into a batch.
+
+    Attributes:
+        task: The task's name.
+        sample: Transformed.
+        replaced: What was wrong with the sample that this one stands in for; empty if it is the one asked for.
+    """
+
+    task: str
+    sample: Sample
+    replaced: str = ""
+
+
+class MultiTaskDataset(Dataset[Item]):
     """Reads and transforms the sample that a key names.
 
     Args:
         readers: A reader a task.
         transforms: A transform a task.
+        on_bad_sample: Whether a sample that cannot be read is an error, or replaced by the next one of its task that
+            can. That depends on the key and the files alone, so that all workers and ranks agree, and resumed runs too.
     """
 
-    def __init__(self, readers: Mapping[str, Reader], transforms: Mapping[str, Transform]) -> None:
+    def __init__(
+        self,
+        readers: Mapping[str, Reader],
+        transforms: Mapping[str, Transform],
+        on_bad_sample: OnBadSample = "stop",
+    ) -> None:
         self.readers, self.transforms = dict(readers), dict(transforms)
+        self.on_bad_sample = on_bad_sample
 
-    def __getitem__(self, key: SampleKey) -> tuple[str, Sample]:
+    def __getitem__(self, key: SampleKey) -> Item:
         """The task's name and its transformed sample.
 
         Raises:
             ValueError: The sample cannot be used; the message names the task, the file and the mend.
         """
         try:
-            sample = self.readers[key.task][key.item]
-            return key.task, self.transforms[key.task](sample, key.seed)
+            sample, replaced = self._read(key)
+            return Item(key.task, self.transforms[key.task](sample, key.seed), replaced)
         except (ValueError, OSError) as error:
             raise ValueError(f"Task {key.task!r}: {error}") from error
 
+    def _read(self, key: SampleKey) -> tuple[Sample, str]:
+        """The sample, and what was wrong with the one that it stands in for."""
+        reader = self.readers[key.task]
+        if self.on_bad_sample == "stop":
+            return reader[key.item], ""
+        first = ""
+        tries = min(len(reader), _MOST_IN_A_ROW)
+        for step in range(tries):
+            try:
+                return reader[(key.item + step) % len(reader)], first
+            except (ValueError, OSError) as error:
+                first = first or str(error)
+        raise ValueError(f"{tries} samples in a row cannot be read, the first: {first}")
 
-def collate_micro_batch(items: Sequence[tuple[str, Sample]]) -> TaskBatch:
+
+def collate_micro_batch(items: Sequence[Item]) -> TaskBatch:
     """A micro-batch of samples that are all of one task."""
-    return collate(items[0][0], [sample for _, sample in items])
+    batch = collate(items[0].task, [item.sample for item in items])
+    return replace(batch, replaced=[item.replaced for item in items if item.replaced])

@@ -99,7 +99,11 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
     pixels = require("pydicom.pixels", "dicom", path)
     header = require("pydicom", "dicom", path).Dataset()
     try:
-        stored = pixels.pixel_array(path, ds_out=header, index=frame or 0, specific_tags=_TAGS)
+        if _is_deflated(path):  # which pixel_array inflates only of a whole data set
+            header = require("pydicom", "dicom", path).dcmread(path)
+            stored = pixels.pixel_array(header, index=frame or 0)
+        else:
+            stored = pixels.pixel_array(path, ds_out=header, index=frame or 0, specific_tags=_TAGS)
     except Exception as error:  # broken files raise nearly anything
         raise _unreadable(path, error) from error
     if frame is None:
@@ -224,3 +228,8 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
         f"{path}: not a DICOM image that can be read ({type(error).__name__}: {error}). Export it again, or, where a "
         'decoder is missing, pip install "umedpt-lightning[dicom]", or save it without compression.'
     )
+
+
+def _is_deflated(path: Path) -> bool:
+    syntax = require("pydicom.filereader", "dicom", path).read_file_meta_info(path).get("TransferSyntaxUID")
+    return bool(syntax and syntax.is_deflated)

@@ -86,6 +86,10 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self._files)
 
+    def name(self, index: int) -> str:
+        """What a message calls an image."""
+        return str(self._files[index])
+
     def read(self, index: int) -> tuple[NDArray[Any], str]:
         """The image ``(H, W, C)`` and its name.
 

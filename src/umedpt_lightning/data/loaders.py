@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,16 @@ from torch.utils.data import DataLoader
 
 from umedpt_lightning.data.dataset import MultiTaskDataset, collate_micro_batch
 from umedpt_lightning.data.sampling import EvaluationSampler, RoundSampler
+from umedpt_lightning.data.worker import prepare_worker
 from umedpt_lightning.types import Round, TaskBatch
+
+#: What torch says when shared memory runs out.
+_NO_SHARED_MEMORY = (
+    "Bus error",
+    "unable to allocate shared memory",
+    "unable to write to file </torch",
+    "No space left",
+)
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,44 @@ class WorkerPool:
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.pin_memory,
+            worker_init_fn=_prepare_worker,
             # its own generator: the seed a loader draws for its workers must not move the model's random numbers
             generator=torch.Generator(),
         )
+
+    def stream(self, loader: DataLoader[TaskBatch]) -> Iterator[TaskBatch]:
+        """The micro-batches of a loader, whose workers start now.
+
+        Raises:
+            RuntimeError: While it is read: the workers have no memory left to hand over their batches in.
+        """
+        return self._explained(iter(loader))
+
+    def _explained(self, batches: Iterator[TaskBatch]) -> Iterator[TaskBatch]:
+        try:
+            yield from batches
+        except RuntimeError as error:
+            # a worker is killed by a bus error where pages promised are not there, or is told that there are none
+            if not any(sign in str(error) for sign in _NO_SHARED_MEMORY):
+                raise
+            raise RuntimeError(
+                f"The workers hand over batches in shared memory (/dev/shm), which is full{_shared_memory()}. Give "
+                f"more of it (docker run --shm-size=8g, or --ipc=host), use less (data.num_workers is {self.workers}, "
+                f"data.prefetch {self.prefetch}; `cache: ram` takes of it too), or read in the main process with "
+                "data.num_workers=0."
+            ) from error
+
+
+def _prepare_worker(number: int) -> None:
+    prepare_worker()
+
+
+def _shared_memory() -> str:
+    try:
+        usage = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return ""
+    return f": {usage.free >> 20} of {usage.total >> 20} MiB are free"
 
 
 class RoundLoader:
@@ -64,7 +109,7 @@ class RoundLoader:
 
     def __iter__(self) -> Iterator[Round]:
         if self._stream is None:
-            self._stream = iter(self.pool.load(self.dataset, self.sampler))
+            self._stream = self.pool.stream(self.pool.load(self.dataset, self.sampler))
         for _ in range(self.rounds):
             # counted when it is handed out: a checkpoint is written after the step that used it
             self.sampler.advance()
@@ -97,10 +142,10 @@ class EvaluationLoader:
 
     def __init__(self, dataset: MultiTaskDataset, sampler: EvaluationSampler, pool: WorkerPool) -> None:
         self.tasks = list(dataset.readers)
-        self._loader = pool.load(dataset, sampler)
+        self._pool, self._loader = pool, pool.load(dataset, sampler)
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[TaskBatch]:
-        return iter(self._loader)
+        return self._pool.stream(self._loader)

@@ -54,7 +54,10 @@ class TaskStream:
     def __getitem__(self, position: int) -> SampleKey:
         """The sample at any position >= 0 of the stream."""
         passed, offset = divmod(position, self.size)
-        index = int(self._permutation(passed)[offset])
+        return self.key(passed, int(self._permutation(passed)[offset]))
+
+    def key(self, passed: int, index: int) -> SampleKey:
+        """The sample at `index` of the reader as it comes in a pass, counted from 0, wherever in it."""
         return SampleKey(self.task, index, derive_seed(self.seed, self.task, passed, index))
 
     def _permute(self, passed: int) -> NDArray[np.int64]:

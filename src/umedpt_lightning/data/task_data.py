@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.transforms import Augmentation
+from umedpt_lightning.data.transforms import Augmentations
 
 
 @dataclass
@@ -19,7 +20,10 @@ class TaskData:
         batch_size: Images in a micro-batch.
         micro_batches: Micro-batches in a round.
         size: Height and width that images are resized to, one number for both; None keeps them.
-        augment: albumentations transforms by name, for training, applied in this order; null switches one off.
+        augment: albumentations transforms by name, for training, applied in this order; null switches one off. Or the
+            name of a preset: ct, dermatology, fluorescence, fundus, histology, mri, xray. Or the path of a YAML file.
+        cache: Keeps decoded samples, once for all workers and ranks of a machine: ``ram`` until the run ends, ``disk``
+            for later runs too. See `CachedReader`.
     """
 
     train: Reader | None = None
@@ -28,7 +32,8 @@ class TaskData:
     batch_size: int = 16
     micro_batches: int = 1
     size: int | tuple[int, int] | None = None
-    augment: dict[str, Augmentation | None] | None = None
+    augment: Augmentations | str | None = None
+    cache: Literal["none", "ram", "disk"] = "none"
 
     @property
     def readers(self) -> dict[str, Reader]:

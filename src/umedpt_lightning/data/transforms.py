@@ -8,7 +8,7 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask a server for newer releases
 
@@ -17,14 +17,38 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.presets import build_augmentations
 from umedpt_lightning.types import BoxArrays, Sample
 
 Augmentation: TypeAlias = albumentations.BasicTransform | albumentations.BaseCompose
+Augmentations: TypeAlias = dict[str, albumentations.BasicTransform | albumentations.BaseCompose | None]
 
 # A box of which less than this part is left in the picture shows too little of its object to be asked for.
 _MIN_VISIBLE = 0.3
 # Boxes smaller than a pixel are dropped; a little less than 1, because boxes are rounded on their way.
 _MIN_SIDE = 0.99
+# Share of an image that intensity augmentations may cut off: hot pixels and metal, but not half of the tissue.
+_MAY_BE_CUT = 0.01
+# The first four keep the shape: none, half a turn, the two flips.
+_ORIENTATIONS = ("e", "r180", "v", "h", "r90", "r270", "t", "hvt")
+# What albumentations takes as black and white.
+_NATURAL_RANGE = {
+    np.dtype(np.uint8): (0.0, 255.0),
+    np.dtype(np.uint16): (0.0, 65535.0),
+    np.dtype(np.float32): (0.0, 1.0),
+}
+
+
+class Orientation(albumentations.D4):  # type: ignore[misc]  # albumentations ships no types
+    """Flips and quarter turns, all eight equally often; where an image is not square, the four that keep its shape.
+
+    So all images of a batch keep one shape.
+    """
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Chooses one; called by albumentations."""
+        height, width = params["shape"][:2]
+        return {"group_element": self.py_random.choice(_ORIENTATIONS[: 8 if height == width else 4])}
 
 
 class Transform:
@@ -33,17 +57,23 @@ class Transform:
     Args:
         size: Height and width, or both in one number; None keeps them. Images shrink by area, masks by nearest pixel.
         augment: albumentations transforms by name, applied in this order; None in place of one leaves it out, so
-            that a config can switch off what another brings.
+            that a config can switch off what another brings. Or the name of a preset, see `presets.PRESETS`, or the
+            path of a YAML file.
+        value_range: The stored intensities that are black and white to intensity augmentations; None the full range of
+            the dtype, 0 to 1 for float32. So 12-bit images in uint16 get as much noise as others.
 
     Raises:
-        ValueError: `size` is not positive.
+        ValueError: `size` is not positive, or there is no such preset.
     """
 
     def __init__(
         self,
         size: int | tuple[int, int] | None = None,
-        augment: dict[str, albumentations.BasicTransform | albumentations.BaseCompose | None] | None = None,
+        augment: Augmentations | str | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
+        if isinstance(augment, str):
+            augment = cast(Augmentations, build_augmentations(augment, Augmentations))
         self._augment = {name: step for name, step in (augment or {}).items() if step is not None}
         self._steps: list[Augmentation] = list(self._augment.values())
         if size is not None:
@@ -57,7 +87,8 @@ class Transform:
                 mask_interpolation=cv2.INTER_NEAREST_EXACT,  # INTER_NEAREST shifts masks by up to half a pixel
             )
             self._steps.insert(0, resize)
-        self._needs_unit_range = any(isinstance(t, albumentations.ImageOnlyTransform) for t in _leaves(self._steps))
+        self._value_range = value_range
+        self._changes_intensities = any(isinstance(t, albumentations.ImageOnlyTransform) for t in _leaves(self._steps))
         self._composes: dict[bool, albumentations.Compose] = {}  # made on first use: with boxes or without
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
@@ -72,15 +103,14 @@ class Transform:
         Raises:
             ValueError: An augmentation cannot work on such images.
         """
-        image, target = sample.image, sample.target
+        target = sample.target
         if not self._steps:
-            return replace(sample, image=np.ascontiguousarray(image))
-        if self._needs_unit_range and image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):
-            raise ValueError(
-                f"{sample.name}: intensity augmentations cut float images to 0..1, but this one lies between "
-                f"{image.min()} and {image.max()}. Write null for them in `augment` (flips and the like work), or "
-                "store the images as uint16."
-            )
+            return replace(sample, image=np.ascontiguousarray(sample.image))
+        stored = sample.image.dtype
+        value_range = self._value_range or _NATURAL_RANGE.get(stored, (0.0, 1.0))
+        # bytes of the full range as they are, which is several times faster
+        scaled = self._changes_intensities and (stored != np.uint8 or value_range != _NATURAL_RANGE[stored])
+        image = _to_unit(sample, value_range) if scaled else sample.image
         data: dict[str, Any] = {"image": image}
         if isinstance(target, BoxArrays):
             data |= {"bboxes": target.boxes, "labels": target.labels}
@@ -89,12 +119,13 @@ class Transform:
         try:
             result = _run(self._compose("bboxes" in data), data, seed)
         except Exception as error:  # albumentations and OpenCV raise all kinds
-            raise ValueError(self._failure(sample, f"{type(error).__name__}: {error}")) from error
+            raise ValueError(self._failure(sample, image, f"{type(error).__name__}: {error}")) from error
         if not _alike(result["image"], image):
             found = result["image"]
-            raise ValueError(self._failure(sample, f"they made it {found.dtype} of shape {found.shape}"))
+            raise ValueError(self._failure(sample, image, f"they made it {found.dtype} of shape {found.shape}"))
 
-        image = np.ascontiguousarray(result["image"])
+        image = _from_unit(result["image"], value_range, stored) if scaled else result["image"]
+        image = np.ascontiguousarray(image)
         if "bboxes" in data:
             target = _to_boxes(result, image)
         elif "mask" in data:
@@ -118,15 +149,40 @@ class Transform:
                 self._composes[boxes] = albumentations.Compose(steps, bbox_params=params if boxes else None)
         return self._composes[boxes]
 
-    def _failure(self, sample: Sample, what: str) -> str:
+    def _failure(self, sample: Sample, image: NDArray[Any], what: str) -> str:
         """A message that names the augmentations at fault: those that fail on the image alone, else all."""
-        image = sample.image
         names = [name for name, augmentation in self._augment.items() if not _works(augmentation, image)]
         return (
-            f"{sample.name}: the augmentations {names or list(self._augment)} do not work on {image.dtype} images with "
-            f"{image.shape[-1]} channels ({what}). Write null for them in `augment`, or "
+            f"{sample.name}: the augmentations {names or list(self._augment)} do not work on {sample.image.dtype} "
+            f"images with {image.shape[-1]} channels ({what.rstrip('.')}). Write null for them in `augment`, or "
             "convert the images."
         )
+
+
+def _to_unit(sample: Sample, value_range: tuple[float, float]) -> NDArray[np.float32]:
+    """The image as float32 with the range at 0 and 1, as all albumentations understand it, and little outside."""
+    low, high = value_range
+    image = sample.image
+    if image.min() < low or image.max() > high:  # False for NaN, which nothing here can mend
+        share = np.mean((image < low) | (image > high))
+        if share > _MAY_BE_CUT:
+            raise ValueError(
+                f"{sample.name}: intensity augmentations cut images to their value_range, {low:g} to {high:g}, but "
+                f"this one lies between {image.min():g} and {image.max():g}, {share:.0%} of it outside. Give the "
+                "reader a `value_range` that holds what matters, or write null for these augmentations in `augment`."
+            )
+    unit: NDArray[np.float32] = ((image.astype(np.float32) - low) / (high - low)).astype(np.float32, copy=False)
+    return unit
+
+
+def _from_unit(unit: NDArray[Any], value_range: tuple[float, float], dtype: np.dtype[Any]) -> NDArray[Any]:
+    low, high = value_range
+    image: NDArray[Any] = unit * np.float32(high - low) + np.float32(low)
+    if dtype.kind == "f":
+        return image
+    limits = np.iinfo(dtype)
+    whole: NDArray[Any] = np.rint(image).clip(limits.min, limits.max).astype(dtype)
+    return whole
 
 
 def _run(compose: Augmentation, data: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import IO
 
 
-def cache_folder() -> Path:
-    """``$UMEDPT_CACHE/volumes``, or ``umedpt/volumes`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``.
+def cache_folder(name: str = "volumes") -> Path:
+    """The folder of that name in ``$UMEDPT_CACHE``, or in ``umedpt`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
     What lies there may be removed at any time when no run uses it.
     """
     if cache := os.environ.get("UMEDPT_CACHE"):
-        return Path(cache).expanduser() / "volumes"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "umedpt" / "volumes"
+        return Path(cache).expanduser() / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "umedpt" / name
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

@@ -24,6 +24,7 @@ from umedpt_lightning.model import (
 )
 from umedpt_lightning.training.gradients import average_gradients
 from umedpt_lightning.training.optimization import Optimization
+from umedpt_lightning.training.replaced import ReplacedSamples
 from umedpt_lightning.training.tracker import LossTracker
 from umedpt_lightning.types import Round, TaskBatch, TaskSpec
 
@@ -61,6 +62,7 @@ class MultiTaskModule(pl.LightningModule):
         self.optimization = optimization or Optimization()
         self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
         self.losses = LossTracker()
+        self.replaced = ReplacedSamples(specs)
         self.gradient_norm = torch.tensor(math.nan)
         self._samples = 0
         self._since = time.perf_counter()
@@ -90,6 +92,7 @@ class MultiTaskModule(pl.LightningModule):
                 self.manual_backward(scaled)
                 total += scaled.detach()
                 self.losses.add(task, loss)
+                self.replaced.add(micro_batch)
                 self._samples += len(micro_batch)
         average_gradients(self.parameters())
         optimizer.step()
@@ -164,13 +167,14 @@ class MultiTaskModule(pl.LightningModule):
         return metric  # type: ignore[return-value]  # a ModuleDict forgets what it holds
 
     def _log_training(self, learning_rate: float) -> None:
-        """Losses of each task since the last time, learning rate, gradient norm and speed."""
+        """Losses of each task since the last time, samples skipped in all, learning rate, gradient norm and speed."""
         losses = self.losses.read()
         now = time.perf_counter()
         speed = self._samples * self.trainer.world_size / (now - self._since)
         self._samples, self._since = 0, now
         weights = sum(self.weights[task] for task in losses)
         metrics = {f"train/{task}/loss": loss for task, loss in losses.items()}
+        metrics |= {f"train/{task}/skipped": count for task, count in self.replaced.read(self.device).items()}
         metrics["train/loss"] = sum(self.weights[task] * loss for task, loss in losses.items()) / weights
         metrics["train/learning_rate"] = learning_rate
         metrics["train/gradient_norm"] = float(self.gradient_norm)

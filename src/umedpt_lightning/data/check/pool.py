@@ -5,18 +5,16 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import signal
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple, cast
 
-import cv2
-
 from umedpt_lightning.data.check.problems import Fault
 from umedpt_lightning.data.check.sample import Reading, read_sample
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.worker import prepare_worker
 
 #: Task and part.
 Key = tuple[str, str]
@@ -112,8 +110,7 @@ class _Worker:
 
 def _serve(connection: Connection, current: Any, readers: Mapping[Key, Reader]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
-    cv2.setNumThreads(0)  # the other processes have the other cores
-    _keep_memory()
+    prepare_worker()
     while True:
         try:
             chunk: _Chunk = connection.recv()
@@ -124,19 +121,6 @@ def _serve(connection: Connection, current: Any, readers: Mapping[Key, Reader]) 
             current.value = index
             found.append(read_sample(reader, index))
         connection.send(found)
-
-
-def _keep_memory() -> None:
-    """Lets the allocator keep what an image leaves behind for the next one.
-
-    By default glibc hands memory of this size back to the system at once, and half of the time of decoding goes into
-    getting it again, page by page. Other C libraries are left as they are.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-        mallopt(m_mmap_threshold, 2**25)  # the highest that it takes
-        mallopt(m_trim_threshold, 2**28)
 
 
 def _chunks(lengths: Mapping[Key, int], workers: int) -> Iterator[_Chunk]:

@@ -10,7 +10,9 @@ from typing import Literal
 
 Severity = Literal["error", "warning"]
 #: What a problem is about; a report groups by it.
-Kind = Literal["setup", "unreadable", "image", "intensity", "size", "label", "mask", "box", "class", "duplicate"]
+Kind = Literal[
+    "setup", "unreadable", "image", "intensity", "size", "label", "mask", "box", "class", "duplicate", "group"
+]
 
 # Messages of readers are "name: what was found. The mend."
 _NAME = re.compile(r"(?P<name>\S.*?): (?P<rest>.*)", re.DOTALL)

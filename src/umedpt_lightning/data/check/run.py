@@ -14,6 +14,7 @@ from umedpt_lightning.data.check.across import (
     find_outside,
 )
 from umedpt_lightning.data.check.duplicates import find_duplicates
+from umedpt_lightning.data.check.groups import find_shared_groups
 from umedpt_lightning.data.check.pool import read_all
 from umedpt_lightning.data.check.problems import Problem
 from umedpt_lightning.data.check.statistics import describe_task
@@ -79,4 +80,5 @@ def check(tasks: Mapping[str, TaskData], workers: int, advance: Callable[[int], 
             report.problems += find_outside(name, parts)
             report.problems += find_absent_classes(name, parts)
             report.problems += find_duplicates(name, parts)
+            report.problems += find_shared_groups(name, task, parts)
     return report

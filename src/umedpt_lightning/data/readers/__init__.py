@@ -2,17 +2,23 @@
 
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.class_folders import ClassFolders
-from umedpt_lightning.data.readers.coco import CocoBoxes
+from umedpt_lightning.data.readers.coco import CocoBoxes, CocoMasks
 from umedpt_lightning.data.readers.manifest import ManifestClasses, ManifestLabels, ManifestMasks, ManifestNumbers
 from umedpt_lightning.data.readers.mask_folders import MaskFolders
 from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
+from umedpt_lightning.data.readers.slide_annotations import SlideBoxes, SlideMasks, SlideRegions
+from umedpt_lightning.data.readers.slides import SlideClasses, SlideNumbers
+from umedpt_lightning.data.readers.split import FileSplit, Split
 from umedpt_lightning.data.readers.subset import Subset
+from umedpt_lightning.data.readers.voc import VocBoxes
 from umedpt_lightning.data.readers.volume_masks import VolumeMaskFolders, VolumeMasks
 from umedpt_lightning.data.readers.volumes import VolumeClasses, VolumeNumbers
 
 __all__ = [
     "ClassFolders",
     "CocoBoxes",
+    "CocoMasks",
+    "FileSplit",
     "ManifestClasses",
     "ManifestLabels",
     "ManifestMasks",
@@ -21,7 +27,14 @@ __all__ = [
     "MedMNIST",
     "MedMNISTMultilabel",
     "Reader",
+    "SlideBoxes",
+    "SlideClasses",
+    "SlideMasks",
+    "SlideNumbers",
+    "SlideRegions",
+    "Split",
     "Subset",
+    "VocBoxes",
     "VolumeClasses",
     "VolumeMaskFolders",
     "VolumeMasks",

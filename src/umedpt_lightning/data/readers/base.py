@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -38,9 +39,51 @@ class Reader(Dataset[Sample], ABC):
             ValueError: The sample cannot be used; the message names the file and the mend.
         """
 
+    def name(self, index: int) -> str:
+        """What messages call the sample at `index`; readers that can say it without reading the image do."""
+        return self[index].name
+
+    @property
+    def groups(self) -> NDArray[np.str_] | None:
+        """``(N,)`` what each sample shares with others (its patient, centre, volume); None where nothing is known.
+
+        Samples of one group are alike: if one is trained on, the others cannot measure.
+        """
+        return None
+
     def _at(self, index: int) -> int:
         """The index counted from the start; raises IndexError outside, where iteration over a sequence ends."""
         length = len(self)
         if not -length <= index < length:
             raise IndexError(f"Sample {index} was asked for, but there are {length}.")
         return index % length
+
+
+class _Images(Protocol):
+    """What `ImageReader` needs of a table of images."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+
+Images = TypeVar("Images", bound=_Images)
+
+
+class ImageReader(Reader, Generic[Images]):
+    """A reader with one sample an image of a table of images."""
+
+    _images: Images
+    _groups: NDArray[np.str_] | None = None
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def name(self, index: int) -> str:
+        """As `Reader.name`, without reading."""
+        return self._images.name(self._at(index))
+
+    @property
+    def groups(self) -> NDArray[np.str_] | None:
+        """As `Reader.groups`."""
+        return self._groups

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.files import ImageFiles, check_folder, list_images
 from umedpt_lightning.data.labels import check_names, class_indices, natural_key, with_statistics
-from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import ClassSpec, Sample
 
 
-class ClassFolders(Reader):
+class ClassFolders(ImageReader[ImageFiles]):
     """One class an image, said by the sub-folder that the image lies in, at any depth.
 
     Args:
@@ -56,9 +56,6 @@ class ClassFolders(Reader):
         self.targets = class_indices(labels, names, None, folder)
         spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
         self.spec = with_statistics(spec, self.targets)
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its class index."""

@@ -1,24 +1,23 @@
-"""Boxes in the JSON layout of COCO."""
+"""Boxes and masks in the JSON layout of COCO."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.box_table import BoxTable, check_size
+from umedpt_lightning.data.coco_file import CocoFile
 from umedpt_lightning.data.files import ImageFiles
 from umedpt_lightning.data.labels import check_names
-from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.types import BoxArrays, BoxSpec, Sample
-
-# Annotation tools round: a box may stick out this far (pixels) before it is an error; it is clipped.
-_TOLERANCE = 1.0
+from umedpt_lightning.data.outlines import Outlines
+from umedpt_lightning.data.readers.base import ImageReader
+from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, MaskSpec, Sample
 
 
-class CocoBoxes(Reader):
+class CocoBoxes(ImageReader[ImageFiles]):
     """Any number of boxes an image, from a COCO JSON file; images without annotations have none.
 
     Crowd regions are dropped: they are not one object.
@@ -44,116 +43,84 @@ class CocoBoxes(Reader):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         file = Path(annotations)
-        content = _load(file)
-        categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
-        names = check_names(categories.values() if classes is None else classes, "classes", file)
-        records = content["images"]
-        paths = [Path(images) / record["file_name"] for record in records]
-        self._images = ImageFiles(paths, channels, value_range, file)
-        self._sizes = np.array([(r["width"], r["height"]) for r in records], np.int64)  # (M, 2)
+        coco = CocoFile(file, "bbox", classes, crowds=False)
+        self._images = ImageFiles(coco.paths(images), channels, value_range, file)
+        xywh = _numbers(coco.annotations, file)
 
-        owners, labels = _owners_and_labels(content, categories, names, file)
-        boxes = _boxes(content["annotations"], self._sizes[owners], [records[i]["file_name"] for i in owners], file)
-        order = np.argsort(owners, kind="stable")
-        self._boxes, self._labels = boxes[order], labels[order]
-        # boxes of image i are rows self._first[i] to self._first[i + 1]
-        self._first = np.searchsorted(owners[order], np.arange(len(records) + 1))
-        self.spec = BoxSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+        def tell(i: int) -> tuple[str, str]:
+            box = f"the box x, y, width, height = {xywh[i].tolist()} of annotation {coco.annotations[i]['id']}"
+            return f"{file}: {box}", coco.images[coco.owners[i]]["file_name"]
 
-    def __len__(self) -> int:
-        return len(self._images)
+        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        self._boxes = BoxTable(corners, coco.labels, coco.owners, coco.sizes, tell)
+        self.spec = BoxSpec(channels=self._images.channels, value_range=self._images.value_range, classes=coco.names)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its `BoxArrays`."""
         index = self._at(index)
         image, name = self._images.read(index)
-        width, height = self._sizes[index].tolist()
-        if image.shape[:2] != (height, width):
-            raise ValueError(
-                f"{name}: the image is {image.shape[1]}x{image.shape[0]} (WxH), but its annotations were made for "
-                f"{width}x{height}. Correct the JSON, or save the image at that size and orientation."
-            )
-        rows = slice(self._first[index], self._first[index + 1])
-        return Sample(image, BoxArrays(self._boxes[rows].copy(), self._labels[rows].copy()), name)
+        return Sample(image, self._boxes.read(index, image, name), name)
 
 
-def _load(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """The content of the file without crowd regions, checked to have the fields that are used."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
+class CocoMasks(ImageReader[ImageFiles]):
+    """One class a pixel, painted from the outlines (polygons or run lengths) of objects in a COCO JSON file.
+
+    Where objects overlap, the smaller one is on top: a nucleus is not hidden by its cell. Crowd regions are unlabelled
+    where no object lies on them. What no outline covers is background, all of an image without annotations too.
+
+    Args:
+        images: As for `CocoBoxes`.
+        annotations: As for `CocoBoxes`.
+        classes: Category names in the order of the indices, which follow the background's; None for all in the order of
+            their ids.
+        background: Name of the first class.
+        channels: As for `CocoBoxes`.
+        value_range: As for `CocoBoxes`.
+
+    Raises:
+        FileNotFoundError: The JSON or images are missing.
+        ValueError: The JSON cannot be used; the message names the annotation.
+    """
+
+    def __init__(
+        self,
+        images: Path | str,
+        annotations: Path | str,
+        classes: list[str] | None = None,
+        background: str = "background",
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        file = Path(annotations)
+        coco = CocoFile(file, "segmentation", classes, crowds=True)
+        names = check_names((background, *coco.names), "background and classes", file)
+        self._images = ImageFiles(coco.paths(images), channels, value_range, file)
+        self._outlines = Outlines(coco.annotations, coco.sizes[coco.owners], file)
+        self._crowd = np.array([bool(a.get("iscrowd")) for a in coco.annotations], bool)
+        self._values = np.where(self._crowd, IGNORE_INDEX, coco.labels + 1).astype(np.uint8)  # (N,)
+        self._owners = coco.owners
+        self._sizes = coco.sizes
+        self.spec = MaskSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        index = self._at(index)
+        image, name = self._images.read(index)
+        check_size(image, self._sizes[index], name)
+        mask = np.zeros(image.shape[:2], np.uint8)
+        for crowd in (True, False):  # objects on top of crowds
+            chosen = np.flatnonzero((self._owners == index) & (self._crowd == crowd))
+            self._outlines.paint(mask, chosen, self._values[chosen])
+        return Sample(image, mask, name)
+
+
+def _numbers(annotations: list[dict[str, Any]], file: Path) -> NDArray[np.float64]:
+    """``(N, 4)`` x, y, width, height."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a JSON file ({error}). Export it again.") from error
-    needed = {
-        "categories": ("id", "name"),
-        "images": ("id", "file_name", "width", "height"),
-        "annotations": ("id", "image_id", "category_id", "bbox"),
-    }
-    for key, fields in needed.items():
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{file}: COCO files have a list of {key}, but this one has none. Export it as COCO.")
-        ids = set()
-        for place, record in enumerate(content[key]):
-            lacking = [field for field in fields if field not in record]
-            if lacking:
-                raise ValueError(f"{file}: {key}[{place}] (id {record.get('id')}) has no {lacking}. Export it as COCO.")
-            ids.add(record["id"])
-        if len(ids) < len(content[key]):
-            raise ValueError(f"{file}: {key} share ids, so that it is not clear what belongs where. Export it again.")
-    content["annotations"] = [a for a in content["annotations"] if not a.get("iscrowd")]
-    return dict(content)
-
-
-def _owners_and_labels(
-    content: dict[str, list[dict[str, Any]]], categories: dict[int, str], names: tuple[str, ...], file: Path
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Index of the image ``(N,)`` and class index ``(N,)`` of each annotation."""
-    row_of = {record["id"]: row for row, record in enumerate(content["images"])}
-    index_of = {number: names.index(name) for number, name in categories.items() if name in names}
-    annotations = content["annotations"]
-    for a in annotations:
-        if a["image_id"] not in row_of:
-            raise ValueError(
-                f"{file}: annotation {a['id']} is of image_id {a['image_id']}, which is not among the images. "
-                "Remove it, or add the image."
-            )
-        if a["category_id"] not in index_of:
-            found = categories.get(a["category_id"], "which is not among the categories")
-            raise ValueError(
-                f"{file}: annotation {a['id']} has category_id {a['category_id']} ({found}), but the classes are "
-                f"{list(names)}. Remove it, or name its class."
-            )
-    owners = np.fromiter((row_of[a["image_id"]] for a in annotations), np.int64, len(annotations))
-    labels = np.fromiter((index_of[a["category_id"]] for a in annotations), np.int64, len(annotations))
-    return owners, labels
-
-
-def _boxes(
-    annotations: list[dict[str, Any]], sizes: NDArray[np.int64], names: list[str], file: Path
-) -> NDArray[np.float32]:
-    """``(N, 4)`` x1, y1, x2, y2, inside the images of those sizes (width, height)."""
-    try:
-        xywh = np.array([a["bbox"] for a in annotations], np.float64).reshape(len(annotations), 4)
+        return np.array([a["bbox"] for a in annotations], np.float64).reshape(len(annotations), 4)
     except (TypeError, ValueError) as error:
         bad = next((a for a in annotations if not isinstance(a["bbox"], list) or len(a["bbox"]) != 4), annotations[0])
         raise ValueError(
             f"{file}: the bbox of annotation {bad['id']} is {bad['bbox']}, but a box is four numbers: x, y, width, "
             "height. Correct or remove it."
         ) from error
-    raw = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    limits = np.tile(sizes, 2)  # (N, 4) W, H, W, H
-    boxes: NDArray[np.float32] = np.clip(raw, 0, limits).astype(np.float32)
-    # NaN fails these comparisons, hence the negations
-    faults = {
-        "has no area inside": ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1),
-        "lies outside": ~((raw >= -_TOLERANCE) & (raw <= limits + _TOLERANCE)).all(axis=1),
-    }
-    for what, rows in faults.items():
-        for i in np.flatnonzero(rows)[:1]:
-            raise ValueError(
-                f"{file}: the box x, y, width, height = {xywh[i].tolist()} of annotation {annotations[i]['id']} {what} "
-                f"its image {names[i]} of {sizes[i, 0]}x{sizes[i, 1]} (WxH), one of {int(rows.sum())} such boxes. "
-                "Correct or remove them."
-            )
-    return boxes

@@ -1,4 +1,4 @@
-"""Tables of samples: CSV files with a column of image paths and one that says the part."""
+"""Tables of samples: CSV or Parquet with a column of image paths and one that says the part."""
 
 from __future__ import annotations
 
@@ -10,26 +10,17 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.files import ImageFiles, MaskFiles
 from umedpt_lightning.data.labels import check_names, class_indices, natural_key, with_statistics
-from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.data.table import read_table
 from umedpt_lightning.types import ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, Sample
 
 
-class _Manifest(Reader):
-    """What the readers of tables share."""
-
-    _images: ImageFiles
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-
-class ManifestClasses(_Manifest):
+class ManifestClasses(ImageReader[ImageFiles]):
     """One class an image, from a column of class names.
 
     Args:
-        file: The CSV file, with a header.
-        split: Which part: the rows with this text in the column `split_column`.
+        file: The table, CSV with a header or Parquet (``.parquet``, with the extra ``parquet``).
+        split: Which part: the rows with this text in the column `split_column`; None for all rows, see `Split`.
         label: Column of class names.
         classes: Class names in the order of the indices; None for those of the whole file in natural order, so that
             all parts agree.
@@ -38,6 +29,7 @@ class ManifestClasses(_Manifest):
         root: Folder that relative paths start from; None the file's own.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
         value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
+        group: Column of patients, centres or whatever else must not be parted by a split; None if there is none.
 
     Raises:
         FileNotFoundError: The table or images are missing.
@@ -49,7 +41,7 @@ class ManifestClasses(_Manifest):
     def __init__(
         self,
         file: Path | str,
-        split: str,
+        split: str | None,
         label: str = "label",
         classes: list[str] | None = None,
         path: str = "path",
@@ -57,8 +49,10 @@ class ManifestClasses(_Manifest):
         root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        group: str | None = None,
     ) -> None:
-        table = read_table(file, split, [label], path, split_column, root)
+        table = read_table(file, split, [label], path, split_column, root, group)
+        self._groups = table.groups(group)
         names = check_names(
             sorted(table.everywhere[label] - {""}, key=natural_key) if classes is None else classes, "classes", file
         )
@@ -74,7 +68,7 @@ class ManifestClasses(_Manifest):
         return Sample(image, int(self.targets[index]), name)
 
 
-class ManifestLabels(_Manifest):
+class ManifestLabels(ImageReader[ImageFiles]):
     """Any number of labels an image, from one column a label: 1, 0, or empty where unknown.
 
     Args:
@@ -86,6 +80,7 @@ class ManifestLabels(_Manifest):
         root: As for `ManifestClasses`.
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
+        group: As for `ManifestClasses`.
 
     Raises:
         FileNotFoundError: The table or images are missing.
@@ -97,16 +92,18 @@ class ManifestLabels(_Manifest):
     def __init__(
         self,
         file: Path | str,
-        split: str,
+        split: str | None,
         labels: list[str],
         path: str = "path",
         split_column: str = "split",
         root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        group: str | None = None,
     ) -> None:
         names = check_names(labels, "labels", file, most=None)
-        table = read_table(file, split, list(names), path, split_column, root)
+        table = read_table(file, split, list(names), path, split_column, root, group)
+        self._groups = table.groups(group)
         self.targets = table.numbers(names, "0, 1, or nothing where it is unknown")
         wrong = np.argwhere(~(np.isnan(self.targets) | (self.targets == 0) | (self.targets == 1)))
         if len(wrong):
@@ -126,7 +123,7 @@ class ManifestLabels(_Manifest):
         return Sample(image, self.targets[index].copy(), name)
 
 
-class ManifestNumbers(_Manifest):
+class ManifestNumbers(ImageReader[ImageFiles]):
     """One or several numbers an image, from one column a quantity: empty where unknown.
 
     Args:
@@ -138,6 +135,7 @@ class ManifestNumbers(_Manifest):
         root: As for `ManifestClasses`.
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
+        group: As for `ManifestClasses`.
 
     Raises:
         FileNotFoundError: The table or images are missing.
@@ -149,16 +147,18 @@ class ManifestNumbers(_Manifest):
     def __init__(
         self,
         file: Path | str,
-        split: str,
+        split: str | None,
         quantities: dict[str, str],
         path: str = "path",
         split_column: str = "split",
         root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        group: str | None = None,
     ) -> None:
         names = check_names(quantities, "quantities", file, most=None)
-        table = read_table(file, split, list(names), path, split_column, root)
+        table = read_table(file, split, list(names), path, split_column, root, group)
+        self._groups = table.groups(group)
         self.targets = table.numbers(names, "a number, or nothing where it is unknown")
         self._images = ImageFiles(table.paths(path), channels, value_range, file)
         spec = RegressionSpec(
@@ -176,7 +176,7 @@ class ManifestNumbers(_Manifest):
         return Sample(image, self.targets[index].copy(), name)
 
 
-class ManifestMasks(_Manifest):
+class ManifestMasks(ImageReader[ImageFiles]):
     """One class a pixel, from a column of mask paths.
 
     Args:
@@ -191,6 +191,7 @@ class ManifestMasks(_Manifest):
         root: As for `ManifestClasses`.
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
+        group: As for `ManifestClasses`.
 
     Raises:
         FileNotFoundError: The table, images or masks are missing.
@@ -200,7 +201,7 @@ class ManifestMasks(_Manifest):
     def __init__(
         self,
         file: Path | str,
-        split: str,
+        split: str | None,
         classes: list[str] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,
@@ -209,8 +210,10 @@ class ManifestMasks(_Manifest):
         root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        group: str | None = None,
     ) -> None:
-        table = read_table(file, split, [mask], path, split_column, root)
+        table = read_table(file, split, [mask], path, split_column, root, group)
+        self._groups = table.groups(group)
         self._images = ImageFiles(table.paths(path), channels, value_range, file)
         self._masks = MaskFiles(table.paths(mask), classes, ignore, file)
         self.spec = MaskSpec(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from umedpt_lightning.data.files import ImageFiles, MaskFiles, list_images
 from umedpt_lightning.data.labels import shorten
-from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import MaskSpec, Sample
 
 
-class MaskFolders(Reader):
+class MaskFolders(ImageReader[ImageFiles]):
     """One class a pixel: the mask of ``images/a.jpg`` is ``masks/a.png``, whatever the two suffixes are.
 
     Args:
@@ -51,9 +51,6 @@ class MaskFolders(Reader):
         self.spec = MaskSpec(
             channels=self._images.channels, value_range=self._images.value_range, classes=self._masks.classes
         )
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its mask ``(H, W)`` uint8."""

@@ -10,29 +10,36 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data import medmnist_sets
 from umedpt_lightning.data.files import check_channels, full_range
 from umedpt_lightning.data.images import to_channels
 from umedpt_lightning.data.labels import check_names, with_statistics
-from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample, TaskSpec
 
 Split = Literal["train", "val", "test"]
 
 
-class MedMNIST(Reader):
+class MedMNIST(ImageReader["_Images"]):
     """One class an image, from a 2-D MedMNIST file (binary, multi-class or ordinal; ordinal levels are classes here).
 
     Images are loaded on first use, once a process, and only those of this split.
 
     Args:
-        file: Holds ``{split}_images`` ``(N, H, W)`` or ``(N, H, W, 3)`` and ``{split}_labels`` ``(N, 1)``.
+        file: Holds ``{split}_images`` ``(N, H, W)`` or ``(N, H, W, 3)``, of any size, and ``{split}_labels``
+            ``(N, 1)``.
         split: The part to read.
-        classes: Class names; None numbers them, up to the highest label of all splits.
+        classes: Class names. None for those that the package `medmnist` knows for a file of this name, such as
+            ``pathmnist_224.npz``; where it is not installed or knows none, numbers up to the highest label of
+            all splits.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the file has.
         value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
+        download: Fetch the file if it is not there; its name says which, and the extra ``medmnist`` from where.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ImportError: It is to be fetched, and the extra is missing.
+        OSError: It could not be fetched.
         ValueError: The file lacks a part, is not 2-D, or holds a label that is no class.
     """
 
@@ -45,22 +52,23 @@ class MedMNIST(Reader):
         classes: list[str] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        download: bool = False,
     ) -> None:
+        if download and not Path(file).is_file():
+            medmnist_sets.download(Path(file))
         self._images = _Images(Path(file), split, channels, value_range)
         labels = _read_labels(self._images.file, split, len(self._images))  # (N, L)
         if labels.shape[1] != 1:
             raise ValueError(f"{file}: {labels.shape[1]} labels an image. Read this file with MedMNISTMultilabel.")
         if classes is None:  # the labels of other splits too, so that all parts agree
             others = [_load(self._images.file, key) for key in _keys(self._images.file) if key.endswith("_labels")]
-            classes = [str(i) for i in range(1 + max(int(other.max()) for other in others))]
+            count = 1 + max(int(other.max()) for other in others)
+            classes = medmnist_sets.label_names(self._images.file, count) or [str(i) for i in range(count)]
         names = check_names(classes, "classes", file)
         _check_range(labels, len(names), self._images, "Name all classes in `classes`.")
         self.targets = labels[:, 0].astype(np.int64)  # (N,)
         spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
         self.spec: TaskSpec = with_statistics(spec, self.targets)
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its class index."""
@@ -68,18 +76,21 @@ class MedMNIST(Reader):
         return Sample(self._images.read(index), int(self.targets[index]), self._images.name(index))
 
 
-class MedMNISTMultilabel(Reader):
+class MedMNISTMultilabel(ImageReader["_Images"]):
     """Any number of labels an image, from a 2-D MedMNIST file (multi-label, binary-class).
 
     Args:
         file: As for `MedMNIST`, but with ``{split}_labels`` ``(N, L)`` of 0 and 1.
         split: The part to read.
-        labels: Label names, one a column; None numbers them.
+        labels: Label names, one a column; None as for the classes of `MedMNIST`.
         channels: As for `MedMNIST`.
         value_range: As for `MedMNIST`.
+        download: As for `MedMNIST`.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ImportError: It is to be fetched, and the extra is missing.
+        OSError: It could not be fetched.
         ValueError: The file lacks a part, is not 2-D, or its labels are not 0 and 1.
     """
 
@@ -92,19 +103,21 @@ class MedMNISTMultilabel(Reader):
         labels: list[str] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        download: bool = False,
     ) -> None:
+        if download and not Path(file).is_file():
+            medmnist_sets.download(Path(file))
         self._images = _Images(Path(file), split, channels, value_range)
         values = _read_labels(self._images.file, split, len(self._images))  # (N, L)
-        names = check_names(labels or map(str, range(values.shape[1])), "labels", file, most=None)
+        count = values.shape[1]
+        labels = labels or medmnist_sets.label_names(self._images.file, count) or [str(i) for i in range(count)]
+        names = check_names(labels, "labels", file, most=None)
         if len(names) != values.shape[1]:
             raise ValueError(f"{file}: {values.shape[1]} labels an image, but `labels` names {len(names)}. Name all.")
         _check_range(values, 2, self._images, "Read a file of classes with MedMNIST.")
         self.targets = values.astype(np.float32)
         spec = MultilabelSpec(channels=self._images.channels, value_range=self._images.value_range, labels=names)
         self.spec: TaskSpec = with_statistics(spec, self.targets)
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with ``(L,)`` float32 of 0 and 1."""

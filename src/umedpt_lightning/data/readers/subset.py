@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
 from umedpt_lightning.data.labels import with_statistics
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.types import Sample
 
 
-class Subset(Reader):
+class Selection(Reader):
+    """Some samples of another reader, with statistics of their own; subclasses say which.
+
+    Args:
+        reader: The whole.
+        rows: ``(N,)`` indices into it.
+    """
+
+    @abstractmethod
+    def __init__(self, reader: Reader, rows: NDArray[np.int64]) -> None:
+        self._reader, self._rows = reader, rows
+        if reader.targets is None:
+            self.spec = reader.spec
+        else:
+            self.targets = reader.targets[rows]
+            self.spec = with_statistics(reader.spec, self.targets)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at `index` of this part."""
+        return self._reader[int(self._rows[self._at(index)])]
+
+    def name(self, index: int) -> str:
+        """As that of the whole."""
+        return self._reader.name(int(self._rows[self._at(index)]))
+
+    @property
+    def groups(self) -> NDArray[np.str_] | None:
+        """As those of the whole."""
+        groups = self._reader.groups
+        return None if groups is None else groups[self._rows]
+
+
+class Subset(Selection):
     """A contiguous range of another reader's samples.
 
     Where neighbours belong together (slices of a patient, fields of a slide), ranges split them without leakage as
@@ -24,26 +64,14 @@ class Subset(Reader):
 
     def __init__(self, reader: Reader, start: int | float | None = None, stop: int | float | None = None) -> None:
         total = len(reader)
-        self._reader = reader
-        self._start = 0 if start is None else _border("start", start, total)
-        self._stop = total if stop is None else _border("stop", stop, total)
-        if self._start >= self._stop:
+        first = 0 if start is None else _border("start", start, total)
+        end = total if stop is None else _border("stop", stop, total)
+        if first >= end:
             raise ValueError(
                 f"The range from start={start} to stop={stop} holds none of the {total} samples. "
                 "Put stop behind start; floats are fractions, integers indices."
             )
-        if reader.targets is None:
-            self.spec = reader.spec
-        else:
-            self.targets = reader.targets[self._start : self._stop]
-            self.spec = with_statistics(reader.spec, self.targets)
-
-    def __len__(self) -> int:
-        return self._stop - self._start
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample at `index`, counted from the start of the range."""
-        return self._reader[self._start + self._at(index)]
+        super().__init__(reader, np.arange(first, end))
 
 
 def _border(name: str, value: int | float, total: int) -> int:

@@ -9,14 +9,14 @@ from umedpt_lightning.data.files import check_folder
 from umedpt_lightning.data.intensity import Intensity
 from umedpt_lightning.data.label_volumes import LabelVolumes
 from umedpt_lightning.data.labels import natural_key, shorten
-from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.readers.volumes import SliceReader
 from umedpt_lightning.data.slices import Slices, VolumeImages
 from umedpt_lightning.data.table import read_table
 from umedpt_lightning.data.volumes import NIFTI_SUFFIXES, is_nifti
 from umedpt_lightning.types import MaskSpec, Sample
 
 
-class VolumeMasks(Reader):
+class VolumeMasks(SliceReader):
     """One class a voxel, from a column of NIfTI label volumes.
 
     Args:
@@ -34,6 +34,7 @@ class VolumeMasks(Reader):
         root: As for `VolumeClasses`.
         channels: As for `VolumeClasses`.
         value_range: As for `VolumeClasses`.
+        group: As for `VolumeClasses`.
 
     Raises:
         FileNotFoundError: The table, volumes or labels are missing.
@@ -44,7 +45,7 @@ class VolumeMasks(Reader):
     def __init__(
         self,
         file: Path | str,
-        split: str,
+        split: str | None,
         classes: list[str] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,
@@ -56,14 +57,13 @@ class VolumeMasks(Reader):
         root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        group: str | None = None,
     ) -> None:
-        table = read_table(file, split, [mask], path, split_column, root)
+        table = read_table(file, split, [mask], path, split_column, root, group)
+        self._of_volumes = table.groups(group)
         self._images = VolumeImages(table.paths(path), slices, intensity, channels, value_range, file)
         self._masks = LabelVolumes(self._images, table.paths(mask), classes, ignore, file)
         self.spec = _mask_spec(self._images, self._masks, foreground_only)
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
@@ -72,7 +72,7 @@ class VolumeMasks(Reader):
         return Sample(image, self._masks.read(index), self._images.name(index), size)
 
 
-class VolumeMaskFolders(Reader):
+class VolumeMaskFolders(SliceReader):
     """One class a voxel: the labels of ``images/a.nii.gz``, or of the series in ``images/a``, are ``masks/a.nii``.
 
     Args:
@@ -116,9 +116,6 @@ class VolumeMaskFolders(Reader):
         self._images = VolumeImages(list(image_of.values()), slices, intensity, channels, value_range, images)
         self._masks = LabelVolumes(self._images, [mask_of[name] for name in image_of], classes, ignore, masks)
         self.spec = _mask_spec(self._images, self._masks, foreground_only)
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""

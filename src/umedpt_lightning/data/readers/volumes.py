@@ -5,31 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.intensity import Intensity
 from umedpt_lightning.data.labels import check_names, class_indices, natural_key, with_statistics
-from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.data.slices import Slices, VolumeImages
 from umedpt_lightning.data.table import read_table
 from umedpt_lightning.types import ClassSpec, RegressionSpec, Sample
 
 
-class _Slices(Reader):
-    """What the readers of slices share."""
+class SliceReader(ImageReader[VolumeImages]):
+    """What the readers of slices share: all slices of a volume belong together."""
 
-    _images: VolumeImages
+    _of_volumes: NDArray[np.str_] | None = None
 
-    def __len__(self) -> int:
-        return len(self._images)
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """As `Reader.groups`: of each slice that of its volume, else the volume itself."""
+        of_volumes = self._of_volumes
+        if of_volumes is None:
+            of_volumes = np.array([str(volume.path) for volume in self._images.volumes])
+        result: NDArray[np.str_] = of_volumes[self._images.owners]  # made anew: as many long texts would fill memory
+        return result
 
 
-class VolumeClasses(_Slices):
+class VolumeClasses(SliceReader):
     """One class a volume, which is that of all its slices, from a column of class names.
 
     Args:
-        file: The CSV file, with a header and one row a volume.
-        split: Which part: the rows with this text in the column `split_column`.
+        file: The table, CSV with a header or Parquet (``.parquet``, with the extra ``parquet``); one row a volume.
+        split: Which part: the rows with this text in the column `split_column`; None for all rows, see `Split`.
         label: Column of class names.
         classes: Class names in the order of the indices; None for those of the whole file in natural order, so that
             all parts agree.
@@ -42,6 +49,8 @@ class VolumeClasses(_Slices):
         channels: 3 to repeat single slices; None as many as slices an image.
         value_range: The intensities that become 0 and 1 where `intensity` is None; None the full range of uint8 or
             uint16.
+        group: Column of patients, centres or whatever else must not be parted by a split; None where every volume is of
+            its own.
 
     Raises:
         FileNotFoundError: The table or volumes are missing.
@@ -54,7 +63,7 @@ class VolumeClasses(_Slices):
     def __init__(
         self,
         file: Path | str,
-        split: str,
+        split: str | None,
         label: str = "label",
         classes: list[str] | None = None,
         slices: Slices | None = None,
@@ -64,8 +73,10 @@ class VolumeClasses(_Slices):
         root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        group: str | None = None,
     ) -> None:
-        table = read_table(file, split, [label], path, split_column, root)
+        table = read_table(file, split, [label], path, split_column, root, group)
+        self._of_volumes = table.groups(group)
         names = check_names(
             sorted(table.everywhere[label] - {""}, key=natural_key) if classes is None else classes, "classes", file
         )
@@ -82,7 +93,7 @@ class VolumeClasses(_Slices):
         return Sample(image, int(self.targets[index]), self._images.name(index), size)
 
 
-class VolumeNumbers(_Slices):
+class VolumeNumbers(SliceReader):
     """One or several numbers a volume, which are those of all its slices, from one column a quantity.
 
     Args:
@@ -96,6 +107,7 @@ class VolumeNumbers(_Slices):
         root: As for `VolumeClasses`.
         channels: As for `VolumeClasses`.
         value_range: As for `VolumeClasses`.
+        group: As for `VolumeClasses`.
 
     Raises:
         FileNotFoundError: The table or volumes are missing.
@@ -108,7 +120,7 @@ class VolumeNumbers(_Slices):
     def __init__(
         self,
         file: Path | str,
-        split: str,
+        split: str | None,
         quantities: dict[str, str],
         slices: Slices | None = None,
         intensity: Intensity | None = None,
@@ -117,9 +129,11 @@ class VolumeNumbers(_Slices):
         root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        group: str | None = None,
     ) -> None:
         names = check_names(quantities, "quantities", file, most=None)
-        table = read_table(file, split, list(names), path, split_column, root)
+        table = read_table(file, split, list(names), path, split_column, root, group)
+        self._of_volumes = table.groups(group)
         of_volumes = table.numbers(names, "a number, or nothing where it is unknown")
         self._images = VolumeImages(table.paths(path), slices, intensity, channels, value_range, file)
         self.targets = of_volumes[self._images.owners]

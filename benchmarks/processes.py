@@ -1,0 +1,57 @@
+"""What processes use: CPU time and memory, read from /proc."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def workers() -> list[int]:
+    """Ids of the processes that this one has started and that still run."""
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+
+
+def cpu_of_workers() -> float:
+    """Seconds of CPU time, user and system, that they have used."""
+    return sum(_cpu(pid) for pid in workers())
+
+
+def cpu() -> float:
+    """Seconds of CPU time of this process and its workers."""
+    return time.process_time() + cpu_of_workers()
+
+
+def memory() -> float:
+    """MiB that this process and its workers use; what several share is divided between them (PSS)."""
+    return sum(_pss(pid) for pid in [os.getpid(), *workers()])
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process that has done nothing before."""
+    # it is spawned, but is to start its own workers as any other process does
+    method = multiprocessing.get_start_method()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_workers_by, (method,)) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _start_workers_by(method: str) -> None:
+    multiprocessing.set_start_method(method, force=True)
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name may hold spaces
+    return (int(fields[11]) + int(fields[12])) * _TICK
+
+
+def _pss(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0

@@ -1,0 +1,79 @@
+"""The boxes of many images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.types import BoxArrays
+
+# Annotation tools round: a box may stick out this far (pixels) before it is an error; it is clipped.
+_TOLERANCE = 1.0
+
+
+class BoxTable:
+    """Boxes in numpy arrays, sorted by image: lists would be copied into every forked worker.
+
+    Args:
+        boxes: ``(N, 4)`` x1, y1, x2, y2 as annotated, pixels.
+        labels: ``(N,)`` class indices.
+        owners: ``(N,)`` index of the image of each box.
+        sizes: ``(M, 2)`` width and height of each image.
+        tell: What a message calls a box, with its image.
+
+    Raises:
+        ValueError: A box is empty, or outside of its image.
+    """
+
+    def __init__(
+        self,
+        boxes: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        owners: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        tell: Callable[[int], tuple[str, str]],
+    ) -> None:
+        limits = np.tile(sizes[owners], 2)  # (N, 4) W, H, W, H
+        clipped = np.clip(boxes, 0, limits).astype(np.float32)
+        # NaN fails these comparisons, hence the negations
+        faults = {
+            "has no area inside": ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1),
+            "lies outside": ~((boxes >= -_TOLERANCE) & (boxes <= limits + _TOLERANCE)).all(axis=1),
+        }
+        for what, wrong in faults.items():
+            for i in np.flatnonzero(wrong)[:1]:
+                box, image = tell(int(i))
+                raise ValueError(
+                    f"{box} {what} its image {image} of {limits[i, 0]}x{limits[i, 1]} (WxH), one of {int(wrong.sum())} "
+                    "such boxes. Correct or remove them."
+                )
+        order = np.argsort(owners, kind="stable")
+        self._boxes, self._labels, self._sizes = clipped[order], labels[order], sizes
+        # boxes of image i are rows self._first[i] to self._first[i + 1]
+        self._first = np.searchsorted(owners[order], np.arange(len(sizes) + 1))
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    def read(self, index: int, image: NDArray[Any], name: str) -> BoxArrays:
+        """The boxes of an image ``(H, W, C)``.
+
+        Raises:
+            ValueError: It is not of the size that it was annotated at.
+        """
+        check_size(image, self._sizes[index], name)
+        rows = slice(self._first[index], self._first[index + 1])
+        return BoxArrays(self._boxes[rows].copy(), self._labels[rows].copy())
+
+
+def check_size(image: NDArray[Any], size: NDArray[np.int64], name: str) -> None:
+    """Raises ValueError where an image ``(H, W, C)`` is not of that width and height."""
+    width, height = size.tolist()
+    if image.shape[:2] != (height, width):
+        raise ValueError(
+            f"{name}: the image is {image.shape[1]}x{image.shape[0]} (WxH), but its annotations were made for "
+            f"{width}x{height}. Correct the annotations, or save the image at that size and orientation."
+        )

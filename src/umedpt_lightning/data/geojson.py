@@ -1,0 +1,75 @@
+"""Annotations in the GeoJSON of QuPath."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from umedpt_lightning.data.labels import class_indices
+from umedpt_lightning.data.polygons import Polygons, Ring
+
+
+def read_geojson(path: Path, classes: Sequence[str], without: Iterable[str] = ()) -> Polygons:
+    """The polygons of a file, in pixels of the slide's finest level, as QuPath exports them.
+
+    Args:
+        path: A FeatureCollection, a Feature, or a list of Features.
+        classes: Names that a feature may have in ``properties.classification.name``.
+        without: Names of features that are left out; an empty one for features without a class.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not GeoJSON, or a feature has another class or is no polygon.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file. Correct the path or the table that names it.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file ({error}). Export it again as GeoJSON.") from error
+    if isinstance(content, dict):
+        content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
+    if not isinstance(content, list) or not all(isinstance(f, dict) and f.get("type") == "Feature" for f in content):
+        raise ValueError(f"{path}: this is no FeatureCollection, Feature or list of Features. Export it as GeoJSON.")
+    left_out = set(without)
+    named = [(f"feature {i}", _class(feature), feature) for i, feature in enumerate(content)]
+    named = [item for item in named if item[1] not in left_out]
+    where, names = [item[0] for item in named], [item[1] for item in named]
+    labels = class_indices(names, classes, where, path)
+    return Polygons([_region(feature, f"{path}: {at}") for at, _, feature in named], labels)
+
+
+def _class(feature: dict[str, Any]) -> str:
+    """The name of its class; empty if it has none."""
+    classification = (feature.get("properties") or {}).get("classification")
+    if isinstance(classification, dict):  # QuPath 0.5 writes derived classes as a list of names
+        return str(classification.get("name") or ": ".join(classification.get("names") or []))
+    return str(classification or "")
+
+
+def _region(feature: dict[str, Any], where: str) -> list[list[Ring]]:
+    geometry = feature.get("geometry") or {}
+    polygons: Any
+    match geometry.get("type"):
+        case "Polygon":
+            polygons = [geometry.get("coordinates")]
+        case "MultiPolygon":
+            polygons = geometry.get("coordinates")
+        case kind:
+            raise ValueError(
+                f"{where} is a {kind}, but only Polygon and MultiPolygon have an area. Remove it, or leave its class "
+                "out with `without`."
+            )
+    try:
+        region = [[np.array(ring, np.float64)[:, :2] for ring in rings] for rings in polygons]
+        rings = [ring for rings in region for ring in rings]
+        sound = bool(region) and all(region) and all(len(ring) > 2 and np.isfinite(ring).all() for ring in rings)
+    except (TypeError, ValueError, IndexError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{where} has rings that are not three or more points x, y. Draw it again, or remove it.")
+    return region

@@ -1,0 +1,87 @@
+"""What the samples of a reader depend on, in one short text."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.unpacked import fingerprint
+
+
+def identity(reader: Reader) -> str:
+    """A text that is equal for equal samples, and another one when anything changes that they come from.
+
+    It is made of all that the reader holds (its class and options, its tables of files and labels), of the size and the
+    time of change of every file that is named anywhere in it, and of those of the code that reads: this package's
+    `data`, and the modules that the classes of the reader and its options are defined in. So it is equal on all ranks,
+    and from one run to the next, without a reader saying anything about itself.
+
+    What it cannot see are the insides of a folder whose files the reader does not name, and files that are changed
+    without their size and time of change.
+
+    Raises:
+        ValueError: The reader cannot be pickled.
+    """
+    look = _Look()
+    try:
+        look.dump(reader)
+    except Exception as error:  # pickling calls the reader's own code
+        raise ValueError(
+            f"{type(reader).__name__}: samples cannot be cached, since the reader cannot be pickled "
+            f"({type(error).__name__}: {error}). Write `cache: none`, or make it picklable as workers need it too."
+        ) from error
+    code = Path(__file__).parent.rglob("*.py")
+    files = sorted({path.absolute() for path in (*code, *look.files)})
+    look.digest.update(fingerprint(files).encode())
+    return look.digest.hexdigest()[:32]
+
+
+class _Look(pickle.Pickler):
+    """Pickles an object, which visits everything in it, and notes the files on the way."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self.files: set[Path] = set()
+        super().__init__(self, protocol=5)
+        # without references to what was pickled before: whether two equal texts are one object differs from process to
+        # process
+        self.fast = True
+
+    def write(self, data: Any) -> None:
+        """Called with the pickle, piece by piece."""
+        self.digest.update(data)
+
+    def persistent_id(self, value: Any) -> Any:
+        """Called with everything that is pickled; what it returns, if anything, is pickled in its place."""
+        match value:
+            case Path() | str():
+                self._note(value)
+            case np.ndarray() if value.dtype.kind in "SU":
+                for name in value.ravel().tolist():
+                    self._note(os.fsdecode(name))
+            case set() | frozenset():  # their order differs from process to process
+                for item in value:
+                    self.persistent_id(item)
+                return "set", sorted(map(repr, value))
+            case type():
+                file = getattr(sys.modules.get(value.__module__), "__file__", None)
+                if file:
+                    self._note(Path(file))
+        return None
+
+    def _note(self, name: Path | str) -> None:
+        try:
+            mode = os.stat(name).st_mode
+        except (OSError, ValueError):  # not a file's name
+            return
+        # a word may happen to be that of a folder where one works
+        if stat.S_ISREG(mode) or os.path.isabs(name) or isinstance(name, Path):
+            self.files.add(Path(name))

@@ -1,0 +1,121 @@
+"""Whole-slide images: pyramids of which pieces are read at any level."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.extras import require
+
+# Open slides of one process. Each holds the places of all its tiles, some MB for a large slide.
+_MOST_OPEN = 16
+_open: OrderedDict[tuple[Path, int, int], Any] = OrderedDict()
+_open_in = os.getpid()
+
+
+class Slide:
+    """A pyramidal whole-slide image in a TIFF or one of its relatives (SVS, SCN, BIF, NDPI).
+
+    Pickling and forking are safe: each process opens the file for itself, when it first reads.
+
+    Args:
+        path: The file.
+        mpp: µm from pixel to pixel where the file does not say.
+
+    Attributes:
+        path: As above.
+        size: Width and height of the finest level, pixels.
+        mpp: µm from pixel to pixel of the finest level, along x and y.
+        sizes: ``(L, 2)`` width and height of each level, the finest first.
+        downsamples: ``(L, 2)`` pixels of the finest level a pixel of each, along x and y.
+        channels: 1 or 3; alpha is dropped.
+        dtype: Of the pixels.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImportError: tiffslide is missing.
+        ValueError: It cannot be read, or the size of its pixels is unknown.
+    """
+
+    def __init__(self, path: Path, mpp: float | None = None) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file. Correct the path or the table that names it.")
+        self.path = path
+        tiffslide = require("tiffslide", "slides", path)
+        try:
+            with tiffslide.TiffSlide(path) as slide:  # closed again: an open file must not be shared by forked workers
+                self.sizes = np.array(slide.level_dimensions, np.int64)
+                stored = slide.properties.get("tiffslide.mpp-x"), slide.properties.get("tiffslide.mpp-y")
+                corner = slide.read_region((0, 0), len(self.sizes) - 1, (1, 1), as_array=True)
+        except Exception as error:  # broken files raise nearly anything
+            raise _unreadable(path, error) from error
+        self.size = (int(self.sizes[0, 0]), int(self.sizes[0, 1]))
+        self.downsamples = self.sizes[0] / self.sizes
+        x, y = (float(value) if value else mpp for value in stored)
+        if x is None or y is None:
+            raise ValueError(
+                f"{path}: the file does not say how large its pixels are. Write `slide_mpp:` under `tiles`, the µm "
+                "from pixel to pixel (about 0.25 for a 40x and 0.5 for a 20x scan)."
+            )
+        if not (math.isfinite(x) and math.isfinite(y) and min(x, y) > 0):
+            raise ValueError(f"{path}: its pixels are {x} by {y} µm, which cannot be. Correct the file's resolution.")
+        self.mpp = (x, y)
+        self.channels, self.dtype = (1 if corner.shape[-1] < 3 else 3), corner.dtype
+
+    def level(self, mpp: float) -> int:
+        """The coarsest level that is as fine as `mpp`, or the finest; 2 % do not count, as scanners round."""
+        fine = self.downsamples.max(axis=1) * max(self.mpp) <= mpp * 1.02
+        return int(np.flatnonzero(fine)[-1]) if fine.any() else 0
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
+        """A piece of a level, which must lie inside it, ``(height, width, channels)``.
+
+        Raises:
+            ValueError: It cannot be read.
+        """
+        try:
+            slide = _handle(self.path)
+            # tiffslide wants the place in the finest level, divides by the mean downsample and cuts: the first place
+            # that comes out right
+            downsample = slide.level_downsamples[level]
+            places = [math.ceil(place * downsample) for place in (x, y)]
+            places = [p + (int(p / downsample) < place) for p, place in zip(places, (x, y), strict=True)]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of pieces outside, which would be filled with zeros
+                piece = slide.read_region(places, level, (width, height), as_array=True, padding=False)
+        except Exception as error:
+            raise _unreadable(self.path, error) from error
+        if piece.shape[:2] != (height, width):
+            raise _unreadable(self.path, f"{piece.shape} pixels at {x}, {y} of level {level}")
+        return np.array(piece[..., : self.channels])
+
+
+def _handle(path: Path) -> Any:
+    """The file, opened in this process; few are kept open."""
+    global _open_in
+    if _open_in != os.getpid():  # forked: the parent's files share their position with this process
+        _open.clear()
+        _open_in = os.getpid()
+    stat = path.stat()
+    key = (path, stat.st_size, stat.st_mtime_ns)
+    if key not in _open:
+        _open[key] = require("tiffslide", "slides", path).TiffSlide(path)
+        if len(_open) > _MOST_OPEN:
+            _open.popitem(last=False)[1].close()
+    _open.move_to_end(key)
+    return _open[key]
+
+
+def _unreadable(path: Path, error: object) -> ValueError:
+    what = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+    return ValueError(
+        f"{path}: not a whole-slide image that can be read ({path.stat().st_size} bytes; {what}). Export it again, or "
+        "convert it to a tiled, pyramidal TIFF (`vips tiffsave in out.tif --tile --pyramid --compression jpeg`)."
+    )

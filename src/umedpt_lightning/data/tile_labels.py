@@ -1,0 +1,81 @@
+"""The regions drawn on slides, seen from their tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.geojson import read_geojson
+from umedpt_lightning.data.polygons import Polygons
+from umedpt_lightning.data.tiles import TileImages
+from umedpt_lightning.types import BoxArrays
+
+#: The share that a class covers of a tile is counted on a grid of so many points a side.
+_GRID = 64
+
+
+class TileLabels:
+    """The annotations of the slides of some tiles.
+
+    Args:
+        images: The tiles.
+        paths: One GeoJSON file a slide.
+        classes: Names that annotations may have.
+        without: Names of annotations that are left out.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: An annotation cannot be used, or lies outside its slide.
+    """
+
+    def __init__(
+        self, images: TileImages, paths: Sequence[Path], classes: Sequence[str], without: Sequence[str] | None
+    ) -> None:
+        self._images = images
+        self._slides = [read_geojson(path, classes, without or ()) for path in paths]
+        for path, regions, slide in zip(paths, self._slides, images.slides, strict=True):
+            width, height = slide.size
+            outside = len(regions) - len(regions.touching((0, 0, width, height)))
+            if outside:
+                raise ValueError(
+                    f"{path}: {outside} of {len(regions)} annotations lie outside {slide.path}, which has "
+                    f"{width}x{height} pixels (WxH). Export them in pixels of the finest level, or correct the pair."
+                )
+
+    def touched(self, index: int) -> bool:
+        """Whether the bounds of an annotation reach into a tile."""
+        return bool(len(self._regions(index).touching(self._images.box(index))))
+
+    def mask(self, index: int, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """``(H, W)``: each class is drawn with its value, later annotations over earlier ones, the rest is 0."""
+        return self._regions(index).draw(self._images.box(index), *self._images.tiles.shape, values)
+
+    def shares(self, index: int, classes: int) -> NDArray[np.float64]:
+        """``(classes,)`` how much of a tile each class covers, where annotations overlap the later one."""
+        values = np.arange(1, classes + 1, dtype=np.uint8)
+        drawn = self._regions(index).draw(self._images.box(index), _GRID, _GRID, values)
+        return np.bincount(drawn.ravel(), minlength=classes + 1)[1:] / drawn.size
+
+    def boxes(self, index: int, visible: float) -> BoxArrays:
+        """Boxes around annotations in pixels of a tile, cut at its border.
+
+        Args:
+            index: The tile.
+            visible: Boxes of which a smaller share lies in the tile are dropped, as are those of less than a pixel.
+        """
+        regions, box = self._regions(index), np.array(self._images.box(index))
+        rows = regions.touching(tuple(box.tolist()))
+        whole = regions.bounds[rows]
+        cut = np.hstack([np.maximum(whole[:, :2], box[:2]), np.minimum(whole[:, 2:], box[2:])])
+        height, width = self._images.tiles.shape
+        scale = np.array([width, height]) / (box[2:] - box[:2])
+        boxes = (cut - np.tile(box[:2], 2)) * np.tile(scale, 2)
+        areas = np.prod(cut[:, 2:] - cut[:, :2], axis=1) / np.prod(whole[:, 2:] - whole[:, :2], axis=1)
+        keep = (areas >= visible) & (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
+        return BoxArrays(boxes[keep].astype(np.float32), regions.labels[rows[keep]])
+
+    def _regions(self, index: int) -> Polygons:
+        return self._slides[int(self._images.owners[index])]

