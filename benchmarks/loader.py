@@ -15,7 +15,7 @@ import torch
 from benchmarks.jpegs import make_jpegs
 from benchmarks.processes import cpu, in_fresh_process, memory, workers
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
-from umedpt_lightning.data.loaders import WorkerPool
+from umedpt_lightning.data.loading.loaders import WorkerPool
 from umedpt_lightning.data.readers import ClassFolders
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.types import TaskBatch

@@ -9,8 +9,8 @@ import phantoms
 from PIL import Image
 
 from umedpt_lightning.callbacks.contact_sheet import Row, draw_contact_sheet
+from umedpt_lightning.data.loading.sampling import TaskStream
 from umedpt_lightning.data.presets import PRESETS
-from umedpt_lightning.data.sampling import TaskStream
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.types import MaskSpec, Sample
 

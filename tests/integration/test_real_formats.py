@@ -28,9 +28,9 @@ from umedpt_lightning.data.readers import (
     VolumeClasses,
     VolumeMaskFolders,
 )
-from umedpt_lightning.data.slices import Slices
+from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.task_data import TaskData
-from umedpt_lightning.data.tiles import Tiles
+from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.model import MultiTaskModel
 
 

@@ -18,8 +18,8 @@ from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from umedpt_lightning.data import loaders
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
+from umedpt_lightning.data.loading import loaders
 from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.types import TaskBatch
 

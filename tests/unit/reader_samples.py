@@ -13,7 +13,7 @@ from PIL import Image
 from volume_files import nifti
 
 from umedpt_lightning.data import readers
-from umedpt_lightning.data.tiles import Tiles
+from umedpt_lightning.data.slide.tiles import Tiles
 
 PARTS = {"train": 6, "val": 4}
 

@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 import reader_samples
 
-from umedpt_lightning.data import cache_folders, cached, readers
-from umedpt_lightning.data.cache_folders import SharedFolder, sweep
-from umedpt_lightning.data.cached import CachedReader
+from umedpt_lightning.data import readers
+from umedpt_lightning.data.cache import cache_folders, cached
+from umedpt_lightning.data.cache.cache_folders import SharedFolder, sweep
+from umedpt_lightning.data.cache.cached import CachedReader
+from umedpt_lightning.data.cache.identity import identity
+from umedpt_lightning.data.cache.sample_file import pack, unpack
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
-from umedpt_lightning.data.identity import identity
-from umedpt_lightning.data.images import read_mask
+from umedpt_lightning.data.formats.images import read_mask
 from umedpt_lightning.data.readers import Reader
-from umedpt_lightning.data.sample_file import pack, unpack
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.types import BoxArrays, ClassSpec, Sample
 
@@ -160,7 +161,8 @@ def test_ranks_share_one_folder_and_other_options_do_not(tmp_path: Path) -> None
 def test_identity_is_the_same_in_another_process(tmp_path: Path) -> None:
     table = reader_samples.manifest(tmp_path)
     code = (
-        "import sys; from umedpt_lightning.data.identity import identity; from umedpt_lightning.data import readers;"
+        "import sys; from umedpt_lightning.data.cache.identity import identity;"
+        "from umedpt_lightning.data import readers;"
         "print(identity(readers.ManifestMasks(sys.argv[1], 'train', {'a': 0, 'b': 1})))"
     )
     here = identity(readers.ManifestMasks(table, "train", {"a": 0, "b": 1}))
@@ -289,7 +291,7 @@ def test_the_end_of_a_worker_takes_nothing_away(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from umedpt_lightning.data import cache_folders
+from umedpt_lightning.data.cache import cache_folders
 cache_folders._MEMORY = Path(sys.argv[1])
 folder = cache_folders.SharedFolder("ram", "x")
 (folder.path / "0").write_text("sample")

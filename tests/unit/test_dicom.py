@@ -15,13 +15,13 @@ from pydicom.pixels import pixel_array
 from reader_samples import mask
 from volume_files import dicom, nifti, series
 
-from umedpt_lightning.data.dicom import probe_dicom, read_dicom
-from umedpt_lightning.data.images import probe_image, read_image
-from umedpt_lightning.data.intensity import Window
+from umedpt_lightning.data.cache.unpacked import cache_folder
+from umedpt_lightning.data.formats.images import probe_image, read_image
 from umedpt_lightning.data.readers import ClassFolders, MaskFolders, VolumeMaskFolders
-from umedpt_lightning.data.series import open_volume
-from umedpt_lightning.data.slices import Slices, VolumeImages
-from umedpt_lightning.data.unpacked import cache_folder
+from umedpt_lightning.data.volume.dicom import probe_dicom, read_dicom
+from umedpt_lightning.data.volume.intensity import Window
+from umedpt_lightning.data.volume.series import open_volume
+from umedpt_lightning.data.volume.slices import Slices, VolumeImages
 
 RNG = np.random.default_rng(0)
 VOXELS = RNG.integers(0, 3000, (7, 6, 5), dtype=np.uint16)

@@ -9,7 +9,7 @@ import cv2
 import pytest
 import torch
 
-from umedpt_lightning.data.loaders import WorkerPool
+from umedpt_lightning.data.loading.loaders import WorkerPool
 from umedpt_lightning.types import TaskBatch
 
 BATCH = TaskBatch("t", torch.zeros(1, 1, 2, 2), torch.zeros(1), ["x"], [(2, 2)])
@@ -59,5 +59,5 @@ class Threads:
 
 
 def test_workers_have_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umedpt_lightning.data.loaders.collate_micro_batch", lambda items: items)
+    monkeypatch.setattr("umedpt_lightning.data.loading.loaders.collate_micro_batch", lambda items: items)
     assert list(WorkerPool(1).load(Threads(), [[0, 1]])) == [[1, 1]]  # type: ignore[arg-type]

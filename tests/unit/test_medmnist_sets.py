@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 from reader_samples import medmnist
 
-from umedpt_lightning.data import medmnist_sets
+from umedpt_lightning.data.formats import medmnist_sets
 from umedpt_lightning.data.readers import MedMNIST, MedMNISTMultilabel
 
 NAMES = {"redmnist": ["rash", "burn", "none of these"], "manymnist": ["a", "b", "c", "d", "e"]}

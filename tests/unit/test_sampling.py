@@ -7,7 +7,14 @@ from itertools import chain, islice
 
 import pytest
 
-from umedpt_lightning.data.sampling import EvaluationSampler, RoundSampler, SampleKey, Share, TaskStream, derive_seed
+from umedpt_lightning.data.loading.sampling import (
+    EvaluationSampler,
+    RoundSampler,
+    SampleKey,
+    Share,
+    TaskStream,
+    derive_seed,
+)
 
 SIZES = [1, 2, 7, 12]
 BATCH_SIZES = [1, 3, 12, 30]

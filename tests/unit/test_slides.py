@@ -19,11 +19,11 @@ import tifffile
 from slide_files import feature, geojson, rectangle, stained
 
 from umedpt_lightning.data import readers
-from umedpt_lightning.data.geojson import read_geojson
-from umedpt_lightning.data.polygons import Polygons
-from umedpt_lightning.data.slide import Slide
-from umedpt_lightning.data.tiles import TileImages, Tiles
-from umedpt_lightning.data.tissue import tissue_mask
+from umedpt_lightning.data.slide.geojson import read_geojson
+from umedpt_lightning.data.slide.polygons import Polygons
+from umedpt_lightning.data.slide.slide import Slide
+from umedpt_lightning.data.slide.tiles import TileImages, Tiles
+from umedpt_lightning.data.slide.tissue import tissue_mask
 from umedpt_lightning.types import IGNORE_INDEX, BoxArrays
 
 

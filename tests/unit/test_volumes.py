@@ -18,11 +18,11 @@ from jsonargparse import ArgumentParser
 from reader_samples import table, volumes
 from volume_files import nifti
 
+from umedpt_lightning.data.cache.unpacked import cache_folder
 from umedpt_lightning.data.demo import sources
-from umedpt_lightning.data.intensity import Level, Percentiles, Window
 from umedpt_lightning.data.readers import Reader, VolumeClasses, VolumeMaskFolders, VolumeMasks, VolumeNumbers
-from umedpt_lightning.data.slices import Slices, VolumeImages
-from umedpt_lightning.data.unpacked import cache_folder
+from umedpt_lightning.data.volume.intensity import Level, Percentiles, Window
+from umedpt_lightning.data.volume.slices import Slices, VolumeImages
 
 RNG = np.random.default_rng(0)
 VOXELS = RNG.integers(0, 256, (7, 6, 5), dtype=np.uint8)
@@ -336,8 +336,8 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
 LAZY = """
 import resource, sys
-from umedpt_lightning.data.intensity import Window
-from umedpt_lightning.data.slices import Slices, VolumeImages
+from umedpt_lightning.data.volume.intensity import Window
+from umedpt_lightning.data.volume.slices import Slices, VolumeImages
 import nibabel
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 reader = VolumeImages([__import__("pathlib").Path(sys.argv[1])], Slices(neighbours=1), Window(0, 1), None, None, "x")

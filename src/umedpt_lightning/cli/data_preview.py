@@ -13,9 +13,9 @@ import numpy as np
 from umedpt_lightning.callbacks.contact_sheet import Row, draw_contact_sheet
 from umedpt_lightning.callbacks.drawing import save
 from umedpt_lightning.cli.data_tasks import build, read_config, read_seed
-from umedpt_lightning.data.dataset import MultiTaskDataset
+from umedpt_lightning.data.loading.dataset import MultiTaskDataset
+from umedpt_lightning.data.loading.sampling import TaskStream
 from umedpt_lightning.data.readers import Reader
-from umedpt_lightning.data.sampling import TaskStream
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 

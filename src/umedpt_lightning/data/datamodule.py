@@ -7,11 +7,11 @@ from typing import Literal
 
 import lightning.pytorch as pl
 
-from umedpt_lightning.data.cached import CachedReader
-from umedpt_lightning.data.dataset import MultiTaskDataset, OnBadSample
-from umedpt_lightning.data.loaders import EvaluationLoader, RoundLoader, WorkerPool
+from umedpt_lightning.data.cache.cached import CachedReader
+from umedpt_lightning.data.loading.dataset import MultiTaskDataset, OnBadSample
+from umedpt_lightning.data.loading.loaders import EvaluationLoader, RoundLoader, WorkerPool
+from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler, Share, TaskStream
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.sampling import EvaluationSampler, RoundSampler, Share, TaskStream
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.types import TaskSpec

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.check.problems import Fault
-from umedpt_lightning.data.labels import shorten
+from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.types import (
     IGNORE_INDEX,
     BoxArrays,

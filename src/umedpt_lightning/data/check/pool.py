@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, cast
 
 from umedpt_lightning.data.check.problems import Fault
 from umedpt_lightning.data.check.sample import Reading, read_sample
+from umedpt_lightning.data.loading.worker import prepare_worker
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.worker import prepare_worker
 
 #: Task and part.
 Key = tuple[str, str]

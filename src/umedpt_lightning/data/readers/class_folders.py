@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.files import ImageFiles, check_folder, list_images
-from umedpt_lightning.data.labels import check_names, class_indices, natural_key, with_statistics
+from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, with_statistics
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import ClassSpec, Sample
 

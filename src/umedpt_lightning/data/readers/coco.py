@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.box_table import BoxTable, check_size
-from umedpt_lightning.data.coco_file import CocoFile
-from umedpt_lightning.data.files import ImageFiles
-from umedpt_lightning.data.labels import check_names
-from umedpt_lightning.data.outlines import Outlines
+from umedpt_lightning.data.formats.box_table import BoxTable, check_size
+from umedpt_lightning.data.formats.coco_file import CocoFile
+from umedpt_lightning.data.formats.files import ImageFiles
+from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.readers.base import ImageReader
+from umedpt_lightning.data.slide.outlines import Outlines
 from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, MaskSpec, Sample
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from umedpt_lightning.data.files import ImageFiles, MaskFiles, list_images
-from umedpt_lightning.data.labels import shorten
+from umedpt_lightning.data.formats.files import ImageFiles, MaskFiles, list_images
+from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import MaskSpec, Sample
 

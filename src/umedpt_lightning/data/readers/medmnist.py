@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data import medmnist_sets
-from umedpt_lightning.data.files import check_channels, full_range
-from umedpt_lightning.data.images import to_channels
-from umedpt_lightning.data.labels import check_names, with_statistics
+from umedpt_lightning.data.formats import medmnist_sets
+from umedpt_lightning.data.formats.files import check_channels, full_range
+from umedpt_lightning.data.formats.images import to_channels
+from umedpt_lightning.data.formats.labels import check_names, with_statistics
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample, TaskSpec
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.labels import check_names, with_statistics
+from umedpt_lightning.data.formats.labels import check_names, with_statistics
+from umedpt_lightning.data.formats.table import read_table
 from umedpt_lightning.data.readers.slides import SlideReader
-from umedpt_lightning.data.table import read_table
-from umedpt_lightning.data.tile_labels import TileLabels
-from umedpt_lightning.data.tiles import TileImages, Tiles
+from umedpt_lightning.data.slide.tile_labels import TileLabels
+from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, ClassSpec, MaskSpec, Sample
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.labels import check_names, class_indices, natural_key, with_statistics
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, with_statistics
+from umedpt_lightning.data.formats.table import read_table
 from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.data.table import read_table
-from umedpt_lightning.data.tiles import TileImages, Tiles
+from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 from umedpt_lightning.types import ClassSpec, RegressionSpec, Sample
 
 

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.labels import shorten
+from umedpt_lightning.data.formats.labels import shorten
+from umedpt_lightning.data.formats.strata import Strata, assign, strata_of
+from umedpt_lightning.data.formats.table import read_table
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.subset import Selection
-from umedpt_lightning.data.strata import Strata, assign, strata_of
-from umedpt_lightning.data.table import read_table
 
 Part = Literal["train", "val", "test"]
 _PARTS = ("train", "val", "test")

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.labels import with_statistics
+from umedpt_lightning.data.formats.labels import with_statistics
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.types import Sample
 

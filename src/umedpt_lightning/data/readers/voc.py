@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from umedpt_lightning.data.box_table import BoxTable
-from umedpt_lightning.data.files import ImageFiles, check_folder, list_images
-from umedpt_lightning.data.labels import check_names, class_indices, natural_key, shorten
+from umedpt_lightning.data.formats.box_table import BoxTable
+from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, shorten
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import BoxSpec, Sample
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from umedpt_lightning.data.dicom import SUFFIXES
-from umedpt_lightning.data.files import check_folder
-from umedpt_lightning.data.intensity import Intensity
-from umedpt_lightning.data.label_volumes import LabelVolumes
-from umedpt_lightning.data.labels import natural_key, shorten
+from umedpt_lightning.data.formats.files import check_folder
+from umedpt_lightning.data.formats.labels import natural_key, shorten
+from umedpt_lightning.data.formats.table import read_table
 from umedpt_lightning.data.readers.volumes import SliceReader
-from umedpt_lightning.data.slices import Slices, VolumeImages
-from umedpt_lightning.data.table import read_table
-from umedpt_lightning.data.volumes import NIFTI_SUFFIXES, is_nifti
+from umedpt_lightning.data.volume.dicom import SUFFIXES
+from umedpt_lightning.data.volume.intensity import Intensity
+from umedpt_lightning.data.volume.label_volumes import LabelVolumes
+from umedpt_lightning.data.volume.slices import Slices, VolumeImages
+from umedpt_lightning.data.volume.volumes import NIFTI_SUFFIXES, is_nifti
 from umedpt_lightning.types import MaskSpec, Sample
 
 

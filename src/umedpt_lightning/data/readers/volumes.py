@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.intensity import Intensity
-from umedpt_lightning.data.labels import check_names, class_indices, natural_key, with_statistics
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, with_statistics
+from umedpt_lightning.data.formats.table import read_table
 from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.data.slices import Slices, VolumeImages
-from umedpt_lightning.data.table import read_table
+from umedpt_lightning.data.volume.intensity import Intensity
+from umedpt_lightning.data.volume.slices import Slices, VolumeImages
 from umedpt_lightning.types import ClassSpec, RegressionSpec, Sample
 
 

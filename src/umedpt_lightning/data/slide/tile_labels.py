@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.geojson import read_geojson
-from umedpt_lightning.data.polygons import Polygons
-from umedpt_lightning.data.tiles import TileImages
+from umedpt_lightning.data.slide.geojson import read_geojson
+from umedpt_lightning.data.slide.polygons import Polygons
+from umedpt_lightning.data.slide.tiles import TileImages
 from umedpt_lightning.types import BoxArrays
 
 #: The share that a class covers of a tile is counted on a grid of so many points a side.

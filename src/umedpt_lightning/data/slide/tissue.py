@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.slide import Slide
-from umedpt_lightning.data.unpacked import fingerprint, unpacked
+from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
+from umedpt_lightning.data.slide.slide import Slide
 
 #: The thumbnail's longer side, pixels.
 _THUMBNAIL = 2048

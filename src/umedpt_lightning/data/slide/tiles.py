@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.files import full_range
-from umedpt_lightning.data.images import to_channels
-from umedpt_lightning.data.slide import Slide
-from umedpt_lightning.data.tissue import tissue_mask, tissue_shares
+from umedpt_lightning.data.formats.files import full_range
+from umedpt_lightning.data.formats.images import to_channels
+from umedpt_lightning.data.slide.slide import Slide
+from umedpt_lightning.data.slide.tissue import tissue_mask, tissue_shares
 
 #: A slide may be coarser than what is wanted by this factor: an objective is never exactly what it is called.
 _ENLARGED = 1.25

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.files import full_range
-from umedpt_lightning.data.images import to_channels
-from umedpt_lightning.data.intensity import Intensity, to_unit
-from umedpt_lightning.data.series import open_volume
-from umedpt_lightning.data.volumes import AXES, Axis, Volume
+from umedpt_lightning.data.formats.files import full_range
+from umedpt_lightning.data.formats.images import to_channels
+from umedpt_lightning.data.volume.intensity import Intensity, to_unit
+from umedpt_lightning.data.volume.series import open_volume
+from umedpt_lightning.data.volume.volumes import AXES, Axis, Volume
 
 #: Percentiles are taken of so many planes, evenly spaced: those of all would need the whole volume.
 _PERCENTILE_PLANES = 32

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from umedpt_lightning.data.labels import class_indices
-from umedpt_lightning.data.polygons import Polygons, Ring
+from umedpt_lightning.data.formats.labels import class_indices
+from umedpt_lightning.data.slide.polygons import Polygons, Ring
 
 
 def read_geojson(path: Path, classes: Sequence[str], without: Iterable[str] = ()) -> Polygons:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.labels import check_names, shorten
+from umedpt_lightning.data.formats.labels import check_names, shorten
 from umedpt_lightning.types import IGNORE_INDEX
 
 

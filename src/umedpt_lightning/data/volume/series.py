@@ -10,10 +10,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data import dicom
-from umedpt_lightning.data.labels import natural_key
-from umedpt_lightning.data.unpacked import fingerprint, unpacked
-from umedpt_lightning.data.volumes import NiftiVolume, Volume, is_nifti, mapped_plane
+from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
+from umedpt_lightning.data.formats.labels import natural_key
+from umedpt_lightning.data.volume import dicom
+from umedpt_lightning.data.volume.volumes import NiftiVolume, Volume, is_nifti, mapped_plane
 
 #: Share of the distance between slices by which single distances may differ.
 _UNEVEN = 0.1

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.cache_folders import Place, SharedFolder
-from umedpt_lightning.data.identity import identity
+from umedpt_lightning.data.cache.cache_folders import Place, SharedFolder
+from umedpt_lightning.data.cache.identity import identity
+from umedpt_lightning.data.cache.sample_file import pack, unpack
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.sample_file import pack, unpack
 from umedpt_lightning.types import Sample
 
 #: Share of the file system that is left free: workers hand over their batches in the same memory.

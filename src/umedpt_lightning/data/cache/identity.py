@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from umedpt_lightning.data.cache.unpacked import fingerprint
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.unpacked import fingerprint
 
 
 def identity(reader: Reader) -> str:

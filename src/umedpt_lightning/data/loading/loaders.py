@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from umedpt_lightning.data.dataset import MultiTaskDataset, collate_micro_batch
-from umedpt_lightning.data.sampling import EvaluationSampler, RoundSampler
-from umedpt_lightning.data.worker import prepare_worker
+from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate_micro_batch
+from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler
+from umedpt_lightning.data.loading.worker import prepare_worker
 from umedpt_lightning.types import Round, TaskBatch
 
 #: What torch says when shared memory runs out.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.labels import check_names
+from umedpt_lightning.data.formats.labels import check_names
 
 
 class CocoFile:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
-from umedpt_lightning.data.labels import shorten
+from umedpt_lightning.data.formats.labels import shorten
 
 _PARQUET = (".parquet", ".pq")
 

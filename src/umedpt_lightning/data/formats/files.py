@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from umedpt_lightning.data import dicom
-from umedpt_lightning.data.images import probe_image, read_image, read_mask
-from umedpt_lightning.data.labels import natural_key, shorten
-from umedpt_lightning.data.mask_values import MaskValues
+from umedpt_lightning.data.formats.images import probe_image, read_image, read_mask
+from umedpt_lightning.data.formats.labels import natural_key, shorten
+from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.volume import dicom
 
 _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
 

@@ -16,7 +16,7 @@ import weakref
 from pathlib import Path
 from typing import Literal
 
-from umedpt_lightning.data.unpacked import cache_folder
+from umedpt_lightning.data.cache.unpacked import cache_folder
 
 Place = Literal["ram", "disk"]
 #: Where files lie in memory.

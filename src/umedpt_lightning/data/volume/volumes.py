@@ -13,8 +13,8 @@ from typing import IO, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
 from umedpt_lightning.data.extras import require
-from umedpt_lightning.data.unpacked import fingerprint, unpacked
 
 Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
 #: The RAS axis across the planes: the first runs to the patient's right, the second to the front, the third to the top.

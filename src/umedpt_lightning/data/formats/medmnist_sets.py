@@ -12,7 +12,7 @@ from typing import Any
 
 from torchvision.datasets.utils import download_url
 
-from umedpt_lightning.data.labels import shorten
+from umedpt_lightning.data.formats.labels import shorten
 
 _NAME = re.compile(r"(?P<set>[a-z]+mnist)(?P<size>_\d+)?")
 

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 from torch.utils.data import Dataset
 
-from umedpt_lightning.data.collate import collate
+from umedpt_lightning.data.loading.collate import collate
+from umedpt_lightning.data.loading.sampling import SampleKey
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.sampling import SampleKey
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.types import Sample, TaskBatch
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.labels import shorten
-from umedpt_lightning.data.mask_values import MaskValues
-from umedpt_lightning.data.slices import VolumeImages, upright
-from umedpt_lightning.data.volumes import AXES, NiftiVolume, Volume, is_nifti
+from umedpt_lightning.data.formats.labels import shorten
+from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.volume.slices import VolumeImages, upright
+from umedpt_lightning.data.volume.volumes import AXES, NiftiVolume, Volume, is_nifti
 from umedpt_lightning.types import IGNORE_INDEX
 
 #: How far a voxel of the labels may lie from that of the image, as a share of the smallest side of a voxel.

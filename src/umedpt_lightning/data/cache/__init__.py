@@ -1,0 +1,1 @@
+"""Decoded samples and unpacked files, kept for later."""

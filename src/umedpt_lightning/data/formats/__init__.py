@@ -1,0 +1,1 @@
+"""Files, tables and labels, as readers find them."""

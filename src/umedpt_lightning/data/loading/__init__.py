@@ -1,0 +1,1 @@
+"""From readers to rounds: sampling, transforms' seeds, workers, batches."""

@@ -1,0 +1,1 @@
+"""Whole slides, their tissue, tiles and annotations."""

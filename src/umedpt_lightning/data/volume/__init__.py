@@ -1,0 +1,1 @@
+"""Volumes, NIfTI and DICOM, and their slices."""
