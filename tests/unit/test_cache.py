@@ -19,15 +19,19 @@ import reader_samples
 
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.cache import cache_folders, cached
+from umedpt_lightning.data.cache import identity as identity_module
 from umedpt_lightning.data.cache.cache_folders import SharedFolder, sweep
 from umedpt_lightning.data.cache.cached import CachedReader
 from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.cache.sample_file import pack, unpack
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.data.formats import images
 from umedpt_lightning.data.formats.images import read_mask
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.types import BoxArrays, ClassSpec, Sample
+
+ROOM = 2**40
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +40,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UMEDPT_CACHE", str(tmp_path / "disk"))
     (tmp_path / "memory").mkdir()
     monkeypatch.setattr(cache_folders, "_MEMORY", tmp_path / "memory")
+    # and room in both, however full this machine is
+    room = type(shutil.disk_usage(tmp_path))(total=ROOM, used=0, free=ROOM)
+    monkeypatch.setattr(cached.shutil, "disk_usage", lambda _: room)
+    monkeypatch.setattr(cached, "_memory", lambda: (ROOM, ROOM))
     return tmp_path
 
 
@@ -201,6 +209,14 @@ def test_every_file_below_a_reader_counts(kind: type[Reader], tmp_path: Path) ->
     assert changed >= (4 if kind is readers.VolumeMasks else 2 if kind is readers.SlideMasks else 1)
 
 
+def test_the_code_that_reads_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    plain = identity_module.fingerprint
+    monkeypatch.setattr(identity_module, "fingerprint", lambda files: seen.extend(files) or plain(files))
+    identity(Counting(tmp_path / "a"))
+    assert {Path(images.__file__), Path(readers.__file__), Path(__file__), tmp_path / "a" / "source"} <= set(seen)
+
+
 def test_the_order_of_sets_does_not_matter(tmp_path: Path) -> None:
     a, b = Counting(tmp_path / "a"), Counting(tmp_path / "a")
     a.extra, b.extra = {"x", "y", 1}, {1, "y", "x"}
@@ -240,6 +256,22 @@ def test_a_full_disk_is_told_once_and_does_not_stop(tmp_path: Path, monkeypatch:
         assert [int(each[i].image[0, 0, 0]) for each in (kept, other) for i in range(6)] == [1, 2, 3, 4, 5, 6] * 2
     assert reader.decoded().count(0) == 1  # what is there is used
     assert reader.decoded().count(1) == 3
+
+
+def test_memory_that_is_promised_but_not_there_is_full_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {place: CachedReader(Counting(tmp_path / place), place) for place in ("ram", "disk")}
+    monkeypatch.setattr(cached, "_memory", lambda: (ROOM, ROOM // 20))
+    with pytest.warns(UserWarning, match="cache: ram keeps no more"):
+        kept["ram"][0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept["disk"][0]
+
+
+def test_what_memory_there_is_is_read_from_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    total, available = cached._memory()
+    assert 2**28 < available <= total == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_a_failure_to_write_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from umedpt_lightning import data
 from umedpt_lightning.data.cache.unpacked import fingerprint
 from umedpt_lightning.data.readers.base import Reader
 
@@ -38,7 +39,7 @@ def identity(reader: Reader) -> str:
             f"{type(reader).__name__}: samples cannot be cached, since the reader cannot be pickled "
             f"({type(error).__name__}: {error}). Write `cache: none`, or make it picklable as workers need it too."
         ) from error
-    code = Path(__file__).parent.rglob("*.py")
+    code = Path(data.__file__).parent.rglob("*.py")
     files = sorted({path.absolute() for path in (*code, *look.files)})
     look.digest.update(fingerprint(files).encode())
     return look.digest.hexdigest()[:32]
