@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.check.labels import inspect_target
@@ -17,8 +17,6 @@ from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.types import Sample, TaskSpec
 
 _DTYPES = ("uint8", "uint16", "float32")
-# of one block of 32 KiB; odd, so that no difference is multiplied away
-_WEIGHTS = np.random.default_rng(0).integers(0, 2**63, 4096, np.uint64) * np.uint64(2) + np.uint64(1)
 
 
 @dataclass(slots=True)
@@ -94,8 +92,9 @@ def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Fault], Loo
     if image.shape[-1] != spec.channels:
         what = f"the image has {image.shape[-1]} channels, but the task has {spec.channels}"
         faults.append(Fault("image", what, f"Save it with {spec.channels}, or give the reader `channels`."))
-    if image.dtype.name not in _DTYPES:
-        what = f"images are {', '.join(_DTYPES)}, but this one is {image.dtype.name}"
+    dtype = image.dtype.name
+    if dtype not in _DTYPES:
+        what = f"images are {', '.join(_DTYPES)}, but this one is {dtype}"
         return [*faults, Fault("image", what, "Convert it.")], None
 
     image = np.ascontiguousarray(image)
@@ -112,20 +111,14 @@ def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Fault], Loo
     inside = bottom <= low and high <= top
     outside = 0.0 if inside else float(((pixels < bottom) | (pixels > top)).mean())
     mean = float(cv2.mean(pixels)[0])  # several times faster than numpy's
-    return faults, Look(image.shape[:2], image.dtype.name, low, mean, high, outside, _digest(image))
+    return faults, Look(image.shape[:2], dtype, low, mean, high, outside, _digest(image))
 
 
 def _digest(image: NDArray[Any]) -> int:
-    """64 bits of the pixels, their shape and dtype.
+    """64 bits of the pixels, their shape and dtype; among a million images chance makes a false pair in 3 of 10⁸ cases.
 
-    Blocks are summed with random weights first, a universal hash, since a cryptographic digest of everything takes a
-    fifth of the time that decoding a JPEG does. Among a million images chance makes a false pair with a probability of
-    about 1e-7; only large images that differ in two or three pixels are told apart less surely.
+    A cryptographic digest takes as long as a fifth of decoding a JPEG does, this one a hundredth.
     """
-    values = image.reshape(-1).view(np.uint8)
-    whole = len(values) - len(values) % _WEIGHTS.nbytes
-    sums = values[:whole].view(np.uint64).reshape(-1, len(_WEIGHTS)) @ _WEIGHTS  # (blocks,) modulo 2 ** 64
-    digest = hashlib.blake2b(f"{image.shape} {image.dtype}".encode(), digest_size=8)
-    digest.update(sums.tobytes())
-    digest.update(values[whole:].tobytes())
-    return int.from_bytes(digest.digest(), "little")
+    digest = xxhash.xxh3_64(f"{image.shape} {image.dtype.str}".encode())
+    digest.update(image)
+    return digest.intdigest()

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from umedpt_lightning.data.formats.images import probe_image, read_image, read_mask
+from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image, read_mask
 from umedpt_lightning.data.formats.labels import natural_key, shorten
 from umedpt_lightning.data.formats.mask_values import MaskValues
-from umedpt_lightning.data.volume import dicom
 
 _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
 
@@ -158,7 +156,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         FileNotFoundError: There is no such folder.
     """
     check_folder(folder)
-    suffixes = Image.registered_extensions().keys() | dicom.SUFFIXES
+    suffixes = image_suffixes()
     found: Iterable[Path] = folder.rglob("*") if recursive else folder.iterdir()
     images = [path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")]
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))

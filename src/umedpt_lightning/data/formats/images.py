@@ -16,6 +16,9 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFi
 
 from umedpt_lightning.data.volume import dicom
 
+# What Pillow may try, the likeliest first: all of its decoders in turn take a tenth of the time that a small JPEG does,
+# and one of them hands PostScript to an interpreter.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "JPEG2000", "WEBP", "AVIF", "PPM", "TGA", "PCX")
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 # How Pillow's decoders name 16-bit colour samples, which it then cuts to 8 bits ("BGR;16" is 5-6-5 and loses nothing).
@@ -23,6 +26,12 @@ _DEEP_COLOUR = re.compile(r"(?!BGR)\w{2,};16[BLN]")
 # Greys below 8 bits are stretched to 0..255 by Pillow: right for an image, wrong for class indices.
 _STRETCHED = {"L;2": 85, "L;4": 17}
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow's conversion to grey
+
+
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of the files that `read_image` takes, such as ``.png``."""
+    of_pillow = {suffix for suffix, name in Image.registered_extensions().items() if name in _FORMATS}
+    return dicom.SUFFIXES | of_pillow
 
 
 def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dtype[Any]]:
@@ -147,7 +156,7 @@ def _open(path: Path, *, load: bool) -> tuple[Image.Image, str]:
         raise FileNotFoundError(f"{path}: there is no such file. Correct the path or the table that names it.")
     try:
         # Not by name: Pillow maps uncompressed TIFFs into memory then, and scrambles those that are to be turned.
-        with path.open("rb") as stream, Image.open(stream) as image:
+        with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
             raw = _raw_mode(image)
             # A photograph with an embedded preview (MPO) is one image all the same.
             pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
