@@ -57,7 +57,7 @@ def _config() -> dict[str, Any]:
         }
         return {**parts, "batch_size": 4}
 
-    manifest = {"file": "${root}/manifest.csv", "split": "PART"}
+    manifest = {"table": "${root}/manifest.csv", "split": "PART"}
     return {
         "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
         "model": {
@@ -69,7 +69,7 @@ def _config() -> dict[str, Any]:
             "num_workers": 0,
             "steps_per_epoch": 3,
             "tasks": {
-                "sizes": task("ManifestClasses", **manifest),
+                "sizes": task("ManifestClasses", table={"file": "${root}/manifest.csv"}, split="PART"),
                 "places": task("ManifestLabels", labels=["left", "low"], **manifest),
                 "position": task("ManifestNumbers", quantities={"x": "px"}, **manifest),
                 "squares": task(

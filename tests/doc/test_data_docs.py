@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from umedpt_lightning.data import readers
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 
@@ -33,7 +35,8 @@ def test_blocks_have_no_wrong_key(block: dict[str, Any]) -> None:
         parse(Reader, block)
     else:
         assert block.keys() == {"data"}
-        for task in block["data"]["tasks"].values():
+        assert block["data"].keys() <= inspect.signature(MultiTaskDataModule).parameters.keys()
+        for task in block["data"].get("tasks", {}).values():
             parse(TaskData, task)
 
 
@@ -50,7 +53,7 @@ def test_wrong_keys_would_be_found() -> None:
 
 
 def test_every_reader_is_in_the_table_and_has_an_example() -> None:
-    names = set(readers.__all__) - {"Reader"}
+    names = set(readers.__all__) - {"Reader", "Table"}
     assert {name for name, _ in ROWS} == names
     assert set(re.findall(r"class_path: (\w+)", TEXT)) == names
 
