@@ -57,7 +57,7 @@ def _config() -> dict[str, Any]:
         }
         return {**parts, "batch_size": 4}
 
-    manifest = {"file": "${root}/manifest.csv", "split": "PART"}
+    manifest = {"table": "${root}/manifest.csv", "split": "PART"}
     return {
         "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
         "model": {

@@ -144,7 +144,7 @@ def subset(folder: Path, part: str) -> readers.Reader:
 
 
 def split(folder: Path, part: str) -> readers.Reader:
-    whole = readers.ManifestClasses(manifest(folder), None, group="patient")
+    whole = readers.ManifestClasses(readers.Table(manifest(folder), group="patient"), None)
     return readers.Split(whole, part, (0.6, 0.4, 0), seed=1)
 
 
@@ -163,6 +163,7 @@ def volumes(folder: Path) -> Path:
         nifti(folder / "labels" / f"{k}.nii", rng.integers(0, 2, (7, 6, 3), dtype=np.uint8), axes="LAS")
         rows.append(
             {"path": f"volumes/{k}.nii", "mask": f"labels/{k}.nii", "split": part, "label": "ab"[k % 2], "z": k}
+            | {"old": ["1", "0", "", "1"][k], "mass": "1.0"}
         )
     return table(folder / "volumes.csv", rows)
 
@@ -196,6 +197,8 @@ def slides(folder: Path) -> Path:
                 "split": part,
                 "label": "ab"[k % 2],
                 "z": k,
+                "old": ["1", "0", "", "1"][k],
+                "mass": "1.0",
             }
         )
     return table(folder / "slides.csv", rows)
@@ -216,12 +219,14 @@ make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.Split: split,
     readers.SlideBoxes: lambda folder, part: readers.SlideBoxes(slides(folder), part, ["a", "b"], tiles=TILES),
     readers.SlideClasses: lambda folder, part: readers.SlideClasses(slides(folder), part, tiles=TILES),
+    readers.SlideLabels: lambda folder, part: readers.SlideLabels(slides(folder), part, ["old", "mass"], tiles=TILES),
     readers.SlideMasks: lambda folder, part: readers.SlideMasks(slides(folder), part, ["no", "a", "b"], tiles=TILES),
     readers.SlideNumbers: lambda folder, part: readers.SlideNumbers(slides(folder), part, {"z": "mm"}, tiles=TILES),
     readers.SlideRegions: lambda folder, part: readers.SlideRegions(slides(folder), part, ["a", "b"], tiles=TILES),
     readers.Subset: subset,
     readers.VocBoxes: voc_part,
     readers.VolumeClasses: lambda folder, part: readers.VolumeClasses(volumes(folder), part),
+    readers.VolumeLabels: lambda folder, part: readers.VolumeLabels(volumes(folder), part, ["old", "mass"]),
     readers.VolumeMaskFolders: volume_folders,
     readers.VolumeMasks: lambda folder, part: readers.VolumeMasks(volumes(folder), part, ["background", "bright"]),
     readers.VolumeNumbers: lambda folder, part: readers.VolumeNumbers(volumes(folder), part, {"z": "mm"}),

@@ -327,10 +327,10 @@ def test_one_bad_description_does_not_hide_the_others(tmp_path: Path, capsys: py
     (tmp_path / "val" / "val2.png").write_bytes(b"no image")
     file = manifest(tmp_path)
     (tmp_path / "images" / "train0.png").unlink()
-    table = {"class_path": "ManifestClasses", "init_args": {"file": str(file), "split": "train"}}
+    table = {"class_path": "ManifestClasses", "init_args": {"table": str(file), "split": "train"}}
     tasks = {
         "cells": cells | {"size": "large"},
-        "table": {"train": table, "val": table | {"init_args": {"file": str(file), "split": "vall"}}},
+        "table": {"train": table, "val": table | {"init_args": {"table": str(file), "split": "vall"}}},
         "typo": {"train": {"class_path": "ManifestClases"}, "val": table | {"init_args": {"fiel": "x", "split": "y"}}},
         "empty": {"batch_sise": 2},
     }
@@ -349,7 +349,8 @@ def test_one_bad_description_does_not_hide_the_others(tmp_path: Path, capsys: py
     }
     assert "Given value: large" in found["cells", "", "setup"]["what"]
     assert found["cells", "val", "unreadable"]["name"].endswith("val2.png")
-    assert "1 of 6 images are missing" in found["table", "train", "setup"]["what"]
+    assert found["table", "train", "setup"]["name"].endswith("train0.png")
+    assert "there is no such file" in found["table", "train", "setup"]["what"]
     assert "no row has 'vall'" in found["table", "val", "setup"]["what"]
     assert "'fiel' is not accepted" in found["typo", "val", "setup"]["what"]
     assert all(p["what"] in shown and p["mend"] in shown for p in problems)

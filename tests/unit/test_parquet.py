@@ -19,6 +19,7 @@ from umedpt_lightning.data.readers import (
     ManifestMasks,
     ManifestNumbers,
     Reader,
+    Table,
     VolumeClasses,
     VolumeMasks,
     VolumeNumbers,
@@ -42,8 +43,8 @@ def as_parquet(file: Path, numbers: tuple[str, ...] = ()) -> Path:
 @pytest.mark.parametrize(
     ("make", "read"),
     [
-        (manifest, lambda file: ManifestClasses(file, "train", group="patient")),
-        (manifest, lambda file: ManifestLabels(file, "train", ["edema", "mass"], group="patient")),
+        (manifest, lambda file: ManifestClasses(Table(file, group="patient"), "train")),
+        (manifest, lambda file: ManifestLabels(Table(file, group="patient"), "train", ["edema", "mass"])),
         (manifest, lambda file: ManifestNumbers(file, "val", {"z": "mm"})),
         (manifest, lambda file: ManifestMasks(file, None, MASKS)),
         (volumes, lambda file: VolumeClasses(file, "train")),
@@ -81,7 +82,7 @@ def test_booleans_categories_and_whole_numbers_are_cells_too(tmp_path: Path) -> 
     assert ManifestClasses(file, None, label="kind").spec.classes == ("x", "y")
     assert ManifestClasses(file, None, label="grade").spec.classes == ("2", "10")
     np.testing.assert_array_equal(ManifestNumbers(file, None, {"z": ""}).targets, [[1.5], [np.nan], [np.nan]])
-    assert ManifestClasses(file, None, label="kind", group="grade").groups.tolist() == ["2", "10", "2"]
+    assert ManifestClasses(Table(file, group="grade"), None, label="kind").groups.tolist() == ["2", "10", "2"]
 
 
 def test_faults_in_parquet_tables_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,8 @@ def test_tiles_are_grouped_by_their_slide_or_its_group(tmp_path: Path) -> None:
     assert readers.SlideClasses(file, "train", tiles=tiles).groups.tolist() == [
         str(tmp_path / f"{k}.tif") for k in (0, 0, 1, 1, 2, 2)
     ]
-    assert readers.SlideClasses(file, "train", tiles=tiles, group="patient").groups.tolist() == list("ppqqpp")
+    by_patient = readers.Table(file, group="patient")
+    assert readers.SlideClasses(by_patient, "train", tiles=tiles).groups.tolist() == list("ppqqpp")
 
 
 def _read(reader: readers.Reader) -> list[int]:
@@ -313,7 +314,7 @@ ERRORS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: readers.SlideMasks(
             table(folder, feature("ink", rectangle(0, 0, 9, 9))), "train", ["other"], tiles=Tiles(tissue=None)
         ),
-        r"'ink' \(feature 0\).*add the class",
+        r"'ink' \(.*a\.geojson: feature 0\).*add the class",
     ),
     "elsewhere": (
         lambda folder: readers.SlideBoxes(

@@ -21,6 +21,7 @@ from umedpt_lightning.data.readers import (
     Reader,
     Split,
     Subset,
+    Table,
     VolumeClasses,
     VolumeMasks,
     VolumeNumbers,
@@ -174,10 +175,10 @@ def test_groups_come_from_columns_names_and_volumes(tmp_path: Path) -> None:
     file = manifest(tmp_path)
     expected = [f"train{i // 2}" for i in range(PARTS["train"])]
     readers: list[Reader] = [
-        ManifestClasses(file, "train", group="patient"),
-        ManifestLabels(file, "train", ["mass"], group="patient"),
-        ManifestNumbers(file, "train", {"z": "mm"}, group="patient"),
-        ManifestMasks(file, "train", ["background", "nodule"], group="patient"),
+        ManifestClasses(Table(file, group="patient"), "train"),
+        ManifestLabels(Table(file, group="patient"), "train", ["mass"]),
+        ManifestNumbers(Table(file, group="patient"), "train", {"z": "mm"}),
+        ManifestMasks(Table(file, group="patient"), "train", ["background", "nodule"]),
     ]
     for reader in readers:
         assert reader.groups.tolist() == expected
@@ -202,9 +203,9 @@ def test_all_slices_of_a_patient_with_several_volumes_are_one_group(tmp_path: Pa
     (tmp_path / "t.csv").write_text("\n".join(f"{line},{who}" for line, who in zip(lines, patients, strict=True)))
     expected = np.repeat(patients[1:], 3).tolist()
     readers: list[Reader] = [
-        VolumeClasses(tmp_path / "t.csv", None, group="patient"),
-        VolumeNumbers(tmp_path / "t.csv", None, {"z": "mm"}, group="patient"),
-        VolumeMasks(tmp_path / "t.csv", None, ["background", "bright"], group="patient"),
+        VolumeClasses(Table(tmp_path / "t.csv", group="patient"), None),
+        VolumeNumbers(Table(tmp_path / "t.csv", group="patient"), None, {"z": "mm"}),
+        VolumeMasks(Table(tmp_path / "t.csv", group="patient"), None, ["background", "bright"]),
     ]
     for reader in readers:
         assert reader.groups.tolist() == expected
@@ -215,7 +216,7 @@ def test_all_slices_of_a_patient_with_several_volumes_are_one_group(tmp_path: Pa
 
 
 def test_a_split_is_made_from_a_config(tmp_path: Path) -> None:
-    table = {"class_path": "ManifestClasses", "init_args": {"file": str(manifest(tmp_path)), "split": None}}
+    table = {"class_path": "ManifestClasses", "init_args": {"table": str(manifest(tmp_path)), "split": None}}
     options = {"reader": table, "fractions": [0.5, 0.5, 0], "group": r"/(\w+)\.png"}
     parser = ArgumentParser()
     parser.add_argument("--it", type=TaskData)
@@ -227,7 +228,7 @@ def test_a_split_is_made_from_a_config(tmp_path: Path) -> None:
 def test_an_empty_group_is_an_error(tmp_path: Path) -> None:
     rows = [{"path": image(tmp_path / "a.png").name, "label": "x", "patient": ""}]
     with pytest.raises(ValueError, match=r"t\.csv line 2: patient is empty\. Name the group"):
-        ManifestClasses(table(tmp_path / "t.csv", rows), None, group="patient")
+        ManifestClasses(Table(table(tmp_path / "t.csv", rows), group="patient"), None)
 
 
 # by a file
@@ -272,12 +273,12 @@ def test_a_group_in_two_parts_is_an_error_with_two_samples(tmp_path: Path) -> No
         rows.append({"path": f"{i}.png", "label": "ab"[i % 2], "split": part, "patient": f"p{i // 2}"})
     rows[9]["patient"] = "p1"
     file = table(tmp_path / "t.csv", rows)
-    parts = {part: ManifestClasses(file, part, group="patient") for part in ("train", "val")}
+    parts = {part: ManifestClasses(Table(file, group="patient"), part) for part in ("train", "val")}
     (problem,) = check({"it": TaskData(**parts)}, 1).problems
     assert (problem.part, problem.kind, problem.severity) == ("val", "group", "error")
     assert problem.name == str(tmp_path / "9.png")
     assert problem.what == f"its group 'p1' is in train too, such as {tmp_path / '2.png'}"
-    mended = ManifestClasses(file, None, group="patient")
+    mended = ManifestClasses(Table(file, group="patient"), None)
     halves = {part: Split(mended, part, (0.5, 0.5, 0)) for part in ("train", "val")}
     assert not check({"it": TaskData(**halves)}, 1).problems
 

@@ -177,7 +177,7 @@ def test_a_class_and_a_number_are_those_of_the_volume(tmp_path: Path) -> None:
 )
 def test_options_are_plain_in_a_config(tmp_path: Path, intensity: dict[str, float], expected: object) -> None:
     slices = {"axis": "coronal", "spacing": [1.0, 2.0], "neighbours": 1}
-    options = {"file": str(volumes(tmp_path)), "split": "val", "slices": slices, "intensity": intensity}
+    options = {"table": str(volumes(tmp_path)), "split": "val", "slices": slices, "intensity": intensity}
     parser = ArgumentParser()
     parser.add_argument("--reader", type=Reader)
     path = "umedpt_lightning.data.readers.VolumeClasses"

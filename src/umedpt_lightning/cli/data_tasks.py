@@ -14,6 +14,7 @@ import yaml
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.check import Problem
 from umedpt_lightning.data.check.problems import take_apart
+from umedpt_lightning.data.formats.faults import each_of
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
@@ -99,7 +100,7 @@ def build(config: Mapping[str, Any]) -> tuple[dict[str, TaskData], list[Problem]
                 made = _reader(value) if option in PARTS else _option(option, value)
                 setattr(tasks[name], option, made)
             except Exception as error:  # all of a user's mistakes are to be collected
-                problems.append(_problem(name, option if option in PARTS else "", key, error))
+                problems += _problems(name, option if option in PARTS else "", key, error)
         if not any(options.get(part) for part in PARTS):
             mend = f"Add one of {', '.join(PARTS)}."
             problems.append(Problem(name, "", f"data.tasks.{name}", "it has no data", mend, "setup"))
@@ -133,11 +134,11 @@ def _make(kind: type[Any], options: Any) -> Any:
         return parser.instantiate_classes(parser.parse_object({"it": options})).it
 
 
-def _problem(task: str, part: str, key: str, error: Exception) -> Problem:
+def _problems(task: str, part: str, key: str, error: Exception) -> list[Problem]:
     mend = f"Correct {key} in the config."
     if isinstance(error, jsonargparse.ArgumentError):
-        return Problem(task, part, key, _shorten(str(error)), mend, "setup")
-    return Problem(task, part, *take_apart(error, key, mend), "setup")
+        return [Problem(task, part, key, _shorten(str(error)), mend, "setup")]
+    return [Problem(task, part, *take_apart(fault, key, mend), "setup") for fault in each_of(error)]
 
 
 def _shorten(message: str) -> str:

@@ -8,50 +8,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.types import BoxArrays
 
 # Annotation tools round: a box may stick out this far (pixels) before it is an error; it is clipped.
 _TOLERANCE = 1.0
 
 
-class BoxTable:
-    """Boxes in numpy arrays, sorted by image: lists would be copied into every forked worker.
+def clip_boxes(
+    boxes: NDArray[np.float64],
+    owners: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    tell: Callable[[int], tuple[str, str]],
+) -> NDArray[np.float32]:
+    """The parts of boxes that lie inside their images.
 
     Args:
         boxes: ``(N, 4)`` x1, y1, x2, y2 as annotated, pixels.
-        labels: ``(N,)`` class indices.
         owners: ``(N,)`` index of the image of each box.
         sizes: ``(M, 2)`` width and height of each image.
         tell: What a message calls a box, with its image.
 
     Raises:
-        ValueError: A box is empty, or outside of its image.
+        ValueError: Boxes are empty, or outside of their image.
+    """
+    limits = np.tile(sizes[owners], 2)  # (N, 4) W, H, W, H
+    clipped = np.clip(boxes, 0, limits).astype(np.float32)
+    # NaN fails these comparisons, hence the negations
+    empty: NDArray[np.bool_] = ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    outside = ~((boxes >= -_TOLERANCE) & (boxes <= limits + _TOLERANCE)).all(axis=1)
+    faults = []
+    for i in np.flatnonzero(empty | outside).tolist():
+        box, image = tell(i)
+        what = "has no area inside" if empty[i] else "lies outside"
+        size = f"{limits[i, 0]}x{limits[i, 1]} (WxH)"
+        faults.append(ValueError(f"{box} {what} its image {image} of {size}. Correct or remove it."))
+    raise_all(faults)
+    return clipped
+
+
+class BoxTable:
+    """Boxes in numpy arrays, sorted by image: lists would be copied into every forked worker.
+
+    Args:
+        boxes: ``(N, 4)`` x1, y1, x2, y2 inside their images, pixels.
+        labels: ``(N,)`` class indices.
+        owners: ``(N,)`` index of the image of each box.
+        sizes: ``(M, 2)`` width and height of each image.
     """
 
     def __init__(
         self,
-        boxes: NDArray[np.float64],
+        boxes: NDArray[np.float32],
         labels: NDArray[np.int64],
         owners: NDArray[np.int64],
         sizes: NDArray[np.int64],
-        tell: Callable[[int], tuple[str, str]],
     ) -> None:
-        limits = np.tile(sizes[owners], 2)  # (N, 4) W, H, W, H
-        clipped = np.clip(boxes, 0, limits).astype(np.float32)
-        # NaN fails these comparisons, hence the negations
-        faults = {
-            "has no area inside": ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1),
-            "lies outside": ~((boxes >= -_TOLERANCE) & (boxes <= limits + _TOLERANCE)).all(axis=1),
-        }
-        for what, wrong in faults.items():
-            for i in np.flatnonzero(wrong)[:1]:
-                box, image = tell(int(i))
-                raise ValueError(
-                    f"{box} {what} its image {image} of {limits[i, 0]}x{limits[i, 1]} (WxH), one of {int(wrong.sum())} "
-                    "such boxes. Correct or remove them."
-                )
         order = np.argsort(owners, kind="stable")
-        self._boxes, self._labels, self._sizes = clipped[order], labels[order], sizes
+        self._boxes, self._labels, self._sizes = boxes[order], labels[order], sizes
         # boxes of image i are rows self._first[i] to self._first[i + 1]
         self._first = np.searchsorted(owners[order], np.arange(len(sizes) + 1))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import Collector, raise_all
 from umedpt_lightning.data.formats.labels import check_names
 
 
@@ -19,12 +19,14 @@ class CocoFile:
     Args:
         file: The JSON file.
         outline: The field that says where an object is, ``bbox`` or ``segmentation``.
+        fault: What is wrong with that field in an image of a width and height, and the mend; empty where nothing is.
         classes: Category names in the order of the indices; None for all in the order of their ids.
         crowds: Keep the crowd regions.
+        faults: Gathers the annotations that cannot be used.
 
     Attributes:
         images: Its images.
-        annotations: Its annotations.
+        annotations: Its annotations that can be used.
         names: Category names.
         owners: ``(N,)`` index of the image of each annotation.
         labels: ``(N,)`` class index of each annotation.
@@ -32,17 +34,46 @@ class CocoFile:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be used; the message names the annotation.
+        ValueError: It is no such file.
     """
 
-    def __init__(self, file: Path, outline: str, classes: Sequence[str] | None, *, crowds: bool) -> None:
+    def __init__(
+        self,
+        file: Path,
+        outline: str,
+        fault: Callable[[Any, int, int], str],
+        classes: Sequence[str] | None,
+        crowds: bool,
+        faults: Collector,
+    ) -> None:
         content = _load(file, outline)
         self.images: list[dict[str, Any]] = content["images"]
-        self.annotations = [a for a in content["annotations"] if crowds or not a.get("iscrowd")]
         categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
         self.names = check_names(categories.values() if classes is None else classes, "classes", file)
         self.sizes = np.array([(r["width"], r["height"]) for r in self.images], np.int64).reshape(-1, 2)
-        self.owners, self.labels = _owners_and_labels(self.images, self.annotations, categories, self.names, file)
+        row_of = {record["id"]: row for row, record in enumerate(self.images)}
+        index_of = {number: self.names.index(name) for number, name in categories.items() if name in self.names}
+
+        def check(a: dict[str, Any]) -> dict[str, Any]:
+            if a["image_id"] not in row_of:
+                raise ValueError(
+                    f"{file}: annotation {a['id']} is of image_id {a['image_id']}, which is not among the images. "
+                    "Remove it, or add the image."
+                )
+            if a["category_id"] not in index_of:
+                found = categories.get(a["category_id"], "which is not among the categories")
+                raise ValueError(
+                    f"{file}: annotation {a['id']} has category_id {a['category_id']} ({found}), but the classes are "
+                    f"{list(self.names)}. Remove it, or name its class."
+                )
+            if what := fault(a[outline], *self.sizes[row_of[a["image_id"]]].tolist()):
+                raise ValueError(f"{file}: the {outline} of annotation {a['id']} {what}")
+            return a
+
+        annotations = [a for a in content["annotations"] if crowds or not a.get("iscrowd")]
+        self.annotations = faults.good(check, annotations)
+        self.owners = np.array([row_of[a["image_id"]] for a in self.annotations], np.int64)
+        self.labels = np.array([index_of[a["category_id"]] for a in self.annotations], np.int64)
 
     def paths(self, folder: Path | str) -> list[Path]:
         """The image files, whose names are relative to a folder."""
@@ -65,37 +96,14 @@ def _load(file: Path, outline: str) -> dict[str, list[dict[str, Any]]]:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{file}: COCO files have a list of {key}, but this one has none. Export it as COCO.")
         ids = set()
+        faults = []
         for place, record in enumerate(content[key]):
             lacking = [field for field in fields if field not in record]
             if lacking:
-                raise ValueError(f"{file}: {key}[{place}] (id {record.get('id')}) has no {lacking}. Export it as COCO.")
-            ids.add(record["id"])
+                what = f"{key}[{place}] (id {record.get('id')}) has no {lacking}"
+                faults.append(ValueError(f"{file}: {what}. Export it as COCO."))
+            ids.add(record.get("id"))
+        raise_all(faults)
         if len(ids) < len(content[key]):
             raise ValueError(f"{file}: {key} share ids, so that it is not clear what belongs where. Export it again.")
     return dict(content)
-
-
-def _owners_and_labels(
-    images: list[dict[str, Any]],
-    annotations: list[dict[str, Any]],
-    categories: dict[int, str],
-    names: tuple[str, ...],
-    file: Path,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    row_of = {record["id"]: row for row, record in enumerate(images)}
-    index_of = {number: names.index(name) for number, name in categories.items() if name in names}
-    for a in annotations:
-        if a["image_id"] not in row_of:
-            raise ValueError(
-                f"{file}: annotation {a['id']} is of image_id {a['image_id']}, which is not among the images. "
-                "Remove it, or add the image."
-            )
-        if a["category_id"] not in index_of:
-            found = categories.get(a["category_id"], "which is not among the categories")
-            raise ValueError(
-                f"{file}: annotation {a['id']} has category_id {a['category_id']} ({found}), but the classes are "
-                f"{list(names)}. Remove it, or name its class."
-            )
-    owners = np.fromiter((row_of[a["image_id"]] for a in annotations), np.int64, len(annotations))
-    labels = np.fromiter((index_of[a["category_id"]] for a in annotations), np.int64, len(annotations))
-    return owners, labels

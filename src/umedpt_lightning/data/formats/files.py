@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
 from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image, read_mask
 from umedpt_lightning.data.formats.labels import natural_key, shorten
 from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.types import Sample, SampleTarget
 
 _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
 
@@ -35,12 +37,7 @@ class FileTable:
     def __init__(self, paths: Sequence[Path], what: str, source: object) -> None:
         if not paths:
             raise ValueError(f"{source}: there are no {what} here. Correct the path, or leave this part out.")
-        missing = [str(path) for path in paths if not path.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{source}: {len(missing)} of {len(paths)} {what} are missing, the first: {shorten(missing, 5)}. "
-                "Correct the names, or the folder they are looked for in."
-            )
+        check_files(paths, what, source)
         self._paths = np.array([os.fsencode(path) for path in paths])
 
     def __len__(self) -> int:
@@ -81,6 +78,8 @@ class ImageFiles:
         check_channels(self.channels, found, str(first))
         self.value_range = full_range(self._dtype, value_range, str(first))
 
+    owners = wholes = None  # a file is an image
+
     def __len__(self) -> int:
         return len(self._files)
 
@@ -107,6 +106,15 @@ class ImageFiles:
                 "task with one depth: one value_range cannot fit both."
             )
         return image, str(path)
+
+    def sample(self, index: int, target: SampleTarget) -> Sample:
+        """The image with a target.
+
+        Raises:
+            ValueError: As for `read`.
+        """
+        image, name = self.read(index)
+        return Sample(image, target, name)
 
 
 class MaskFiles:
@@ -160,6 +168,52 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     found: Iterable[Path] = folder.rglob("*") if recursive else folder.iterdir()
     images = [path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")]
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def check_files(paths: Sequence[Path], what: str, source: object) -> None:
+    """Raises FileNotFoundError where files are missing.
+
+    Args:
+        paths: The files.
+        what: What a message calls them.
+        source: The file or folder that names them.
+    """
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise MissingFilesError(
+            f"{source}: {len(missing)} of {len(paths)} {what} are missing, the first: {shorten(missing, 5)}. "
+            "Correct the names, or the folder they are looked for in.",
+            [
+                FileNotFoundError(
+                    f"{path}: there is no such file, but {source} names it. Correct its name, or the folder it is "
+                    "looked for in."
+                )
+                for path in missing
+            ],
+        )
+
+
+def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: object, masks: object) -> None:
+    """Raises ValueError where images have no mask, or masks no image, of their name.
+
+    Args:
+        image_of: Images by name.
+        mask_of: Masks by name.
+        images: The folder of images that a message names.
+        masks: The folder of masks.
+    """
+    alone = [str(path) for name, path in image_of.items() if name not in mask_of]
+    without = [str(path) for name, path in mask_of.items() if name not in image_of]
+    if alone or without:
+        mend = "Give both of a pair the same name, or remove what has no partner."
+        raise FaultsError(
+            f"{images} and {masks} do not pair: {len(alone)} images have no mask {shorten(alone, 5)}, "
+            f"{len(without)} masks no image {shorten(without, 5)}. {mend}",
+            [
+                *(ValueError(f"{path}: it has no mask in {masks}. {mend}") for path in alone),
+                *(ValueError(f"{path}: it has no image in {images}. {mend}") for path in without),
+            ],
+        )
 
 
 def check_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import FaultsError
 from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
 
 Spec = TypeVar("Spec", bound=TaskSpec)
@@ -46,28 +47,33 @@ def check_names(names: Iterable[str], what: str, where: object, most: int | None
     return result
 
 
-def class_indices(
-    values: Sequence[str], classes: Sequence[str], where: Sequence[str] | None, file: object
-) -> NDArray[Any]:
+def class_indices(values: Sequence[str], classes: Sequence[str], where: Sequence[str], file: object) -> NDArray[Any]:
     """Class names to ``(N,)`` int64 indices.
 
     Args:
         values: One name a sample.
         classes: All names.
-        where: What a message calls each sample.
-        file: The file a message names.
+        where: What a message calls each sample, its file included.
+        file: The file or folder that a message of all names.
 
     Raises:
-        ValueError: A value is not among the classes.
+        ValueError: Values are not among the classes.
     """
     index = {name: i for i, name in enumerate(classes)}
     result = np.fromiter((index.get(value, -1) for value in values), np.int64, len(values))
-    unknown = np.flatnonzero(result < 0)
-    if len(unknown):
-        at = [f"{values[i]!r}" + (f" ({where[i]})" if where else "") for i in unknown[:5]]
-        raise ValueError(
-            f"{file}: {len(unknown)} samples have a class that is not among {shorten(classes)}, the first "
-            f"{', '.join(at)}. Correct them, or add the class to `classes`."
+    unknown = np.flatnonzero(result < 0).tolist()
+    if unknown:
+        known, at = shorten(classes), ", ".join(f"{values[i]!r} ({where[i]})" for i in unknown[:5])
+        raise FaultsError(
+            f"{file}: {len(unknown)} samples have a class that is not among {known}, the first {at}. Correct them, or "
+            "add the class to `classes`.",
+            [
+                ValueError(
+                    f"{where[i]}: its class is {values[i]!r}, which is not among {known}. Correct it, or add the class "
+                    "to `classes`."
+                )
+                for i in unknown
+            ],
         )
     return result
 

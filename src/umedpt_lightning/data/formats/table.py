@@ -1,63 +1,91 @@
-"""Tables of samples, CSV or Parquet, as text."""
+"""Tables of samples, one part at a time."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.labels import shorten
-
-_PARQUET = (".parquet", ".pq")
+from umedpt_lightning.data.formats.table_files import read_columns
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table with one row an image, volume or slide, and what its columns are called.
+
+    Attributes:
+        file: CSV with a header or Parquet (``.parquet``, with the extra ``parquet``).
+        path: Column of the files.
+        split_column: Column that says the part; it need not be there where all rows are read.
+        root: Folder that relative paths start from; None the table's own.
+        group: Column of patients, centres or whatever else must not be parted by a split; None if there is none.
+    """
+
+    file: Path | str
+    path: str = "path"
+    split_column: str = "split"
+    root: Path | str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
     """The rows of one part of a table.
 
     Attributes:
+        table: Where they are from.
         columns: Cells by column name, stripped.
-        rows: What a message calls each row.
+        names: What a message calls each row.
         everywhere: All cells of each column, those of other parts included.
-        root: Where relative paths start.
     """
 
+    table: Table
     columns: dict[str, list[str]]
-    rows: list[str]
+    names: list[str]
     everywhere: dict[str, set[str]]
-    root: Path
 
-    def paths(self, column: str) -> list[Path]:
-        """The files that a column names.
+    @property
+    def file(self) -> Path:
+        """The table's file."""
+        return Path(self.table.file)
 
-        Raises:
-            ValueError: A cell is empty.
-        """
-        return [self.root / cell for cell in self._filled(column, "Name the file, or remove the row.")]
-
-    def groups(self, column: str | None) -> NDArray[np.str_] | None:
-        """``(N,)`` the cells of a column of groups; None where no column is given.
+    def paths(self, column: str | None = None) -> list[Path]:
+        """The files that a column names; None for that of the images, volumes or slides.
 
         Raises:
-            ValueError: A cell is empty.
+            ValueError: Cells are empty.
         """
-        if column is None:
+        root = self.file.parent if self.table.root is None else Path(self.table.root)
+        return [root / cell for cell in self._filled(column or self.table.path, "Name the file, or remove the row.")]
+
+    def groups(self) -> NDArray[np.str_] | None:
+        """``(N,)`` the cells of the column of groups; None where there is none.
+
+        Raises:
+            ValueError: Cells are empty.
+        """
+        if self.table.group is None:
             return None
-        return np.array(self._filled(column, "Name the group, one of its own if nothing shares it."))
+        return np.array(self._filled(self.table.group, "Name the group, one of its own if nothing shares it."))
 
-    def numbers(self, columns: Sequence[str], meaning: str) -> NDArray[np.float32]:
+    def numbers(self, columns: Sequence[str], meaning: str, only: Sequence[float] = ()) -> NDArray[np.float32]:
         """``(N, len(columns))`` numbers, NaN where a cell is empty.
 
+        Args:
+            columns: Column names.
+            meaning: What a message says that a cell should be.
+            only: The numbers there may be; empty for all.
+
         Raises:
-            ValueError: A cell is neither a finite number nor empty.
+            ValueError: Cells are neither such a finite number nor empty.
         """
-        result = np.full((len(self.rows), len(columns)), np.nan, np.float32)
+        result = np.full((len(self.names), len(columns)), np.nan, np.float32)
+        faults = []
         for j, column in enumerate(columns):
             for i, cell in enumerate(self.columns[column]):
                 if cell.lower() in ("", "nan"):  # tables written by programs may spell it out
@@ -66,37 +94,27 @@ class Table:
                     number = float(cell)
                 except ValueError:
                     number = np.inf
-                if abs(number) > float(np.finfo(np.float32).max):
-                    raise ValueError(f"{self.rows[i]}: {column} is {cell!r}, but it should be {meaning}.")
-                result[i, j] = number
+                if abs(number) > float(np.finfo(np.float32).max) or (only and number not in only):
+                    what = f"{column} is {cell!r}, but it should be {meaning}"
+                    faults.append(ValueError(f"{self.names[i]}: {what}. Correct the cell."))
+                else:
+                    result[i, j] = number
+        raise_all(faults)
         return result
 
     def _filled(self, column: str, mend: str) -> list[str]:
         cells = self.columns[column]
-        if "" in cells:
-            raise ValueError(f"{self.rows[cells.index('')]}: {column} is empty. {mend}")
+        raise_all([ValueError(f"{self.names[i]}: {column} is empty. {mend}") for i, c in enumerate(cells) if not c])
         return cells
 
 
-def read_table(
-    file: Path | str,
-    split: str | None,
-    columns: Sequence[str],
-    path: str,
-    split_column: str,
-    root: Path | str | None,
-    group: str | None = None,
-) -> Table:
+def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[str]) -> Rows:
     """Reads the rows of one part.
 
     Args:
-        file: CSV with a header, or Parquet.
+        table: The table, or its file where its columns have the usual names.
         split: The text that marks the part; None for all rows.
-        columns: Columns to keep, besides that of the paths.
-        path: Column of image paths.
-        split_column: Column that says the part; it need not be there where `split` is None.
-        root: Where relative paths start; None the file's folder.
-        group: Column of groups to keep, None if there is none.
+        columns: Columns to keep, besides those that the table names.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -104,87 +122,37 @@ def read_table(
         ValueError: A column is missing or comes twice, a row has too many or too few cells, no row is of the part, or
             an image is in two parts.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
-    kept = list(dict.fromkeys([path, *columns, *([] if group is None else [group])]))
-    wanted = list(dict.fromkeys([*kept, *([] if split is None else [split_column])]))
-    cells, rows = (_parquet if file.suffix.lower() in _PARQUET else _csv)(file, wanted)
-    chosen = list(range(len(rows))) if split is None else _of_part(split, cells[split_column], cells[path], rows)
+    if not isinstance(table, Table):
+        table = Table(table)
+    kept = list(dict.fromkeys([table.path, *columns, *([] if table.group is None else [table.group])]))
+    wanted = list(dict.fromkeys([*kept, *([] if split is None else [table.split_column])]))
+    cells, names = read_columns(Path(table.file), wanted)
+    chosen = list(range(len(names)))
+    if split is not None:
+        chosen = _of_part(split, cells[table.split_column], cells[table.path], names)
     if not chosen:
-        found = "no row at all" if split is None else f"no row has {split!r} in the column {split_column}, only "
-        parts = "" if split is None else shorten(sorted(set(cells[split_column])))
-        raise ValueError(f"{file}: {found}{parts}. Correct `split` or the table, or leave this part out.")
-    return Table(
+        found = "no row at all" if split is None else f"no row has {split!r} in the column {table.split_column}, only "
+        parts = "" if split is None else shorten(sorted(set(cells[table.split_column])))
+        raise ValueError(f"{table.file}: {found}{parts}. Correct `split` or the table, or leave this part out.")
+    return Rows(
+        table,
         columns={column: [cells[column][i] for i in chosen] for column in kept},
-        rows=[rows[i] for i in chosen],
+        names=[names[i] for i in chosen],
         everywhere={column: set(cells[column]) for column in kept},
-        root=file.parent if root is None else Path(root),
     )
 
 
-def _of_part(split: str, parts: Sequence[str], images: Sequence[str], rows: Sequence[str]) -> list[int]:
+def _of_part(split: str, parts: Sequence[str], images: Sequence[str], names: Sequence[str]) -> list[int]:
     """The rows of a part."""
     split_of: dict[str, str] = {}
-    for row, image, part in zip(rows, images, parts, strict=True):
-        if split_of.setdefault(image, part) != part:
-            raise ValueError(
-                f"{row}: {image} is in the parts {split_of[image]!r} and {part!r}. An image that is trained on "
+    raise_all(
+        [
+            ValueError(
+                f"{name}: {image} is in the parts {split_of[image]!r} and {part!r}. An image that is trained on "
                 "cannot measure: keep it in one part."
             )
+            for name, image, part in zip(names, images, parts, strict=True)
+            if split_of.setdefault(image, part) != part
+        ]
+    )
     return [i for i, part in enumerate(parts) if part == split]
-
-
-def _csv(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Cells of the columns, and what a message calls each row."""
-    cells: dict[str, list[str]] = {column: [] for column in wanted}
-    rows: list[str] = []
-    with file.open(newline="", encoding="utf-8-sig") as stream:  # -sig: spreadsheets put a byte order mark in front
-        reader = csv.reader(stream)
-        header = [cell.strip() for cell in next(reader, [])]
-        place = {column: _place(column, header, file) for column in wanted}
-        for found in reader:
-            if not any(found):
-                continue  # a blank line
-            rows.append(f"{file} line {reader.line_num}")
-            if len(found) != len(header):
-                raise ValueError(
-                    f"{rows[-1]}: {len(found)} cells, but the header has {len(header)}. Quote cells with commas."
-                )
-            for column in wanted:
-                cells[column].append(found[place[column]].strip())
-    return cells, rows
-
-
-def _parquet(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """As `_csv`; cells are as a CSV file of the same table would have them."""
-    pyarrow, parquet = require("pyarrow", "parquet", file), require("pyarrow.parquet", "parquet", file)
-    try:
-        header = parquet.read_schema(file).names
-        for column in wanted:
-            _place(column, header, file)
-        table = parquet.read_table(file, columns=list(wanted), partitioning=None)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file}: not a Parquet file that can be read ({error}). Write it again.") from error
-    cells = {column: [_text(value) for value in table.column(column).to_pylist()] for column in wanted}
-    return cells, [f"{file} row {i + 1}" for i in range(table.num_rows)]
-
-
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(int(value))
-        case float() if np.isnan(value):
-            return ""
-    return str(value).strip()
-
-
-def _place(column: str, header: list[str], file: Path) -> int:
-    if header.count(column) != 1:
-        raise ValueError(
-            f"{file}: the column {column!r} comes {header.count(column)} times, the header is {shorten(header, 20)}. "
-            "Correct its name in the configuration or in the file (CSV: comma separated, with a header)."
-        )
-    return header.index(column)

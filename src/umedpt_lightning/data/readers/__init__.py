@@ -1,5 +1,6 @@
 """Readers: one on-disk format a file."""
 
+from umedpt_lightning.data.formats.table import Table
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.class_folders import ClassFolders
 from umedpt_lightning.data.readers.coco import CocoBoxes, CocoMasks
@@ -7,12 +8,12 @@ from umedpt_lightning.data.readers.manifest import ManifestClasses, ManifestLabe
 from umedpt_lightning.data.readers.mask_folders import MaskFolders
 from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.readers.slide_annotations import SlideBoxes, SlideMasks, SlideRegions
-from umedpt_lightning.data.readers.slides import SlideClasses, SlideNumbers
+from umedpt_lightning.data.readers.slides import SlideClasses, SlideLabels, SlideNumbers
 from umedpt_lightning.data.readers.split import FileSplit, Split
 from umedpt_lightning.data.readers.subset import Subset
 from umedpt_lightning.data.readers.voc import VocBoxes
 from umedpt_lightning.data.readers.volume_masks import VolumeMaskFolders, VolumeMasks
-from umedpt_lightning.data.readers.volumes import VolumeClasses, VolumeNumbers
+from umedpt_lightning.data.readers.volumes import VolumeClasses, VolumeLabels, VolumeNumbers
 
 __all__ = [
     "ClassFolders",
@@ -29,13 +30,16 @@ __all__ = [
     "Reader",
     "SlideBoxes",
     "SlideClasses",
+    "SlideLabels",
     "SlideMasks",
     "SlideNumbers",
     "SlideRegions",
     "Split",
     "Subset",
+    "Table",
     "VocBoxes",
     "VolumeClasses",
+    "VolumeLabels",
     "VolumeMaskFolders",
     "VolumeMasks",
     "VolumeNumbers",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from umedpt_lightning.types import Sample, TaskSpec
+from umedpt_lightning.types import Sample, SampleTarget, TaskSpec
 
 
 class Reader(Dataset[Sample], ABC):
@@ -62,9 +62,22 @@ class Reader(Dataset[Sample], ABC):
 class _Images(Protocol):
     """What `ImageReader` needs of a table of images."""
 
+    channels: int
+    value_range: tuple[float, float]
+
+    @property
+    def owners(self) -> NDArray[np.int32] | None:
+        """``(N,)`` the file that each image is a piece of; None where files are whole images."""
+
+    @property
+    def wholes(self) -> NDArray[np.str_] | None:
+        """The names of these files; None as above."""
+
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str: ...
+
+    def sample(self, index: int, target: SampleTarget) -> Sample: ...
 
 
 Images = TypeVar("Images", bound=_Images)
@@ -74,7 +87,7 @@ class ImageReader(Reader, Generic[Images]):
     """A reader with one sample an image of a table of images."""
 
     _images: Images
-    _groups: NDArray[np.str_] | None = None
+    _of_rows: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self._images)
@@ -85,5 +98,24 @@ class ImageReader(Reader, Generic[Images]):
 
     @property
     def groups(self) -> NDArray[np.str_] | None:
-        """As `Reader.groups`."""
-        return self._groups
+        """As `Reader.groups`: those that a table names, else the pieces of a file belong together."""
+        groups = self._images.wholes if self._of_rows is None else self._of_rows
+        owners = self._images.owners
+        # made anew: as many long texts would fill memory
+        return groups if groups is None or owners is None else groups[owners]
+
+
+class TargetReader(ImageReader[Images]):
+    """A reader whose targets are in memory: a class index, labels or numbers of each image."""
+
+    targets: NDArray[Any]
+
+    @abstractmethod
+    def __init__(self) -> None:
+        """Sets `spec`, `targets` and the images."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image ``(H, W, C)`` with its class index, or with float32 labels or numbers, NaN where unknown."""
+        index = self._at(index)
+        target = self.targets[index]
+        return self._images.sample(index, target.copy() if target.ndim else int(target))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, with_statistics
-from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.types import ClassSpec, Sample
+from umedpt_lightning.data.readers.base import TargetReader
+from umedpt_lightning.types import ClassSpec
 
 
-class ClassFolders(ImageReader[ImageFiles]):
+class ClassFolders(TargetReader[ImageFiles]):
     """One class an image, said by the sub-folder that the image lies in, at any depth.
 
     Args:
@@ -27,8 +26,6 @@ class ClassFolders(ImageReader[ImageFiles]):
         FileNotFoundError: There is no such folder.
         ValueError: There are no images, or a sub-folder is not among the classes.
     """
-
-    targets: NDArray[Any]
 
     def __init__(
         self,
@@ -44,21 +41,15 @@ class ClassFolders(ImageReader[ImageFiles]):
         if not found:
             raise ValueError(f"{folder}: there are no sub-folders, one a class, in it. Correct the path.")
         names = check_names(found if classes is None else classes, "classes", folder)
-        class_indices(found, names, None, folder)  # raises for a folder that is no class
+        class_indices(found, names, [str(folder / name) for name in found], folder)  # raises for what is no class
 
         paths: list[Path] = []
-        labels: list[str] = []
+        counts: list[int] = []
         for name in names:
             images = list_images(folder / name, recursive=True) if name in found else []
             paths += images
-            labels += [name] * len(images)
+            counts.append(len(images))
         self._images = ImageFiles(paths, channels, value_range, folder)
-        self.targets = class_indices(labels, names, None, folder)
+        self.targets = np.repeat(np.arange(len(names)), counts)
         spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
         self.spec = with_statistics(spec, self.targets)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its class index."""
-        index = self._at(index)
-        image, name = self._images.read(index)
-        return Sample(image, int(self.targets[index]), name)

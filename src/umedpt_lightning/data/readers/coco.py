@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from umedpt_lightning.data.formats.box_table import BoxTable, check_size
+from umedpt_lightning.data.formats.box_table import BoxTable, check_size, clip_boxes
 from umedpt_lightning.data.formats.coco_file import CocoFile
+from umedpt_lightning.data.formats.faults import Collector
 from umedpt_lightning.data.formats.files import ImageFiles
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.data.slide.outlines import Outlines
+from umedpt_lightning.data.slide.outlines import Outlines, outline_fault
 from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, MaskSpec, Sample
 
 
@@ -31,7 +31,7 @@ class CocoBoxes(ImageReader[ImageFiles]):
 
     Raises:
         FileNotFoundError: The JSON or images are missing.
-        ValueError: The JSON cannot be used; the message names the annotation.
+        ValueError: The JSON cannot be used; the message names the annotations.
     """
 
     def __init__(
@@ -43,16 +43,21 @@ class CocoBoxes(ImageReader[ImageFiles]):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         file = Path(annotations)
-        coco = CocoFile(file, "bbox", classes, crowds=False)
-        self._images = ImageFiles(coco.paths(images), channels, value_range, file)
-        xywh = _numbers(coco.annotations, file)
+        faults = Collector()
+        coco = CocoFile(file, "bbox", _fault, classes, crowds=False, faults=faults)
+        with faults:
+            self._images = ImageFiles(coco.paths(images), channels, value_range, file)
+        xywh = np.array([a["bbox"] for a in coco.annotations], np.float64).reshape(-1, 4)
 
         def tell(i: int) -> tuple[str, str]:
             box = f"the box x, y, width, height = {xywh[i].tolist()} of annotation {coco.annotations[i]['id']}"
             return f"{file}: {box}", coco.images[coco.owners[i]]["file_name"]
 
-        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        self._boxes = BoxTable(corners, coco.labels, coco.owners, coco.sizes, tell)
+        with faults:
+            corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+            boxes = clip_boxes(corners, coco.owners, coco.sizes, tell)
+        faults.raise_found()
+        self._boxes = BoxTable(boxes, coco.labels, coco.owners, coco.sizes)
         self.spec = BoxSpec(channels=self._images.channels, value_range=self._images.value_range, classes=coco.names)
 
     def __getitem__(self, index: int) -> Sample:
@@ -79,7 +84,7 @@ class CocoMasks(ImageReader[ImageFiles]):
 
     Raises:
         FileNotFoundError: The JSON or images are missing.
-        ValueError: The JSON cannot be used; the message names the annotation.
+        ValueError: The JSON cannot be used; the message names the annotations.
     """
 
     def __init__(
@@ -92,10 +97,13 @@ class CocoMasks(ImageReader[ImageFiles]):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         file = Path(annotations)
-        coco = CocoFile(file, "segmentation", classes, crowds=True)
+        faults = Collector()
+        coco = CocoFile(file, "segmentation", outline_fault, classes, crowds=True, faults=faults)
         names = check_names((background, *coco.names), "background and classes", file)
-        self._images = ImageFiles(coco.paths(images), channels, value_range, file)
-        self._outlines = Outlines(coco.annotations, coco.sizes[coco.owners], file)
+        with faults:
+            self._images = ImageFiles(coco.paths(images), channels, value_range, file)
+        faults.raise_found()
+        self._outlines = Outlines(coco.annotations, file)
         self._crowd = np.array([bool(a.get("iscrowd")) for a in coco.annotations], bool)
         self._values = np.where(self._crowd, IGNORE_INDEX, coco.labels + 1).astype(np.uint8)  # (N,)
         self._owners = coco.owners
@@ -114,13 +122,9 @@ class CocoMasks(ImageReader[ImageFiles]):
         return Sample(image, mask, name)
 
 
-def _numbers(annotations: list[dict[str, Any]], file: Path) -> NDArray[np.float64]:
-    """``(N, 4)`` x, y, width, height."""
+def _fault(bbox: Any, width: int, height: int) -> str:
     try:
-        return np.array([a["bbox"] for a in annotations], np.float64).reshape(len(annotations), 4)
-    except (TypeError, ValueError) as error:
-        bad = next((a for a in annotations if not isinstance(a["bbox"], list) or len(a["bbox"]) != 4), annotations[0])
-        raise ValueError(
-            f"{file}: the bbox of annotation {bad['id']} is {bad['bbox']}, but a box is four numbers: x, y, width, "
-            "height. Correct or remove it."
-        ) from error
+        sound = np.array(bbox, np.float64).shape == (4,)
+    except (TypeError, ValueError):
+        sound = False
+    return "" if sound else f"is {bbox}, but a box is four numbers: x, y, width, height. Correct or remove it."

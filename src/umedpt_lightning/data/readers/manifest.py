@@ -1,197 +1,114 @@
-"""Tables of samples: CSV or Parquet with a column of image paths and one that says the part."""
+"""Tables of images: CSV or Parquet with a column of image paths and one that says the part."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns
+from umedpt_lightning.data.formats.faults import Collector
 from umedpt_lightning.data.formats.files import ImageFiles, MaskFiles
-from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, with_statistics
-from umedpt_lightning.data.formats.table import read_table
+from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.types import ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, Sample
+from umedpt_lightning.data.readers.rows import RowReader
+from umedpt_lightning.types import MaskSpec, Sample
 
 
-class ManifestClasses(ImageReader[ImageFiles]):
+class ManifestClasses(RowReader[ImageFiles]):
     """One class an image, from a column of class names.
 
     Args:
-        file: The table, CSV with a header or Parquet (``.parquet``, with the extra ``parquet``).
-        split: Which part: the rows with this text in the column `split_column`; None for all rows, see `Split`.
+        table: The table's file, or a `Table` where its columns have other names than usual.
+        split: Which part: the rows with this text in the column of parts; None for all rows, see `Split`.
         label: Column of class names.
         classes: Class names in the order of the indices; None for those of the whole file in natural order, so that
             all parts agree.
-        path: Column of image paths.
-        split_column: Column that says the part.
-        root: Folder that relative paths start from; None the file's own.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
         value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
-        group: Column of patients, centres or whatever else must not be parted by a split; None if there is none.
 
     Raises:
         FileNotFoundError: The table or images are missing.
         ValueError: The table cannot be used; the message names the row.
     """
 
-    targets: NDArray[Any]
-
     def __init__(
         self,
-        file: Path | str,
+        table: Table | Path | str,
         split: str | None,
         label: str = "label",
         classes: list[str] | None = None,
-        path: str = "path",
-        split_column: str = "split",
-        root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
-        group: str | None = None,
     ) -> None:
-        table = read_table(file, split, [label], path, split_column, root, group)
-        self._groups = table.groups(group)
-        names = check_names(
-            sorted(table.everywhere[label] - {""}, key=natural_key) if classes is None else classes, "classes", file
-        )
-        self.targets = class_indices(table.columns[label], names, table.rows, file)
-        self._images = ImageFiles(table.paths(path), channels, value_range, file)
-        spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
-        self.spec = with_statistics(spec, self.targets)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its class index."""
-        index = self._at(index)
-        image, name = self._images.read(index)
-        return Sample(image, int(self.targets[index]), name)
+        columns = ClassColumn(label, classes)
+        self._read(table, split, columns, lambda paths, file: ImageFiles(paths, channels, value_range, file))
 
 
-class ManifestLabels(ImageReader[ImageFiles]):
+class ManifestLabels(RowReader[ImageFiles]):
     """Any number of labels an image, from one column a label: 1, 0, or empty where unknown.
 
     Args:
-        file: As for `ManifestClasses`.
+        table: As for `ManifestClasses`.
         split: As for `ManifestClasses`.
         labels: Columns, one a label.
-        path: As for `ManifestClasses`.
-        split_column: As for `ManifestClasses`.
-        root: As for `ManifestClasses`.
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
-        group: As for `ManifestClasses`.
 
     Raises:
         FileNotFoundError: The table or images are missing.
         ValueError: The table cannot be used; the message names the row.
     """
 
-    targets: NDArray[Any]
-
     def __init__(
         self,
-        file: Path | str,
+        table: Table | Path | str,
         split: str | None,
         labels: list[str],
-        path: str = "path",
-        split_column: str = "split",
-        root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
-        group: str | None = None,
     ) -> None:
-        names = check_names(labels, "labels", file, most=None)
-        table = read_table(file, split, list(names), path, split_column, root, group)
-        self._groups = table.groups(group)
-        self.targets = table.numbers(names, "0, 1, or nothing where it is unknown")
-        wrong = np.argwhere(~(np.isnan(self.targets) | (self.targets == 0) | (self.targets == 1)))
-        if len(wrong):
-            row, column = wrong[0]
-            raise ValueError(
-                f"{table.rows[row]}: {names[column]} is {table.columns[names[column]][row]!r}, one of {len(wrong)} "
-                "such cells. Write 0, 1, or nothing where it is unknown."
-            )
-        self._images = ImageFiles(table.paths(path), channels, value_range, file)
-        spec = MultilabelSpec(channels=self._images.channels, value_range=self._images.value_range, labels=names)
-        self.spec = with_statistics(spec, self.targets)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with ``(L,)`` float32 of 0, 1 and NaN."""
-        index = self._at(index)
-        image, name = self._images.read(index)
-        return Sample(image, self.targets[index].copy(), name)
+        columns = LabelColumns(labels)
+        self._read(table, split, columns, lambda paths, file: ImageFiles(paths, channels, value_range, file))
 
 
-class ManifestNumbers(ImageReader[ImageFiles]):
+class ManifestNumbers(RowReader[ImageFiles]):
     """One or several numbers an image, from one column a quantity: empty where unknown.
 
     Args:
-        file: As for `ManifestClasses`.
+        table: As for `ManifestClasses`.
         split: As for `ManifestClasses`.
         quantities: Columns and their units, such as ``{age: years, ratio: ""}``.
-        path: As for `ManifestClasses`.
-        split_column: As for `ManifestClasses`.
-        root: As for `ManifestClasses`.
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
-        group: As for `ManifestClasses`.
 
     Raises:
         FileNotFoundError: The table or images are missing.
         ValueError: The table cannot be used (the message names the row), or a quantity is known of no sample.
     """
 
-    targets: NDArray[Any]
-
     def __init__(
         self,
-        file: Path | str,
+        table: Table | Path | str,
         split: str | None,
         quantities: dict[str, str],
-        path: str = "path",
-        split_column: str = "split",
-        root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
-        group: str | None = None,
     ) -> None:
-        names = check_names(quantities, "quantities", file, most=None)
-        table = read_table(file, split, list(names), path, split_column, root, group)
-        self._groups = table.groups(group)
-        self.targets = table.numbers(names, "a number, or nothing where it is unknown")
-        self._images = ImageFiles(table.paths(path), channels, value_range, file)
-        spec = RegressionSpec(
-            channels=self._images.channels,
-            value_range=self._images.value_range,
-            quantities=names,
-            units=tuple(quantities.values()),
-        )
-        self.spec = with_statistics(spec, self.targets)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with ``(Q,)`` float32, NaN where unknown."""
-        index = self._at(index)
-        image, name = self._images.read(index)
-        return Sample(image, self.targets[index].copy(), name)
+        columns = NumberColumns(quantities)
+        self._read(table, split, columns, lambda paths, file: ImageFiles(paths, channels, value_range, file))
 
 
 class ManifestMasks(ImageReader[ImageFiles]):
     """One class a pixel, from a column of mask paths.
 
     Args:
-        file: As for `ManifestClasses`.
+        table: As for `ManifestClasses`.
         split: As for `ManifestClasses`.
         classes: Names of the classes stored as 0, 1, ..., the background first; or a stored value for each name, such
             as ``{background: 0, nodule: 255}``.
         mask: Column of mask paths, relative as those of the images.
         ignore: The stored value of unlabelled pixels; None if every pixel is labelled.
-        path: As for `ManifestClasses`.
-        split_column: As for `ManifestClasses`.
-        root: As for `ManifestClasses`.
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
-        group: As for `ManifestClasses`.
 
     Raises:
         FileNotFoundError: The table, images or masks are missing.
@@ -200,22 +117,23 @@ class ManifestMasks(ImageReader[ImageFiles]):
 
     def __init__(
         self,
-        file: Path | str,
+        table: Table | Path | str,
         split: str | None,
         classes: list[str] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,
-        path: str = "path",
-        split_column: str = "split",
-        root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
-        group: str | None = None,
     ) -> None:
-        table = read_table(file, split, [mask], path, split_column, root, group)
-        self._groups = table.groups(group)
-        self._images = ImageFiles(table.paths(path), channels, value_range, file)
-        self._masks = MaskFiles(table.paths(mask), classes, ignore, file)
+        rows = read_rows(table, split, [mask])
+        faults = Collector()
+        with faults:
+            self._of_rows = rows.groups()
+        with faults:
+            self._images = ImageFiles(rows.paths(), channels, value_range, rows.file)
+        with faults:
+            self._masks = MaskFiles(rows.paths(mask), classes, ignore, rows.file)
+        faults.raise_found()
         self.spec = MaskSpec(
             channels=self._images.channels, value_range=self._images.value_range, classes=self._masks.classes
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from umedpt_lightning.data.formats.files import ImageFiles, MaskFiles, list_images
-from umedpt_lightning.data.formats.labels import shorten
+from umedpt_lightning.data.formats.files import ImageFiles, MaskFiles, check_pairs, list_images
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import MaskSpec, Sample
 
@@ -38,14 +37,7 @@ class MaskFolders(ImageReader[ImageFiles]):
     ) -> None:
         images, masks = Path(images), Path(masks)
         image_of, mask_of = _by_stem(images), _by_stem(masks)
-        if image_of.keys() != mask_of.keys():
-            alone = [str(path) for stem, path in image_of.items() if stem not in mask_of]
-            without = [str(path) for stem, path in mask_of.items() if stem not in image_of]
-            raise ValueError(
-                f"{images} and {masks} do not pair: {len(alone)} images have no mask {shorten(alone, 5)}, "
-                f"{len(without)} masks no image {shorten(without, 5)}. Give both of a pair the same name, "
-                "or remove what has no partner."
-            )
+        check_pairs(image_of, mask_of, images, masks)
         self._images = ImageFiles(list(image_of.values()), channels, value_range, images)
         self._masks = MaskFiles([mask_of[stem] for stem in image_of], classes, ignore, masks)
         self.spec = MaskSpec(

@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats import medmnist_sets
+from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.files import check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.data.formats.labels import check_names, with_statistics
-from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample, TaskSpec
+from umedpt_lightning.data.readers.base import TargetReader
+from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample, SampleTarget, TaskSpec
 
 Split = Literal["train", "val", "test"]
 
 
-class MedMNIST(ImageReader["_Images"]):
+class MedMNIST(TargetReader["_Images"]):
     """One class an image, from a 2-D MedMNIST file (binary, multi-class or ordinal; ordinal levels are classes here).
 
     Images are loaded on first use, once a process, and only those of this split.
@@ -42,8 +43,6 @@ class MedMNIST(ImageReader["_Images"]):
         OSError: It could not be fetched.
         ValueError: The file lacks a part, is not 2-D, or holds a label that is no class.
     """
-
-    targets: NDArray[Any]
 
     def __init__(
         self,
@@ -70,13 +69,8 @@ class MedMNIST(ImageReader["_Images"]):
         spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
         self.spec: TaskSpec = with_statistics(spec, self.targets)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its class index."""
-        index = self._at(index)
-        return Sample(self._images.read(index), int(self.targets[index]), self._images.name(index))
 
-
-class MedMNISTMultilabel(ImageReader["_Images"]):
+class MedMNISTMultilabel(TargetReader["_Images"]):
     """Any number of labels an image, from a 2-D MedMNIST file (multi-label, binary-class).
 
     Args:
@@ -93,8 +87,6 @@ class MedMNISTMultilabel(ImageReader["_Images"]):
         OSError: It could not be fetched.
         ValueError: The file lacks a part, is not 2-D, or its labels are not 0 and 1.
     """
-
-    targets: NDArray[Any]
 
     def __init__(
         self,
@@ -119,11 +111,6 @@ class MedMNISTMultilabel(ImageReader["_Images"]):
         spec = MultilabelSpec(channels=self._images.channels, value_range=self._images.value_range, labels=names)
         self.spec: TaskSpec = with_statistics(spec, self.targets)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with ``(L,)`` float32 of 0 and 1."""
-        index = self._at(index)
-        return Sample(self._images.read(index), self.targets[index].copy(), self._images.name(index))
-
 
 class _Images:
     """The images of one split; they do not travel when the reader is pickled."""
@@ -142,6 +129,8 @@ class _Images:
         self._length = shape[0]
         self._array: NDArray[Any] | None = None
 
+    owners = wholes = None  # there are no files of images
+
     def __len__(self) -> int:
         return self._length
 
@@ -153,6 +142,9 @@ class _Images:
             self._array = _load(self.file, self._key)
         image = self._array[index].reshape(*self._array.shape[1:3], -1)  # (H, W, C)
         return to_channels(image.copy(), self.channels, self.name(index))
+
+    def sample(self, index: int, target: SampleTarget) -> Sample:
+        return Sample(self.read(index), target, self.name(index))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_array": None}
@@ -205,8 +197,9 @@ def _read_labels(file: Path, split: Split, images: int) -> NDArray[Any]:
 
 def _check_range(labels: NDArray[Any], stop: int, images: _Images, mend: str) -> None:
     rows = np.flatnonzero(((labels < 0) | (labels >= stop)).any(axis=1))
-    if len(rows):
-        raise ValueError(
-            f"{images.name(int(rows[0]))}: label {labels[rows[0]].tolist()} lies outside 0 to {stop - 1}, as do "
-            f"{len(rows)} in all. {mend}"
-        )
+    raise_all(
+        [
+            ValueError(f"{images.name(i)}: label {labels[i].tolist()} lies outside 0 to {stop - 1}. {mend}")
+            for i in rows.tolist()
+        ]
+    )

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.labels import check_names, with_statistics
-from umedpt_lightning.data.formats.table import read_table
-from umedpt_lightning.data.readers.slides import SlideReader
+from umedpt_lightning.data.formats.table import Table, read_rows
+from umedpt_lightning.data.readers.base import ImageReader, TargetReader
 from umedpt_lightning.data.slide.tile_labels import TileLabels
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, ClassSpec, MaskSpec, Sample
 
 
-class SlideRegions(SlideReader):
+class SlideRegions(TargetReader[TileImages]):
     """One class a tile, that of the annotations which cover most of it, from GeoJSON files.
 
     Args:
-        file: As for `SlideClasses`, with a column of GeoJSON files, as QuPath exports them.
+        table: As for `SlideClasses`, with a column of GeoJSON files, as QuPath exports them.
         split: As for `SlideClasses`.
         classes: Names of the annotations' classes in the order of the indices.
         share: The class must cover this share of a tile (above 0, up to 1); annotated tiles with less are left out.
@@ -28,12 +26,8 @@ class SlideRegions(SlideReader):
         without: Classes of annotations that are left out, ``""`` for annotations without one.
         annotations: Column of GeoJSON files, relative as the slides.
         tiles: As for `SlideClasses`.
-        path: As for `SlideClasses`.
-        split_column: As for `SlideClasses`.
-        root: As for `SlideClasses`.
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
-        group: As for `SlideClasses`.
 
     Raises:
         FileNotFoundError: The table, slides or annotations are missing.
@@ -41,11 +35,9 @@ class SlideRegions(SlideReader):
         ValueError: The table, a slide or an annotation cannot be used, or no tile has a class.
     """
 
-    targets: NDArray[Any]
-
     def __init__(
         self,
-        file: Path | str,
+        table: Table | Path | str,
         split: str | None,
         classes: list[str],
         share: float = 0.5,
@@ -53,21 +45,17 @@ class SlideRegions(SlideReader):
         without: list[str] | None = None,
         annotations: str = "annotations",
         tiles: Tiles | None = None,
-        path: str = "path",
-        split_column: str = "split",
-        root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
-        group: str | None = None,
     ) -> None:
-        names = check_names(classes, "classes", file)
-        _check_share("share", share, file)
+        rows = read_rows(table, split, [annotations])
+        names = check_names(classes, "classes", rows.file)
+        _check_share("share", share, rows.file)
         if rest is not None and rest not in names:
-            raise ValueError(f"{file}: rest is {rest!r}, but it must be one of the classes {list(names)}. Add it.")
-        table = read_table(file, split, [annotations], path, split_column, root, group)
-        self._of_slides = table.groups(group)
-        self._images = TileImages(table.paths(path), tiles, channels, value_range, file)
-        labels = TileLabels(self._images, table.paths(annotations), names, without)
+            raise ValueError(f"{rows.file}: rest is {rest!r}, but it must be one of the classes {list(names)}. Add it.")
+        self._of_rows = rows.groups()
+        self._images = TileImages(rows.paths(), tiles, channels, value_range, rows.file)
+        labels = TileLabels(self._images, rows.paths(annotations), names, without)
         self.targets = np.full(len(self._images), -1 if rest is None else names.index(rest), np.int64)
         for index in range(len(self._images)):
             if labels.touched(index):
@@ -76,25 +64,20 @@ class SlideRegions(SlideReader):
         chosen = self.targets >= 0
         if not chosen.any():
             raise ValueError(
-                f"{file}: a class covers a share of {share} of none of the {len(chosen)} tiles. Lower `share` or the "
-                "`size` of the `tiles`, or name the class of the `rest`."
+                f"{rows.file}: a class covers a share of {share} of none of the {len(chosen)} tiles. Lower `share` or "
+                "the `size` of the `tiles`, or name the class of the `rest`."
             )
         self._images.keep(chosen)
         self.targets = self.targets[chosen]
         spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
         self.spec = with_statistics(spec, self.targets)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The tile ``(H, W, C)`` with its class index."""
-        index = self._at(index)
-        return Sample(self._images.read(index), int(self.targets[index]), self._images.name(index))
 
-
-class SlideMasks(SlideReader):
+class SlideMasks(ImageReader[TileImages]):
     """One class a pixel: the annotations are drawn at the tiles' resolution, later ones over earlier ones.
 
     Args:
-        file: As for `SlideRegions`.
+        table: As for `SlideRegions`.
         split: As for `SlideClasses`.
         classes: Class names, first that of pixels without annotation, then those of the annotations.
         ignore: Classes of annotations whose pixels count as unlabelled.
@@ -102,12 +85,8 @@ class SlideMasks(SlideReader):
         foreground_only: Leave out tiles with background only.
         annotations: As for `SlideRegions`.
         tiles: As for `SlideClasses`.
-        path: As for `SlideClasses`.
-        split_column: As for `SlideClasses`.
-        root: As for `SlideClasses`.
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
-        group: As for `SlideClasses`.
 
     Raises:
         FileNotFoundError: The table, slides or annotations are missing.
@@ -117,7 +96,7 @@ class SlideMasks(SlideReader):
 
     def __init__(
         self,
-        file: Path | str,
+        table: Table | Path | str,
         split: str | None,
         classes: list[str],
         ignore: list[str] | None = None,
@@ -125,32 +104,30 @@ class SlideMasks(SlideReader):
         foreground_only: bool = False,
         annotations: str = "annotations",
         tiles: Tiles | None = None,
-        path: str = "path",
-        split_column: str = "split",
-        root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
-        group: str | None = None,
     ) -> None:
-        names = check_names(classes, "classes", file)
-        drawn = check_names([*names, *(ignore or [])], "classes and ignore", file)
-        table = read_table(file, split, [annotations], path, split_column, root, group)
-        self._of_slides = table.groups(group)
-        self._images = TileImages(table.paths(path), tiles, channels, value_range, file)
-        self._labels = TileLabels(self._images, table.paths(annotations), drawn, without)
+        rows = read_rows(table, split, [annotations])
+        names = check_names(classes, "classes", rows.file)
+        drawn = check_names([*names, *(ignore or [])], "classes and ignore", rows.file)
+        self._of_rows = rows.groups()
+        self._images = TileImages(rows.paths(), tiles, channels, value_range, rows.file)
+        self._labels = TileLabels(self._images, rows.paths(annotations), drawn, without)
         self._values = np.arange(len(drawn), dtype=np.uint8)
         self._values[len(names) :] = IGNORE_INDEX
         if foreground_only:
             chosen = np.array([self._has_foreground(index) for index in range(len(self._images))])
             if not chosen.any():
-                raise ValueError(f"{file}: no tile has foreground. Correct the pairs, or `foreground_only: false`.")
+                raise ValueError(
+                    f"{rows.file}: no tile has foreground. Correct the pairs, or `foreground_only: false`."
+                )
             self._images.keep(chosen)
         self.spec = MaskSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
 
     def __getitem__(self, index: int) -> Sample:
         """The tile ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
         index = self._at(index)
-        return Sample(self._images.read(index), self._labels.mask(index, self._values), self._images.name(index))
+        return self._images.sample(index, self._labels.mask(index, self._values))
 
     def _has_foreground(self, index: int) -> bool:
         if not self._labels.touched(index):
@@ -159,11 +136,11 @@ class SlideMasks(SlideReader):
         return bool(((mask > 0) & (mask != IGNORE_INDEX)).any())
 
 
-class SlideBoxes(SlideReader):
+class SlideBoxes(ImageReader[TileImages]):
     """Any number of boxes a tile: those around the annotations, cut at the tile's border.
 
     Args:
-        file: As for `SlideRegions`.
+        table: As for `SlideRegions`.
         split: As for `SlideClasses`.
         classes: As for `SlideRegions`.
         visible: Boxes of which a smaller share (up to 1) lies in the tile are dropped, as are those below a pixel.
@@ -171,12 +148,8 @@ class SlideBoxes(SlideReader):
         foreground_only: Leave out tiles without boxes.
         annotations: As for `SlideRegions`.
         tiles: As for `SlideClasses`.
-        path: As for `SlideClasses`.
-        split_column: As for `SlideClasses`.
-        root: As for `SlideClasses`.
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
-        group: As for `SlideClasses`.
 
     Raises:
         FileNotFoundError: The table, slides or annotations are missing.
@@ -186,7 +159,7 @@ class SlideBoxes(SlideReader):
 
     def __init__(
         self,
-        file: Path | str,
+        table: Table | Path | str,
         split: str | None,
         classes: list[str],
         visible: float = 0.3,
@@ -194,33 +167,31 @@ class SlideBoxes(SlideReader):
         foreground_only: bool = False,
         annotations: str = "annotations",
         tiles: Tiles | None = None,
-        path: str = "path",
-        split_column: str = "split",
-        root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
-        group: str | None = None,
     ) -> None:
-        names = check_names(classes, "classes", file)
-        _check_share("visible", visible, file)
-        table = read_table(file, split, [annotations], path, split_column, root, group)
-        self._of_slides = table.groups(group)
-        self._images = TileImages(table.paths(path), tiles, channels, value_range, file)
-        self._labels = TileLabels(self._images, table.paths(annotations), names, without)
+        rows = read_rows(table, split, [annotations])
+        names = check_names(classes, "classes", rows.file)
+        _check_share("visible", visible, rows.file)
+        self._of_rows = rows.groups()
+        self._images = TileImages(rows.paths(), tiles, channels, value_range, rows.file)
+        self._labels = TileLabels(self._images, rows.paths(annotations), names, without)
         self._visible = visible
         if foreground_only:
             chosen = np.array([len(self._labels.boxes(i, visible).labels) > 0 for i in range(len(self._images))])
             if not chosen.any():
-                raise ValueError(f"{file}: no tile has a box. Correct the pairs, or write `foreground_only: false`.")
+                raise ValueError(
+                    f"{rows.file}: no tile has a box. Correct the pairs, or write `foreground_only: false`."
+                )
             self._images.keep(chosen)
         self.spec = BoxSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
 
     def __getitem__(self, index: int) -> Sample:
         """The tile ``(H, W, C)`` with its `BoxArrays`."""
         index = self._at(index)
-        return Sample(self._images.read(index), self._labels.boxes(index, self._visible), self._images.name(index))
+        return self._images.sample(index, self._labels.boxes(index, self._visible))
 
 
-def _check_share(name: str, share: float, file: Path | str) -> None:
+def _check_share(name: str, share: float, file: Path) -> None:
     if not 0 < share <= 1:
         raise ValueError(f"{file}: {name} is {share}, but it is a share above 0, up to 1.")

@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import FaultsError, raise_all
 from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.data.formats.strata import Strata, assign, strata_of
-from umedpt_lightning.data.formats.table import read_table
+from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.subset import Selection
 
@@ -90,26 +91,32 @@ class FileSplit(Selection):
     def __init__(
         self, reader: Reader, part: str, file: Path | str, name: str = "name", split_column: str = "split"
     ) -> None:
-        table = read_table(file, None, [split_column], name, split_column, None)
-        cells = zip(table.columns[name], table.columns[split_column], table.rows, strict=True)
+        rows = read_rows(Table(file, path=name), None, [split_column])
+        cells = zip(rows.columns[name], rows.columns[split_column], rows.names, strict=True)
         parts_of: dict[str, str] = {}
-        for cell, found, row in cells:
-            if parts_of.setdefault(cell, found) != found:
-                raise ValueError(f"{row}: {cell} is in the parts {parts_of[cell]!r} and {found!r}. Keep it in one.")
+        raise_all(
+            [
+                ValueError(f"{row}: {cell} is in the parts {parts_of[cell]!r} and {found!r}. Keep it in one.")
+                for cell, found, row in cells
+                if parts_of.setdefault(cell, found) != found
+            ]
+        )
         parts = [{parts_of[end] for end in _ends(reader.name(i)) if end in parts_of} for i in range(len(reader))]
         unclear = [reader.name(i) for i, found in enumerate(parts) if len(found) != 1]
         if unclear:
-            raise ValueError(
+            mend = "Write one row for each, with as much of its path as makes it clear."
+            raise FaultsError(
                 f"{file}: {len(unclear)} of {len(reader)} samples have no row, or rows of several parts: "
-                f"{shorten(unclear, 5)}. Write one row for each, with as much of its path as makes it clear."
+                f"{shorten(unclear, 5)}. {mend}",
+                [ValueError(f"{path}: {file} has no row of it, or rows of several parts. {mend}") for path in unclear],
             )
-        rows = np.array([i for i, found in enumerate(parts) if part in found], np.int64)
-        if not len(rows):
+        chosen = np.array([i for i, found in enumerate(parts) if part in found], np.int64)
+        if not len(chosen):
             raise ValueError(
                 f"{file}: no sample is of the part {part!r}, only of {shorten(sorted(set().union(*parts)))}. Correct "
                 "`part`, or leave it out."
             )
-        super().__init__(reader, rows)
+        super().__init__(reader, chosen)
 
 
 def _matches(pattern: str, names: list[str]) -> NDArray[np.str_]:

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from umedpt_lightning.data.formats.box_table import BoxTable
+from umedpt_lightning.data.formats.box_table import BoxTable, clip_boxes
+from umedpt_lightning.data.formats.faults import Collector, FaultsError, for_all, raise_all
 from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, shorten
 from umedpt_lightning.data.readers.base import ImageReader
@@ -57,15 +58,22 @@ class VocBoxes(ImageReader[ImageFiles]):
             files = everywhere
             alone = sorted(image_of.keys() - {path.stem for path in files}, key=natural_key)
             if alone:
-                raise ValueError(
-                    f"{folder}: {len(alone)} images have no XML file, the first: {shorten(alone, 5)}. Remove them, or "
-                    "list in `names` what is to be read."
+                mend = "or list in `names` what is to be read."
+                raise FaultsError(
+                    f"{folder}: {len(alone)} images have no XML file, the first: {shorten(alone, 5)}. Remove them, "
+                    f"{mend}",
+                    [ValueError(f"{image_of[n]}: it has no XML file in {folder}. Remove it, {mend}") for n in alone],
                 )
         else:
             files = [folder / f"{name}.xml" for name in _listed(Path(names))]
         paths = [image_of.get(file.stem, Path(images) / f"{file.stem}.*") for file in files]
-        self._images = ImageFiles(paths, channels, value_range, folder if names is None else names)
-        parsed = {file: _parse(file) for file in dict.fromkeys([*files, *(everywhere if classes is None else ())])}
+        needed = list(dict.fromkeys([*files, *(everywhere if classes is None else ())]))
+        faults = Collector()
+        with faults:
+            self._images = ImageFiles(paths, channels, value_range, folder if names is None else names)
+        with faults:
+            parsed = dict(zip(needed, for_all(_parse, needed), strict=True))
+        faults.raise_found()
         found = sorted({o.kind for parts in parsed.values() for o in parts.objects}, key=natural_key)
         self._classes = check_names(found if classes is None else classes, "classes", folder)
 
@@ -75,17 +83,20 @@ class VocBoxes(ImageReader[ImageFiles]):
         corners = np.array([o.corners for o in objects], np.float64).reshape(-1, 4)
         if from_one:
             corners[:, :2] -= 1
-        self._boxes = BoxTable(
-            corners,
-            class_indices([o.kind for o in objects], self._classes, where, folder),
-            np.array([row_of[o.file] for o in objects], np.int64),
-            np.array([parsed[file].size for file in files], np.int64),
-            lambda i: (
-                f"{objects[i].file}: the box {', '.join(_CORNERS)} = {list(objects[i].corners)} of object "
-                f"{objects[i].place} ({objects[i].kind})",
-                paths[row_of[objects[i].file]].name,
-            ),
-        )
+        owners = np.array([row_of[o.file] for o in objects], np.int64)
+        sizes = np.array([parsed[file].size for file in files], np.int64)
+
+        def tell(i: int) -> tuple[str, str]:
+            o = objects[i]
+            box = f"the box {', '.join(_CORNERS)} = {list(o.corners)} of object {o.place} ({o.kind})"
+            return f"{o.file}: {box}", paths[row_of[o.file]].name
+
+        with faults:
+            labels = class_indices([o.kind for o in objects], self._classes, where, folder)
+        with faults:
+            boxes = clip_boxes(corners, owners, sizes, tell)
+        faults.raise_found()
+        self._boxes = BoxTable(boxes, labels, owners, sizes)
         self.spec = BoxSpec(channels=self._images.channels, value_range=self._images.value_range, classes=self._classes)
 
     def __getitem__(self, index: int) -> Sample:
@@ -131,15 +142,14 @@ def _parse(file: Path) -> _Annotation:
     size = _numbers(root.find("size"), ("width", "height"))
     if len(size) < 2 or min(size) < 1:
         raise ValueError(f"{file}: it does not say the size of its image (size/width, height). Export it again.")
-    objects = []
+    objects, faults = [], []
     for place, element in enumerate(root.findall("object"), 1):
         kind, corners = (element.findtext("name") or "").strip(), _numbers(element.find("bndbox"), _CORNERS)
         if not kind or len(corners) < len(_CORNERS):
-            raise ValueError(
-                f"{file}: object {place} ({kind or 'no name'}) needs a name and a bndbox with the numbers "
-                f"{', '.join(_CORNERS)}. Correct or remove it."
-            )
+            needs = f"needs a name and a bndbox with the numbers {', '.join(_CORNERS)}"
+            faults.append(ValueError(f"{file}: object {place} ({kind or 'no name'}) {needs}. Correct or remove it."))
         objects.append(_Object(file, place, kind, corners, (element.findtext("difficult") or "0").strip() == "1"))
+    raise_all(faults)
     return _Annotation(size, objects)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from umedpt_lightning.data.formats.files import check_folder
-from umedpt_lightning.data.formats.labels import natural_key, shorten
-from umedpt_lightning.data.formats.table import read_table
-from umedpt_lightning.data.readers.volumes import SliceReader
+from umedpt_lightning.data.formats.files import check_folder, check_pairs
+from umedpt_lightning.data.formats.labels import natural_key
+from umedpt_lightning.data.formats.table import Table, read_rows
+from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.data.volume.dicom import SUFFIXES
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.label_volumes import LabelVolumes
@@ -16,11 +16,11 @@ from umedpt_lightning.data.volume.volumes import NIFTI_SUFFIXES, is_nifti
 from umedpt_lightning.types import MaskSpec, Sample
 
 
-class VolumeMasks(SliceReader):
+class VolumeMasks(ImageReader[VolumeImages]):
     """One class a voxel, from a column of NIfTI label volumes.
 
     Args:
-        file: As for `VolumeClasses`.
+        table: As for `VolumeClasses`.
         split: As for `VolumeClasses`.
         classes: Names of the classes stored as 0, 1, ..., the background first; or a stored value for each name, such
             as ``{background: 0, tumour: 4}``.
@@ -29,12 +29,8 @@ class VolumeMasks(SliceReader):
         foreground_only: Leave out slices with background only; reads all label volumes once.
         slices: As for `VolumeClasses`.
         intensity: As for `VolumeClasses`.
-        path: As for `VolumeClasses`.
-        split_column: As for `VolumeClasses`.
-        root: As for `VolumeClasses`.
         channels: As for `VolumeClasses`.
         value_range: As for `VolumeClasses`.
-        group: As for `VolumeClasses`.
 
     Raises:
         FileNotFoundError: The table, volumes or labels are missing.
@@ -44,7 +40,7 @@ class VolumeMasks(SliceReader):
 
     def __init__(
         self,
-        file: Path | str,
+        table: Table | Path | str,
         split: str | None,
         classes: list[str] | dict[str, int],
         mask: str = "mask",
@@ -52,27 +48,22 @@ class VolumeMasks(SliceReader):
         foreground_only: bool = False,
         slices: Slices | None = None,
         intensity: Intensity | None = None,
-        path: str = "path",
-        split_column: str = "split",
-        root: Path | str | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
-        group: str | None = None,
     ) -> None:
-        table = read_table(file, split, [mask], path, split_column, root, group)
-        self._of_volumes = table.groups(group)
-        self._images = VolumeImages(table.paths(path), slices, intensity, channels, value_range, file)
-        self._masks = LabelVolumes(self._images, table.paths(mask), classes, ignore, file)
+        rows = read_rows(table, split, [mask])
+        self._of_rows = rows.groups()
+        self._images = VolumeImages(rows.paths(), slices, intensity, channels, value_range, rows.file)
+        self._masks = LabelVolumes(self._images, rows.paths(mask), classes, ignore, rows.file)
         self.spec = _mask_spec(self._images, self._masks, foreground_only)
 
     def __getitem__(self, index: int) -> Sample:
         """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
         index = self._at(index)
-        image, size = self._images.read(index)
-        return Sample(image, self._masks.read(index), self._images.name(index), size)
+        return self._images.sample(index, self._masks.read(index))
 
 
-class VolumeMaskFolders(SliceReader):
+class VolumeMaskFolders(ImageReader[VolumeImages]):
     """One class a voxel: the labels of ``images/a.nii.gz``, or of the series in ``images/a``, are ``masks/a.nii``.
 
     Args:
@@ -105,14 +96,7 @@ class VolumeMaskFolders(SliceReader):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         image_of, mask_of = _by_name(Path(images)), _by_name(Path(masks))
-        if image_of.keys() != mask_of.keys():
-            alone = [str(path) for name, path in image_of.items() if name not in mask_of]
-            without = [str(path) for name, path in mask_of.items() if name not in image_of]
-            raise ValueError(
-                f"{images} and {masks} do not pair: {len(alone)} volumes have no labels {shorten(alone, 5)}, "
-                f"{len(without)} labels no volume {shorten(without, 5)}. Give both of a pair the same name, remove "
-                "what has no partner, or pair them in a table (VolumeMasks)."
-            )
+        check_pairs(image_of, mask_of, images, masks)
         self._images = VolumeImages(list(image_of.values()), slices, intensity, channels, value_range, images)
         self._masks = LabelVolumes(self._images, [mask_of[name] for name in image_of], classes, ignore, masks)
         self.spec = _mask_spec(self._images, self._masks, foreground_only)
@@ -120,8 +104,7 @@ class VolumeMaskFolders(SliceReader):
     def __getitem__(self, index: int) -> Sample:
         """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
         index = self._at(index)
-        image, size = self._images.read(index)
-        return Sample(image, self._masks.read(index), self._images.name(index), size)
+        return self._images.sample(index, self._masks.read(index))
 
 
 def _mask_spec(images: VolumeImages, masks: LabelVolumes, foreground_only: bool) -> MaskSpec:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from umedpt_lightning.data.formats.faults import Collector, for_all
 from umedpt_lightning.data.formats.labels import class_indices
 from umedpt_lightning.data.slide.polygons import Polygons, Ring
 
@@ -36,11 +37,15 @@ def read_geojson(path: Path, classes: Sequence[str], without: Iterable[str] = ()
     if not isinstance(content, list) or not all(isinstance(f, dict) and f.get("type") == "Feature" for f in content):
         raise ValueError(f"{path}: this is no FeatureCollection, Feature or list of Features. Export it as GeoJSON.")
     left_out = set(without)
-    named = [(f"feature {i}", _class(feature), feature) for i, feature in enumerate(content)]
+    named = [(f"{path}: feature {i}", _class(feature), feature) for i, feature in enumerate(content)]
     named = [item for item in named if item[1] not in left_out]
-    where, names = [item[0] for item in named], [item[1] for item in named]
-    labels = class_indices(names, classes, where, path)
-    return Polygons([_region(feature, f"{path}: {at}") for at, _, feature in named], labels)
+    faults = Collector()
+    with faults:
+        labels = class_indices([name for _, name, _ in named], classes, [at for at, _, _ in named], path)
+    with faults:
+        regions = for_all(lambda item: _region(item[2], item[0]), named)
+    faults.raise_found()
+    return Polygons(regions, labels)
 
 
 def _class(feature: dict[str, Any]) -> str:

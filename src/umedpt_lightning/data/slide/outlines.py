@@ -19,19 +19,11 @@ class Outlines:
     """The areas of many objects, kept as text in one numpy array: lists would be copied into every forked worker.
 
     Args:
-        annotations: Each with an ``id`` and a ``segmentation``.
-        sizes: ``(N, 2)`` width and height of the image of each.
+        annotations: Each with an ``id`` and a ``segmentation`` without `outline_fault`.
         file: The file that a message names.
-
-    Raises:
-        ValueError: An outline cannot be used.
     """
 
-    def __init__(self, annotations: list[dict[str, Any]], sizes: NDArray[np.int64], file: Path) -> None:
-        for annotation, (width, height) in zip(annotations, sizes.tolist(), strict=True):
-            fault = _fault(annotation["segmentation"], width, height)
-            if fault:
-                raise ValueError(f"{file}: the segmentation of annotation {annotation['id']} {fault}")
+    def __init__(self, annotations: list[dict[str, Any]], file: Path) -> None:
         texts = [json.dumps(annotation["segmentation"]).encode() for annotation in annotations]
         self._texts = np.frombuffer(b"".join(texts), np.uint8)
         self._ends = np.cumsum([0, *map(len, texts)])
@@ -69,7 +61,7 @@ class Outlines:
         return code
 
 
-def _fault(outline: Any, width: int, height: int) -> str:
+def outline_fault(outline: Any, width: int, height: int) -> str:
     """What is wrong with an outline, and the mend; empty where nothing is."""
     match outline:
         case {"size": [int(h), int(w)], "counts": counts}:

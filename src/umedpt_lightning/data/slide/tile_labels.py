@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import for_all, raise_all
 from umedpt_lightning.data.slide.geojson import read_geojson
 from umedpt_lightning.data.slide.polygons import Polygons
 from umedpt_lightning.data.slide.tiles import TileImages
@@ -35,15 +36,20 @@ class TileLabels:
         self, images: TileImages, paths: Sequence[Path], classes: Sequence[str], without: Sequence[str] | None
     ) -> None:
         self._images = images
-        self._slides = [read_geojson(path, classes, without or ()) for path in paths]
+        self._slides = for_all(lambda path: read_geojson(path, classes, without or ()), paths)
+        faults = []
         for path, regions, slide in zip(paths, self._slides, images.slides, strict=True):
             width, height = slide.size
             outside = len(regions) - len(regions.touching((0, 0, width, height)))
             if outside:
-                raise ValueError(
-                    f"{path}: {outside} of {len(regions)} annotations lie outside {slide.path}, which has "
-                    f"{width}x{height} pixels (WxH). Export them in pixels of the finest level, or correct the pair."
+                faults.append(
+                    ValueError(
+                        f"{path}: {outside} of {len(regions)} annotations lie outside {slide.path}, which has "
+                        f"{width}x{height} pixels (WxH). Export them in pixels of the finest level, or correct the "
+                        "pair."
+                    )
                 )
+        raise_all(faults)
 
     def touched(self, index: int) -> bool:
         """Whether the bounds of an annotation reach into a tile."""

@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import for_all, raise_all
 from umedpt_lightning.data.formats.files import full_range
 from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.data.slide.tissue import tissue_mask, tissue_shares
+from umedpt_lightning.types import Sample, SampleTarget
 
 #: A slide may be coarser than what is wanted by this factor: an objective is never exactly what it is called.
 _ENLARGED = 1.25
@@ -119,20 +121,22 @@ class TileImages:
         if not paths:
             raise ValueError(f"{source}: there are no slides here. Correct the path, or leave this part out.")
         self.tiles = tiles or Tiles()
-        self.slides = [Slide(path, self.tiles.slide_mpp) for path in paths]
+        self.slides = for_all(lambda path: Slide(path, self.tiles.slide_mpp), paths)
         first = self.slides[0]
-        for slide in self.slides:
-            if (slide.dtype, slide.channels) != (first.dtype, first.channels) and (
-                channels is None or slide.dtype != first.dtype
-            ):
-                raise ValueError(
+        raise_all(
+            [
+                ValueError(
                     f"{slide.path}: {slide.channels} channels of {slide.dtype}, but the first slide ({first.path}) has "
                     f"{first.channels} of {first.dtype}. Write `channels: 3` (or 1) to read all as colour (or grey); "
                     "slides of one task need one depth."
                 )
+                for slide in self.slides
+                if slide.dtype != first.dtype or (channels is None and slide.channels != first.channels)
+            ]
+        )
         self.channels = first.channels if channels is None else channels
         self.value_range = full_range(first.dtype, value_range, str(first.path))
-        places = [self.tiles.places(slide) for slide in self.slides]
+        places = for_all(self.tiles.places, self.slides)
         self.owners = np.repeat(np.arange(len(places), dtype=np.int32), [len(corners) for corners in places])
         self.places = np.concatenate(places)
         if not len(self.owners):
@@ -145,6 +149,11 @@ class TileImages:
 
     def __len__(self) -> int:
         return len(self.owners)
+
+    @property
+    def wholes(self) -> NDArray[np.str_]:
+        """The names of the slides."""
+        return np.array([str(slide.path) for slide in self.slides])
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
         """Leaves out all tiles but those."""
@@ -177,6 +186,14 @@ class TileImages:
             image = cv2.resize(image, (width, height), interpolation=interpolation)
             image = image[..., None] if image.ndim == 2 else image  # OpenCV drops a single channel
         return np.ascontiguousarray(to_channels(image, self.channels, self.name(index)))
+
+    def sample(self, index: int, target: SampleTarget) -> Sample:
+        """The image with a target.
+
+        Raises:
+            ValueError: As for `read`.
+        """
+        return Sample(self.read(index), target, self.name(index))
 
     def _piece(self, index: int) -> tuple[int, int, int, int, int]:
         """Level, x, y, width and height to read, in whole pixels of the level.

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import for_all
+from umedpt_lightning.data.formats.files import check_files
 from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.data.formats.mask_values import MaskValues
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
@@ -48,21 +50,15 @@ class LabelVolumes:
         self._values = MaskValues(classes, ignore, source)
         self.classes = self._values.classes
         self._images = images
-        missing = [str(path) for path in paths if not path.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{source}: {len(missing)} of {len(paths)} label volumes are missing, the first: "
-                f"{shorten(missing, 5)}. Correct the names, or the folder they are looked for in."
-            )
+        check_files(paths, "label volumes", source)
         others = [str(path) for path in paths if not is_nifti(path)]
         if others:
             raise ValueError(
                 f"{source}: label volumes are .nii or .nii.gz files, but {shorten(others, 5)} are not. Convert them "
                 "(DICOM segmentations for instance with highdicom or 3D Slicer)."
             )
-        self._volumes = [NiftiVolume(path) for path in paths]
-        for volume, labels in zip(images.volumes, self._volumes, strict=True):
-            _check_geometry(volume, labels)
+        self._volumes = for_all(NiftiVolume, paths)
+        for_all(lambda pair: _check_geometry(*pair), zip(images.volumes, self._volumes, strict=True))
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to a slice.

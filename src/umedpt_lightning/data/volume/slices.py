@@ -11,11 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import for_all, raise_all
 from umedpt_lightning.data.formats.files import full_range
 from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.data.volume.intensity import Intensity, to_unit
 from umedpt_lightning.data.volume.series import open_volume
 from umedpt_lightning.data.volume.volumes import AXES, Axis, Volume
+from umedpt_lightning.types import Sample, SampleTarget
 
 #: Percentiles are taken of so many planes, evenly spaced: those of all would need the whole volume.
 _PERCENTILE_PLANES = 32
@@ -137,7 +139,7 @@ class VolumeImages:
         if not paths:
             raise ValueError(f"{source}: there are no volumes here. Correct the path, or leave this part out.")
         self.slices = slices or Slices()
-        self.volumes = [open_volume(path) for path in paths]
+        self.volumes = for_all(open_volume, paths)
         taken = [self.slices.taken(volume) for volume in self.volumes]
         self.owners = np.repeat(np.arange(len(taken), dtype=np.int32), [len(indices) for indices in taken])
         self.places = np.concatenate(taken)
@@ -161,6 +163,11 @@ class VolumeImages:
     def __len__(self) -> int:
         return len(self.owners)
 
+    @property
+    def wholes(self) -> NDArray[np.str_]:
+        """The names of the volumes."""
+        return np.array([str(volume.path) for volume in self.volumes])
+
     def keep(self, chosen: NDArray[np.bool_]) -> None:
         """Leaves out all slices but those."""
         self.owners, self.places = self.owners[chosen], self.places[chosen]
@@ -181,12 +188,21 @@ class VolumeImages:
         size = (image.shape[0], image.shape[1])
         if self._intensity is not None:
             if owner not in self._limits:
-                self._limits[owner] = self._intensity.limits(lambda: self._sample(volume))
+                self._limits[owner] = self._intensity.limits(lambda: self._planes(volume))
             image = to_unit(image, self._limits[owner])
         image = self.slices.resize(image, volume, mask=False)
         return np.ascontiguousarray(to_channels(image, self.channels, self.name(index))), size
 
-    def _sample(self, volume: Volume) -> NDArray[Any]:
+    def sample(self, index: int, target: SampleTarget) -> Sample:
+        """The image with a target.
+
+        Raises:
+            ValueError: As for `read`.
+        """
+        image, size = self.read(index)
+        return Sample(image, target, self.name(index), size)
+
+    def _planes(self, volume: Volume) -> NDArray[Any]:
         axis = AXES[self.slices.axis]
         count = volume.shape[axis]
         places = np.unique(np.linspace(0, count - 1, min(count, _PERCENTILE_PLANES)).round().astype(int))
@@ -194,12 +210,16 @@ class VolumeImages:
 
     def _stored_range(self, value_range: tuple[float, float] | None) -> tuple[float, float]:
         first = self.volumes[0]
-        for volume in self.volumes:
-            if volume.dtype != first.dtype:
-                raise ValueError(
+        raise_all(
+            [
+                ValueError(
                     f"{volume.path}: {volume.dtype}, but the first volume ({first.path}) is {first.dtype}. Say what "
                     "becomes 0 and 1 with `intensity`, such as `{low: -160, high: 240}` or `{lower: 0.5, upper: 99.5}`."
                 )
+                for volume in self.volumes
+                if volume.dtype != first.dtype
+            ]
+        )
         if value_range is None and first.dtype == np.float32:
             raise ValueError(
                 f"{first.path}: the intensities of volumes have no natural range. Write `intensity: {{low: -160, "

@@ -1,0 +1,111 @@
+"""What columns of a table say of each row: a class, labels or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
+from umedpt_lightning.data.formats.table import Rows
+from umedpt_lightning.types import ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
+
+
+class Columns(Protocol):
+    """Columns that say one thing together."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Their names."""
+
+    def targets(self, rows: Rows) -> NDArray[Any]:
+        """Of each row.
+
+        Raises:
+            ValueError: Cells, or the names, cannot be used.
+        """
+
+    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
+        """What heads need to know, without statistics.
+
+        Args:
+            rows: As for `targets`, which must have found no fault.
+            image: What `TaskSpec` says of images.
+        """
+
+
+@dataclass(frozen=True)
+class ClassColumn:
+    """One column of class names.
+
+    Attributes:
+        label: The column.
+        classes: The names in the order of the indices; None for those of the whole file in natural order.
+    """
+
+    label: str
+    classes: Sequence[str] | None
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """As `Columns.columns`."""
+        return [self.label]
+
+    def targets(self, rows: Rows) -> NDArray[Any]:
+        """``(N,)`` int64."""
+        return class_indices(rows.columns[self.label], self._names(rows), rows.names, rows.file)
+
+    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
+        """As `Columns.spec`."""
+        return ClassSpec(**image, classes=self._names(rows))
+
+    def _names(self, rows: Rows) -> tuple[str, ...]:
+        found = sorted(rows.everywhere[self.label] - {""}, key=natural_key)
+        return check_names(found if self.classes is None else self.classes, "classes", rows.file)
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """One column a label: 1, 0, or empty where unknown.
+
+    Attributes:
+        columns: The names of columns and labels.
+    """
+
+    columns: Sequence[str]
+
+    def targets(self, rows: Rows) -> NDArray[Any]:
+        """``(N, L)`` float32 of 0, 1 and NaN."""
+        names = check_names(self.columns, "labels", rows.file, most=None)
+        return rows.numbers(names, "0, 1, or nothing where it is unknown", only=(0.0, 1.0))
+
+    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
+        """As `Columns.spec`."""
+        return MultilabelSpec(**image, labels=tuple(self.columns))
+
+
+@dataclass(frozen=True)
+class NumberColumns:
+    """One column a quantity, empty where unknown.
+
+    Attributes:
+        quantities: The units by the names of columns and quantities.
+    """
+
+    quantities: dict[str, str]
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """As `Columns.columns`."""
+        return list(self.quantities)
+
+    def targets(self, rows: Rows) -> NDArray[Any]:
+        """``(N, Q)`` float32, NaN where unknown."""
+        names = check_names(self.quantities, "quantities", rows.file, most=None)
+        return rows.numbers(names, "a number, or nothing where it is unknown")
+
+    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
+        """As `Columns.spec`."""
+        return RegressionSpec(**image, quantities=tuple(self.quantities), units=tuple(self.quantities.values()))
