@@ -69,7 +69,7 @@ def _config() -> dict[str, Any]:
             "num_workers": 0,
             "steps_per_epoch": 3,
             "tasks": {
-                "sizes": task("ManifestClasses", **manifest),
+                "sizes": task("ManifestClasses", table={"file": "${root}/manifest.csv"}, split="PART"),
                 "places": task("ManifestLabels", labels=["left", "low"], **manifest),
                 "position": task("ManifestNumbers", quantities={"x": "px"}, **manifest),
                 "squares": task(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from umedpt_lightning.data import readers
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 
@@ -33,7 +35,8 @@ def test_blocks_have_no_wrong_key(block: dict[str, Any]) -> None:
         parse(Reader, block)
     else:
         assert block.keys() == {"data"}
-        for task in block["data"]["tasks"].values():
+        assert block["data"].keys() <= inspect.signature(MultiTaskDataModule).parameters.keys()
+        for task in block["data"].get("tasks", {}).values():
             parse(TaskData, task)
 
 

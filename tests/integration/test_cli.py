@@ -136,6 +136,10 @@ def test_a_second_run_into_the_same_folder_is_refused(project: Path, run: Path) 
             lambda c: c["data"]["tasks"]["sizes"]["train"]["init_args"].update(split="trian"),
             r"data\.tasks\.sizes\.train: .*trian.*train",
         ),
+        (
+            lambda c: c["data"]["tasks"]["places"]["val"]["init_args"].update(labels=["left", "low", "label"]),
+            r"data\.tasks\.places\.val: 6 faults; `umedpt data check` names all:\n.*line 14: label is ",
+        ),
         (lambda c: c["model"]["encoder"]["init_args"].update(name="resnet81"), r"model\.encoder: .*resnet81.*resnet18"),
         (lambda c: c["data"].update(tasks={}), r"no task"),
     ],
@@ -155,6 +159,7 @@ def test_a_wrong_config_is_told_with_key_and_mend(
     ("change", "message"),
     [
         (lambda c: c["data"]["tasks"]["boxes"].update(batch_size="many"), "batch_size"),
+        (lambda c: c["data"]["tasks"]["sizes"]["train"]["init_args"]["table"].update(grup="x"), "'grup' is not accept"),
         (lambda c: c["data"]["tasks"]["boxes"].update(batchsize=4), "batchsize"),
         (lambda c: c["model"].update(optimisation={"clip": 1}), "optimisation"),
         (lambda c: c["trainer"].update(max_epoch=3), "max_epoch"),

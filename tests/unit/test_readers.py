@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reader_samples
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
+from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.types import (
@@ -205,3 +206,33 @@ def test_readers_are_made_from_a_config(tmp_path: Path) -> None:
     assert len(data["half"]) == 3
     assert data["numbers"].spec.value_range == (0.0, 100.0)
     assert data["masks"].spec.classes == ("other", "nodule")
+
+
+@pytest.mark.parametrize("described", ["${root}/table.csv", {"file": "${root}/table.csv", "group": "patient"}])
+def test_a_table_is_a_path_or_its_options_also_in_the_config_of_a_run(described: object, tmp_path: Path) -> None:
+    reader_samples.manifest(tmp_path)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--data", type=dict[str, Reader])
+    options = {"table": described, "split": "train"}
+    parsed = parser.parse_object({"data": {"a": {"class_path": "ManifestClasses", "init_args": options}}})
+    again = parser.parse_string(parser.dump(parsed, skip_none=False))
+    assert again == parsed
+    for config in (parsed, again):
+        filled = fill_root(config, str(tmp_path))
+        reader = (parser.instantiate if hasattr(parser, "instantiate") else parser.instantiate_classes)(filled).data[
+            "a"
+        ]
+        assert len(reader) == reader_samples.PARTS["train"]
+        assert (reader.groups is None) == isinstance(described, str)
+
+
+@pytest.mark.parametrize(
+    ("described", "match"),
+    [({"fiel": "x.csv"}, "'fiel' is not accepted"), ({"group": "g"}, "required: file"), (3, "Given value: 3")],
+)
+def test_a_table_that_is_described_wrongly_is_told(described: object, match: str) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=Reader)
+    options = {"table": described, "split": "train"}
+    with pytest.raises(ArgumentError, match=match):
+        parser.parse_object({"it": {"class_path": "ManifestClasses", "init_args": options}})

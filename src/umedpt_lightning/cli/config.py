@@ -73,10 +73,19 @@ def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:
 def locate(config: Any, class_type: type, arguments: dict[str, Any], key: str = "") -> str | None:
     """The key in `config` under which an object of `class_type` with these init arguments is described."""
     described = isinstance(config, Namespace) and "class_path" in config and "init_args" in config
-    if described and config.class_path.endswith(class_type.__name__) and vars(config.init_args) == arguments:
+    if described and config.class_path.endswith(class_type.__name__) and _describes(config.init_args, arguments):
         return key
     items = vars(config) if isinstance(config, Namespace) else config if isinstance(config, dict) else {}
     for name, value in items.items():
         if found := locate(value, class_type, arguments, f"{key}.{name}" if key else name):
             return found.removesuffix(".init_args")
     return None
+
+
+def _describes(config: Namespace, made: Any) -> bool:
+    """Whether arguments, or the dataclass in one of them, may be made of this piece of a config."""
+    values = made if isinstance(made, dict) else getattr(made, "__dict__", {})
+    return vars(config).keys() == values.keys() and all(
+        _describes(value, values[name]) if isinstance(value, Namespace) else value == values[name]
+        for name, value in vars(config).items()
+    )

@@ -147,6 +147,9 @@ def _shorten(message: str) -> str:
     workings = ["Parser key", "Does not validate", "Errors:", "Given value type:", "Expected a <", "Expected <"]
     if any(line.startswith("Problem with") for line in lines):
         workings += ["Subtypes:", "Given value:"]  # the cause is further in
+        workings += ["Subclass types expect", "a class path", "a dict with"]
+    if any(line.startswith("Problem with") and "Table'" in line for line in lines):
+        workings.append("Not of type Path")  # a table may be a path too, but this one is not meant so
     inner = [line for line in lines if line.startswith('Parser key "') and '"it' not in line]
     lines = [line for line in lines if line in inner or (line and not line.startswith(tuple(workings)))]
     text = " ".join(dict.fromkeys(lines)).replace("Subtypes:", "it must be one of")
