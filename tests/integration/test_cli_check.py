@@ -90,9 +90,9 @@ def test_all_faults_of_a_table_and_of_boxes_are_named_and_only_those(tmp_path: P
     assert list(content["tasks"]["boxes"]["parts"]) == ["test"]  # what is whole was read
     errors = [p for p in content["problems"] if p["severity"] == "error"]
     assert [(p["task"], p["part"], p["name"]) for p in errors] == [
+        *(("boxes", "val", "p/val.json") for _ in range(3)),
         *(("sizes", "train", f"p/manifest.csv line {i + 1}") for i in (3, 5, 7)),
         *(("sizes", "train", f"p/train/images/{i}.png") for i in (4, 6)),
-        *(("boxes", "val", "p/val.json") for _ in range(3)),
     ]
     assert all(f"{p['name']}: {p['what']}." in result.stdout for p in errors)
     for found, i in zip(("four numbers", "outside", "no area"), (3, 1, 2), strict=True):

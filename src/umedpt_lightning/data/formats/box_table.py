@@ -35,12 +35,13 @@ def clip_boxes(
     limits = np.tile(sizes[owners], 2)  # (N, 4) W, H, W, H
     clipped = np.clip(boxes, 0, limits).astype(np.float32)
     # NaN fails these comparisons, hence the negations
-    empty: NDArray[np.bool_] = ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    outside = ~((boxes >= -_TOLERANCE) & (boxes <= limits + _TOLERANCE)).all(axis=1)
+    empty = set(np.flatnonzero(~(clipped[:, 2:] > clipped[:, :2]).all(axis=1)).tolist())
+    within = (boxes >= -_TOLERANCE) & (boxes <= limits + _TOLERANCE)
+    outside = set(np.flatnonzero(~within.all(axis=1)).tolist())
     faults = []
-    for i in np.flatnonzero(empty | outside).tolist():
+    for i in sorted(empty | outside):
         box, image = tell(i)
-        what = "has no area inside" if empty[i] else "lies outside"
+        what = "has no area inside" if i in empty else "lies outside"
         size = f"{limits[i, 0]}x{limits[i, 1]} (WxH)"
         faults.append(ValueError(f"{box} {what} its image {image} of {size}. Correct or remove it."))
     raise_all(faults)
