@@ -142,6 +142,20 @@ def test_what_is_wrong_with_config_or_command_is_told(
         preview(config, tmp_path, *arguments)
 
 
+def test_many_faults_of_a_table_are_told_in_part(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task in ("position", "sizes"):
+        options = config["data"]["tasks"][task]["train"]["init_args"] | {"split": None}
+        config["data"]["tasks"][task]["train"]["init_args"] = options
+    config["data"]["tasks"]["position"]["train"]["init_args"]["quantities"] = {"label": ""}  # 24 cells
+    with pytest.raises(SystemExit, match="1 of 2 tasks could not be set up"):
+        preview(config, tmp_path, "--task", "sizes", "position", "--samples", "1")
+    told = capsys.readouterr().err
+    assert told.count("label is") == 20
+    assert "… and 4 more; `umedpt data check` names all" in told
+
+
 @pytest.mark.parametrize("arguments", [["--samples", "0"], ["--seed", "-1"], []])
 def test_a_command_that_cannot_be_understood_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
     config = ["--config", "c.yaml"] if arguments else []

@@ -258,7 +258,7 @@ def test_volumes_of_different_dtype_need_an_intensity(tmp_path: Path) -> None:
 def test_volumes_and_labels_must_pair(tmp_path: Path) -> None:
     for name in ("i/a.nii", "i/b.nii.gz", "m/b.nii", "m/c.nii"):
         nifti(tmp_path / name, VOXELS)
-    with pytest.raises(ValueError, match=r"1 volumes have no labels \[.*a\.nii.*1 labels no volume \[.*c\.nii"):
+    with pytest.raises(ValueError, match=r"1 images have no mask \[.*a\.nii.*1 masks no image \[.*c\.nii"):
         VolumeMaskFolders(tmp_path / "i", tmp_path / "m", ["x", "y"])
     nifti(tmp_path / "i" / "a.nii.gz", VOXELS)
     with pytest.raises(ValueError, match="have one name"):

@@ -20,6 +20,7 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 
 _VERSIONS = 4  # of each sample: that of the first pass through the data, of the second, ...
+_MOST_TOLD = 20  # faults that keep tasks from being drawn
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,10 +46,12 @@ def preview(options: argparse.Namespace) -> None:
     if options.task:
         config = {name: config[name] for name in config if name in options.task}
     tasks, problems = build(config)
-    for problem in problems:
+    for problem in problems[:_MOST_TOLD]:
         key = ".".join(filter(None, ["data.tasks", problem.task, problem.part]))
         where = key if problem.name.startswith(key) else f"{key}: {problem.name}"
         print(f"umedpt: {where}: {problem.what}. {problem.mend}", file=sys.stderr)
+    if len(problems) > _MOST_TOLD:
+        print(f"umedpt: … and {len(problems) - _MOST_TOLD} more; `umedpt data check` names all", file=sys.stderr)
     wrong = {problem.task for problem in problems}
     failed = drawn = 0
     for name, task in tasks.items():

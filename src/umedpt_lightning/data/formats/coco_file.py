@@ -51,6 +51,7 @@ class CocoFile:
         categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
         self.names = check_names(categories.values() if classes is None else classes, "classes", file)
         self.sizes = np.array([(r["width"], r["height"]) for r in self.images], np.int64).reshape(-1, 2)
+        sizes: list[list[int]] = self.sizes.tolist()
         row_of = {record["id"]: row for row, record in enumerate(self.images)}
         index_of = {number: self.names.index(name) for number, name in categories.items() if name in self.names}
 
@@ -66,7 +67,7 @@ class CocoFile:
                     f"{file}: annotation {a['id']} has category_id {a['category_id']} ({found}), but the classes are "
                     f"{list(self.names)}. Remove it, or name its class."
                 )
-            if what := fault(a[outline], *self.sizes[row_of[a["image_id"]]].tolist()):
+            if what := fault(a[outline], *sizes[row_of[a["image_id"]]]):
                 raise ValueError(f"{file}: the {outline} of annotation {a['id']} {what}")
             return a
 

@@ -205,7 +205,7 @@ def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], image
     alone = [str(path) for name, path in image_of.items() if name not in mask_of]
     without = [str(path) for name, path in mask_of.items() if name not in image_of]
     if alone or without:
-        mend = "Give both of a pair the same name, or remove what has no partner."
+        mend = "Give both of a pair the same name, remove what has no partner, or pair them in a table."
         raise FaultsError(
             f"{images} and {masks} do not pair: {len(alone)} images have no mask {shorten(alone, 5)}, "
             f"{len(without)} masks no image {shorten(without, 5)}. {mend}",
