@@ -7,8 +7,7 @@ Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -131,23 +130,33 @@ def _converted(targets: Any, function: Callable[[Any], Any]) -> Any:
     return function(targets)
 
 
+class Pace(NamedTuple):
+    """How often a task has its turn.
+
+    Attributes:
+        turns: In a round, on average over many rounds.
+        micro_batches: In a turn; the task's loss is their mean.
+    """
+
+    turns: float
+    micro_batches: int
+
+
 class Round:
     """One step's worth of work: micro-batches that are pulled from the workers one by one.
 
     Args:
-        tasks: The task of each micro-batch, in order.
+        micro_batches: How many micro-batches of each task there are; under DDP those of this rank.
         stream: Where they come from.
-
-    Attributes:
-        micro_batches: How many micro-batches of each task there are.
+        pace: How often each task of the run has its turn, in this round or not.
     """
 
-    def __init__(self, tasks: Sequence[str], stream: Iterator[TaskBatch]) -> None:
-        self.micro_batches = Counter(tasks)
+    def __init__(self, micro_batches: Mapping[str, int], stream: Iterator[TaskBatch], pace: Mapping[str, Pace]) -> None:
+        self.micro_batches, self.pace = micro_batches, pace
         self._stream = stream
 
     def __iter__(self) -> Iterator[TaskBatch]:
-        for _ in range(self.micro_batches.total()):
+        for _ in range(sum(self.micro_batches.values())):
             yield next(self._stream)
 
 

@@ -83,12 +83,13 @@ class MultiTaskModule(pl.LightningModule):
         schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
-        weight_sum = sum(self.weights[task] for task in batch.micro_batches)
+        # of a whole round on average, not of this one: a turn of a task weighs the same in every round
+        weight_sum = sum(self.weights[task] * pace.turns for task, pace in batch.pace.items())
         with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, below
             for micro_batch in batch:
                 task = micro_batch.task
                 loss = self._loss(micro_batch.to(self.device, non_blocking=True))
-                scaled = loss * (self.weights[task] / weight_sum / batch.micro_batches[task])
+                scaled = loss * (self.weights[task] / weight_sum / batch.pace[task].micro_batches)
                 self.manual_backward(scaled)
                 total += scaled.detach()
                 self.losses.add(task, loss)

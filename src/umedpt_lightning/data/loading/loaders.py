@@ -112,15 +112,15 @@ class RoundLoader:
             self._stream = self.pool.stream(self.pool.load(self.dataset, self.sampler))
         for _ in range(self.rounds):
             # counted when it is handed out: a checkpoint is written after the step that used it
-            self.sampler.advance()
-            yield Round(self.sampler.tasks, self._stream)
+            yield Round(self.sampler.advance(), self._stream, self.sampler.schedule.pace)
 
     def state_dict(self) -> dict[str, Any]:
-        """The samples each task has consumed, over all ranks."""
-        return {"consumed": dict(self.sampler.consumed)}
+        """The rounds handed out, and the samples each task has consumed, over all ranks."""
+        return {"rounds": self.sampler.rounds, "consumed": dict(self.sampler.consumed)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken; a task that is new since starts at its beginning."""
+        self.sampler.rounds = state["rounds"]
         self.sampler.consumed |= {t: n for t, n in state["consumed"].items() if t in self.sampler.consumed}
         self._stream = None
 

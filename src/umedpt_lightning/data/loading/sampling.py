@@ -2,7 +2,7 @@
 
 Each task has one endless stream of samples: a permutation of its data, then another, and so on. A round takes the next
 samples of each task's stream; the ranks share them out. So what is read depends neither on the number of workers nor on
-that of ranks, and the whole state is one counter a task.
+that of ranks, and the whole state is one counter a task and the number of rounds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from umedpt_lightning.data.loading.schedule import Schedule, rounds_until
 
 
 class SampleKey(NamedTuple):
@@ -67,17 +69,15 @@ class TaskStream:
 
 @dataclass(frozen=True)
 class Share:
-    """What a round takes of a task.
+    """What a micro-batch takes of a task.
 
     Attributes:
         stream: The task's stream.
         batch_size: Images in a micro-batch of one rank.
-        micro_batches: Micro-batches of one rank in a round.
     """
 
     stream: TaskStream
     batch_size: int
-    micro_batches: int = 1
 
 
 class RoundSampler:
@@ -87,46 +87,56 @@ class RoundSampler:
     its own part of them.
 
     Args:
-        shares: What a round takes of each task, by task name.
+        shares: What a micro-batch takes of each task, by task name.
+        schedule: Which tasks are in a round.
         rank: Which of the ranks reads here.
         world_size: Number of ranks.
 
     Attributes:
-        consumed: Samples of each task's stream that all ranks together have been handed.
+        rounds: Rounds that have been handed out.
+        consumed: Samples of each task's stream that all ranks together have been handed. They do not follow from the
+            rounds where a run went on with another schedule, batch size or number of ranks.
     """
 
-    def __init__(self, shares: Mapping[str, Share], rank: int = 0, world_size: int = 1) -> None:
-        self.shares = dict(shares)
+    def __init__(self, shares: Mapping[str, Share], schedule: Schedule, rank: int = 0, world_size: int = 1) -> None:
+        self.shares, self.schedule = dict(shares), schedule
         self.rank, self.world_size = rank, world_size
+        self.rounds = 0
         self.consumed = dict.fromkeys(shares, 0)
 
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks of a round in their order, one entry a micro-batch."""
-        return [task for task, share in self.shares.items() for _ in range(share.micro_batches)]
-
-    def advance(self) -> None:
-        """Counts one round as handed out."""
-        for task in self.tasks:
-            self.consumed[task] += self._samples(task)
+    def advance(self) -> dict[str, int]:
+        """Counts one round as handed out; its micro-batches of each task."""
+        micro_batches = self.schedule.round(self.rounds)
+        self.rounds += 1
+        for task, count in micro_batches.items():
+            self.consumed[task] += count * self._samples(task)
+        return micro_batches
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Micro-batches of this rank from the counters on, without end; does not move the counters."""
-        return self._micro_batches(dict(self.consumed))  # the counters as they are now, not at the first `next`
+        return self._micro_batches(self.rounds, dict(self.consumed))  # as they are now, not at the first `next`
 
-    def _micro_batches(self, position: dict[str, int]) -> Iterator[list[SampleKey]]:
+    def _micro_batches(self, number: int, position: dict[str, int]) -> Iterator[list[SampleKey]]:
         while True:
-            for task in self.tasks:
+            for task, count in self.schedule.round(number).items():
                 share = self.shares[task]
-                first = position[task] + self.rank * share.batch_size
-                yield [share.stream[first + i] for i in range(share.batch_size)]
-                position[task] += self._samples(task)
+                for _ in range(count):
+                    first = position[task] + self.rank * share.batch_size
+                    yield [share.stream[first + i] for i in range(share.batch_size)]
+                    position[task] += self._samples(task)
+            number += 1
 
     def rounds_in_a_pass(self) -> int:
-        """Rounds until the task that takes longest has been read once."""
-        return max(
-            -(-share.stream.size // (self._samples(task) * share.micro_batches)) for task, share in self.shares.items()
-        )
+        """Rounds, from the first on, until every task has been read once."""
+
+        def done(rounds: int) -> bool:
+            turns, pace = self.schedule.before(rounds), self.schedule.pace
+            return all(
+                turns[task] * pace[task].micro_batches * self._samples(task) >= share.stream.size
+                for task, share in self.shares.items()
+            )
+
+        return rounds_until(done)
 
     def _samples(self, task: str) -> int:
         return self.shares[task].batch_size * self.world_size
