@@ -7,7 +7,7 @@ Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -142,21 +142,49 @@ class Pace(NamedTuple):
     micro_batches: int
 
 
+class Place(NamedTuple):
+    """A micro-batch's place in a round.
+
+    Attributes:
+        task: The task's name.
+        number: Which of the task's micro-batches in the round, counted from 0.
+    """
+
+    task: str
+    number: int
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What a round consists of.
+
+    Attributes:
+        micro_batches: How many micro-batches of each task there are, on all ranks together.
+        mine: Those that this rank reads, in this order.
+        parts: How many ranks share out the samples of each micro-batch; 1 where they share out the micro-batches.
+        pace: How often each task of the run has its turn, in this round or not.
+    """
+
+    micro_batches: Mapping[str, int]
+    mine: Sequence[Place]
+    parts: int
+    pace: Mapping[str, Pace]
+
+
 class Round:
     """One step's worth of work: micro-batches that are pulled from the workers one by one.
 
     Args:
-        micro_batches: How many micro-batches of each task there are; under DDP those of this rank.
-        stream: Where they come from.
-        pace: How often each task of the run has its turn, in this round or not.
+        plan: What it consists of.
+        stream: Where the micro-batches of this rank come from.
     """
 
-    def __init__(self, micro_batches: Mapping[str, int], stream: Iterator[TaskBatch], pace: Mapping[str, Pace]) -> None:
-        self.micro_batches, self.pace = micro_batches, pace
+    def __init__(self, plan: RoundPlan, stream: Iterator[TaskBatch]) -> None:
+        self.plan = plan
         self._stream = stream
 
     def __iter__(self) -> Iterator[TaskBatch]:
-        for _ in range(sum(self.micro_batches.values())):
+        for _ in self.plan.mine:
             yield next(self._stream)
 
 

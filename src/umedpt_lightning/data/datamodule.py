@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
 
 from umedpt_lightning.data.cache.cached import CachedReader
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, OnBadSample
 from umedpt_lightning.data.loading.loaders import EvaluationLoader, RoundLoader, WorkerPool
-from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.sampling import Distribute, EvaluationSampler, RoundSampler, Share, TaskStream
 from umedpt_lightning.data.loading.schedule import RoundRobin, ScheduleFactory, TaskSize
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
@@ -33,6 +34,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
             one of its task that can be read, which is counted in the log. Evaluation always stops: figures of different
             samples cannot be compared.
         schedule: Which tasks are in which round; all of them in each by default.
+        distribute: What several ranks share out: the samples of every micro-batch, so that a round has as many times
+            the samples as there are ranks, or the micro-batches of a round, by the time that they take.
 
     Attributes:
         specs: What the data of each task say of themselves.
@@ -51,6 +54,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         seed: int = 0,
         on_bad_sample: OnBadSample = "stop",
         schedule: ScheduleFactory = RoundRobin,
+        distribute: Distribute = "samples",
     ) -> None:
         super().__init__()
         self.tasks = tasks
@@ -61,7 +65,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"data.steps_per_epoch must be positive or null, but it is {steps_per_epoch}.")
-        self.schedule = schedule
+        self.schedule, self.distribute = schedule, distribute
         if sizes := _sizes(tasks):
             schedule(sizes)  # what does not fit is told now
 
@@ -72,7 +76,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
             name: Share(TaskStream(name, len(reader), self.seed), self.tasks[name].batch_size)
             for name, reader in readers.items()
         }
-        sampler = RoundSampler(shares, self.schedule(_sizes(self.tasks)), *self._rank_and_world_size())
+        sampler = RoundSampler(shares, self.schedule(_sizes(self.tasks)), *self._rank_and_world_size(), self.distribute)
+        _warn_of_idle_ranks(sampler)
         transforms = {
             name: Transform(self.tasks[name].size, self.tasks[name].augment, reader.spec.value_range)
             for name, reader in readers.items()
@@ -128,6 +133,16 @@ def _sizes(tasks: Mapping[str, TaskData]) -> dict[str, TaskSize]:
     return {
         name: TaskSize(len(task.train), task.micro_batches) for name, task in tasks.items() if task.train is not None
     }
+
+
+def _warn_of_idle_ranks(sampler: RoundSampler) -> None:
+    in_a_round = sum(pace.turns * pace.micro_batches for pace in sampler.schedule.pace.values())
+    if sampler.distribute == "tasks" and in_a_round < sampler.world_size:
+        rank_zero_warn(
+            f"data.distribute is tasks, but a round has only {in_a_round:g} micro-batches for {sampler.world_size} "
+            "ranks, so that some have nothing to do. Give tasks more `micro_batches` of a smaller `batch_size`, "
+            "use data.distribute: samples, or fewer ranks."
+        )
 
 
 def _check(name: str, task: TaskData) -> TaskSpec:
