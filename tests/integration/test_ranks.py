@@ -33,8 +33,8 @@ TASKS = {f"a_{kind}": kind for kind in KINDS}
 STEPS = 20
 #: What the ranks share out, and how many there are.
 SETTINGS = [
-    ("samples", 2),
     ("tasks", 2),
+    pytest.param("samples", 2, marks=pytest.mark.slow),
     pytest.param("samples", 4, marks=pytest.mark.slow),
     pytest.param("tasks", 4, marks=pytest.mark.slow),
 ]
@@ -101,17 +101,14 @@ def trained(world_size: int, times: int = 1, **options: Any) -> dict[str, Any]:
     module = module_of(data)
     strategy = "ddp" if world_size > 1 else "auto"
     norms = Norms()
-    with Collectives() as collectives:
-        trainer = trainer_of(devices=world_size, strategy=strategy, callbacks=[norms])
-        trainer.fit(module, data)
+    trainer = trainer_of(devices=world_size, strategy=strategy, callbacks=[norms])
+    trainer.fit(module, data)
     return {
         "parameters": module.model.state_dict(),
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
         "consumed": trainer.train_dataloader.state_dict()["consumed"],
         "costs": trainer.train_dataloader.state_dict()["costs"],
         "norms": norms.found,
-        "collectives": collectives.calls,
-        "bytes": sum(p.nbytes for p in module.parameters() if p.requires_grad),
     }
 
 
@@ -159,34 +156,28 @@ def test_losses_and_metrics_are_those_of_one_process_on_every_rank(distribute: s
         assert {n: found["metrics"][n] for n in expected} == pytest.approx(expected, abs=1e-5, nan_ok=True)
 
 
-@any_setting
-def test_gradients_are_exchanged_once_a_step(distribute: str, world_size: int) -> None:
-    for found in together(distribute, world_size):
-        large = [size for _, size in found["collectives"] if size > 0.5 * found["bytes"]]
-        assert large[0] <= 1.01 * found["bytes"], "DDP makes all parameters equal once, at the start"
-        assert len(large) == 1 + STEPS
-        assert all(found["bytes"] <= size <= 1.01 * found["bytes"] for size in large[1:])
+# --- what the ranks say to each other ---------------------------------------------------------------------------------
 
 
-def steps_of(calls: list[tuple[str, int]], large: int) -> list[list[tuple[str, int]]]:
-    """The collectives of each step, up to the one with the gradients."""
-    steps: list[list[tuple[str, int]]] = [[]]
-    for call in calls:
-        steps[-1].append(call)
-        if call[1] >= large:
-            steps.append([])
-    return steps[:-1]
+def said(distribute: str) -> tuple[list[tuple[str, int]], int]:
+    """All collectives of a short training on this rank, and the bytes of its gradients."""
+    data = data_of(distribute)
+    module = module_of(data, partial(small_encoder, name="test_resnet"))
+    with Collectives() as collectives:
+        trainer_of(devices=2, strategy="ddp", max_steps=4, log_every_n_steps=50).fit(module, data)
+    return collectives.calls, sum(p.nbytes for p in module.parameters() if p.requires_grad)
 
 
-@any_setting
-def test_a_step_has_no_other_collective_but_lightnings_question_whether_to_stop(
-    distribute: str, world_size: int
-) -> None:
-    (found, *_) = together(distribute, world_size)
-    _, *steps = steps_of(found["collectives"], found["bytes"])[1:]
-    quiet = [step for i, step in enumerate(steps) if (i + 1) % 5]  # no losses are gathered before
-    assert all([name for name, _ in step] == ["broadcast_", "allreduce_"] for step in quiet)
-    assert all(size <= 8 for step in quiet for name, size in step if name == "broadcast_")
+@pytest.mark.parametrize("distribute", [pytest.param("samples", marks=pytest.mark.slow), "tasks"])
+def test_a_step_has_one_exchange_and_lightnings_question_whether_to_stop(distribute: str) -> None:
+    for calls, size in on_ranks(said, 2, distribute):
+        large = [i for i, (_, sent) in enumerate(calls) if sent > 0.5 * size]
+        assert len(large) == 1 + 4, "DDP makes all parameters equal once, at the start; then one a step"
+        assert all(size <= calls[i][1] <= 1.01 * size for i in large[1:])
+        first, *_, last = large[1:]
+        between = calls[first + 1 : last + 1]  # nor are there small ones, such as of BatchNorm's statistics
+        assert [name for name, _ in between] == ["broadcast_", "allreduce_"] * 3
+        assert all(sent <= 8 for name, sent in between if name == "broadcast_")
 
 
 # --- BatchNorm --------------------------------------------------------------------------------------------------------
@@ -196,13 +187,20 @@ def statistics_of(world_size: int, distribute: str, batch_norm: str) -> dict[str
     data = data_of(distribute, per_round=5)
     module = module_of(data, partial(small_encoder, name="test_resnet", batch_norm=batch_norm))
     strategy = "ddp" if world_size > 1 else "auto"
-    trainer_of(devices=world_size, strategy=strategy, max_steps=5, limit_val_batches=0).fit(module, data)
+    trainer_of(devices=world_size, strategy=strategy, max_steps=3, limit_val_batches=0).fit(module, data)
     found = module.model.state_dict()
     return {name: value for name, value in found.items() if "running" in name or "tracked" in name}
 
 
-@pytest.mark.parametrize("distribute", ["samples", "tasks"])
-@pytest.mark.parametrize("batch_norm", ["keep", "per_task"])
+@pytest.mark.parametrize(
+    ("distribute", "batch_norm"),
+    [
+        ("tasks", "per_task"),
+        pytest.param("tasks", "keep", marks=pytest.mark.slow),
+        pytest.param("samples", "keep", marks=pytest.mark.slow),
+        pytest.param("samples", "per_task", marks=pytest.mark.slow),
+    ],
+)
 def test_running_statistics_are_the_same_on_all_ranks(distribute: str, batch_norm: str) -> None:
     first, second = on_ranks(statistics_of, 2, 2, distribute, batch_norm)
     expected = statistics_of(1, distribute, batch_norm)
@@ -220,13 +218,13 @@ def test_running_statistics_are_the_same_on_all_ranks(distribute: str, batch_nor
 
 
 class Lose(pl.Callback):
-    """Sends the second rank a signal in its third step."""
+    """Sends the second rank a signal at its second step."""
 
     def __init__(self, how: signal.Signals) -> None:
         self.how = how
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, number: int) -> None:
-        if trainer.global_rank == 1 and number == 2:
+        if trainer.global_rank == 1 and number == 1:
             os.kill(os.getpid(), self.how)
 
 
@@ -242,7 +240,9 @@ def _lossy(rank: int, port: int, how: signal.Signals, file: Path) -> None:
         os._exit(3)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hangs"])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)], ids=["killed", "hangs"]
+)
 def test_where_a_rank_is_lost_the_other_ends_in_time_and_says_why(how: signal.Signals, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     port = free_port()

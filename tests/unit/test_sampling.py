@@ -15,7 +15,7 @@ from umedpt_lightning.data.loading.sampling import (
     TaskStream,
     derive_seed,
 )
-from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
+from umedpt_lightning.data.loading.schedule import RoundRobin, SomeTasks, TaskSize
 
 SIZES = [1, 2, 7, 12]
 BATCH_SIZES = [1, 3, 12, 30]
@@ -39,7 +39,7 @@ def sampler_of(*shares: Share, ranks: tuple[int, int] = (0, 1), **micro_batches:
 def read(sampler: RoundSampler, rounds: int) -> list[list[SampleKey]]:
     """The micro-batches of the next rounds, which are counted."""
     batches = iter(sampler)
-    return [batch for _ in range(rounds) for batch in islice(batches, sum(sampler.advance().values()))]
+    return [batch for _ in range(rounds) for batch in islice(batches, len(sampler.advance().mine))]
 
 
 def of(task: str, batches: list[list[SampleKey]]) -> list[SampleKey]:
@@ -195,3 +195,42 @@ def test_evaluation_reads_the_same_every_time() -> None:
     sampler = EvaluationSampler({"a": 9}, {"a": 2})
     assert list(sampler) == list(sampler)
     assert [key.item for batch in sampler for key in batch] == list(range(9))
+
+
+# --- ranks that share out tasks -------------------------------------------------------------------------------------
+
+
+def sharing_tasks(rank: int, world_size: int) -> RoundSampler:
+    shares = {"a": share("a", 5, 3), "b": share("b", 11, 2), "c": share("c", 4, 4)}
+    sizes = {task: TaskSize(s.stream.size, 2 if task == "b" else 1) for task, s in shares.items()}
+    return RoundSampler(shares, SomeTasks(sizes, 2), rank, world_size, "tasks")
+
+
+@any_world_size
+def test_ranks_that_share_out_tasks_read_together_what_one_process_reads(world_size: int) -> None:
+    ranks = [sharing_tasks(rank, world_size) for rank in range(world_size)]
+    for sampler in ranks:
+        sampler.costs = {"a": 1.0, "b": 0.1, "c": 3.0}
+    rounds = 12
+    by_rank, alone = [read_whole(sampler, rounds) for sampler in ranks], read_whole(sharing_tasks(0, 1), rounds)
+    for number in range(rounds):
+        assert sorted(chain.from_iterable(rank[number] for rank in by_rank)) == sorted(alone[number])
+    assert all(sampler.consumed == ranks[0].consumed and sampler.rounds == rounds for sampler in ranks)
+    assert ranks[0].rounds_in_a_pass() == sharing_tasks(0, 1).rounds_in_a_pass()
+
+
+def read_whole(sampler: RoundSampler, rounds: int) -> list[list[list[SampleKey]]]:
+    """The micro-batches of this rank, by round."""
+    batches = iter(sampler)
+    return [list(islice(batches, len(sampler.advance().mine))) for _ in range(rounds)]
+
+
+def test_going_from_shared_tasks_to_shared_samples_and_back_repeats_and_skips_nothing() -> None:
+    before = [sharing_tasks(rank, 2) for rank in range(2)]
+    keys = [key for sampler in before for batch in chain.from_iterable(read_whole(sampler, 5)) for key in batch]
+    after = RoundSampler(before[0].shares, before[0].schedule)
+    after.rounds, after.consumed = 5, dict(before[0].consumed)
+    keys += [key for batch in chain.from_iterable(read_whole(after, 5)) for key in batch]
+    for task, shared in after.shares.items():
+        expected = [shared.stream[i] for i in range(after.consumed[task])]
+        assert sorted(of(task, [keys])) == sorted(expected)

@@ -133,7 +133,7 @@ class RoundSampler:
         plan = self.plan(self.rounds)
         self.rounds += 1
         for task, count in plan.micro_batches.items():
-            self.consumed[task] += count * self._samples(task)
+            self.consumed[task] += count * self.samples(task)
         return plan
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -145,10 +145,10 @@ class RoundSampler:
             plan = self.plan(number)
             for task, i in plan.mine:
                 share = self.shares[task]
-                first = position[task] + i * self._samples(task) + (self.rank % self._parts) * share.batch_size
+                first = position[task] + i * self.samples(task) + (self.rank % self._parts) * share.batch_size
                 yield [share.stream[p] for p in range(first, first + share.batch_size)]
             for task, count in plan.micro_batches.items():
-                position[task] += count * self._samples(task)
+                position[task] += count * self.samples(task)
             number += 1
 
     def rounds_in_a_pass(self) -> int:
@@ -157,7 +157,7 @@ class RoundSampler:
         def done(rounds: int) -> bool:
             turns, pace = self.schedule.before(rounds), self.schedule.pace
             return all(
-                turns[task] * pace[task].micro_batches * self._samples(task) >= share.stream.size
+                turns[task] * pace[task].micro_batches * self.samples(task) >= share.stream.size
                 for task, share in self.shares.items()
             )
 
@@ -168,7 +168,7 @@ class RoundSampler:
         """How many ranks share out the samples of a micro-batch."""
         return self.world_size if self.distribute == "samples" else 1
 
-    def _samples(self, task: str) -> int:
+    def samples(self, task: str) -> int:
         """Samples in a micro-batch, on all ranks together."""
         return self.shares[task].batch_size * self._parts
 
