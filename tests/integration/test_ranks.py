@@ -132,6 +132,8 @@ def test_several_ranks_end_with_the_parameters_of_one_process(distribute: str, w
     expected = same(distribute, world_size)
     assert min(expected["norms"]) > 0.05, "gradients are clipped"
     for found in together(distribute, world_size):
+        # clipping and AdamW would hide gradients of another size
+        assert found["norms"] == pytest.approx(expected["norms"], rel=1e-9)
         assert found["parameters"].keys() == expected["parameters"].keys()
         for name, value in expected["parameters"].items():
             torch.testing.assert_close(found["parameters"][name], value, rtol=0, atol=1e-9, msg=name)
