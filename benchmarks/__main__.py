@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import check, encoder_bound, loader
+from benchmarks import check, distributed, encoder_bound, loader
 from benchmarks.jpegs import make_jpegs
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -23,6 +23,7 @@ def check_rate() -> dict[str, float]:
 
 BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
     "check": check_rate,
+    "distributed": distributed.measure,
     "encoder_bound_small": encoder_bound.small,
     "encoder_bound_swin": encoder_bound.swin,
     "many_tasks": loader.many_tasks,

@@ -33,9 +33,9 @@ SMALL_PIXELS = partial(PixelDecoder, channels=4)
 SMALL_DETECTION = partial(DetectionDecoder, channels=32, convolutions=1)
 
 
-def small_encoder(**options: Any) -> Encoder:
+def small_encoder(name: str = "test_convnext", **options: Any) -> Encoder:
     """Strides 4 to 32, LayerNorm, 0.2 million parameters."""
-    return Encoder("test_convnext", **options)
+    return Encoder(name, **options)
 
 
 def spec_of(kind: str, channels: int = 3, count: int = 3) -> TaskSpec:

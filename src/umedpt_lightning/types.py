@@ -7,8 +7,7 @@ Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -131,23 +130,61 @@ def _converted(targets: Any, function: Callable[[Any], Any]) -> Any:
     return function(targets)
 
 
+class Pace(NamedTuple):
+    """How often a task has its turn.
+
+    Attributes:
+        turns: In a round, on average over many rounds.
+        micro_batches: In a turn; the task's loss is their mean.
+    """
+
+    turns: float
+    micro_batches: int
+
+
+class Place(NamedTuple):
+    """A micro-batch's place in a round.
+
+    Attributes:
+        task: The task's name.
+        number: Which of the task's micro-batches in the round, counted from 0.
+    """
+
+    task: str
+    number: int
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What a round consists of.
+
+    Attributes:
+        micro_batches: How many micro-batches of each task there are, on all ranks together.
+        mine: Those that this rank reads, in this order.
+        parts: How many ranks share out the samples of each micro-batch; 1 where they share out the micro-batches.
+        pace: How often each task of the run has its turn, in this round or not.
+    """
+
+    micro_batches: Mapping[str, int]
+    mine: Sequence[Place]
+    parts: int
+    pace: Mapping[str, Pace]
+
+
 class Round:
     """One step's worth of work: micro-batches that are pulled from the workers one by one.
 
     Args:
-        tasks: The task of each micro-batch, in order.
-        stream: Where they come from.
-
-    Attributes:
-        micro_batches: How many micro-batches of each task there are.
+        plan: What it consists of.
+        stream: Where the micro-batches of this rank come from.
     """
 
-    def __init__(self, tasks: Sequence[str], stream: Iterator[TaskBatch]) -> None:
-        self.micro_batches = Counter(tasks)
+    def __init__(self, plan: RoundPlan, stream: Iterator[TaskBatch]) -> None:
+        self.plan = plan
         self._stream = stream
 
     def __iter__(self) -> Iterator[TaskBatch]:
-        for _ in range(self.micro_batches.total()):
+        for _ in self.plan.mine:
             yield next(self._stream)
 
 

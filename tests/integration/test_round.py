@@ -395,7 +395,7 @@ def test_a_run_resumed_in_mid_epoch_ends_with_the_same_bits(tmp_path: Path) -> N
         trainer = trainer_of(max_steps=8, callbacks=[saver], enable_checkpointing=True)
         trainer.fit(module, data, **options)
         assert trainer.global_step == 8
-        assert trainer.train_dataloader.state_dict() == {"consumed": {"a": 16, "b": 16}}
+        assert trainer.train_dataloader.state_dict() == {"rounds": 8, "consumed": {"a": 16, "b": 16}, "costs": {}}
         return module.state_dict()
 
     whole = run(0, "whole")

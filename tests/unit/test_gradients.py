@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from umedpt_lightning.training.gradients import average_gradients
+from umedpt_lightning.training.gradients import sum_gradients
 
 RANKS = 2
 #: The gradient's value on each rank; None where it has none.
@@ -54,8 +54,10 @@ def _rank(rank: int, folder: str) -> None:
         setattr(dist, name, counted)
     mine = parameters(rank)
     kept = mine["both"].grad
-    average_gradients(iter(mine.values()))
+    others = [torch.tensor(rank + 0.5), torch.tensor([[rank, 7]])]
+    sums = sum_gradients(iter(mine.values()), others)
     result = {
+        "sums": sums,
         "gradients": {name: p.grad for name, p in mine.items()},
         "calls": len(calls),
         "in_place": mine["both"].grad is kept,
@@ -73,10 +75,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", [name for name, values in CASES.items() if any(v is not None for v in values)])
-def test_a_gradient_is_the_mean_over_the_ranks_where_a_missing_one_is_zero(
+def test_a_gradient_is_the_sum_over_the_ranks_where_a_missing_one_is_zero(
     results: list[dict[str, Any]], name: str
 ) -> None:
-    expected = sum(value or 0.0 for value in CASES[name]) / RANKS
+    expected = sum(value or 0.0 for value in CASES[name])
     for result in results:
         torch.testing.assert_close(result["gradients"][name], torch.full(SHAPES[name], expected))
 
@@ -90,6 +92,14 @@ def test_there_is_exactly_one_collective(results: list[dict[str, Any]]) -> None:
     assert [result["calls"] for result in results] == [1, 1]
 
 
+def test_what_travels_along_is_summed_in_its_own_shape_and_dtype(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        number, table = result["sums"]
+        assert torch.equal(number, torch.tensor(2.0))
+        assert torch.equal(table, torch.tensor([[1, 14]]))
+        assert table.dtype == torch.int64
+
+
 def test_gradients_are_changed_in_place(results: list[dict[str, Any]]) -> None:
     assert all(result["in_place"] for result in results)
 
@@ -97,7 +107,7 @@ def test_gradients_are_changed_in_place(results: list[dict[str, Any]]) -> None:
 def test_without_ranks_nothing_happens() -> None:
     mine = parameters(0)
     before = {name: None if p.grad is None else p.grad.clone() for name, p in mine.items()}
-    average_gradients(mine.values())
+    assert sum_gradients(mine.values(), [torch.tensor(3)]) == [torch.tensor(3)]
     for name, parameter in mine.items():
         assert (parameter.grad is None) == (before[name] is None)
         assert parameter.grad is None or torch.equal(parameter.grad, before[name])

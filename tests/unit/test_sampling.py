@@ -15,6 +15,7 @@ from umedpt_lightning.data.loading.sampling import (
     TaskStream,
     derive_seed,
 )
+from umedpt_lightning.data.loading.schedule import RoundRobin, SomeTasks, TaskSize
 
 SIZES = [1, 2, 7, 12]
 BATCH_SIZES = [1, 3, 12, 30]
@@ -24,16 +25,21 @@ any_batch_size = pytest.mark.parametrize("batch_size", BATCH_SIZES)
 any_world_size = pytest.mark.parametrize("world_size", WORLD_SIZES)
 
 
-def share(task: str = "a", size: int = 10, batch_size: int = 2, micro_batches: int = 1, seed: int = 0) -> Share:
-    return Share(TaskStream(task, size, seed), batch_size, micro_batches)
+def share(task: str = "a", size: int = 10, batch_size: int = 2, seed: int = 0) -> Share:
+    return Share(TaskStream(task, size, seed), batch_size)
+
+
+def sampler_of(*shares: Share, ranks: tuple[int, int] = (0, 1), **micro_batches: int) -> RoundSampler:
+    """Every task in every round; `ranks` is the rank and their number."""
+    by_task = {share.stream.task: share for share in shares}
+    sizes = {task: TaskSize(share.stream.size, micro_batches.get(task, 1)) for task, share in by_task.items()}
+    return RoundSampler(by_task, RoundRobin(sizes), *ranks)
 
 
 def read(sampler: RoundSampler, rounds: int) -> list[list[SampleKey]]:
     """The micro-batches of the next rounds, which are counted."""
-    batches = list(islice(iter(sampler), rounds * len(sampler.tasks)))
-    for _ in range(rounds):
-        sampler.advance()
-    return batches
+    batches = iter(sampler)
+    return [batch for _ in range(rounds) for batch in islice(batches, len(sampler.advance().mine))]
 
 
 def of(task: str, batches: list[list[SampleKey]]) -> list[SampleKey]:
@@ -82,7 +88,7 @@ def test_micro_batches_read_every_sample_once_a_pass_also_where_they_are_larger_
     size: int, batch_size: int
 ) -> None:
     passes = 6
-    batches = read(RoundSampler({"a": share(size=size, batch_size=batch_size)}), passes * size)
+    batches = read(sampler_of(share(size=size, batch_size=batch_size)), passes * size)
     assert all(len(batch) == batch_size for batch in batches)
     items = [key.item for key in of("a", batches)][: passes * size]
     for passed in range(passes):
@@ -93,30 +99,30 @@ def test_micro_batches_read_every_sample_once_a_pass_also_where_they_are_larger_
 @any_batch_size
 def test_the_ranks_together_read_what_one_process_reads(batch_size: int, world_size: int) -> None:
     rounds = 4
-    ranks = [RoundSampler({"a": share(batch_size=batch_size)}, rank, world_size) for rank in range(world_size)]
+    ranks = [sampler_of(share(batch_size=batch_size), ranks=(rank, world_size)) for rank in range(world_size)]
     by_rank = [read(rank, rounds) for rank in ranks]
     together = [key for turn in zip(*by_rank, strict=True) for batch in turn for key in batch]
-    alone = of("a", read(RoundSampler({"a": share(batch_size=batch_size * world_size)}), rounds))
+    alone = of("a", read(sampler_of(share(batch_size=batch_size * world_size)), rounds))
     assert together == alone
     assert all(rank.consumed == {"a": len(alone)} for rank in ranks)
 
 
 @pytest.mark.parametrize("done", [0, 1, 5, 17])
 def test_going_on_from_any_counter_is_as_never_having_stopped(done: int) -> None:
-    def shares() -> dict[str, Share]:
-        return {"a": share("a", 5, 3), "b": share("b", 11, 2, 2)}
+    def new() -> RoundSampler:
+        return sampler_of(share("a", 5, 3), share("b", 11, 2), b=2)
 
-    whole = RoundSampler(shares())
+    whole = new()
     read(whole, done)
-    resumed = RoundSampler(shares())
-    resumed.consumed = dict(whole.consumed)
+    resumed = new()
+    resumed.rounds, resumed.consumed = done, dict(whole.consumed)
     assert read(resumed, 9) == read(whole, 9)
 
 
 def test_going_on_with_another_number_of_ranks_repeats_and_skips_nothing() -> None:
-    first = [RoundSampler({"a": share()}, rank, 2) for rank in range(2)]
+    first = [sampler_of(share(), ranks=(rank, 2)) for rank in range(2)]
     before = [key for turn in zip(*(read(s, 3) for s in first), strict=True) for batch in turn for key in batch]
-    later = [RoundSampler({"a": share()}, rank, 3) for rank in range(3)]
+    later = [sampler_of(share(), ranks=(rank, 3)) for rank in range(3)]
     for sampler in later:
         sampler.consumed = dict(first[0].consumed)
     after = [key for turn in zip(*(read(s, 2) for s in later), strict=True) for batch in turn for key in batch]
@@ -125,25 +131,25 @@ def test_going_on_with_another_number_of_ranks_repeats_and_skips_nothing() -> No
 
 
 def test_the_iterator_goes_from_the_counters_as_they_were_when_it_was_made() -> None:
-    sampler = RoundSampler({"a": share()})
+    sampler = sampler_of(share())
     iterator = iter(sampler)
     sampler.advance()
     assert next(iterator) == [TaskStream("a", 10, 0)[i] for i in range(2)]
 
 
 def test_one_more_task_changes_nothing_for_the_others() -> None:
-    few = RoundSampler({"a": share("a"), "c": share("c", 7)})
-    many = RoundSampler({"a": share("a"), "b": share("b", 3, 5), "c": share("c", 7)})
+    few = sampler_of(share("a"), share("c", 7))
+    many = sampler_of(share("a"), share("b", 3, 5), share("c", 7))
     batches = read(few, 10), read(many, 10)
     for task in "ac":
         assert of(task, batches[0]) == of(task, batches[1])
 
 
 def test_a_round_has_each_tasks_micro_batches_one_task_after_the_other() -> None:
-    sampler = RoundSampler({"a": share("a", micro_batches=2), "b": share("b")})
-    assert sampler.tasks == ["a", "a", "b"]
+    sampler = sampler_of(share("a"), share("b"), a=2)
     assert [[key.task for key in batch] for batch in read(sampler, 2)] == [["a"] * 2, ["a"] * 2, ["b"] * 2] * 2
     assert sampler.consumed == {"a": 8, "b": 4}
+    assert sampler.rounds == 2
 
 
 @any_world_size
@@ -152,7 +158,7 @@ def test_a_round_has_each_tasks_micro_batches_one_task_after_the_other() -> None
 def test_as_many_rounds_as_promised_read_the_longest_task_once_and_one_fewer_does_not(
     size: int, batch_size: int, world_size: int
 ) -> None:
-    sampler = RoundSampler({"a": share("a", size, batch_size, 2), "b": share("b", 1, 1)}, 0, world_size)
+    sampler = sampler_of(share("a", size, batch_size), share("b", 1, 1), ranks=(0, world_size), a=2)
     rounds = sampler.rounds_in_a_pass()
     in_a_round = batch_size * world_size * 2
     assert rounds * in_a_round >= size
@@ -189,3 +195,42 @@ def test_evaluation_reads_the_same_every_time() -> None:
     sampler = EvaluationSampler({"a": 9}, {"a": 2})
     assert list(sampler) == list(sampler)
     assert [key.item for batch in sampler for key in batch] == list(range(9))
+
+
+# --- ranks that share out tasks -------------------------------------------------------------------------------------
+
+
+def sharing_tasks(rank: int, world_size: int) -> RoundSampler:
+    shares = {"a": share("a", 5, 3), "b": share("b", 11, 2), "c": share("c", 4, 4)}
+    sizes = {task: TaskSize(s.stream.size, 2 if task == "b" else 1) for task, s in shares.items()}
+    return RoundSampler(shares, SomeTasks(sizes, 2), rank, world_size, "tasks")
+
+
+@any_world_size
+def test_ranks_that_share_out_tasks_read_together_what_one_process_reads(world_size: int) -> None:
+    ranks = [sharing_tasks(rank, world_size) for rank in range(world_size)]
+    for sampler in ranks:
+        sampler.costs = {"a": 1.0, "b": 0.1, "c": 3.0}
+    rounds = 12
+    by_rank, alone = [read_whole(sampler, rounds) for sampler in ranks], read_whole(sharing_tasks(0, 1), rounds)
+    for number in range(rounds):
+        assert sorted(chain.from_iterable(rank[number] for rank in by_rank)) == sorted(alone[number])
+    assert all(sampler.consumed == ranks[0].consumed and sampler.rounds == rounds for sampler in ranks)
+    assert ranks[0].rounds_in_a_pass() == sharing_tasks(0, 1).rounds_in_a_pass()
+
+
+def read_whole(sampler: RoundSampler, rounds: int) -> list[list[list[SampleKey]]]:
+    """The micro-batches of this rank, by round."""
+    batches = iter(sampler)
+    return [list(islice(batches, len(sampler.advance().mine))) for _ in range(rounds)]
+
+
+def test_going_from_shared_tasks_to_shared_samples_and_back_repeats_and_skips_nothing() -> None:
+    before = [sharing_tasks(rank, 2) for rank in range(2)]
+    keys = [key for sampler in before for batch in chain.from_iterable(read_whole(sampler, 5)) for key in batch]
+    after = RoundSampler(before[0].shares, before[0].schedule)
+    after.rounds, after.consumed = 5, dict(before[0].consumed)
+    keys += [key for batch in chain.from_iterable(read_whole(after, 5)) for key in batch]
+    for task, shared in after.shares.items():
+        expected = [shared.stream[i] for i in range(after.consumed[task])]
+        assert sorted(of(task, [keys])) == sorted(expected)

@@ -22,6 +22,7 @@ from umedpt_lightning.callbacks.predictions import PredictionWriter
 from umedpt_lightning.callbacks.progress import progress
 from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
@@ -110,7 +111,8 @@ class UmedptCLI(LightningCLI):
         configured = config.trainer.logger
         extra = configured if isinstance(configured, list) else [configured]
         loggers = [RunLogger(config.run), *(logger for logger in extra if not isinstance(logger, bool | None))]
-        callbacks = [*(config.trainer.callbacks or []), PredictionWriter()]
+        # before the progress bar, which must not be there yet when the table is printed
+        callbacks = [*(config.trainer.callbacks or []), TaskShares(), PredictionWriter()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress(terminal=sys.stdout.isatty()))
         config.trainer.callbacks = [*callbacks, Report()]  # last, so that it prints below the bar

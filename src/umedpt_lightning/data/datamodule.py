@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
 
 from umedpt_lightning.data.cache.cached import CachedReader
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, OnBadSample
 from umedpt_lightning.data.loading.loaders import EvaluationLoader, RoundLoader, WorkerPool
-from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.sampling import Distribute, EvaluationSampler, RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.schedule import RoundRobin, ScheduleFactory, TaskSize
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
@@ -26,17 +28,21 @@ class MultiTaskDataModule(pl.LightningDataModule):
         tasks: The data of each task, by task name.
         num_workers: Processes that read, for all tasks together; 0 reads in the main process.
         prefetch: Micro-batches that each of them prepares ahead.
-        steps_per_epoch: Rounds in an epoch; None for as many as the task with the most batches needs.
+        steps_per_epoch: Rounds in an epoch; None for as many as it takes until every task has been read once.
         seed: Seeds the order and the augmentation of samples.
         on_bad_sample: What to do in training with a sample that cannot be read: stop the run, or replace it by the next
             one of its task that can be read, which is counted in the log. Evaluation always stops: figures of different
             samples cannot be compared.
+        schedule: Which tasks are in which round; all of them in each by default.
+        distribute: What several ranks share out: the samples of every micro-batch, so that a round has as many times
+            the samples as there are ranks, or the micro-batches of a round, by the time that they take.
 
     Attributes:
         specs: What the data of each task say of themselves.
 
     Raises:
-        ValueError: A task has no data, its parts do not fit each other, or a number is not positive.
+        ValueError: A task has no data, its parts do not fit each other, a number is not positive, or the schedule does
+            not fit the tasks.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
         steps_per_epoch: int | None = None,
         seed: int = 0,
         on_bad_sample: OnBadSample = "stop",
+        schedule: ScheduleFactory = RoundRobin,
+        distribute: Distribute = "samples",
     ) -> None:
         super().__init__()
         self.tasks = tasks
@@ -57,17 +65,19 @@ class MultiTaskDataModule(pl.LightningDataModule):
         self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"data.steps_per_epoch must be positive or null, but it is {steps_per_epoch}.")
+        self.schedule, self.distribute = schedule, distribute
+        if sizes := _sizes(tasks):
+            schedule(sizes)  # what does not fit is told now
 
     def train_dataloader(self) -> RoundLoader:
         """Rounds of the tasks that have a train part."""
         readers = self._readers("train")
         shares = {
-            name: Share(
-                TaskStream(name, len(reader), self.seed), self.tasks[name].batch_size, self.tasks[name].micro_batches
-            )
+            name: Share(TaskStream(name, len(reader), self.seed), self.tasks[name].batch_size)
             for name, reader in readers.items()
         }
-        sampler = RoundSampler(shares, *self._rank_and_world_size())
+        sampler = RoundSampler(shares, self.schedule(_sizes(self.tasks)), *self._rank_and_world_size(), self.distribute)
+        _warn_of_idle_ranks(sampler)
         transforms = {
             name: Transform(self.tasks[name].size, self.tasks[name].augment, reader.spec.value_range)
             for name, reader in readers.items()
@@ -116,6 +126,23 @@ class MultiTaskDataModule(pl.LightningDataModule):
     def _pool(self) -> WorkerPool:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return WorkerPool(self.num_workers, self.prefetch, pin_memory=on_gpu)
+
+
+def _sizes(tasks: Mapping[str, TaskData]) -> dict[str, TaskSize]:
+    """What a schedule is told of the tasks that are trained."""
+    return {
+        name: TaskSize(len(task.train), task.micro_batches) for name, task in tasks.items() if task.train is not None
+    }
+
+
+def _warn_of_idle_ranks(sampler: RoundSampler) -> None:
+    in_a_round = sum(pace.turns * pace.micro_batches for pace in sampler.schedule.pace.values())
+    if sampler.distribute == "tasks" and in_a_round < sampler.world_size:
+        rank_zero_warn(
+            f"data.distribute is tasks, but a round has only {in_a_round:g} micro-batches for {sampler.world_size} "
+            "ranks, so that some have nothing to do. Give tasks more `micro_batches` of a smaller `batch_size`, "
+            "use data.distribute: samples, or fewer ranks."
+        )
 
 
 def _check(name: str, task: TaskData) -> TaskSpec:

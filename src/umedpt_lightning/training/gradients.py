@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Averages gradients over all ranks, in place, in one collective; without ranks it does nothing.
+def several_ranks() -> bool:
+    """Whether there are other processes to agree with."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], others: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Sums gradients over all ranks, in place, in one collective; without ranks it does nothing.
 
     A parameter without a gradient on some ranks counts as zero there; one without on all ranks stays without, so that
     the optimizer passes it over as it does in a single process.
 
     Args:
         parameters: The same on every rank, all of one dtype.
+        others: Small tensors that travel with the gradients, of the same shapes on every rank.
+
+    Returns:
+        The sums of `others` over all ranks, in their own dtypes.
+
+    Raises:
+        RuntimeError: Another rank is gone, or has not answered in time.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return
+    if not several_ranks():
+        return list(others)
     trainable = [p for p in parameters if p.requires_grad]
     present = torch.tensor([p.grad is not None for p in trainable], device=trainable[0].device)
-    flat = torch.cat(
-        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trainable]
-        + [present.to(trainable[0].dtype)]  # who has a gradient travels with the gradients
-    )
-    dist.all_reduce(flat)
-    *gradients, present_anywhere = torch.split(flat, [*(p.numel() for p in trainable), len(trainable)])
+    tensors = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable]
+    tensors += [other.to(trainable[0].dtype) for other in (present, *others)]  # who has a gradient is told as well
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    try:
+        dist.all_reduce(flat)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"Rank {dist.get_rank()} of {dist.get_world_size()} could not exchange gradients: another rank has ended "
+            "or does not answer. Why is in that rank's output. Go on from the last checkpoint with --ckpt_path last. "
+            "The time that ranks wait for each other is trainer.strategy.init_args.timeout."
+        ) from error
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    gradients, (present_anywhere, *sums) = parts[: len(trainable)], parts[len(trainable) :]
     for parameter, gradient, somewhere in zip(trainable, gradients, present_anywhere.tolist(), strict=True):
-        if somewhere:
-            gradient = gradient.view_as(parameter) / dist.get_world_size()
-            if parameter.grad is None:
-                parameter.grad = gradient
-            else:
-                parameter.grad.copy_(gradient)
+        if somewhere and parameter.grad is None:
+            parameter.grad = gradient.view_as(parameter).clone()
+        elif somewhere and parameter.grad is not None:
+            parameter.grad.copy_(gradient.view_as(parameter))
+    return [total.view_as(other).to(other.dtype) for total, other in zip(sums, others, strict=True)]

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
@@ -22,11 +23,13 @@ from umedpt_lightning.model import (
     TaskFactory,
     check_task_names,
 )
-from umedpt_lightning.training.gradients import average_gradients
+from umedpt_lightning.training.costs import measure_costs
+from umedpt_lightning.training.gradients import sum_gradients
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.replaced import ReplacedSamples
+from umedpt_lightning.training.running_statistics import RunningStatistics
 from umedpt_lightning.training.tracker import LossTracker
-from umedpt_lightning.types import Round, TaskBatch, TaskSpec
+from umedpt_lightning.types import Round, RoundPlan, TaskBatch, TaskSpec
 
 
 class MultiTaskModule(pl.LightningModule):
@@ -61,10 +64,10 @@ class MultiTaskModule(pl.LightningModule):
         self.weights = _weights(specs, weights or {})
         self.optimization = optimization or Optimization()
         self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
-        self.losses = LossTracker()
+        self.losses = LossTracker(list(specs))
         self.replaced = ReplacedSamples(specs)
         self.gradient_norm = torch.tensor(math.nan)
-        self._samples = 0
+        self._statistics = RunningStatistics(self.model)
         self._since = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -82,24 +85,37 @@ class MultiTaskModule(pl.LightningModule):
         optimizer: Any = self.optimizers()  # one; Lightning's type allows for several
         schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
+        self._statistics.start()
         total = torch.zeros((), device=self.device)
-        weight_sum = sum(self.weights[task] for task in batch.micro_batches)
+        scales = self._scales(batch.plan)
         with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, below
             for micro_batch in batch:
-                task = micro_batch.task
                 loss = self._loss(micro_batch.to(self.device, non_blocking=True))
-                scaled = loss * (self.weights[task] / weight_sum / batch.micro_batches[task])
+                scaled = loss * scales[micro_batch.task]
                 self.manual_backward(scaled)
                 total += scaled.detach()
-                self.losses.add(task, loss)
+                self.losses.add(micro_batch.task, loss, len(micro_batch))
                 self.replaced.add(micro_batch)
-                self._samples += len(micro_batch)
-        average_gradients(self.parameters())
+        total, *statistics = sum_gradients(self.parameters(), [total, *self._statistics.weighted()])
+        self._statistics.take(statistics)
         optimizer.step()
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
             self._log_training(optimizer.param_groups[0]["lr"])
         schedule.step()
         return {"loss": total}
+
+    def on_fit_start(self) -> None:
+        """Tells torch that this module exchanges all there is to exchange."""
+        wrapper: Any = self.trainer.strategy.model
+        if isinstance(wrapper, DistributedDataParallel):
+            wrapper.broadcast_buffers = False
+
+    def on_train_start(self) -> None:
+        """Measures the tasks, where the ranks share them out."""
+        loader: Any = self.trainer.train_dataloader
+        if getattr(loader, "wants_costs", False):
+            with self.trainer.precision_plugin.train_step_context():
+                loader.set_costs(measure_costs(self, loader.examples(), self._passes))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips; here, because fp16 gradients have been unscaled by now."""
@@ -147,6 +163,21 @@ class MultiTaskModule(pl.LightningModule):
     def _loss(self, batch: TaskBatch) -> Tensor:
         return self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
 
+    def _passes(self, batch: TaskBatch) -> None:
+        """Forward and backward pass of a micro-batch."""
+        # not `manual_backward`, which would make the ranks wait for each other
+        torch.autograd.backward(self._loss(batch.to(self.device)))
+
+    def _scales(self, plan: RoundPlan) -> dict[str, float]:
+        """What the loss of a micro-batch of each task is multiplied with, so that the sum over all ranks is the loss.
+
+        The sum of weights is that of a round on average, not of this one: a turn weighs the same in every round.
+        """
+        weight_sum = sum(self.weights[task] * pace.turns for task, pace in plan.pace.items())
+        return {
+            task: self.weights[task] / weight_sum / pace.micro_batches / plan.parts for task, pace in plan.pace.items()
+        }
+
     def _evaluate(self, batch: TaskBatch) -> Any:
         output = self.model(batch.images, batch.task)
         self.model.task(batch.task).update(output, batch.targets)
@@ -168,10 +199,10 @@ class MultiTaskModule(pl.LightningModule):
 
     def _log_training(self, learning_rate: float) -> None:
         """Losses of each task since the last time, samples skipped in all, learning rate, gradient norm and speed."""
-        losses = self.losses.read()
+        losses, samples = self.losses.read(self.device)
         now = time.perf_counter()
-        speed = self._samples * self.trainer.world_size / (now - self._since)
-        self._samples, self._since = 0, now
+        speed = samples / (now - self._since)
+        self._since = now
         weights = sum(self.weights[task] for task in losses)
         metrics = {f"train/{task}/loss": loss for task, loss in losses.items()}
         metrics |= {f"train/{task}/skipped": count for task, count in self.replaced.read(self.device).items()}

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from umedpt_lightning.training.gradients import several_ranks
 
 
 class LossTracker:
-    """Mean loss of each task since the last reading.
+    """Mean loss of each task since the last reading, and how many samples there were.
 
     Adding neither waits for the device nor calls a logger, so that the cost a task and step is microseconds.
+
+    Args:
+        tasks: All tasks, the same on every rank.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self._tasks = list(tasks)
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()
+        self._samples = 0
 
-    def add(self, task: str, loss: Tensor) -> None:
+    def add(self, task: str, loss: Tensor, samples: int) -> None:
         """Adds the scalar loss of a micro-batch."""
-        loss = loss.detach()
+        loss = loss.detach().float()
         self._sums[task] = self._sums[task] + loss if task in self._sums else loss
         self._counts[task] += 1
+        self._samples += samples
 
-    def read(self) -> dict[str, float]:
-        """The mean loss of every task that had any, and starts anew. Waits for the device once."""
-        if not self._sums:
-            return {}
-        totals = torch.stack(list(self._sums.values())).tolist()
-        means = {task: total / self._counts[task] for task, total in zip(self._sums, totals, strict=True)}
-        self._sums, self._counts = {}, Counter()
-        return means
+    def read(self, device: torch.device) -> tuple[dict[str, float], int]:
+        """Reads off all ranks, and starts anew. Every rank must call it; waits for the device once.
+
+        Args:
+            device: Where the losses are.
+
+        Returns:
+            The mean loss of every task that any rank had, and the number of samples on all ranks.
+        """
+        nothing = torch.zeros((), device=device)
+        counts = torch.tensor([*(self._counts[task] for task in self._tasks), self._samples], device=device)
+        totals = torch.cat([torch.stack([self._sums.get(task, nothing) for task in self._tasks]), counts])
+        if several_ranks():
+            dist.all_reduce(totals)
+        values = totals.tolist()
+        self._sums, self._counts, self._samples = {}, Counter(), 0
+        of_tasks = zip(self._tasks, values, values[len(self._tasks) :], strict=False)
+        return {task: total / count for task, total, count in of_tasks if count}, round(values[-1])

@@ -112,17 +112,35 @@ class RoundLoader:
             self._stream = self.pool.stream(self.pool.load(self.dataset, self.sampler))
         for _ in range(self.rounds):
             # counted when it is handed out: a checkpoint is written after the step that used it
-            self.sampler.advance()
-            yield Round(self.sampler.tasks, self._stream)
+            yield Round(self.sampler.advance(), self._stream)
 
     def state_dict(self) -> dict[str, Any]:
-        """The samples each task has consumed, over all ranks."""
-        return {"consumed": dict(self.sampler.consumed)}
+        """The rounds handed out, the samples each task has consumed, over all ranks, and what the ranks go by."""
+        sampler = self.sampler
+        return {"rounds": sampler.rounds, "consumed": dict(sampler.consumed), "costs": dict(sampler.costs)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken; a task that is new since starts at its beginning."""
-        self.sampler.consumed |= {t: n for t, n in state["consumed"].items() if t in self.sampler.consumed}
+        self.sampler.rounds = state["rounds"]
+        for ours, theirs in ((self.sampler.consumed, state["consumed"]), (self.sampler.costs, state["costs"])):
+            ours.update({task: value for task, value in theirs.items() if task in self.sampler.shares})
         self._stream = None
+
+    @property
+    def wants_costs(self) -> bool:
+        """Whether the ranks share out tasks, and do not know yet how long each takes."""
+        several = self.sampler.distribute == "tasks" and self.sampler.world_size > 1
+        return several and self.sampler.costs.keys() != self.sampler.shares.keys()
+
+    def set_costs(self, costs: dict[str, float]) -> None:
+        """Takes the seconds that a micro-batch of each task takes, the same on all ranks."""
+        self.sampler.costs = costs
+
+    def examples(self) -> Iterator[TaskBatch]:
+        """A micro-batch of each task, as training will begin with; the same on all ranks."""
+        for task, share in self.sampler.shares.items():
+            first = self.sampler.consumed[task]
+            yield collate_micro_batch([self.dataset[share.stream[first + i]] for i in range(share.batch_size)])
 
 
 class EvaluationLoader:

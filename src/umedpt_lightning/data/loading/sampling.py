@@ -2,7 +2,7 @@
 
 Each task has one endless stream of samples: a permutation of its data, then another, and so on. A round takes the next
 samples of each task's stream; the ranks share them out. So what is read depends neither on the number of workers nor on
-that of ranks, and the whole state is one counter a task.
+that of ranks, and the whole state is one counter a task and the number of rounds.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from umedpt_lightning.data.loading.dealing import deal
+from umedpt_lightning.data.loading.schedule import Schedule, rounds_until
+from umedpt_lightning.types import Place, RoundPlan
+
+#: What the ranks share out: the samples of every micro-batch, or the micro-batches of a round.
+Distribute = Literal["samples", "tasks"]
 
 
 class SampleKey(NamedTuple):
@@ -67,69 +74,103 @@ class TaskStream:
 
 @dataclass(frozen=True)
 class Share:
-    """What a round takes of a task.
+    """What a micro-batch takes of a task.
 
     Attributes:
         stream: The task's stream.
         batch_size: Images in a micro-batch of one rank.
-        micro_batches: Micro-batches of one rank in a round.
     """
 
     stream: TaskStream
     batch_size: int
-    micro_batches: int = 1
 
 
 class RoundSampler:
     """The micro-batches of round after round, from any counters on.
 
-    A micro-batch of the round is ``world_size * batch_size`` consecutive samples of the stream, and every rank reads
-    its own part of them.
+    Where the ranks share out samples, a micro-batch is ``world_size * batch_size`` consecutive samples of the stream,
+    and every rank reads its own part of them. Where they share out tasks, it is ``batch_size`` samples, which one rank
+    reads. The counters are the same on all ranks.
 
     Args:
-        shares: What a round takes of each task, by task name.
+        shares: What a micro-batch takes of each task, by task name.
+        schedule: Which tasks are in a round.
         rank: Which of the ranks reads here.
         world_size: Number of ranks.
+        distribute: What the ranks share out.
 
     Attributes:
-        consumed: Samples of each task's stream that all ranks together have been handed.
+        rounds: Rounds that have been handed out.
+        consumed: Samples of each task's stream that all ranks together have been handed. They do not follow from the
+            rounds where a run went on with another schedule, batch size or number of ranks.
+        costs: Seconds that a micro-batch of each task takes; as long as it is empty all count the same.
     """
 
-    def __init__(self, shares: Mapping[str, Share], rank: int = 0, world_size: int = 1) -> None:
-        self.shares = dict(shares)
-        self.rank, self.world_size = rank, world_size
+    def __init__(
+        self,
+        shares: Mapping[str, Share],
+        schedule: Schedule,
+        rank: int = 0,
+        world_size: int = 1,
+        distribute: Distribute = "samples",
+    ) -> None:
+        self.shares, self.schedule = dict(shares), schedule
+        self.rank, self.world_size, self.distribute = rank, world_size, distribute
+        self.rounds = 0
         self.consumed = dict.fromkeys(shares, 0)
+        self.costs: dict[str, float] = {}
 
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks of a round in their order, one entry a micro-batch."""
-        return [task for task, share in self.shares.items() for _ in range(share.micro_batches)]
+    def plan(self, number: int) -> RoundPlan:
+        """What the round of a number, counted from 0, consists of."""
+        micro_batches = self.schedule.round(number)
+        places = [Place(task, i) for task, count in micro_batches.items() for i in range(count)]
+        if self.distribute == "tasks":
+            places = deal(places, dict.fromkeys(self.shares, 1.0) | self.costs, self.world_size)[self.rank]
+        return RoundPlan(micro_batches, places, self._parts, self.schedule.pace)
 
-    def advance(self) -> None:
+    def advance(self) -> RoundPlan:
         """Counts one round as handed out."""
-        for task in self.tasks:
-            self.consumed[task] += self._samples(task)
+        plan = self.plan(self.rounds)
+        self.rounds += 1
+        for task, count in plan.micro_batches.items():
+            self.consumed[task] += count * self.samples(task)
+        return plan
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Micro-batches of this rank from the counters on, without end; does not move the counters."""
-        return self._micro_batches(dict(self.consumed))  # the counters as they are now, not at the first `next`
+        return self._micro_batches(self.rounds, dict(self.consumed))  # as they are now, not at the first `next`
 
-    def _micro_batches(self, position: dict[str, int]) -> Iterator[list[SampleKey]]:
+    def _micro_batches(self, number: int, position: dict[str, int]) -> Iterator[list[SampleKey]]:
         while True:
-            for task in self.tasks:
+            plan = self.plan(number)
+            for task, i in plan.mine:
                 share = self.shares[task]
-                first = position[task] + self.rank * share.batch_size
-                yield [share.stream[first + i] for i in range(share.batch_size)]
-                position[task] += self._samples(task)
+                first = position[task] + i * self.samples(task) + (self.rank % self._parts) * share.batch_size
+                yield [share.stream[p] for p in range(first, first + share.batch_size)]
+            for task, count in plan.micro_batches.items():
+                position[task] += count * self.samples(task)
+            number += 1
 
     def rounds_in_a_pass(self) -> int:
-        """Rounds until the task that takes longest has been read once."""
-        return max(
-            -(-share.stream.size // (self._samples(task) * share.micro_batches)) for task, share in self.shares.items()
-        )
+        """Rounds, from the first on, until every task has been read once."""
 
-    def _samples(self, task: str) -> int:
-        return self.shares[task].batch_size * self.world_size
+        def done(rounds: int) -> bool:
+            turns, pace = self.schedule.before(rounds), self.schedule.pace
+            return all(
+                turns[task] * pace[task].micro_batches * self.samples(task) >= share.stream.size
+                for task, share in self.shares.items()
+            )
+
+        return rounds_until(done)
+
+    @property
+    def _parts(self) -> int:
+        """How many ranks share out the samples of a micro-batch."""
+        return self.world_size if self.distribute == "samples" else 1
+
+    def samples(self, task: str) -> int:
+        """Samples in a micro-batch, on all ranks together."""
+        return self.shares[task].batch_size * self._parts
 
 
 class EvaluationSampler:

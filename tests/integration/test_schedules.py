@@ -1,0 +1,107 @@
+"""Schedules in a real run: what gradients they give, and what is shown of them."""
+
+from __future__ import annotations
+
+import csv
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from builders import readers_of
+from lightning.pytorch.loggers import CSVLogger
+from test_round import TINY_STEP, data_of, gradients_of, module_of, trainer_of
+from torch import Tensor
+
+from umedpt_lightning.callbacks.task_shares import TaskShares, draw_shares
+from umedpt_lightning.cli import main
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.data.loading.schedule import Fixed, Proportional, RoundRobin, ScheduleFactory, SomeTasks
+
+TASKS = {"a": "class", "b": "regression", "c": "multilabel"}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
+]
+
+
+def scheduled(schedule: ScheduleFactory, sizes: tuple[int, int, int] = (2, 2, 2)) -> MultiTaskDataModule:
+    readers = {
+        task: readers_of({task: kind}, size=size)[task] for (task, kind), size in zip(TASKS.items(), sizes, strict=True)
+    }
+    return data_of(readers, schedule=schedule, steps_per_epoch=12)
+
+
+@cache
+def mean_gradients(schedule: ScheduleFactory) -> dict[str, Tensor]:
+    """The mean over six rounds, in which every task has the same two samples each time and no weight moves."""
+    data = scheduled(schedule)
+    module = module_of(data, weights={"a": 2.0, "b": 1.0, "c": 0.5}, optimization=TINY_STEP).double()
+    steps = gradients_of(data, module, rounds=6)
+    names = {name for step in steps for name in step}
+    return {n: sum(step.get(n, torch.tensor(0.0)) for step in steps) / len(steps) for n in names}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        partial(SomeTasks, per_round=1),
+        partial(SomeTasks, per_round=2),
+        partial(Fixed, micro_batches={"a": 1, "b": 2, "c": 1}),
+        # all of one size, so all have one micro-batch in three
+        partial(Proportional, per_round=1),
+        partial(Proportional, per_round=5),
+    ],
+    ids=["one task", "two tasks", "fixed", "one micro-batch", "five micro-batches"],
+)
+def test_the_mean_gradient_over_rounds_is_that_of_all_tasks_in_each(schedule: ScheduleFactory) -> None:
+    expected, found = mean_gradients(RoundRobin), mean_gradients(schedule)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_a_task_with_more_turns_counts_more() -> None:
+    data = scheduled(partial(Proportional, per_round=4), (2, 4, 2))
+    weights = {"a": 2.0, "b": 1.0, "c": 1.0}
+    pace = next(iter(data.train_dataloader())).plan.pace
+    scales = module_of(data, weights=weights)._scales(next(iter(data.train_dataloader())).plan)
+    assert {task: p.turns for task, p in pace.items()} == pytest.approx({"a": 1, "b": 2, "c": 1})
+    assert {task: scales[task] * pace[task].turns for task in pace} == pytest.approx({"a": 0.4, "b": 0.4, "c": 0.2})
+
+
+def test_the_samples_of_each_task_are_logged_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = scheduled(partial(Proportional, per_round=4), (10, 30, 10))
+    logger = CSVLogger(tmp_path, name="", version="")
+    trainer_of(max_epochs=2, logger=logger, callbacks=[TaskShares()]).fit(module_of(data), data)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/a/samples"]]
+    counts = [[float(row[f"train/{task}/samples"]) for task in TASKS] for row in rows]
+    assert [sum(epoch) for epoch in counts] == [12 * 4 * 2, 24 * 4 * 2]
+    assert np.array(counts[-1]) / sum(counts[-1]) == pytest.approx([0.2, 0.6, 0.2], abs=0.03)
+    assert (tmp_path / "pictures" / "schedule.png").is_file()
+    printed = capsys.readouterr().out
+    for part in ("Proportional, 12 rounds an epoch", "60.0%", "2.4 x 2", "1.92"):
+        assert part in printed, part
+
+
+def test_a_bar_is_as_long_as_its_share() -> None:
+    requested = {"a": 0.25, "b": 0.75}
+    even, uneven = (np.asarray(draw_shares(requested, r, "now")) for r in ({"a": 0.5, "b": 0.5}, {"a": 0.1, "b": 0.9}))
+    blue = [(picture == (0, 190, 255)).all(-1).sum(1) for picture in (even, uneven)]
+    lengths = [sorted({int(n) for n in bars if n > 5}) for bars in blue]
+    assert len(lengths[0]) <= 2, "two bars of one length, less the pixels of a line across one of them"
+    assert lengths[1][-1] / lengths[1][0] == pytest.approx(9, rel=0.1)
+
+
+def test_a_schedule_is_set_in_a_config_and_one_that_does_not_fit_is_told(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    config["data"]["schedule"] = {"class_path": "SomeTasks", "init_args": {"per_round": 9}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit, match=r"data\.schedule: SomeTasks is to have 9 tasks a round, but there are 5"):
+        main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")])

@@ -1,0 +1,164 @@
+"""Which tasks are in which round."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+from umedpt_lightning.data.loading.sampling import RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.schedule import (
+    Fixed,
+    Proportional,
+    RoundRobin,
+    Schedule,
+    ScheduleFactory,
+    SomeTasks,
+    TaskSize,
+    rounds_until,
+)
+
+#: From a hundred samples to a hundred thousand, some of one size.
+SIZES = {f"t{i}": TaskSize(100 * 10 ** (i % 4), 1 + i % 3) for i in range(7)}
+SCHEDULES: dict[str, ScheduleFactory] = {
+    "round_robin": RoundRobin,
+    "fixed": partial(Fixed, micro_batches={task: 1 + i for i, task in enumerate(SIZES)}),
+    "one_task": partial(SomeTasks, per_round=1),
+    "three_tasks": partial(SomeTasks, per_round=3),
+    "all_but_one": partial(SomeTasks, per_round=6),
+    "all_tasks": partial(SomeTasks, per_round=7),
+    "by_size": partial(Proportional, per_round=64),
+    "tempered": partial(Proportional, temperature=5.0, per_round=16),
+    "one_micro_batch": partial(Proportional, temperature=5.0, per_round=1),
+    "even": partial(Proportional, temperature=math.inf),
+}
+any_schedule = pytest.mark.parametrize("factory", SCHEDULES.values(), ids=SCHEDULES)
+
+
+def realised(schedule: Schedule, rounds: range) -> Counter[str]:
+    """Micro-batches of each task in some rounds."""
+    return sum((Counter(schedule.round(number)) for number in rounds), Counter())
+
+
+@any_schedule
+def test_after_a_thousand_rounds_every_share_is_within_a_percent_and_never_off_by_more_than_two_turns(
+    factory: ScheduleFactory,
+) -> None:
+    schedule = factory(SIZES)
+    found: Counter[str] = Counter()
+    for rounds in range(1, 1001):
+        found.update(schedule.round(rounds - 1))
+        for task, pace in schedule.pace.items():
+            assert abs(found[task] / pace.micro_batches - rounds * pace.turns) < 2.5
+    for task, pace in schedule.pace.items():
+        requested = 1000 * pace.turns * pace.micro_batches
+        # where one micro-batch more is more than a percent, it is that one
+        assert abs(found[task] / requested - 1) <= 0.01 or abs(found[task] - requested) < 2.5, task
+
+
+@any_schedule
+def test_a_round_depends_on_its_number_alone(factory: ScheduleFactory) -> None:
+    forward, backward = factory(SIZES), factory(SIZES)
+    assert [forward.round(n) for n in range(60)] == [backward.round(n) for n in reversed(range(60))][::-1]
+    assert factory(SIZES).round(10**9) == forward.round(10**9)
+
+
+@any_schedule
+@pytest.mark.parametrize("number", [0, 1, 6, 7, 50, 20_000, 10**9])
+def test_a_round_is_what_lies_between_two_counts(factory: ScheduleFactory, number: int) -> None:
+    schedule = factory(SIZES)
+    earlier, later = (
+        Counter({task: turns * schedule.pace[task].micro_batches for task, turns in schedule.before(n).items()})
+        for n in (number, number + 30)
+    )
+    assert realised(schedule, range(number, number + 30)) == later - earlier
+    assert all(list(schedule.pace).index(a) < list(schedule.pace).index(b) for a, b in pairwise(schedule.round(number)))
+
+
+@any_schedule
+def test_no_task_waits_much_longer_than_its_share_says(factory: ScheduleFactory) -> None:
+    schedule = factory(SIZES)
+    last = dict.fromkeys(SIZES, -1)
+    for number in range(1000):
+        for task in schedule.round(number):
+            last[task] = number
+        for task, pace in schedule.pace.items():
+            assert number - last[task] <= 2 / pace.turns + 2, task
+
+
+@any_schedule
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_after_as_many_rounds_as_promised_every_task_has_been_read_once_and_one_earlier_not(
+    factory: ScheduleFactory, world_size: int
+) -> None:
+    sizes = {task: size._replace(samples=size.samples // 10) for task, size in SIZES.items()}
+    shares = {task: Share(TaskStream(task, size.samples, 0), 4) for task, size in sizes.items()}
+    sampler = RoundSampler(shares, factory(sizes), 0, world_size)
+    rounds = sampler.rounds_in_a_pass()
+    for _ in range(rounds - 1):
+        sampler.advance()
+    assert any(sampler.consumed[task] < size.samples for task, size in sizes.items())
+    sampler.advance()
+    assert all(sampler.consumed[task] >= size.samples for task, size in sizes.items())
+
+
+def test_by_default_every_task_is_in_every_round_with_its_micro_batches() -> None:
+    assert RoundRobin(SIZES).round(5) == {task: size.micro_batches for task, size in SIZES.items()}
+
+
+@pytest.mark.parametrize("per_round", [1, 2, 3, 5, 7])
+def test_some_tasks_come_in_passes_each_in_another_order_and_never_twice_in_a_round(per_round: int) -> None:
+    schedule = SomeTasks(SIZES, per_round)
+    rounds = [schedule.round(number) for number in range(7 * 30)]
+    for round_ in rounds:
+        assert round_ == {task: SIZES[task].micro_batches for task in round_}
+        assert len(round_) == per_round
+    for passes in range(1, 7 * 30 * per_round // 7):  # at its end every task has been there so many times, or is now
+        turns = schedule.before(passes * 7 // per_round)
+        assert set(turns.values()) <= {passes - 1, passes}
+    orders = [tuple(schedule._order(cycle)) for cycle in range(5)]
+    passes = [order[i : i + 7] for order in orders for i in range(0, len(order), 7)]
+    assert all(sorted(order) == sorted(SIZES) for order in passes)
+    assert len(set(passes)) >= len(passes) - 1
+    assert SomeTasks(SIZES, 2, seed=1).round(0) != SomeTasks(SIZES, 2, seed=2).round(0)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0, math.inf])
+def test_a_share_is_a_power_of_the_size(temperature: float) -> None:
+    pace = Proportional({"small": TaskSize(100, 9), "large": TaskSize(1600, 9)}, temperature, 10).pace
+    assert pace["large"].turns / pace["small"].turns == pytest.approx(16 ** (1 / temperature))
+    assert sum(p.turns for p in pace.values()) == pytest.approx(10)
+    assert {p.micro_batches for p in pace.values()} == {1}
+
+
+def test_tasks_of_equal_share_do_not_come_all_at_once() -> None:
+    sizes = {"large": TaskSize(6300)} | {f"small{i}": TaskSize(100) for i in range(63)}
+    schedule = Proportional(sizes, per_round=8)
+    assert all(3 <= schedule.round(number)["large"] <= 5 for number in range(200))
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (partial(Fixed, micro_batches={"a": 1, "c": 1}), r"data\.schedule: Fixed names 'c'.*There are a, b"),
+        (partial(Fixed, micro_batches={"a": 1, "b": 0}), r"data\.schedule: Fixed gives task 'b' 0 micro-batches"),
+        (partial(Fixed, micro_batches={"a": 1}), r"data\.schedule: Fixed gives task 'b' no micro-batches"),
+        (partial(SomeTasks, per_round=3), r"data\.schedule: SomeTasks .* 3 tasks.* there are 2 .*from 1 to 2"),
+        (partial(SomeTasks, per_round=0), r"data\.schedule: SomeTasks .* 0 tasks"),
+        (partial(Proportional, temperature=0), r"data\.schedule: the temperature .* positive, but it is 0"),
+        (partial(Proportional, temperature=math.nan), r"data\.schedule: the temperature .* it is nan"),
+        (partial(Proportional, temperature=0.05), r"data\.schedule: the share of task 'a' is practically zero"),
+        (partial(Proportional, per_round=0), r"data\.schedule: Proportional .* 0 micro-batches a round"),
+    ],
+)
+def test_what_does_not_fit_the_tasks_is_told(factory: ScheduleFactory, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        factory({"a": TaskSize(10), "b": TaskSize(100)})
+
+
+@pytest.mark.parametrize("smallest", [1, 2, 3, 7, 8, 9, 1000])
+def test_the_first_number_of_rounds_that_is_enough_is_found(smallest: int) -> None:
+    assert rounds_until(lambda rounds: rounds >= smallest) == smallest
