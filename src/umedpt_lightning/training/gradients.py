@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+T = TypeVar("T")
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -35,3 +38,12 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
                 parameter.grad = gradient
             else:
                 parameter.grad.copy_(gradient)
+
+
+def gather_objects(own: T) -> list[T]:
+    """What every rank has, by rank; all of them must call it."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [own]
+    gathered: list[T] = [own] * dist.get_world_size()
+    dist.all_gather_object(gathered, own)
+    return gathered

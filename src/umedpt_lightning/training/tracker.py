@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,3 +34,15 @@ class LossTracker:
         means = {task: total / self._counts[task] for task, total in zip(self._sums, totals, strict=True)}
         self._sums, self._counts = {}, Counter()
         return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums since the last reading, of this rank."""
+        return {"sums": {task: total.cpu() for task, total in self._sums.items()}, "counts": dict(self._counts)}
+
+    def load_state_dicts(self, states: Iterable[dict[str, Any]]) -> None:
+        """Goes on from the sums of the ranks whose part this one takes over."""
+        self._sums, self._counts = {}, Counter()
+        for state in states:
+            for task, total in state["sums"].items():
+                self._sums[task] = self._sums[task] + total if task in self._sums else total
+            self._counts.update(state["counts"])
