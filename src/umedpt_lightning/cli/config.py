@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.presets import read_augmentations

@@ -64,13 +64,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         try:
             return super().load_checkpoint(path, map_location or _in_place, weights_only=True)
-        except pickle.UnpicklingError as error:
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            if wrong := damage(Path(path)):
+                raise CheckpointError(f"The checkpoint {path} is damaged: {wrong}. Use another one.") from error
             raise CheckpointError(
                 f"The checkpoint {path} is not loaded: it holds more than tensors and plain values, and loading that "
-                f"can run code of whoever made the file. Use one that `umedpt fit` has written. ({_line(error)})"
+                "can run code of whoever made the file. Use one that `umedpt fit` has written."
             ) from error
-        except (RuntimeError, EOFError) as error:
-            raise CheckpointError(f"The checkpoint {path} is damaged: {_line(error)}. Use another one.") from error
 
 
 def damage(file: Path) -> str | None:
