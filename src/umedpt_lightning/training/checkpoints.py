@@ -67,6 +67,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             if wrong := damage(Path(path)):
                 raise CheckpointError(f"The checkpoint {path} is damaged: {wrong}. Use another one.") from error
+            if not isinstance(error, pickle.UnpicklingError):
+                raise
             raise CheckpointError(
                 f"The checkpoint {path} is not loaded: it holds more than tensors and plain values, and loading that "
                 "can run code of whoever made the file. Use one that `umedpt fit` has written."
