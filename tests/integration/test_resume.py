@@ -256,7 +256,7 @@ def test_slurm_requeues_after_the_round_and_the_job_goes_on_exactly(
     tmp_path: Path, whole: Any, slurm: Path, by: str
 ) -> None:
     folder = tmp_path / "run"
-    trainer, _ = run(folder, (signal.SIGUSR1, 6), rounds=100, limit_train_batches=ROUNDS)
+    trainer, _ = run(folder, (signal.SIGUSR1, 6), rounds=100)
     assert slurm.read_text() == "requeue 4711\n"
     assert trainer.global_step == ROUNDS * EPOCHS, "it goes on until SLURM ends it"
     saved = torch.load(folder / "hpc_ckpt_1.ckpt", weights_only=True)
@@ -318,7 +318,7 @@ class _Ranks:
 
 
 def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run" / "checkpoints"
     fit = ["fit", "--config", str(project / "config.yaml"), "--run", str(folder.parent), "--trainer.logger", "false"]
@@ -334,6 +334,11 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(
     for name in ("last", "best"):
         with pytest.raises(SystemExit, match=rf"{name}\.ckpt is damaged.*begin anew"):
             main([*fit, "--ckpt_path", name])
+    with pytest.raises(SystemExit, match="already holds a run"):
+        main(fit)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # SLURM starts a requeued job by the same command
+    with pytest.raises(SystemExit, match=r"last\.ckpt is damaged"):
+        main(fit)
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def intact(files: list[Path], tell: Callable[[str], None]) -> Path:
                 tell(f"{_list(found)} Going on from the one before: {file}.")
             return file
         found[file] = wrong
-    raise CheckpointError(f"{_list(found)} There is no other to go on from; begin anew in another folder.")
+    raise CheckpointError(f"{_list(found)} Give another one by --ckpt_path, or begin anew in another folder.")
 
 
 def _list(found: dict[Path, str]) -> str:
