@@ -84,13 +84,17 @@ def _config() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with images and ``config.yaml``; not to be written to."""
-    root = tmp_path_factory.mktemp("project")
+def write_project(root: Path) -> Path:
+    """Images and ``config.yaml`` in a folder."""
     _write_images(root)
     (root / "config.yaml").write_text(yaml.safe_dump(_config() | {"root": str(root)}))
     return root
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images and ``config.yaml``; not to be written to."""
+    return write_project(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_config_metrics_pictures_and_checkpoints(run: Path) -> None:
     assert {p.name for p in (run / "pictures").iterdir()} == {"schedule.png", *(f"val_{task}.png" for task in TASKS)}
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     for task in TASKS:
         assert np.asarray(Image.open(run / "pictures" / f"val_{task}.png")).std() > 0
     saved = yaml.safe_load((run / "config.yaml").read_text())
@@ -182,12 +182,12 @@ def test_options_on_the_command_line_win_over_the_config(project: Path, tmp_path
         "1",
         "--model.optimization.learning_rate",
         "0.5",
-        "--checkpoint.save_last",
-        "false",
+        "--checkpoint.filename",
+        "{epoch}",
     )
     _fit(project / "config.yaml", tmp_path / "run", *changed)
     assert max(int(row["step"]) for row in _metrics(tmp_path / "run")) == 2
-    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert (tmp_path / "run" / "checkpoints" / "epoch=0.ckpt").exists()
     assert (
         yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["optimization"]["learning_rate"] == 0.5
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,3 +64,15 @@ class Threads:
 def test_workers_have_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umedpt_lightning.data.loading.loaders.collate_micro_batch", lambda items: items)
     assert list(WorkerPool(1).load(Threads(), [[0, 1]])) == [[1, 1]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_workers_read_on_when_all_processes_are_told_to_stop(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr("umedpt_lightning.data.loading.loaders.collate_micro_batch", lambda items: items)
+    stream = iter(WorkerPool(1, prefetch=1).load(Threads(), [[0]] * 20))  # type: ignore[arg-type]
+    next(stream)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, number)
+    assert len(list(stream)) == 19

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger
 
 
@@ -14,10 +17,48 @@ class _AppendingWriter(_ExperimentWriter):
     """Goes on with a file that is there, where Lightning's own writer deletes it."""
 
     def _check_log_dir_exists(self) -> None:
+        if rows := self._read():
+            self.metrics_keys = list(rows[0])
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._write(fieldnames, self._read())
+
+    def count(self) -> int:
+        """Rows of the file, brought to the disk."""
+        self.save()
         file = Path(self.metrics_file_path)
-        if file.is_file():
-            with file.open(newline="") as lines:
-                self.metrics_keys = next(csv.reader(lines), [])
+        if not file.is_file():
+            return 0
+        with file.open("rb") as lines:
+            os.fsync(lines.fileno())
+        return len(self._read())
+
+    def cut(self, rows: int) -> None:
+        """Keeps so many rows."""
+        known = self._read()
+        if rows >= len(known):
+            return
+        if rows:
+            self._write(self.metrics_keys, known[:rows])
+        else:
+            Path(self.metrics_file_path).unlink()
+            self.metrics_keys = []
+
+    def _read(self) -> list[dict[str, Any]]:
+        file = Path(self.metrics_file_path)
+        if not file.is_file():
+            return []
+        with file.open(newline="") as lines:
+            return list(csv.DictReader(lines))
+
+    def _write(self, keys: list[str], rows: list[dict[str, Any]]) -> None:
+        file = Path(self.metrics_file_path)
+        temporary = file.with_suffix(".csv.tmp")
+        with temporary.open("w", newline="") as lines:
+            writer = csv.DictWriter(lines, keys)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(file)  # a run that is killed now has the one or the other
 
 
 class RunLogger(CSVLogger):
@@ -32,8 +73,19 @@ class RunLogger(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> _ExperimentWriter:
+    def experiment(self) -> _AppendingWriter:
         """The writer, made on first use."""
         if self._experiment is None:
             self._experiment = _AppendingWriter(self.log_dir)
-        return self._experiment
+        return self._experiment  # type: ignore[return-value]  # Lightning's type is that of its own
+
+    @rank_zero_only
+    def rows(self) -> int:
+        """Rows that the file holds now, for a checkpoint to remember; nothing on other ranks than the first."""
+        rows: int = self.experiment.count()
+        return rows
+
+    @rank_zero_only
+    def rewind(self, rows: int) -> None:
+        """Drops what was logged after the checkpoint from which the run goes on."""
+        self.experiment.cut(rows)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
+from lightning.pytorch.utilities import rank_zero_warn
 
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
+from umedpt_lightning.training.checkpoints import LAST, PREVIOUS, intact
 
 
 def settle(config: Namespace, command: str) -> None:
@@ -32,8 +35,13 @@ def settle(config: Namespace, command: str) -> None:
                 task.augment = read_augmentations(task.augment, Augmentations)
             except ValueError as error:
                 raise ValueError(f"data.tasks.{name}: {error}") from error
-    started = command != "fit" or (config.run is not None and config.ckpt_path)
-    config.run = config.run or time.strftime("runs/%Y%m%d-%H%M%S")
+    config.run = config.run or _default_folder()
+    if command == "fit":
+        if config.ckpt_path is None and _requeued(Path(config.run)):
+            config.ckpt_path = "last"
+        if config.checkpoint.save_last:
+            raise ValueError("checkpoint.save_last: `last` writes last.ckpt; see --last.minutes. Leave the key out.")
+    started = command != "fit" or config.ckpt_path
     if not started and not _get_rank() and (Path(config.run) / "config.yaml").exists():
         raise ValueError(
             f"--run {config.run} already holds a run. Go on with it by --ckpt_path last, or give another folder."
@@ -51,23 +59,42 @@ def settle(config: Namespace, command: str) -> None:
 
 
 def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:
-    """`path`, where ``best`` and ``last`` are those of the run's folder."""
+    """`path`, where ``best`` and ``last`` are those of the run's folder; it is read through to see that it is whole.
+
+    Where ``last`` is damaged, the checkpoint before it is taken, with a message.
+    """
     if path is None:
         return None
-    file = run / "checkpoints" / f"{path}.ckpt" if str(path) in ("best", "last") else Path(path)
-    if file.is_file():
-        return str(file)
+    folder = run / "checkpoints"
+    if str(path) == "last":
+        files = [folder / LAST, folder / PREVIOUS]
+    else:
+        files = [folder / "best.ckpt" if str(path) == "best" else Path(path)]
+    there = [file for file in files if file.is_file()]
+    if there:
+        return str(intact(there, tell=rank_zero_warn))
     if str(path) == "last" and command == "fit":
         return None  # the same command starts a run and, after an interruption, goes on with it
-    known = sorted(str(f) for f in (run / "checkpoints").glob("*.ckpt"))
+    known = sorted(str(f) for f in folder.glob("*.ckpt"))
     raise FileNotFoundError(
-        f"--ckpt_path: there is no checkpoint {file}. "
+        f"--ckpt_path: there is no checkpoint {files[0]}. "
         + (
             f"In the run there are {', '.join(known)}."
             if known
             else "Give a file, or the run's folder by --run and `best` or `last`."
         )
     )
+
+
+def _default_folder() -> str:
+    """A new folder a run; of a SLURM job the same after it was requeued."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"runs/slurm-{job}" if job else time.strftime("runs/%Y%m%d-%H%M%S")
+
+
+def _requeued(run: Path) -> bool:
+    """Whether SLURM has started this job, which has begun this run, again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and (run / "config.yaml").exists()
 
 
 def locate(config: Any, class_type: type, arguments: dict[str, Any], key: str = "") -> str | None:

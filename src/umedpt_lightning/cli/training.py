@@ -13,10 +13,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.predictions import PredictionWriter
 from umedpt_lightning.callbacks.progress import progress
@@ -27,12 +29,16 @@ from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
     """Runs one of Lightning's commands."""
     _be_quiet()
-    UmedptCLI(command, list(arguments))
+    try:
+        UmedptCLI(command, list(arguments))
+    except CheckpointError as error:
+        raise SystemExit(f"umedpt: error: {error}") from error
 
 
 class UmedptCLI(LightningCLI):
@@ -60,7 +66,8 @@ class UmedptCLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, but called on the object
         """The one that was asked for."""
-        return {self.command: LightningCLI.subcommands()[self.command]}
+        # without an option to load checkpoints by running code from them
+        return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only"}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses without Lightning's warning that the process has arguments too."""
@@ -76,10 +83,11 @@ class UmedptCLI(LightningCLI):
                 "checkpoint.monitor": "val/score",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
+                "checkpoint.save_last": False,
                 "checkpoint.enable_version_counter": False,
             }
         )
+        parser.add_lightning_class_args(LastCheckpoint, "last")  # it holds the state of those before it
         parser.add_lightning_class_args(PredictionPictures, "pictures")
         parser.link_arguments("data.specs", "model.specs", apply_on="instantiate")
 
@@ -116,6 +124,10 @@ class UmedptCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress(terminal=sys.stdout.isatty()))
         config.trainer.callbacks = [*callbacks, Report()]  # last, so that it prints below the bar
+        plugins = config.trainer.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config.trainer.plugins = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
 
 
@@ -128,7 +140,8 @@ class SaveRunConfig(SaveConfigCallback):
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         if trainer.is_global_zero and (folder / self.config_filename).exists():
-            self.config_filename = time.strftime("config_resumed_%Y%m%d-%H%M%S.yaml")
+            number = 1 + len(list(folder.glob("config_resumed_*.yaml")))
+            self.config_filename = time.strftime(f"config_resumed_{number}_%Y%m%d-%H%M%S.yaml")
         self.config_filename = trainer.strategy.broadcast(self.config_filename)
         super().setup(trainer, pl_module, stage)
 
@@ -145,7 +158,7 @@ def _clear_errors(key: str | None = None) -> Iterator[None]:
     """Turns an error of the user's input into one line that names the key of the config."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, CheckpointError) as error:
         raise SystemExit(f"umedpt: error: {key}: {error}" if key else f"umedpt: error: {error}") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
@@ -62,6 +62,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.on_bad_sample: OnBadSample = on_bad_sample
         self._cached: dict[tuple[str, Part], CachedReader] = {}
+        self._rounds: RoundLoader | None = None
+        self._resumed: dict[str, Any] = {}
         self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"data.steps_per_epoch must be positive or null, but it is {steps_per_epoch}.")
@@ -83,7 +85,25 @@ class MultiTaskDataModule(pl.LightningDataModule):
             for name, reader in readers.items()
         }
         rounds = self.steps_per_epoch or sampler.rounds_in_a_pass()
-        return RoundLoader(MultiTaskDataset(readers, transforms, self.on_bad_sample), sampler, self._pool(), rounds)
+        dataset = MultiTaskDataset(readers, transforms, self.on_bad_sample)
+        self._rounds = RoundLoader(dataset, sampler, self._pool(), rounds)
+        if self._resumed:
+            self._rounds.load_state_dict(self._resumed)
+        return self._rounds
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the training loader.
+
+        Lightning saves a loader's state too, but does not give it back to one that was made before the state is
+        restored, as it is where the learning rate needs the number of rounds in an epoch.
+        """
+        return {} if self._rounds is None else self._rounds.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lets the training loader, made already or later, go on where the state was taken."""
+        self._resumed = state_dict
+        if self._rounds is not None:
+            self._rounds.load_state_dict(state_dict)
 
     def val_dataloader(self) -> EvaluationLoader:
         """The val parts."""

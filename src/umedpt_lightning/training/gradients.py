@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def several_ranks() -> bool:
@@ -53,3 +56,12 @@ def sum_gradients(parameters: Iterable[nn.Parameter], others: Sequence[Tensor] =
         elif somewhere and parameter.grad is not None:
             parameter.grad.copy_(gradient.view_as(parameter))
     return [total.view_as(other).to(other.dtype) for total, other in zip(sums, others, strict=True)]
+
+
+def gather_objects(own: T) -> list[T]:
+    """What every rank has, by rank; all of them must call it."""
+    if not several_ranks():
+        return [own]
+    gathered: list[T] = [own] * dist.get_world_size()
+    dist.all_gather_object(gathered, own)
+    return gathered

@@ -24,12 +24,16 @@ from umedpt_lightning.model import (
     check_task_names,
 )
 from umedpt_lightning.training.costs import measure_costs
-from umedpt_lightning.training.gradients import sum_gradients
+from umedpt_lightning.training.gradients import gather_objects, sum_gradients
 from umedpt_lightning.training.optimization import Optimization
+from umedpt_lightning.training.randomness import RoundRandomness
 from umedpt_lightning.training.replaced import ReplacedSamples
 from umedpt_lightning.training.running_statistics import RunningStatistics
 from umedpt_lightning.training.tracker import LossTracker
 from umedpt_lightning.types import Round, RoundPlan, TaskBatch, TaskSpec
+
+# Attributes that count on over rounds; a checkpoint has the counts of every rank.
+_COUNTED = ("losses", "replaced")
 
 
 class MultiTaskModule(pl.LightningModule):
@@ -66,6 +70,7 @@ class MultiTaskModule(pl.LightningModule):
         self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
         self.losses = LossTracker(list(specs))
         self.replaced = ReplacedSamples(specs)
+        self.randomness = RoundRandomness()
         self.gradient_norm = torch.tensor(math.nan)
         self._statistics = RunningStatistics(self.model)
         self._since = time.perf_counter()
@@ -79,6 +84,10 @@ class MultiTaskModule(pl.LightningModule):
         fused = self.trainer.precision != "16-mixed"
         optimizer = self.optimization.optimizer(self, fused)
         return {"optimizer": optimizer, "lr_scheduler": self.optimization.schedule(optimizer, int(steps))}
+
+    def on_train_batch_start(self, batch: Round, batch_idx: int) -> None:
+        """Seeds what the round draws."""
+        self.randomness.start(self.trainer.fit_loop.total_batch_idx, self.global_rank)
 
     def training_step(self, batch: Round, batch_idx: int) -> dict[str, Tensor]:
         """One round: a backward pass a micro-batch, then one step."""
@@ -121,6 +130,19 @@ class MultiTaskModule(pl.LightningModule):
         """Clips; here, because fp16 gradients have been unscaled by now."""
         limit = self.optimization.clip or math.inf
         self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters(), limit)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what the weights, the optimizer and the schedule do not say; all ranks call it."""
+        counted = {name: getattr(self, name).state_dict() for name in _COUNTED}
+        checkpoint["counted"] = gather_objects(counted)  # by rank
+        checkpoint["randomness"] = self.randomness.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes it up again; where the number of ranks has changed, they share the counts out."""
+        mine = checkpoint["counted"][self.global_rank :: self.trainer.world_size]
+        for name in _COUNTED:
+            getattr(self, name).load_state_dicts([counted[name] for counted in mine])
+        self.randomness.load_state_dict(checkpoint["randomness"])
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what a sanity check or an interrupted validation left in the metrics."""
@@ -210,7 +232,13 @@ class MultiTaskModule(pl.LightningModule):
         metrics["train/learning_rate"] = learning_rate
         metrics["train/gradient_norm"] = float(self.gradient_norm)
         metrics["train/samples_per_second"] = speed
-        self.log_dict(metrics)
+        self.log_dict(metrics, logger=False)
+        # Lightning would hand them over only after the checkpoints of this round: a run that goes on from one of those
+        # would lack the row
+        row = metrics | {"epoch": self.current_epoch}
+        for logger in self.loggers:
+            logger.log_metrics(row, step=self.trainer.fit_loop.total_batch_idx)
+            logger.save()
 
 
 def _weights(specs: Mapping[str, TaskSpec], weights: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,3 +39,13 @@ class ReplacedSamples:
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
         return {task: float(count) for task, count in zip(self._tasks, counts.tolist(), strict=True) if count}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts of this rank."""
+        return {"counts": dict(self._counts)}
+
+    def load_state_dicts(self, states: Iterable[dict[str, Any]]) -> None:
+        """Goes on from the counts of the ranks whose part this one takes over."""
+        self._counts = Counter()
+        for state in states:
+            self._counts.update(state["counts"])

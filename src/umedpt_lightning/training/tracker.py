@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,3 +53,16 @@ class LossTracker:
         self._sums, self._counts, self._samples = {}, Counter(), 0
         of_tasks = zip(self._tasks, values, values[len(self._tasks) :], strict=False)
         return {task: total / count for task, total, count in of_tasks if count}, round(values[-1])
+    def state_dict(self) -> dict[str, Any]:
+        """The sums since the last reading, of this rank."""
+        sums = {task: total.cpu() for task, total in self._sums.items()}
+        return {"sums": sums, "counts": dict(self._counts), "samples": self._samples}
+
+    def load_state_dicts(self, states: Iterable[dict[str, Any]]) -> None:
+        """Goes on from the sums of the ranks whose part this one takes over."""
+        self._sums, self._counts, self._samples = {}, Counter(), 0
+        for state in states:
+            for task, total in state["sums"].items():
+                self._sums[task] = self._sums[task] + total if task in self._sums else total
+            self._counts.update(state["counts"])
+            self._samples += state["samples"]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate_micro_batch
 from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler
-from umedpt_lightning.data.loading.worker import prepare_worker
+from umedpt_lightning.data.loading.worker import outlive_signals, prepare_worker
 from umedpt_lightning.types import Round, TaskBatch
 
 #: What torch says when shared memory runs out.
@@ -76,6 +76,7 @@ class WorkerPool:
 
 
 def _prepare_worker(number: int) -> None:
+    outlive_signals()
     prepare_worker()
 
 

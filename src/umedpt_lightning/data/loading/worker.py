@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import sys
 
 import cv2
+
+# How long a worker goes on after SIGTERM, which is also how Python ends workers that do not end by themselves.
+_SECONDS_TO_LIVE = 60
 
 
 def prepare_worker() -> None:
@@ -14,6 +18,16 @@ def prepare_worker() -> None:
     # and worker is many on a large machine
     cv2.setNumThreads(0)
     _keep_memory()
+
+
+def outlive_signals() -> None:
+    """Lets this process go on when a cluster or a terminal signals to all processes of a run.
+
+    The main process decides what becomes of the run; it finishes the round first, and needs its workers for that.
+    """
+    for ignored in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_LIVE))
 
 
 def _keep_memory() -> None:

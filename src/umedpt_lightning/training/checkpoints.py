@@ -1,0 +1,158 @@
+"""Checkpoint files that are whole or not there, and that are read without running code from them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+#: The newest state of a run, and the one before it.
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read; the message says what to do."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Replaces a checkpoint only when the new one is on the disk, and loads tensors and plain values only.
+
+    A file is written beside its place, synchronised, and then renamed, so that at every instant a whole file is there.
+    Of ``last.ckpt`` the one before is kept as ``previous.ckpt``.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+            CheckpointError: The disk is full, or cannot be written to; what was there before is still there.
+        """
+        if "://" in str(path):  # object stores replace whole objects
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        file = Path(path)
+        temporary = file.with_name(f".{file.name}.tmp")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as stream:
+                torch.save(checkpoint, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if file.name == LAST and file.exists():
+                _copy(file, file.with_name(PREVIOUS))
+            temporary.replace(file)
+            _synchronise(file.parent)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise CheckpointError(_not_written(file, temporary, error)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads a checkpoint, whatever is asked for as `weights_only`, without unpickling objects.
+
+        Raises:
+            CheckpointError: The file is damaged, or holds objects that could run code when they are loaded.
+        """
+        try:
+            return super().load_checkpoint(path, map_location or _in_place, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            if wrong := damage(Path(path)):
+                raise CheckpointError(f"The checkpoint {path} is damaged: {wrong}. Use another one.") from error
+            if not isinstance(error, pickle.UnpicklingError):
+                raise
+            raise CheckpointError(
+                f"The checkpoint {path} is not loaded: it holds more than tensors and plain values, and loading that "
+                "can run code of whoever made the file. Use one that `umedpt fit` has written."
+            ) from error
+
+
+def damage(file: Path) -> str | None:
+    """What is wrong with a checkpoint file; None if it is as it was written.
+
+    Every byte is read: each record of the file carries a checksum.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if (record := archive.testzip()) is not None:
+                return f"the checksum of {record} does not match"
+        torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        return None  # whole, but with objects in it: loading it says so
+    except Exception as error:  # a flipped bit may lead anywhere
+        return _line(error)
+    return None
+
+
+def intact(files: list[Path], tell: Callable[[str], None]) -> Path:
+    """The first of several checkpoints that is whole.
+
+    Args:
+        files: At least one that exists, in order of preference.
+        tell: Is given a message where the first is not the one that is taken.
+
+    Raises:
+        CheckpointError: None of them is.
+    """
+    found: dict[Path, str] = {}
+    for file in files:
+        wrong = damage(file)
+        if wrong is None:
+            if found:
+                tell(f"{_list(found)} Going on from the one before: {file}.")
+            return file
+        found[file] = wrong
+    raise CheckpointError(f"{_list(found)} Give another one by --ckpt_path, or begin anew in another folder.")
+
+
+def _list(found: dict[Path, str]) -> str:
+    return " ".join(f"The checkpoint {file} is damaged: {wrong}." for file, wrong in found.items())
+
+
+def _line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _in_place(storage: Any, location: str) -> Any:
+    """Leaves tensors in main memory; whoever takes them moves them."""
+    return storage
+
+
+def _copy(file: Path, place: Path) -> None:
+    """Puts the same content in another place, without a moment in which that holds less."""
+    temporary = place.with_name(f".{place.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(file, temporary)
+    except OSError:  # this file system has no links
+        shutil.copyfile(file, temporary)
+    temporary.replace(place)
+    # two names of one file would make `replace` leave both in place
+    temporary.unlink(missing_ok=True)
+
+
+def _synchronise(folder: Path) -> None:
+    """Brings a folder's names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _not_written(file: Path, temporary: Path, error: BaseException) -> str:
+    size = temporary.stat().st_size >> 20 if temporary.exists() else 0
+    free = shutil.disk_usage(file.parent).free >> 20 if file.parent.is_dir() else 0
+    before = "the one before is still there" if file.exists() else "there was none before"
+    return (
+        f"The checkpoint {file} cannot be written after {size} MiB ({_line(error)}); {before}. {free} MiB are free: "
+        "make room, and go on by the same command with --ckpt_path last, or give another folder by --run."
+    )

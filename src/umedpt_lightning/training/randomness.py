@@ -1,0 +1,35 @@
+"""Random numbers of a round, the same however often the run was interrupted."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class RoundRandomness:
+    """Seeds the generators of torch (all devices), NumPy and Python anew for every round.
+
+    What dropout and the like draw is thereby a function of the seed, the round and the rank. So the only state is the
+    seed, and a resumed run draws what it would have drawn, on whatever number of ranks.
+    """
+
+    def __init__(self) -> None:
+        self._seed = torch.initial_seed()  # what `seed_everything` has set
+
+    def start(self, round_: int, rank: int) -> None:
+        """Seeds for a round, counted from 0 over the whole run."""
+        seed = int(np.random.SeedSequence((self._seed, round_, rank)).generate_state(1)[0])
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed."""
+        return {"seed": self._seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on with the seed of the run that is resumed."""
+        self._seed = state["seed"]
