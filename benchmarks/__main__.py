@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import check, distributed, encoder_bound, loader
+from benchmarks import check, distributed, encoder_bound, loader, resume
 from benchmarks.jpegs import make_jpegs
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
     "encoder_bound_swin": encoder_bound.swin,
     "many_tasks": loader.many_tasks,
     "loader_a_task": loader.loader_a_task,
+    "resume": resume.measure,
 }
 
 

@@ -256,7 +256,12 @@ def test_slurm_requeues_after_the_round_and_the_job_goes_on_exactly(
     tmp_path: Path, whole: Any, slurm: Path, by: str
 ) -> None:
     folder = tmp_path / "run"
-    trainer, _ = run(folder, (signal.SIGUSR1, 6), rounds=100)
+
+    class Earlier(pl.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            (folder / "hpc_ckpt_3.ckpt").touch()
+
+    trainer, _ = run(folder, (signal.SIGUSR1, 6), rounds=100, callbacks=lambda: [Earlier()])
     assert slurm.read_text() == "requeue 4711\n"
     assert trainer.global_step == ROUNDS * EPOCHS, "it goes on until SLURM ends it"
     saved = torch.load(folder / "hpc_ckpt_1.ckpt", weights_only=True)

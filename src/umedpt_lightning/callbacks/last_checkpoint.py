@@ -130,6 +130,9 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self._file)
         self._saved, self._save, self._requeue = time.monotonic(), False, 0
         if requeue:
+            if trainer.is_global_zero:  # Lightning writes one more file; those of earlier requeues are older than ours
+                for old in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+                    old.unlink()
             self._requeuers[requeue](requeue, None)
         if stop:
             if trainer.is_global_zero:

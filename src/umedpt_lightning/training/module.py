@@ -139,6 +139,8 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it up again; where the number of ranks has changed, they share the counts out."""
+        if "counted" not in checkpoint:  # weights alone
+            return
         mine = checkpoint["counted"][self.global_rank :: self.trainer.world_size]
         for name in _COUNTED:
             getattr(self, name).load_state_dicts([counted[name] for counted in mine])

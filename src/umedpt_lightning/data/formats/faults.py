@@ -1,4 +1,4 @@
-"""FaultsError that are found together, so that the first one does not hide the others."""
+"""Faults that are found together, so that the first one does not hide the others."""
 
 from __future__ import annotations
 
