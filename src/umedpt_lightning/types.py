@@ -140,15 +140,16 @@ class Round:
 
     Attributes:
         micro_batches: How many micro-batches of each task there are.
+        stream: Where they come from; may be replaced before the round is iterated, by one that watches it.
     """
 
     def __init__(self, tasks: Sequence[str], stream: Iterator[TaskBatch]) -> None:
         self.micro_batches = Counter(tasks)
-        self._stream = stream
+        self.stream = stream
 
     def __iter__(self) -> Iterator[TaskBatch]:
         for _ in range(self.micro_batches.total()):
-            yield next(self._stream)
+            yield next(self.stream)
 
 
 @dataclass(frozen=True, kw_only=True)
