@@ -58,7 +58,7 @@ def draw_chart(traces: Sequence[Trace], marks: Sequence[Mark], ceiling: float, t
     """Losses over learning rates.
 
     Args:
-        traces: Curves, the most important last, so that it lies on top; at least one has a finite value.
+        traces: Curves, the most important last, so that it lies on top.
         marks: Vertical lines.
         ceiling: Where the vertical axis ends; what is above is cut off.
         title: Is written above.
@@ -72,7 +72,8 @@ def draw_chart(traces: Sequence[Trace], marks: Sequence[Mark], ceiling: float, t
     picture.paste(legend, (_LEFT, 44))
     frame.draw_axes(pen)
     picture.paste(*frame.curves(traces))
-    for row, mark in enumerate(marks):
+    # from left to right downwards, so that no line crosses a name
+    for row, mark in enumerate(sorted(marks, key=lambda mark: mark.x)):
         _draw_mark(pen, mark, frame.x(mark.x), top - _ROW * (len(marks) - row), frame.bottom)
     return picture
 
@@ -82,7 +83,7 @@ class _Frame:
 
     def __init__(self, traces: Sequence[Trace], ceiling: float, top: int) -> None:
         xs = [x for trace in traces for x in trace.xs]
-        ys = [y for trace in traces for y in trace.ys if math.isfinite(y)]
+        ys = [y for trace in traces for y in trace.ys if math.isfinite(y)] or [0.0]
         self.first, self.last = math.log10(min(xs)), math.log10(max(xs))
         low = min(ys)
         self.high = max(ceiling, low + 1e-6 * max(1.0, abs(low)))

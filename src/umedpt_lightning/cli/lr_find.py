@@ -62,10 +62,17 @@ class SweepTrainer(pl.Trainer):
         if self.is_global_zero:
             found = suggest(curve)
             _write(curve, found, out)
-            _show(curve, found, out)
+            show(curve, found, out)
 
 
-def _show(curve: RateCurve, found: Suggestion, out: Path) -> None:
+def show(curve: RateCurve, found: Suggestion, out: Path) -> None:
+    """Prints how the tasks did, and the option to use.
+
+    Args:
+        curve: The sweep's losses.
+        found: What they say.
+        out: Where the files are.
+    """
     table = Table("task", title=f"learning rates of {len(curve.rates)} rounds", title_justify="left")
     for heading in ("loss at first", "lowest", "at rate", "above the first from"):
         table.add_column(heading, justify="right")
@@ -109,16 +116,14 @@ def draw(curve: RateCurve, found: Suggestion) -> Image.Image:
     """The losses over the learning rates: all, smoothed, of each task, and what is suggested."""
     smoothed = smooth(curve.losses, curve.decay)
     averages = {name: smooth(losses, curve.decay) for name, losses in curve.tasks.items()}
-    traces = [Trace(name, curve.rates, losses, colour(i), 2) for i, (name, losses) in enumerate(averages.items())]
-    traces += [
-        Trace("all tasks", curve.rates, curve.losses, PALE, 1),
-        Trace("all tasks, smoothed", curve.rates, smoothed, INK, 4),
-    ]
+    traces = [Trace("all tasks", curve.rates, curve.losses, PALE, 1)]
+    traces += [Trace(name, curve.rates, losses, colour(i), 2) for i, (name, losses) in enumerate(averages.items())]
+    traces.append(Trace("all tasks, smoothed", curve.rates, smoothed, INK, 4))
     marks = []
     if found.steepest is not None and found.careful is not None:
         marks = [
             Mark(f"steepest descent: {found.steepest:.2g}", found.steepest, _MARK),
-            Mark(f"a tenth of the lowest: {found.careful:.2g}", found.careful, _CAREFUL),
+            Mark(f"a tenth of the rate with the lowest loss: {found.careful:.2g}", found.careful, _CAREFUL),
         ]
     first = [losses[0] for losses in [smoothed, *averages.values()] if math.isfinite(losses[0])]
     end = f", ended: {curve.end}" if curve.end else ""

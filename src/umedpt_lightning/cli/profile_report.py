@@ -54,7 +54,7 @@ def _lines(cost: RunCost) -> list[str]:
     ]
     epoch = f"epoch:  {_time(cost.epoch)} = {cost.epoch_rounds:,} rounds"
     if cost.validations_per_epoch:
-        epoch += f" and {cost.validations_per_epoch:g} validations of {_time(cost.validation)}"
+        epoch += f" and {cost.validations_per_epoch:g} times {_time(cost.validation)} of validation"
     lines += [epoch, f"run:    {_time(cost.run)} for {cost.run_rounds:,} rounds"]
     memory = ", ".join(f"{_mib(peak)} MiB of the {where}" for where, peak in cost.peak_bytes.items())
     lines.append(f"memory: at most {memory}; workers have their own")

@@ -25,6 +25,7 @@ from umedpt_lightning.types import Round
 #: Fewest rounds from which a curve can be read.
 FEWEST_ROUNDS = 10
 _DIVERGED = 4.0  # times the best loss
+_FEW = 5  # rounds that say where the loss begins
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -187,46 +188,63 @@ def moving_average(values: Sequence[float], decay: float) -> list[float]:
 
 
 def smooth(values: Sequence[float], decay: float) -> list[float]:
-    """The moving average of a whole curve, forward and then backward.
+    """The moving average of a whole curve, over what comes before and after alike; NaN does not count.
 
-    One way alone comes late by as many rounds as it averages over, by which the rate has grown severalfold. What is
-    beyond divergence counts as being just there: one such value would be all there is to be seen around it.
+    Of what comes before alone it would be late by as many rounds as it averages over, by which the rate has grown
+    severalfold. Losses far above those at the beginning are cut, since one alone would be all there is to be seen.
+
+    Args:
+        values: A loss a round.
+        decay: Weight of a round relative to that of the one next to it.
     """
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return [math.nan] * len(values)
-    limit = _DIVERGED * max(min(moving_average(finite, decay)), 0.0)
-    clipped = [value if math.isnan(value) else min(value, max(limit, finite[0])) for value in values]
-    return moving_average(moving_average(clipped, decay)[::-1], decay)[::-1]
+    losses: NDArray[np.float64] = np.array(values, np.float64)
+    known = np.isfinite(losses)
+    if not known.any():
+        return [math.nan] * len(losses)
+    losses = np.minimum(losses, 2 * np.mean(losses[known][:_FEW]))
+    rounds = np.arange(len(losses))
+    weights = decay ** np.abs(rounds[:, None] - rounds) * ~np.isnan(losses)
+    smoothed: list[float] = (weights @ np.nan_to_num(losses) / weights.sum(1)).tolist()
+    return smoothed
 
 
 def suggest(curve: RateCurve) -> Suggestion:
     """Reads a rate from a curve: where the smoothed loss falls fastest over the logarithm of the rate."""
-    losses: NDArray[np.float64] = np.array(smooth(curve.losses, curve.decay))
     if not math.isfinite(curve.losses[0]):
         return Suggestion(
-            message="The loss is not finite from the first round on, before any step was made: see "
-            "whether the data are (`umedpt data check`), and whether trainer.precision suffices."
+            message="The loss is not finite in the first round already, before any step was made: see whether the data "
+            "are (`umedpt data check`), and whether trainer.precision suffices."
         )
-    if len(losses) < FEWEST_ROUNDS:
+    if len(curve.losses) < FEWEST_ROUNDS:
         return Suggestion(
-            message=f"The sweep ended after {len(losses)} rounds, too few for a curve: {curve.end}. Start lower, with "
-            f"--min_lr {curve.rates[0] / 100:.0e}, or give more --rounds."
+            message=f"The sweep ended after {len(curve.losses)} rounds, too few for a curve: {curve.end}. Start lower, "
+            f"with --min_lr {curve.rates[0] / 100:.0e}, or give more --rounds."
         )
+    losses = np.array(smooth(curve.losses, curve.decay))
     lowest = int(np.argmin(losses))
-    fall = losses[0] - losses[lowest]
-    noise = np.std(np.minimum(curve.losses, losses.max()) - losses) / math.sqrt(curve.rounds / 5)  # of the average
-    if fall <= max(3 * noise, 0.01 * abs(losses[0])):
+    half = max(2, curve.rounds // 10)
+    logs = np.log(curve.rates)
+    slopes = {  # of straight lines through a fifth of the sweep
+        i: float(np.polyfit(logs[i - half : i + half + 1], losses[i - half : i + half + 1], 1)[0])
+        for i in range(half, min(lowest + 1, len(losses) - half))
+    }
+    if not slopes or losses[0] - losses[lowest] <= max(3 * _noise(curve, losses, lowest), 0.01 * losses[0]):
         return Suggestion(
-            message=f"The loss never falls between {curve.rates[0]:.0e} and {curve.rates[-1]:.0e}, so there is no "
-            "suggestion. Look at the picture: give other --min_lr and --max_lr, or more --rounds."
+            message=f"The loss does not fall clearly between {curve.rates[0]:.0e} and {curve.rates[-1]:.0e}, so there "
+            "is no suggestion. Look at the picture, and give other --min_lr and --max_lr, or more --rounds."
         )
-    slopes = np.gradient(losses, np.log(curve.rates))
-    steepest = curve.rates[int(np.argmin(slopes[: lowest + 1]))]
     message = ""
     if lowest >= len(losses) - 2 and not curve.end:
-        message = f"The loss still falls at the end: a higher --max_lr than {curve.rates[-1]:g} would say more."
-    return Suggestion(steepest, curve.rates[lowest] / 10, message)
+        message = f"The loss still falls at the end: a --max_lr above {curve.rates[-1]:g} would say more."
+    return Suggestion(curve.rates[min(slopes, key=slopes.__getitem__)], curve.rates[lowest] / 10, message)
+
+
+def _noise(curve: RateCurve, losses: NDArray[np.float64], lowest: int) -> float:
+    """Standard deviation of the difference of two values of the smoothed curve, one of them at its beginning."""
+    # before the lowest: afterwards there are other reasons for jumps; the median is not moved by single ones
+    apart = np.median(np.abs(np.array(curve.losses)[: lowest + 1] - losses[: lowest + 1]))
+    # weights of d^|k| average as many values as 2(1+d)/(1-d) equal ones would, and half of that at an end
+    return float(1.48 * apart * math.sqrt(1.5 * (1 - curve.decay) / (1 + curve.decay)))
 
 
 def diverged_at(curve: RateCurve, task: str) -> float | None:
