@@ -20,8 +20,10 @@ from umedpt_lightning.cli.profile_report import show
 from umedpt_lightning.cli.run_cost import RunCost
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.training import MultiTaskModule
-from umedpt_lightning.training.profiling import TaskCost
+from umedpt_lightning.training.profiling import RoundTimer, TaskCost
 from umedpt_lightning.training.profiling.saved_bytes import SavedBytes
+from umedpt_lightning.training.trial import fit_for
+from umedpt_lightning.types import Round
 
 TASKS = ("sizes", "places", "position", "squares", "boxes")
 
@@ -135,7 +137,6 @@ def test_a_frozen_encoder_keeps_less_for_the_backward_pass() -> None:
 @pytest.mark.parametrize(
     ("options", "validations"),
     [
-        ({}, 1),
         ({"check_val_every_n_epoch": 2}, 0.5),
         ({"val_check_interval": 1}, 3),
         ({"check_val_every_n_epoch": None, "val_check_interval": 6}, 0.5),
@@ -145,6 +146,38 @@ def test_validations_come_as_often_as_configured(options: dict[str, Any], valida
     cost, _ = _measure(rounds=1, **options)
     assert cost.epoch_rounds == 3
     assert cost.validations_per_epoch == validations
+
+
+class Packed(MultiTaskModule):
+    """Takes the tasks of a round through the encoder together."""
+
+    def training_step(self, batch: Round, batch_idx: int) -> dict[str, torch.Tensor]:
+        optimizer, batches = self.optimizers(), list(batch)
+        optimizer.zero_grad()
+        images = torch.cat([self.model.normalise(b.images, b.task) for b in batches])
+        features = self.model.pooling(self.model.encoder(images)).split([len(b) for b in batches])
+        heads = [self.model.task(b.task) for b in batches]
+        loss = sum(head.loss(head(f), b.targets) for head, f, b in zip(heads, features, batches, strict=True))
+        self.manual_backward(loss)
+        optimizer.step()
+        return {"loss": loss.detach()}
+
+
+def test_tasks_that_are_packed_together_share_the_cost_by_their_pixels() -> None:
+    readers = readers_of({"a": "class", "b": "multilabel"})
+    sizes = {"a": 1, "b": 3}
+    data = MultiTaskDataModule(
+        {name: TaskData(train=reader, batch_size=sizes[name]) for name, reader in readers.items()}, num_workers=0
+    )
+    timer = RoundTimer(1)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, enable_model_summary=False, **quiet)
+    fit_for(trainer, Packed(data.specs, small_encoder()), data, 4, timer)
+    a, b = timer.tasks["a"], timer.tasks["b"]
+    assert b.forward == pytest.approx(3 * a.forward)
+    assert b.backward == pytest.approx(3 * a.backward)
+    assert b.saved_bytes == pytest.approx(3 * a.saved_bytes, rel=0.01)
+    assert min(a.forward, a.backward, a.saved_bytes, a.transfer, b.transfer) > 0
 
 
 def _cost(workers: int, load: float, waiting: float) -> RunCost:

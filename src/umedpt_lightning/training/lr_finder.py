@@ -108,15 +108,13 @@ class RateSweep(pl.Callback):
         """Takes down the losses, the mean over the ranks."""
         if not isinstance(pl_module, MultiTaskModule):
             raise TypeError(f"The sweep needs a MultiTaskModule, but this is a {type(pl_module).__name__}.")
-        found = pl_module.losses.read()
-        if any(task not in found for task in batch.micro_batches):
-            found = dict.fromkeys(batch.micro_batches, math.inf)  # one was left out: it was not finite
-            total = math.inf
-        else:
-            total = float(outputs["loss"])
-        names = list(pl_module.model.tasks)
-        each = torch.tensor([total, *(found.get(name, math.nan) for name in names)], device=pl_module.device)
-        total, *losses = trainer.strategy.reduce(each, reduce_op="mean").tolist()
+        found, names = pl_module.losses.read(), list(pl_module.model.tasks)
+        each = [[float(outputs["loss"]), 1.0], *([found.get(name, 0.0), float(name in found)] for name in names)]
+        # a rank may have none of a task
+        sums = trainer.strategy.reduce(torch.tensor(each, device=pl_module.device), reduce_op="sum").tolist()
+        total, *losses = (value / count if count else math.nan for value, count in sums)
+        if any(math.isnan(loss) for name, loss in zip(names, losses, strict=True) if name in batch.micro_batches):
+            total = math.inf  # what a module leaves out was not finite
         curve = self.curve
         curve.rates.append(self.rate)
         curve.losses.append(total)

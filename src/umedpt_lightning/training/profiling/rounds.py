@@ -57,7 +57,8 @@ class TaskCost:
 class RoundTimer(pl.Callback):
     """Measures the rounds of a fit that is otherwise as always; at every moment the clock of one phase runs.
 
-    Steps are made with a learning rate of zero, so that weights stay as they are; so do buffers.
+    Steps are made with a learning rate of zero, so that weights stay as they are; so do buffers. Where micro-batches of
+    several tasks go through the shared blocks together, each counts for its share of the pixels.
 
     Args:
         warm_up: Rounds that do not count: workers start, memory is allocated, kernels are chosen.
@@ -68,9 +69,12 @@ class RoundTimer(pl.Callback):
         self._tasks: dict[str, TaskCost] = {}
         self._rounds: list[tuple[_Times, Counter[str]]] = []
         self._times: _Times = defaultdict(float)
+        self._shared: dict[str, float] = defaultdict(float)
         self._counts: Counter[str] = Counter()
         self._phase: Phase = "step"
         self._task = ""
+        self._pack: list[str] = []
+        self._pixels: dict[str, int] = {}
         self._since = time.perf_counter()
         self._meter: SavedBytes | None = None
         self._device = torch.device("cpu")
@@ -114,7 +118,13 @@ class RoundTimer(pl.Callback):
         self._device = pl_module.device
         self._module = pl_module
         self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
-        self._hook = pl_module.model.register_forward_pre_hook(lambda *_: self._enter("forward"))
+        model = pl_module.model
+        # the encoder too, since micro-batches that are packed together do not go through the whole model at once
+        self._hooks = [m.register_forward_pre_hook(lambda *_: self._enter("forward")) for m in (model, model.encoder)]
+        for name in model.tasks:
+            self._hooks.append(
+                model.task(name).register_forward_pre_hook(lambda *_, name=name: self._pack.append(name))
+            )
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Round, *_: Any) -> None:
         """Ends the round before, with all that Lightning did since, and watches this one."""
@@ -129,11 +139,21 @@ class RoundTimer(pl.Callback):
         self._enter("backward")
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The gradients are there."""
+        """The gradients are there: those of a task, or of several that went through the blocks together."""
         self._enter("step")
+        pixels = sum(self._pixels[name] for name in self._pack)
+        for name in self._pack:
+            share, cost = self._pixels[name] / pixels, self._tasks[name]
+            for phase in ("forward", "backward"):
+                self._times[phase, name] += share * self._shared[phase]
+            if self._meter is not None and not cost.saved_bytes:
+                cost.saved_bytes = round(share * self._meter.peak)
+            if self._device.type == "cuda":
+                cost.device_bytes = max(cost.device_bytes, torch.cuda.max_memory_allocated(self._device))
+        self._pack, self._meter = [], None
+        self._shared.clear()
         if self._device.type == "cuda":
-            cost = self._tasks[self._task]
-            cost.device_bytes = max(cost.device_bytes, torch.cuda.max_memory_allocated(self._device))
+            torch.cuda.reset_peak_memory_stats(self._device)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Lets the step do its work without an effect."""
@@ -142,7 +162,8 @@ class RoundTimer(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves the model as it was."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         for name, buffer in pl_module.named_buffers():
             buffer.copy_(self._buffers[name])
 
@@ -164,23 +185,26 @@ class RoundTimer(pl.Callback):
         cost = self._tasks.setdefault(batch.task, TaskCost())
         if (size := _bytes(batch)) > cost.batch_bytes:
             cost.batch_bytes, cost.images = size, tuple(batch.images.shape)
-        if not cost.saved_bytes:  # once: it takes time
+        self._pixels[batch.task] = batch.images[:, 0].numel()
+        if not cost.saved_bytes and self._meter is None:  # once: it takes time
             self._meter = SavedBytes(self._module)
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
 
     def _enter(self, phase: Phase) -> None:
         """Stops the clock of the phase that ends here, and starts that of the next."""
+        if phase == "forward" and self._phase in ("forward", "backward"):
+            return  # the encoder within the model, or a part of the forward pass that is computed again
         if self._device.type != "cpu":
             torch.accelerator.synchronize(self._device)  # else work that is only queued would count for a later phase
         now = time.perf_counter()
-        self._times[self._phase, "" if self._phase == "step" else self._task] += now - self._since
-        self._phase, self._since = phase, now
+        if self._phase in ("forward", "backward"):
+            self._shared[self._phase] += now - self._since
+        else:
+            self._times[self._phase, "" if self._phase == "step" else self._task] += now - self._since
         if self._meter is not None and phase == "forward":
             self._meter.__enter__()
-        elif self._meter is not None and phase != "transfer":
+        elif self._meter is not None and self._phase == "forward":
             self._meter.__exit__()
-            self._tasks[self._task].saved_bytes, self._meter = self._meter.peak, None
+        self._phase, self._since = phase, now
 
 
 def _bytes(batch: TaskBatch) -> int:
