@@ -31,16 +31,16 @@ def fall_and_rise(fall: float, rise: float, noise: float = 0.0) -> np.ndarray:
 def test_the_suggestion_is_where_the_loss_falls_steepest(fall: float, noise: float) -> None:
     found = suggest(curve_of(fall_and_rise(fall, 300 * fall, noise)))
     assert found.steepest is not None
-    assert found.careful is not None
+    assert found.tenth is not None
     assert fall / 4 < found.steepest < fall * 4
-    assert fall / 10 < found.careful < fall * 10
+    assert fall / 10 < found.tenth < fall * 10
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_noise_alone_is_no_descent(seed: int) -> None:
     noise = np.random.default_rng(seed).standard_normal(ROUNDS)
     found = suggest(curve_of(1 + 0.1 * noise))
-    assert found.steepest is found.careful is None
+    assert found.steepest is found.tenth is None
     assert "does not fall" in found.message
 
 

@@ -23,7 +23,7 @@ from umedpt_lightning.cli import trial
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.lr_finder import RateCurve, Suggestion, diverged_at, smooth, suggest, sweep
 
-_MARK, _CAREFUL = (120, 220, 130), (255, 196, 0)
+_MARK, _TENTH = (120, 220, 130), (255, 196, 0)
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -92,9 +92,11 @@ def show(curve: RateCurve, found: Suggestion, out: Path) -> None:
     if found.message:
         print(found.message)
     print(f"picture and curve: {out}")
-    if found.steepest is not None and found.careful is not None:
-        print(f"a tenth of the rate with the lowest loss, the careful choice: {found.careful:.2g}")
-        print(f"steepest descent, suggested: --model.optimization.learning_rate {found.steepest:.2g}")
+    if found.steepest is not None and found.tenth is not None:
+        print(f"a tenth of the rate with the lowest loss: {found.tenth:.2g}")
+        print(
+            f"steepest descent (the smaller of both is the careful choice): --model.optimization.learning_rate {found.steepest:.2g}"
+        )
 
 
 def _write(curve: RateCurve, found: Suggestion, out: Path) -> None:
@@ -120,10 +122,10 @@ def draw(curve: RateCurve, found: Suggestion) -> Image.Image:
     traces += [Trace(name, curve.rates, losses, colour(i), 2) for i, (name, losses) in enumerate(averages.items())]
     traces.append(Trace("all tasks, smoothed", curve.rates, smoothed, INK, 4))
     marks = []
-    if found.steepest is not None and found.careful is not None:
+    if found.steepest is not None and found.tenth is not None:
         marks = [
             Mark(f"steepest descent: {found.steepest:.2g}", found.steepest, _MARK),
-            Mark(f"a tenth of the rate with the lowest loss: {found.careful:.2g}", found.careful, _CAREFUL),
+            Mark(f"a tenth of the rate with the lowest loss: {found.tenth:.2g}", found.tenth, _TENTH),
         ]
     first = [losses[0] for losses in [smoothed, *averages.values()] if math.isfinite(losses[0])]
     end = f", ended: {curve.end}" if curve.end else ""

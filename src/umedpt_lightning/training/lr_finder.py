@@ -59,12 +59,12 @@ class Suggestion:
 
     Attributes:
         steepest: Where the loss falls fastest; None where it does not fall.
-        careful: A tenth of the rate with the lowest loss; None likewise.
+        tenth: A tenth of the rate with the lowest loss; None likewise.
         message: What should be known of it; empty if nothing.
     """
 
     steepest: float | None = None
-    careful: float | None = None
+    tenth: float | None = None
     message: str = ""
 
 
