@@ -177,15 +177,18 @@ class Round:
     Args:
         plan: What it consists of.
         stream: Where the micro-batches of this rank come from.
+
+    Attributes:
+        stream: As above; may be replaced before the round is iterated, by one that watches it.
     """
 
     def __init__(self, plan: RoundPlan, stream: Iterator[TaskBatch]) -> None:
         self.plan = plan
-        self._stream = stream
+        self.stream = stream
 
     def __iter__(self) -> Iterator[TaskBatch]:
         for _ in self.plan.mine:
-            yield next(self._stream)
+            yield next(self.stream)
 
 
 @dataclass(frozen=True, kw_only=True)

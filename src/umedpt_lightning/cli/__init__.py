@@ -31,6 +31,8 @@ COMMANDS = {
         "`data check` lists what is wrong with the data of a config, `data preview` draws them",
         "umedpt_lightning.cli.data",
     ),
+    "profile": Command("time and memory of training, task by task, before a long run", "umedpt_lightning.cli.profile"),
+    "lr-find": Command("which learning rate to use, by a sweep", "umedpt_lightning.cli.lr_find"),
     "demo-data": Command("prepare the demo's images", "umedpt_lightning.cli.demo_data"),
 }
 

@@ -34,7 +34,7 @@ from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, Checkpoint
 
 def main(command: str, arguments: Sequence[str]) -> None:
     """Runs one of Lightning's commands."""
-    _be_quiet()
+    be_quiet()
     try:
         UmedptCLI(command, list(arguments))
     except CheckpointError as error:
@@ -47,14 +47,16 @@ class UmedptCLI(LightningCLI):
     Args:
         command: The subcommand; only its parser is built.
         arguments: What follows it on the command line.
+        trainer_class: Has the subcommand as a method.
     """
 
-    def __init__(self, command: str, arguments: list[str]) -> None:
+    def __init__(self, command: str, arguments: list[str], trainer_class: type[pl.Trainer] = pl.Trainer) -> None:
         self.command = command
         super().__init__(
             MultiTaskModule,
             MultiTaskDataModule,
             save_config_callback=SaveRunConfig,
+            trainer_class=trainer_class,
             seed_everything_default=0,
             # the data module shares samples out itself
             trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False, "log_every_n_steps": 10},
@@ -94,7 +96,7 @@ class UmedptCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what the config leaves open, and lets errors of what it describes name its key."""
         config = self.config[self.command]
-        with _clear_errors():
+        with clear_errors():
             settle(config, self.command)
         if self.command in ("validate", "test"):
             config.verbose = False  # the report prints a table
@@ -102,7 +104,7 @@ class UmedptCLI(LightningCLI):
             config.return_predictions = False  # they are written as they come
 
         def build(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
-            with _clear_errors(locate(config, class_type, kwargs) or class_type.__name__):
+            with clear_errors(locate(config, class_type, kwargs) or class_type.__name__):
                 return class_type(*args, **kwargs)
 
         for base in (Reader, Encoder):
@@ -110,7 +112,7 @@ class UmedptCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds everything; what the user can mend is told without a traceback."""
-        with _clear_errors():
+        with clear_errors():
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -154,7 +156,7 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 @contextmanager
-def _clear_errors(key: str | None = None) -> Iterator[None]:
+def clear_errors(key: str | None = None) -> Iterator[None]:
     """Turns an error of the user's input into one line that names the key of the config."""
     try:
         yield
@@ -162,7 +164,7 @@ def _clear_errors(key: str | None = None) -> Iterator[None]:
         raise SystemExit(f"umedpt: error: {key}: {error}" if key else f"umedpt: error: {error}") from error
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Keeps advertisements and warnings about libraries' own code out of the way of what users should read."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()

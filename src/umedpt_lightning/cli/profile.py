@@ -1,0 +1,106 @@
+"""``umedpt profile``: what a run will cost, task by task, before it is started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as pl
+
+from umedpt_lightning.cli import trial
+from umedpt_lightning.cli.profile_report import show
+from umedpt_lightning.cli.run_cost import RunCost, peak_memory, validation_batches, validations_per_epoch
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.data.loading.timing import time_loading
+from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.training.profiling import RoundTimer, ValidationTimer
+from umedpt_lightning.training.trial import fit_for
+
+_WARM_UP = 3
+
+
+def main(command: str, arguments: Sequence[str]) -> None:
+    """Runs ``umedpt profile``."""
+    trial.main(command, arguments, ProfilingTrainer)
+
+
+class ProfilingTrainer(pl.Trainer):
+    """A trainer that measures instead of training."""
+
+    def profile(
+        self,
+        model: MultiTaskModule,
+        datamodule: MultiTaskDataModule,
+        rounds: int = 10,
+        out: Path | None = None,
+        ckpt_path: Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Measures some rounds of training and a part of a validation, and says what the whole run will take.
+
+        Args:
+            model: The module.
+            datamodule: The data.
+            rounds: Rounds that are measured, after three to warm up.
+            out: JSON file for all that was measured.
+            ckpt_path: A checkpoint whose weights to use.
+            weights_only: As for `umedpt fit`, whose configs may have it; a checkpoint is always read so.
+        """
+        trial.load_weights(model, ckpt_path)
+        cost = measure(self, model, datamodule, rounds)
+        if self.is_global_zero:
+            show(cost)
+            if out is not None:
+                trial.write(json.dumps(asdict(cost) | cost.totals(), indent=1, allow_nan=False) + "\n", out)
+                print(f"everything: {out}")
+
+
+def measure(trainer: pl.Trainer, module: MultiTaskModule, data: MultiTaskDataModule, rounds: int = 10) -> RunCost:
+    """What the run that a trainer, a module and data describe will cost.
+
+    Args:
+        trainer: Has neither loggers nor callbacks.
+        module: Keeps its weights.
+        data: What it is trained on.
+        rounds: Rounds to measure.
+
+    Raises:
+        ValueError: There are too few rounds, or the run has no end.
+    """
+    if rounds < 1:
+        raise ValueError(f"--rounds must be positive, but it is {rounds}.")
+    limit_val = trainer.limit_val_batches
+    timer = RoundTimer(_WARM_UP)
+    # one more, since a round is over when the next begins
+    run_rounds = fit_for(trainer, module, data, _WARM_UP + rounds + 1, timer)
+    memory = peak_memory(module.device)
+    tasks = timer.tasks
+    loader: Any = trainer.train_dataloader  # that of the data module
+    loading = time_loading(loader, round(rounds * sum(cost.micro_batches for cost in tasks.values())))
+    cost = RunCost(
+        tasks=tasks,
+        samples={name: len(reader) for name, task in data.tasks.items() if (reader := task.train)},
+        loading={name: median(times) for name, times in loading.items()},
+        workers=data.num_workers,
+        step=timer.step,
+        measured_rounds=timer.rounds,
+        epoch_rounds=int(trainer.num_training_batches),
+        run_rounds=run_rounds,
+        peak_bytes=memory,
+        device=str(module.device),
+        precision=str(trainer.precision),
+        ranks=trainer.world_size,
+    )
+    if limit_val:
+        watch = ValidationTimer()
+        counts = validation_batches(trainer, data, limit_val)
+        trainer.callbacks = [watch]  # type: ignore[attr-defined]
+        trainer.limit_val_batches = max(1, min(rounds * len(counts), sum(counts.values())))
+        trainer.validate(module, datamodule=data, verbose=False)
+        cost.validation = watch.seconds(counts)
+        cost.validations_per_epoch = validations_per_epoch(trainer, cost.round)
+    return cost

@@ -1,0 +1,152 @@
+"""From what was measured of some rounds to what a run will cost."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.training.profiling import TaskCost
+
+_BOUND_BY_LOADER = 0.1  # of a round spent waiting
+
+
+@dataclass
+class RunCost:
+    """What was measured, all times in seconds.
+
+    Attributes:
+        tasks: A micro-batch of each task that came up.
+        samples: Training samples of each task.
+        loading: Time to read a micro-batch of each task in one process that has a core to itself.
+        workers: Processes that read; 0 where the main process does.
+        step: What a round takes beside its micro-batches.
+        measured_rounds: Time of each measured round.
+        epoch_rounds: Rounds in an epoch.
+        run_rounds: Rounds in the run.
+        peak_bytes: Most memory of this process so far, and of its accelerator if there is one.
+        device: Where the model is.
+        precision: Of the trainer.
+        ranks: Processes that train.
+        validation: Time of a validation; 0 where there is none.
+        validations_per_epoch: How often there is one.
+    """
+
+    tasks: dict[str, TaskCost]
+    samples: dict[str, int]
+    loading: dict[str, float]
+    workers: int
+    step: float
+    measured_rounds: list[float]
+    epoch_rounds: int
+    run_rounds: int
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    device: str = "cpu"
+    precision: str = "32-true"
+    ranks: int = 1
+    validation: float = 0.0
+    validations_per_epoch: float = 0.0
+
+    def per_round(self, phase: str) -> float:
+        """Seconds that a phase takes in a round, over all tasks; ``load`` is that of one process."""
+        return sum(
+            cost.micro_batches * (self.loading.get(name, 0.0) if phase == "load" else getattr(cost, phase))
+            for name, cost in self.tasks.items()
+        )
+
+    @property
+    def compute(self) -> float:
+        """Seconds of a round without waiting for data."""
+        return sum(map(self.per_round, ("transfer", "forward", "backward"))) + self.step
+
+    @property
+    def waiting(self) -> float:
+        """Seconds of a round in which the model waits for data.
+
+        Workers that are too slow live for a while on what they have read ahead: then it is what is missing in the long
+        run.
+        """
+        if not self.workers:
+            return self.per_round("waiting")
+        at_once = min(self.workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.workers)
+        return max(self.per_round("waiting"), self.per_round("load") / at_once - self.compute)
+
+    @property
+    def round(self) -> float:
+        """Seconds of a round."""
+        return self.compute + self.waiting
+
+    @property
+    def epoch(self) -> float:
+        """Seconds of an epoch with its validations."""
+        return self.epoch_rounds * self.round + self.validations_per_epoch * self.validation
+
+    @property
+    def run(self) -> float:
+        """Seconds of the run."""
+        return self.run_rounds / self.epoch_rounds * self.epoch
+
+    @property
+    def bound(self) -> str:
+        """What a round waits for: ``loader`` or ``model``."""
+        return "loader" if self.waiting > _BOUND_BY_LOADER * self.round else "model"
+
+    @property
+    def workers_needed(self) -> int:
+        """Processes that read as fast as the model learns, each with a core to itself."""
+        return max(1, math.ceil(self.per_round("load") / self.compute))
+
+    @property
+    def samples_per_second(self) -> float:
+        """Over all tasks and ranks."""
+        return self.ranks * sum(cost.micro_batches * cost.images[0] for cost in self.tasks.values()) / self.round
+
+    def totals(self) -> dict[str, Any]:
+        """All that is computed from what was measured."""
+        names = ("compute", "waiting", "round", "epoch", "run", "bound", "workers_needed", "samples_per_second")
+        return {name: getattr(self, name) for name in names}
+
+
+def validation_batches(trainer: pl.Trainer, data: MultiTaskDataModule, limit: int | float) -> dict[str, float]:
+    """Micro-batches of each task that a rank validates with.
+
+    Args:
+        trainer: Knows the ranks.
+        data: The data.
+        limit: The trainer's `limit_val_batches`: a number, or a share.
+    """
+    counts = {
+        name: math.ceil(math.ceil(len(task.val) / trainer.world_size) / task.batch_size)
+        for name, task in data.tasks.items()
+        if task.val is not None
+    }
+    total = sum(counts.values())
+    share = min(1.0, limit / total) if total and isinstance(limit, int) else limit
+    return {name: count * share for name, count in counts.items()}
+
+
+def validations_per_epoch(trainer: pl.Trainer, round_seconds: float) -> float:
+    """How often a fitted trainer is configured to validate, on average."""
+    rounds = trainer.num_training_batches
+    if trainer.val_check_batch is None:  # by the clock
+        interval: float = trainer._val_check_time_interval  # type: ignore[attr-defined]  # set by a connector
+        return rounds * round_seconds / interval
+    if trainer.check_val_every_n_epoch is None:
+        return rounds / trainer.val_check_batch
+    return rounds // trainer.val_check_batch / trainer.check_val_every_n_epoch
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Most bytes that this process has had so far: ``process``, and ``device`` on CUDA."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    peaks = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peaks["device"] = torch.cuda.max_memory_allocated(device)
+    return peaks
