@@ -43,7 +43,6 @@ class SweepTrainer(pl.Trainer):
         rounds: int = 100,
         out: Path = Path("lr-find"),
         ckpt_path: Path | None = None,
-        weights_only: bool | None = None,
     ) -> None:
         """Raises the learning rate over some rounds of training, and says which is best.
 
@@ -55,7 +54,6 @@ class SweepTrainer(pl.Trainer):
             rounds: Rounds of the sweep, which ends before when the loss diverges.
             out: Folder of the picture and of the curve as CSV and JSON.
             ckpt_path: A checkpoint whose weights to begin with.
-            weights_only: As for `umedpt fit`, whose configs may have it; a checkpoint is always read so.
         """
         trial.load_weights(model, ckpt_path)
         curve = sweep(self, model, datamodule, min_lr, max_lr, rounds)

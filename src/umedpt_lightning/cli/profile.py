@@ -38,7 +38,6 @@ class ProfilingTrainer(pl.Trainer):
         rounds: int = 10,
         out: Path | None = None,
         ckpt_path: Path | None = None,
-        weights_only: bool | None = None,
     ) -> None:
         """Measures some rounds of training and a part of a validation, and says what the whole run will take.
 
@@ -48,7 +47,6 @@ class ProfilingTrainer(pl.Trainer):
             rounds: Rounds that are measured, after three to warm up.
             out: JSON file for all that was measured.
             ckpt_path: A checkpoint whose weights to use.
-            weights_only: As for `umedpt fit`, whose configs may have it; a checkpoint is always read so.
         """
         trial.load_weights(model, ckpt_path)
         cost = measure(self, model, datamodule, rounds)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from umedpt_lightning.cli.training import UmedptCLI, be_quiet, clear_errors
+from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
 
 
 def main(command: str, arguments: Sequence[str], trainer_class: type[pl.Trainer]) -> None:
@@ -48,7 +48,7 @@ class TrialCLI(UmedptCLI):
 def load_weights(module: pl.LightningModule, checkpoint: str | Path | None) -> None:
     """Gives the module the weights of a checkpoint, if there is one."""
     if checkpoint is not None:
-        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+        module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
 
 
 def write(text: str, file: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from umedpt_lightning.training.module import MultiTaskModule
@@ -108,18 +107,15 @@ class RateSweep(pl.Callback):
         """Takes down the losses, the mean over the ranks."""
         if not isinstance(pl_module, MultiTaskModule):
             raise TypeError(f"The sweep needs a MultiTaskModule, but this is a {type(pl_module).__name__}.")
-        found, names = pl_module.losses.read(), list(pl_module.model.tasks)
-        each = [[float(outputs["loss"]), 1.0], *([found.get(name, 0.0), float(name in found)] for name in names)]
-        # a rank may have none of a task
-        sums = trainer.strategy.reduce(torch.tensor(each, device=pl_module.device), reduce_op="sum").tolist()
-        total, *losses = (value / count if count else math.nan for value, count in sums)
-        if any(math.isnan(loss) for name, loss in zip(names, losses, strict=True) if name in batch.micro_batches):
+        found, _ = pl_module.losses.read(pl_module.device)
+        total = float(outputs["loss"])
+        if not found.keys() >= batch.plan.micro_batches.keys():
             total = math.inf  # what a module leaves out was not finite
         curve = self.curve
         curve.rates.append(self.rate)
         curve.losses.append(total)
-        for name, loss in zip(names, losses, strict=True):
-            curve.tasks.setdefault(name, []).append(loss)
+        for name in pl_module.model.tasks:
+            curve.tasks.setdefault(name, []).append(found.get(name, math.nan))
         self._judge(trainer)
 
     def _judge(self, trainer: pl.Trainer) -> None:

@@ -53,6 +53,7 @@ class LossTracker:
         self._sums, self._counts, self._samples = {}, Counter(), 0
         of_tasks = zip(self._tasks, values, values[len(self._tasks) :], strict=False)
         return {task: total / count for task, total, count in of_tasks if count}, round(values[-1])
+
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last reading, of this rank."""
         sums = {task: total.cpu() for task, total in self._sums.items()}
