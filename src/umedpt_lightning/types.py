@@ -137,14 +137,18 @@ class Round:
     Args:
         tasks: The task of each micro-batch, in order.
         stream: Where they come from.
+        again: Reads the same micro-batches anew, without the workers; as often as it is called.
 
     Attributes:
         micro_batches: How many micro-batches of each task there are.
     """
 
-    def __init__(self, tasks: Sequence[str], stream: Iterator[TaskBatch]) -> None:
+    def __init__(
+        self, tasks: Sequence[str], stream: Iterator[TaskBatch], again: Callable[[], Iterator[TaskBatch]]
+    ) -> None:
         self.micro_batches = Counter(tasks)
         self._stream = stream
+        self.again = again
 
     def __iter__(self) -> Iterator[TaskBatch]:
         for _ in range(self.micro_batches.total()):

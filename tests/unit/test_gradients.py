@@ -24,6 +24,7 @@ CASES: dict[str, tuple[float | None, float | None]] = {
     "zero_and_none": (0.0, None),
     "huge": (1e30, 1e30),
 }
+LOSSES = (1.0, 4.0)
 SHAPES = {name: shape for name, shape in zip(CASES, [(2, 3), (4,), (), (5, 1), (3,), (2,)], strict=True)}
 
 
@@ -54,11 +55,12 @@ def _rank(rank: int, folder: str) -> None:
         setattr(dist, name, counted)
     mine = parameters(rank)
     kept = mine["both"].grad
-    average_gradients(iter(mine.values()))
+    loss = average_gradients(iter(mine.values()), torch.tensor(LOSSES[rank]))
     result = {
         "gradients": {name: p.grad for name, p in mine.items()},
         "calls": len(calls),
         "in_place": mine["both"].grad is kept,
+        "loss": loss,
     }
     torch.save(result, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -94,10 +96,14 @@ def test_gradients_are_changed_in_place(results: list[dict[str, Any]]) -> None:
     assert all(result["in_place"] for result in results)
 
 
+def test_the_loss_comes_back_as_the_mean_over_the_ranks(results: list[dict[str, Any]]) -> None:
+    assert [result["loss"].item() for result in results] == [2.5, 2.5]
+
+
 def test_without_ranks_nothing_happens() -> None:
     mine = parameters(0)
     before = {name: None if p.grad is None else p.grad.clone() for name, p in mine.items()}
-    average_gradients(mine.values())
+    assert average_gradients(mine.values(), torch.tensor(2.0)) == 2
     for name, parameter in mine.items():
         assert (parameter.grad is None) == (before[name] is None)
         assert parameter.grad is None or torch.equal(parameter.grad, before[name])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from umedpt_lightning.data.loading.loaders import WorkerPool
+from umedpt_lightning.data.loading.sampling import SampleKey
 from umedpt_lightning.types import TaskBatch
 
 BATCH = TaskBatch("t", torch.zeros(1, 1, 2, 2), torch.zeros(1), ["x"], [(2, 2)])
@@ -54,10 +55,12 @@ def test_other_failures_are_left_as_they_are() -> None:
 class Threads:
     """Says how many threads OpenCV has where it is read."""
 
+    readers = ("t",)
+
     def __getitem__(self, key: Any) -> Any:
         return cv2.getNumThreads()
 
 
 def test_workers_have_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umedpt_lightning.data.loading.loaders.collate_micro_batch", lambda items: items)
-    assert list(WorkerPool(1).load(Threads(), [[0, 1]])) == [[1, 1]]  # type: ignore[arg-type]
+    assert list(WorkerPool(1).load(Threads(), [[SampleKey("t", 0, 0)] * 2])) == [[1, 1]]  # type: ignore[arg-type]

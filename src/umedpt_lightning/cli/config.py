@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,10 @@ def settle(config: Namespace, command: str) -> None:
 
 
 def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:
-    """`path`, where ``best`` and ``last`` are those of the run's folder."""
+    """`path`, where ``best``, ``best_<task>`` and ``last`` are those of the run's folder."""
     if path is None:
         return None
-    file = run / "checkpoints" / f"{path}.ckpt" if str(path) in ("best", "last") else Path(path)
+    file = run / "checkpoints" / f"{path}.ckpt" if re.fullmatch(r"last|best(_[^/.]+)?", str(path)) else Path(path)
     if file.is_file():
         return str(file)
     if str(path) == "last" and command == "fit":

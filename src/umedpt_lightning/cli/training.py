@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.callbacks.best_per_task import best_per_task
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.predictions import PredictionWriter
 from umedpt_lightning.callbacks.progress import progress
@@ -69,6 +70,9 @@ class UmedptCLI(LightningCLI):
         """Adds the run's folder, a root for paths, and the callbacks that every run has."""
         parser.add_argument("--run", type=str, default=None, help="Folder of the run; runs/<date-time> by default.")
         parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+        parser.add_argument(
+            "--best_per_task", type=bool, default=False, help="Keep checkpoints/best_<task>.ckpt of every task, too."
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -111,6 +115,9 @@ class UmedptCLI(LightningCLI):
         extra = configured if isinstance(configured, list) else [configured]
         loggers = [RunLogger(config.run), *(logger for logger in extra if not isinstance(logger, bool | None))]
         callbacks = [*(config.trainer.callbacks or []), PredictionWriter()]
+        if config.best_per_task:
+            validated = [name for name, task in self.datamodule.tasks.items() if "val" in task.readers]
+            callbacks += best_per_task(self.model.model, validated)
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress(terminal=sys.stdout.isatty()))
         config.trainer.callbacks = [*callbacks, Report()]  # last, so that it prints below the bar

@@ -31,6 +31,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         on_bad_sample: What to do in training with a sample that cannot be read: stop the run, or replace it by the next
             one of its task that can be read, which is counted in the log. Evaluation always stops: figures of different
             samples cannot be compared.
+        timeout: Seconds without a micro-batch after which workers are taken to hang and the run stops; 0 for never.
 
     Attributes:
         specs: What the data of each task say of themselves.
@@ -47,12 +48,15 @@ class MultiTaskDataModule(pl.LightningDataModule):
         steps_per_epoch: int | None = None,
         seed: int = 0,
         on_bad_sample: OnBadSample = "stop",
+        timeout: float = 0,
     ) -> None:
         super().__init__()
         self.tasks = tasks
         self.num_workers, self.prefetch = num_workers, prefetch
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.on_bad_sample: OnBadSample = on_bad_sample
+        self.timeout = timeout
+        self._workers: WorkerPool | None = None
         self._cached: dict[tuple[str, Part], CachedReader] = {}
         self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
         if steps_per_epoch is not None and steps_per_epoch < 1:
@@ -87,6 +91,11 @@ class MultiTaskDataModule(pl.LightningDataModule):
         """The test parts."""
         return self.test_dataloader()
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Names the sample that a worker died of: its death interrupts whatever the training process is doing."""
+        if self._workers is not None and (explanation := self._workers.explain(exception)):
+            exception.add_note(explanation)
+
     def _evaluation(self, readers: Mapping[str, Reader]) -> EvaluationLoader:
         sampler = EvaluationSampler(
             {name: len(reader) for name, reader in readers.items()},
@@ -114,8 +123,10 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _pool(self) -> WorkerPool:
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return WorkerPool(self.num_workers, self.prefetch, pin_memory=on_gpu)
+        if self._workers is None:
+            on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+            self._workers = WorkerPool(self.num_workers, self.prefetch, on_gpu, self.timeout)
+        return self._workers
 
 
 def _check(name: str, task: TaskData) -> TaskSpec:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,8 +24,12 @@ from umedpt_lightning.model import (
     TaskFactory,
     check_task_names,
 )
+from umedpt_lightning.training.averaging import spare_whole_numbers
+from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, find_faults, leave_out, running_norms
 from umedpt_lightning.training.gradients import average_gradients
+from umedpt_lightning.training.monitored import check_monitors
 from umedpt_lightning.training.optimization import Optimization
+from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.replaced import ReplacedSamples
 from umedpt_lightning.training.tracker import LossTracker
 from umedpt_lightning.types import Round, TaskBatch, TaskSpec
@@ -40,9 +46,12 @@ class MultiTaskModule(pl.LightningModule):
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         optimization: Optimizer and learning rate; None for the defaults.
+        max_bad_rounds: A micro-batch whose loss or gradients are not finite is left out, and the weights of the others
+            make up for it; after so many rounds in a row with one of the same task the run stops.
 
     Raises:
-        ValueError: `tasks` or `weights` name a task without data, or a weight is negative.
+        ValueError: `tasks` or `weights` name a task without data, a weight is negative, or `max_bad_rounds` is not
+            positive.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class MultiTaskModule(pl.LightningModule):
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
         optimization: Optimization | None = None,
+        max_bad_rounds: int = 10,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -63,7 +73,9 @@ class MultiTaskModule(pl.LightningModule):
         self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
         self.losses = LossTracker()
         self.replaced = ReplacedSamples(specs)
+        self.faults = Faults(max_bad_rounds)
         self.gradient_norm = torch.tensor(math.nan)
+        self._norms = running_norms(self.model)
         self._samples = 0
         self._since = time.perf_counter()
 
@@ -77,34 +89,48 @@ class MultiTaskModule(pl.LightningModule):
         optimizer = self.optimization.optimizer(self, fused)
         return {"optimizer": optimizer, "lr_scheduler": self.optimization.schedule(optimizer, int(steps))}
 
+    def on_fit_start(self) -> None:
+        """Lets weight averaging average what can be averaged."""
+        spare_whole_numbers(self.trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+
+    def on_train_start(self) -> None:
+        """Holds that what callbacks monitor will be there; before the first round rather than after the last."""
+        if self.trainer.val_dataloaders is not None:
+            known = self._val_metrics(_tasks(self.trainer.val_dataloaders))
+            check_monitors(self.trainer.callbacks, known)  # type: ignore[attr-defined]
+
     def training_step(self, batch: Round, batch_idx: int) -> dict[str, Tensor]:
         """One round: a backward pass a micro-batch, then one step."""
         optimizer: Any = self.optimizers()  # one; Lightning's type allows for several
         schedule: Any = self.lr_schedulers()
-        optimizer.zero_grad()
-        total = torch.zeros((), device=self.device)
-        weight_sum = sum(self.weights[task] for task in batch.micro_batches)
-        with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, below
-            for micro_batch in batch:
-                task = micro_batch.task
-                loss = self._loss(micro_batch.to(self.device, non_blocking=True))
-                scaled = loss * (self.weights[task] / weight_sum / batch.micro_batches[task])
-                self.manual_backward(scaled)
-                total += scaled.detach()
-                self.losses.add(task, loss)
-                self.replaced.add(micro_batch)
-                self._samples += len(micro_batch)
-        average_gradients(self.parameters())
+        start = RoundStart(self._norms, self.device)
+        with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, when all are there
+            total, losses = self._gradients(self._counted(batch), batch.micro_batches)
+            if self._may_step(total):
+                self.faults.passed(batch.micro_batches)
+            else:
+                total, losses = self._gradients_without_faults(batch, start)
         optimizer.step()
+        for task, loss in losses:
+            self.losses.add(task, loss)
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
             self._log_training(optimizer.param_groups[0]["lr"])
         schedule.step()
         return {"loss": total}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clips; here, because fp16 gradients have been unscaled by now."""
-        limit = self.optimization.clip or math.inf
-        self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters(), limit)
+        """Clips; here, because fp16 gradients have been unscaled by now, as their norm has."""
+        if self.optimization.clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters(), self.optimization.clip, self.gradient_norm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the counts of micro-batches that were left out."""
+        checkpoint["faults"] = self.faults.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Counts on."""
+        if "faults" in checkpoint:
+            self.faults.load_state_dict(checkpoint["faults"])
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what a sanity check or an interrupted validation left in the metrics."""
@@ -114,8 +140,9 @@ class MultiTaskModule(pl.LightningModule):
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        output = self._evaluate(batch)
-        loss = self.model.task(batch.task).loss(output, batch.targets)
+        with explained_memory(batch, str(self.trainer.precision)):
+            output = self._evaluate(batch)
+            loss = self.model.task(batch.task).loss(output, batch.targets)
         self._val_loss(batch.task).update(loss, weight=len(batch))
         return output
 
@@ -130,7 +157,8 @@ class MultiTaskModule(pl.LightningModule):
 
     def test_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        return self._evaluate(batch)
+        with explained_memory(batch, str(self.trainer.precision)):
+            return self._evaluate(batch)
 
     def on_test_epoch_start(self) -> None:
         """Forgets what validation left in the metrics."""
@@ -142,10 +170,94 @@ class MultiTaskModule(pl.LightningModule):
 
     def predict_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """The task's predictions, in the user's terms."""
-        return self.model.task(batch.task).predict(self.model(batch.images, batch.task))
+        with explained_memory(batch, str(self.trainer.precision)):
+            return self.model.task(batch.task).predict(self.model(batch.images, batch.task))
 
-    def _loss(self, batch: TaskBatch) -> Tensor:
-        return self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
+    def _counted(self, batch: Round) -> Iterator[TaskBatch]:
+        """The micro-batches of a round, counted."""
+        for micro_batch in batch:
+            self.replaced.add(micro_batch)
+            self._samples += len(micro_batch)
+            yield micro_batch
+
+    def _gradients(
+        self, micro_batches: Iterable[TaskBatch], counts: Mapping[str, int]
+    ) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+        """Gradients of the weighted mean loss over tasks and ranks.
+
+        Args:
+            micro_batches: Those of this rank, one in memory at a time.
+            counts: How many of each task there are.
+
+        Returns:
+            That loss, and the loss of each micro-batch with its task.
+        """
+        self.zero_grad()
+        total = torch.zeros((), device=self.device)
+        losses = []
+        weight_sum = sum(self.weights[task] for task in counts)
+        for micro_batch in micro_batches:
+            task = micro_batch.task
+            share = self.weights[task] / weight_sum / counts[task] if weight_sum else 0.0
+            loss = self._backward(micro_batch, share)
+            total += loss * share
+            losses.append((task, loss))
+        return average_gradients(self.parameters(), total), losses
+
+    def _backward(self, batch: TaskBatch, share: float = 1.0) -> Tensor:
+        """Adds the gradients of a share of a micro-batch's loss; returns the whole loss, without its graph."""
+        with explained_memory(batch, str(self.trainer.precision)):
+            batch = batch.to(self.device, non_blocking=True)
+            loss = self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
+            self.manual_backward(loss * share)
+        return loss.detach()
+
+    def _may_step(self, total: Tensor) -> bool:
+        """Whether loss and gradients of a round are finite, the same on all ranks; waits for the device once."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        scale = self._loss_scale()
+        self.gradient_norm = norm / scale
+        if math.isfinite(float(norm + total)):
+            return True
+        # infinite gradients are how a scaler finds its scale; it passes over the step itself
+        return scale > 1 and math.isfinite(float(total))
+
+    def _gradients_without_faults(self, batch: Round, start: RoundStart) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+        """As `_gradients`, as if the micro-batches of the round that are not finite had never been in it."""
+        start.restore()
+        found = find_faults(batch.again(), self._backward, self.model, gradients=self._loss_scale() <= 1)
+        start.restore()
+        counts = batch.micro_batches - Counter(task for task, _ in {fault.place for fault in found})
+        total, losses = self._gradients(leave_out(found, batch.again()), counts)
+        if not counts or not self._may_step(total):
+            start.restore()
+            found, losses = all_faulty(found, batch.micro_batches), []
+            self._leave_nothing_to_step()
+        self.faults.add(found, batch.micro_batches, self.global_step)
+        return total, losses
+
+    def _leave_nothing_to_step(self) -> None:
+        """Takes the gradients away: the step still counts, as the round does, but changes no weight."""
+        self.zero_grad()  # an optimizer passes over parameters without gradients
+        self.gradient_norm = torch.zeros((), device=self.device)
+        if self._scaler() is not None:  # which does not pass over none, but over infinite ones
+            parameter = next(p for p in self.parameters() if p.requires_grad)
+            parameter.grad = torch.full_like(parameter, math.inf)
+
+    def _loss_scale(self) -> float:
+        """What 16-mixed multiplies losses with to keep small gradients; 1 at other precisions."""
+        scaler = self._scaler()
+        return 1.0 if scaler is None else scaler.get_scale()
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler if scaler is not None and scaler.is_enabled() else None
+
+    def _val_metrics(self, tasks: list[str]) -> set[str]:
+        """The names of all that validation of these tasks logs."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # metrics warn that they have seen nothing
+            return {*self._metrics("val", tasks), *(f"val/{task}/loss" for task in tasks)}
 
     def _evaluate(self, batch: TaskBatch) -> Any:
         output = self.model(batch.images, batch.task)
@@ -167,7 +279,7 @@ class MultiTaskModule(pl.LightningModule):
         return metric  # type: ignore[return-value]  # a ModuleDict forgets what it holds
 
     def _log_training(self, learning_rate: float) -> None:
-        """Losses of each task since the last time, samples skipped in all, learning rate, gradient norm and speed."""
+        """Losses of each task since the last time, what was left out so far, learning rate, gradient norm and speed."""
         losses = self.losses.read()
         now = time.perf_counter()
         speed = self._samples * self.trainer.world_size / (now - self._since)
@@ -175,7 +287,9 @@ class MultiTaskModule(pl.LightningModule):
         weights = sum(self.weights[task] for task in losses)
         metrics = {f"train/{task}/loss": loss for task, loss in losses.items()}
         metrics |= {f"train/{task}/skipped": count for task, count in self.replaced.read(self.device).items()}
-        metrics["train/loss"] = sum(self.weights[task] * loss for task, loss in losses.items()) / weights
+        metrics |= {f"train/{task}/dropped": float(count) for task, count in self.faults.dropped.items()}
+        if weights:  # else there was no loss that is finite
+            metrics["train/loss"] = sum(self.weights[task] * loss for task, loss in losses.items()) / weights
         metrics["train/learning_rate"] = learning_rate
         metrics["train/gradient_norm"] = float(self.gradient_norm)
         metrics["train/samples_per_second"] = speed
