@@ -115,13 +115,14 @@ class UmedptCLI(LightningCLI):
         extra = configured if isinstance(configured, list) else [configured]
         loggers = [RunLogger(config.run), *(logger for logger in extra if not isinstance(logger, bool | None))]
         callbacks = [*(config.trainer.callbacks or []), PredictionWriter()]
-        if config.best_per_task:
-            validated = [name for name, task in self.datamodule.tasks.items() if "val" in task.readers]
-            callbacks += best_per_task(self.model.model, validated)
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress(terminal=sys.stdout.isatty()))
         config.trainer.callbacks = [*callbacks, Report()]  # last, so that it prints below the bar
-        return super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
+        trainer = super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
+        if config.best_per_task:  # after that of all tasks, which is `trainer.checkpoint_callback`
+            validated = [name for name, task in self.datamodule.tasks.items() if "val" in task.readers]
+            trainer.callbacks.extend(best_per_task(self.model.model, validated))  # type: ignore[attr-defined]
+        return trainer
 
 
 class SaveRunConfig(SaveConfigCallback):
