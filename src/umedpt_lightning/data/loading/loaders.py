@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-import re
 import shutil
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate_micro_batch
 from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler
-from umedpt_lightning.data.loading.watch import WatchedDataset
-from umedpt_lightning.data.loading.worker import prepare_worker
+from umedpt_lightning.data.loading.watch import Watch
+from umedpt_lightning.data.loading.worker import how_ended, prepare_worker
 from umedpt_lightning.types import Round, TaskBatch
 
 #: What torch says when shared memory runs out.
@@ -44,14 +45,12 @@ class WorkerPool:
     prefetch: int = 2
     pin_memory: bool = False
     timeout: float = 0
-    _watched: list[WatchedDataset] = field(default_factory=list, init=False, repr=False)
+    _watch: Watch = field(default_factory=Watch, init=False, repr=False)
 
     def load(self, dataset: MultiTaskDataset, sampler: Any) -> DataLoader[TaskBatch]:
         """A loader of the micro-batches that `sampler` names."""
-        if self.workers:
-            self._watched.append(WatchedDataset(dataset, self.workers))
         return DataLoader(
-            self._watched[-1] if self.workers else dataset,  # type: ignore[arg-type]  # samples go in, batches come out
+            self._watch.over(dataset, self.workers) if self.workers else dataset,  # type: ignore[arg-type]  # gives batches
             batch_sampler=sampler,
             collate_fn=collate_micro_batch,
             num_workers=self.workers,
@@ -70,12 +69,20 @@ class WorkerPool:
             RuntimeError: While it is read: a worker died or hangs, with the sample that it was reading, or there is no
                 memory left to hand over batches in.
         """
-        return self._explained(iter(loader))
+        with self._explained():
+            batches = iter(loader)
+            self._watch.started(batches)
+        return self._read(batches)
 
-    def _explained(self, batches: Iterator[TaskBatch]) -> Iterator[TaskBatch]:
-        try:
+    def _read(self, batches: Iterator[TaskBatch]) -> Iterator[TaskBatch]:
+        with self._explained():
             yield from batches
-        except RuntimeError as error:
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError, EOFError) as error:
             explanation = self.explain(error)
             if not explanation:
                 raise
@@ -91,17 +98,18 @@ class WorkerPool:
                 f"data.prefetch {self.prefetch}; `cache: ram` takes of it too), or read in the main process with "
                 "data.num_workers=0."
             )
-        if died := [sample for watched in self._watched for sample in watched.died(error)]:
-            how = re.sub(r"DataLoader worker \(\S+ [\d, ]+\) ", "", str(error)).strip()
-            out_of_memory = "Memory may have run out: lower data.num_workers or data.prefetch."
-            crash = "`umedpt data check` finds all samples that do this: leave them out, or correct the reader."
-            mend = out_of_memory if "Killed" in how else crash
-            return f"A worker that was reading {' and '.join(died)} {how} {mend}"
+        # a worker hands over its batches itself: if it dies at that, a connection breaks
+        if self.workers and (isinstance(error, OSError | EOFError) or "DataLoader worker (pid" in str(error)):
+            deaths = self._watch.deaths()
+            mend = "`umedpt data check` finds all samples that do this: leave them out, or correct the reader."
+            if any(code == -signal.SIGKILL for _, code in deaths):
+                mend = "Memory may have run out: lower data.num_workers or data.prefetch."
+            ends = [f"The worker that was reading {what} ended {how_ended(code)}." for what, code in deaths]
+            return " ".join([*ends, mend]) if ends else ""
         if "DataLoader timed out" in str(error):
-            busy = [sample for watched in self._watched for sample in watched.busy()]
             return (
                 f"No micro-batch came for {self.timeout} s (data.timeout); the workers are reading "
-                f"{', '.join(busy) or 'nothing'}. See whether that disk answers, or raise the limit."
+                f"{', '.join(self._watch.reading().values())}. See whether that disk answers, or raise the limit."
             )
         return ""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import re
+import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 
 from torch.utils.data import Dataset, get_worker_info
 
@@ -15,6 +16,7 @@ from umedpt_lightning.data.loading.sampling import SampleKey
 from umedpt_lightning.data.readers.base import Reader
 
 _IDLE = -1
+_UNTIL_THE_EXIT_CODE = 2.0  # seconds
 
 
 class _Line(ctypes.Structure):
@@ -54,15 +56,9 @@ class WatchedDataset(Dataset[Item]):
         line.task = _IDLE
         return items
 
-    def died(self, error: BaseException) -> list[str]:
-        """What the workers were reading whose death the DataLoader reports in `error`."""
-        named = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))
-        dead = {int(process) for process in named[1].split(",")} if named else set()
-        return [self._reading(line) for line in self._lines if line.process in dead]
-
-    def busy(self) -> list[str]:
-        """What the workers are reading now, likewise."""
-        return [self._reading(line) for line in self._lines if line.process and line.task != _IDLE]
+    def reading(self) -> dict[int, str]:
+        """What each process was reading last, by process number."""
+        return {line.process: self._reading(line) for line in self._lines if line.process}
 
     def _reading(self, line: _Line) -> str:
         if line.task == _IDLE:
@@ -82,3 +78,39 @@ def _names_without_reading(reader: Reader) -> bool:
     while isinstance(whole := getattr(reader, "_reader", None), Reader):  # a part of it, or its cache
         reader = whole
     return type(reader).name is not Reader.name
+
+
+class Watch:
+    """Knows of all workers of this process what they read, and how they ended."""
+
+    def __init__(self) -> None:
+        self._datasets: list[WatchedDataset] = []
+        self._processes: dict[int, BaseProcess] = {}
+
+    def over(self, dataset: MultiTaskDataset, workers: int) -> WatchedDataset:
+        """`dataset` for workers that are to be watched."""
+        self._datasets.append(WatchedDataset(dataset, workers))
+        return self._datasets[-1]
+
+    def started(self, batches: object) -> None:
+        """Takes note of the workers of a DataLoader's iterator."""
+        workers: list[BaseProcess] = getattr(batches, "_workers", [])  # there is no public way to their exit codes
+        living = {number: process for number, process in self._processes.items() if process.is_alive()}
+        self._processes = living | {process.pid: process for process in workers if process.pid}
+
+    def deaths(self) -> list[tuple[str, int]]:
+        """What the workers were reading that have died, and their exit codes; waits a moment for there to be any."""
+        end = time.monotonic() + _UNTIL_THE_EXIT_CODE
+        while True:
+            found = [
+                (reading, process.exitcode)
+                for number, reading in self.reading().items()
+                if (process := self._processes.get(number)) and process.exitcode
+            ]
+            if found or time.monotonic() > end:
+                return found
+            time.sleep(0.01)
+
+    def reading(self) -> dict[int, str]:
+        """What each worker was reading last, by process number."""
+        return {number: what for dataset in self._datasets for number, what in dataset.reading().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import sys
 
 import cv2
@@ -14,6 +15,11 @@ def prepare_worker() -> None:
     # and worker is many on a large machine
     cv2.setNumThreads(0)
     _keep_memory()
+
+
+def how_ended(code: int) -> str:
+    """How a process ended, by its exit code as `multiprocessing` gives it."""
+    return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
 def _keep_memory() -> None:
