@@ -106,6 +106,7 @@ def test_a_plain_average_leaves_them_alone_too(tmp_path: Path) -> None:
     assert torch.equal(module.model.encoder.table, torch.arange(100))
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_the_average_is_what_is_validated(run: Any, tmp_path: Path) -> None:
     folder, by_hand, _ = run
     data = data_of()

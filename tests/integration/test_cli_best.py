@@ -60,19 +60,19 @@ def test_a_metric_that_will_not_be_there_is_told_before_the_first_round(
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
-def test_each_task_keeps_its_best_checkpoint(fit: Fit, tmp_path: Path) -> None:
-    run = fit(arguments=("--best_per_task", "true", "--trainer.max_epochs", "3"))
+def test_each_task_keeps_its_best_checkpoint_over_an_interruption_too(fit: Fit) -> None:
+    run = fit(arguments=("--best_per_task", "true"))
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_epochs", "3"])
+    assert len(metrics(run, "val/score")) == 3
     folder = run / "checkpoints"
     assert {file.name for file in folder.iterdir()} == {"best.ckpt", "last.ckpt", *(f"best_{t}.ckpt" for t in TASKS)}
-    for task, metric in {**TASKS, "": "score"}.items():
-        of_epochs = metrics(run, f"val/{task}/{metric}" if task else "val/score")
-        saved = torch.load(folder / (f"best_{task}.ckpt" if task else "best.ckpt"), weights_only=True)
+    for task, metric in TASKS.items():
+        of_epochs = metrics(run, f"val/{task}/{metric}")
+        saved = torch.load(folder / f"best_{task}.ckpt", weights_only=True)
         assert saved["epoch"] == of_epochs.index(max(of_epochs))
     main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "best_squares"])
     found = json.loads((run / "metrics.json").read_text())["val"]["metrics"]
     assert found["squares/dice"] == pytest.approx(max(metrics(run, "val/squares/dice")), abs=1e-5)
-    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_epochs", "4"])
-    assert len(metrics(run, "val/score")) == 4
 
 
 def test_averaged_weights_by_config_are_validated_saved_and_tested(fit: Fit) -> None:

@@ -119,9 +119,10 @@ class UmedptCLI(LightningCLI):
             callbacks.append(progress(terminal=sys.stdout.isatty()))
         config.trainer.callbacks = [*callbacks, Report()]  # last, so that it prints below the bar
         trainer = super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
-        if config.best_per_task:  # after that of all tasks, which is `trainer.checkpoint_callback`
+        if config.best_per_task:
             validated = [name for name, task in self.datamodule.tasks.items() if "val" in task.readers]
-            trainer.callbacks.extend(best_per_task(self.model.model, validated))  # type: ignore[attr-defined]
+            # before the last, whose last.ckpt has to know what they have kept
+            trainer.callbacks[-1:-1] = best_per_task(self.model.model, validated)  # type: ignore[attr-defined]
         return trainer
 
 
@@ -166,6 +167,7 @@ def _be_quiet() -> None:
         ".*exists and is not empty.*",  # of a run that goes on
         ".*dirpath has changed.*",  # a checkpoint is used in another run, as was asked
         ".*does not round-trip.*",  # a tuple of albumentations becomes a list in config.yaml, which it takes too
+        ".*WeightAveraging callback, but loading a checkpoint outside.*",  # the averaged weights are what is evaluated
         ".*smaller than the logging interval.*",  # losses are logged by rounds, over the ends of epochs
     ):
         warnings.filterwarnings("ignore", message=message)
