@@ -387,3 +387,15 @@ def test_a_seed_gives_the_same_run_twice_faults_included(workers: int) -> None:
     assert logged == logged_again
     assert one.keys() == two.keys()
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_round_that_is_finite_only_one_by_one_is_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umedpt_lightning.training.module.find_faults", lambda *_, **__: [])
+    data = data_of({"a": WildReader("class", {0, 1}, size=2), "b": WildReader("class", set())})
+    module = module_of(data)
+    before = copy.deepcopy(module.state_dict())
+    told = messages_of(data, module, max_steps=1)
+    assert ["task 'a'" in text for text in told] == [True, False]
+    assert all("though they are one by one" in text for text in told)
+    assert module.faults.dropped == {"a": 1, "b": 1}
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
