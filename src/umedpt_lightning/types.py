@@ -177,14 +177,16 @@ class Round:
     Args:
         plan: What it consists of.
         stream: Where the micro-batches of this rank come from.
+        again: Reads the same micro-batches anew, without the workers; as often as it is called.
 
     Attributes:
         stream: As above; may be replaced before the round is iterated, by one that watches it.
     """
 
-    def __init__(self, plan: RoundPlan, stream: Iterator[TaskBatch]) -> None:
+    def __init__(self, plan: RoundPlan, stream: Iterator[TaskBatch], again: Callable[[], Iterator[TaskBatch]]) -> None:
         self.plan = plan
         self.stream = stream
+        self.again = again
 
     def __iter__(self) -> Iterator[TaskBatch]:
         for _ in self.plan.mine:

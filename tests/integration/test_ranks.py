@@ -92,7 +92,7 @@ class Norms(pl.Callback):
         self.found: list[float] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        self.found.append(float(pl_module.gradient_norm))
+        self.found.append(float(pl_module.gradients.norm))
 
 
 def trained(world_size: int, times: int = 1, **options: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from umedpt_lightning.data.loading.loaders import WorkerPool
+from umedpt_lightning.data.loading.sampling import SampleKey
 from umedpt_lightning.types import TaskBatch
 
 BATCH = TaskBatch("t", torch.zeros(1, 1, 2, 2), torch.zeros(1), ["x"], [(2, 2)])
@@ -57,13 +58,15 @@ def test_other_failures_are_left_as_they_are() -> None:
 class Threads:
     """Says how many threads OpenCV has where it is read."""
 
+    readers = ("t",)
+
     def __getitem__(self, key: Any) -> Any:
         return cv2.getNumThreads()
 
 
 def test_workers_have_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umedpt_lightning.data.loading.loaders.collate_micro_batch", lambda items: items)
-    assert list(WorkerPool(1).load(Threads(), [[0, 1]])) == [[1, 1]]  # type: ignore[arg-type]
+    assert list(WorkerPool(1).load(Threads(), [[SampleKey("t", 0, 0)] * 2])) == [[1, 1]]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -71,7 +74,8 @@ def test_workers_read_on_when_all_processes_are_told_to_stop(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setattr("umedpt_lightning.data.loading.loaders.collate_micro_batch", lambda items: items)
-    stream = iter(WorkerPool(1, prefetch=1).load(Threads(), [[0]] * 20))  # type: ignore[arg-type]
+    keys = [[SampleKey("t", 0, 0)]] * 20
+    stream = iter(WorkerPool(1, prefetch=1).load(Threads(), keys))  # type: ignore[arg-type]
     next(stream)
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid or 0, number)

@@ -146,9 +146,9 @@ class Report(Callback):
         print(f"metrics:    {file}")
         if (folder / "pictures").is_dir():
             print(f"pictures:   {folder / 'pictures'}")
-        checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-            print(f"checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
+        for checkpoint in trainer.checkpoint_callbacks[-1:]:  # the command line's own; before it those of the config
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+                print(f"checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
 
 
 def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,9 @@ def settle(config: Namespace, command: str) -> None:
 
 
 def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:
-    """`path`, where ``best`` and ``last`` are those of the run's folder; it is read through to see that it is whole.
+    """`path`, where ``best``, ``best_<task>`` and ``last`` are those of the run's folder.
 
-    Where ``last`` is damaged, the checkpoint before it is taken, with a message.
+    It is read to see that it is whole. Where ``last`` is damaged, the checkpoint before it is taken, with a message.
     """
     if path is None:
         return None
@@ -69,7 +70,7 @@ def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:
     if str(path) == "last":
         files = [folder / LAST, folder / PREVIOUS]
     else:
-        files = [folder / "best.ckpt" if str(path) == "best" else Path(path)]
+        files = [folder / f"{path}.ckpt" if re.fullmatch(r"best(_[^/.]+)?", str(path)) else Path(path)]
     there = [file for file in files if file.is_file()]
     if there:
         return str(intact(there, tell=rank_zero_warn))

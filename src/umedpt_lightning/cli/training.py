@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.callbacks.best_per_task import best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.predictions import PredictionWriter
@@ -79,6 +80,9 @@ class UmedptCLI(LightningCLI):
         """Adds the run's folder, a root for paths, and the callbacks that every run has."""
         parser.add_argument("--run", type=str, default=None, help="Folder of the run; runs/<date-time> by default.")
         parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+        parser.add_argument(
+            "--best_per_task", type=bool, default=False, help="Keep checkpoints/best_<task>.ckpt of every task, too."
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -130,7 +134,12 @@ class UmedptCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config.trainer.plugins = [*plugins, AtomicCheckpointIO()]
-        return super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
+        trainer = super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
+        if config.best_per_task:
+            validated = [name for name, task in self.datamodule.tasks.items() if "val" in task.readers]
+            # before the last, whose last.ckpt has to know what they have kept
+            trainer.callbacks[-1:-1] = best_per_task(self.model.model, validated)  # type: ignore[attr-defined]
+        return trainer
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -175,6 +184,7 @@ def be_quiet() -> None:
         ".*exists and is not empty.*",  # of a run that goes on
         ".*dirpath has changed.*",  # a checkpoint is used in another run, as was asked
         ".*does not round-trip.*",  # a tuple of albumentations becomes a list in config.yaml, which it takes too
+        ".*WeightAveraging callback, but loading a checkpoint outside.*",  # the averaged weights are what is evaluated
         ".*smaller than the logging interval.*",  # losses are logged by rounds, over the ends of epochs
     ):
         warnings.filterwarnings("ignore", message=message)

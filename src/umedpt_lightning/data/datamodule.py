@@ -36,6 +36,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         schedule: Which tasks are in which round; all of them in each by default.
         distribute: What several ranks share out: the samples of every micro-batch, so that a round has as many times
             the samples as there are ranks, or the micro-batches of a round, by the time that they take.
+        timeout: Seconds without a micro-batch after which workers are taken to hang and the run stops; 0 for never.
 
     Attributes:
         specs: What the data of each task say of themselves.
@@ -55,12 +56,15 @@ class MultiTaskDataModule(pl.LightningDataModule):
         on_bad_sample: OnBadSample = "stop",
         schedule: ScheduleFactory = RoundRobin,
         distribute: Distribute = "samples",
+        timeout: float = 0,
     ) -> None:
         super().__init__()
         self.tasks = tasks
         self.num_workers, self.prefetch = num_workers, prefetch
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.on_bad_sample: OnBadSample = on_bad_sample
+        self.timeout = timeout
+        self._workers: WorkerPool | None = None
         self._cached: dict[tuple[str, Part], CachedReader] = {}
         self._rounds: RoundLoader | None = None
         self._resumed: dict[str, Any] = {}
@@ -117,6 +121,11 @@ class MultiTaskDataModule(pl.LightningDataModule):
         """The test parts."""
         return self.test_dataloader()
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Names the sample that a worker died of: its death interrupts whatever the training process is doing."""
+        if self._workers is not None and (explanation := self._workers.explain(exception)):
+            exception.add_note(explanation)
+
     def _evaluation(self, readers: Mapping[str, Reader]) -> EvaluationLoader:
         sampler = EvaluationSampler(
             {name: len(reader) for name, reader in readers.items()},
@@ -144,8 +153,10 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _pool(self) -> WorkerPool:
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return WorkerPool(self.num_workers, self.prefetch, pin_memory=on_gpu)
+        if self._workers is None:
+            on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+            self._workers = WorkerPool(self.num_workers, self.prefetch, on_gpu, self.timeout)
+        return self._workers
 
 
 def _sizes(tasks: Mapping[str, TaskData]) -> dict[str, TaskSize]:

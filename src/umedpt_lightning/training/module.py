@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,14 +24,17 @@ from umedpt_lightning.model import (
     TaskFactory,
     check_task_names,
 )
+from umedpt_lightning.training.averaging import spare_whole_numbers
 from umedpt_lightning.training.costs import measure_costs
-from umedpt_lightning.training.gradients import gather_objects, sum_gradients
+from umedpt_lightning.training.gradients import gather_objects
+from umedpt_lightning.training.monitored import check_monitors
 from umedpt_lightning.training.optimization import Optimization
+from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.randomness import RoundRandomness
 from umedpt_lightning.training.replaced import ReplacedSamples
-from umedpt_lightning.training.running_statistics import RunningStatistics
+from umedpt_lightning.training.round_gradients import RoundGradients
 from umedpt_lightning.training.tracker import LossTracker
-from umedpt_lightning.types import Round, RoundPlan, TaskBatch, TaskSpec
+from umedpt_lightning.types import Round, TaskBatch, TaskSpec
 
 # Attributes that count on over rounds; a checkpoint has the counts of every rank.
 _COUNTED = ("losses", "replaced")
@@ -47,9 +51,12 @@ class MultiTaskModule(pl.LightningModule):
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         optimization: Optimizer and learning rate; None for the defaults.
+        max_bad_rounds: A micro-batch whose loss or gradients are not finite is left out, and the weights of the others
+            make up for it; after so many rounds in a row with one of the same task the run stops.
 
     Raises:
-        ValueError: `tasks` or `weights` name a task without data, or a weight is negative.
+        ValueError: `tasks` or `weights` name a task without data, a weight is negative, or `max_bad_rounds` is not
+            positive.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class MultiTaskModule(pl.LightningModule):
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
         optimization: Optimization | None = None,
+        max_bad_rounds: int = 10,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -71,8 +79,7 @@ class MultiTaskModule(pl.LightningModule):
         self.losses = LossTracker(list(specs))
         self.replaced = ReplacedSamples(specs)
         self.randomness = RoundRandomness()
-        self.gradient_norm = torch.tensor(math.nan)
-        self._statistics = RunningStatistics(self.model)
+        self.gradients = RoundGradients(self, self.model, self.weights, max_bad_rounds)
         self._since = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -85,6 +92,23 @@ class MultiTaskModule(pl.LightningModule):
         optimizer = self.optimization.optimizer(self, fused)
         return {"optimizer": optimizer, "lr_scheduler": self.optimization.schedule(optimizer, int(steps))}
 
+    def on_fit_start(self) -> None:
+        """Lets weight averaging average what can be averaged, and torch leave to this module what ranks exchange."""
+        spare_whole_numbers(self.trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        wrapper: Any = self.trainer.strategy.model
+        if isinstance(wrapper, DistributedDataParallel):
+            wrapper.broadcast_buffers = False
+
+    def on_train_start(self) -> None:
+        """Checks what callbacks monitor, now rather than after the first epoch; measures tasks that ranks share out."""
+        if self.trainer.val_dataloaders is not None:
+            known = self._val_metrics(_tasks(self.trainer.val_dataloaders))
+            check_monitors(self.trainer.callbacks, known)  # type: ignore[attr-defined]
+        loader: Any = self.trainer.train_dataloader
+        if getattr(loader, "wants_costs", False):
+            with self.trainer.precision_plugin.train_step_context():
+                loader.set_costs(measure_costs(self, loader.examples(), self._passes))
+
     def on_train_batch_start(self, batch: Round, batch_idx: int) -> None:
         """Seeds what the round draws."""
         self.randomness.start(self.trainer.fit_loop.total_batch_idx, self.global_rank)
@@ -93,49 +117,28 @@ class MultiTaskModule(pl.LightningModule):
         """One round: a backward pass a micro-batch, then one step."""
         optimizer: Any = self.optimizers()  # one; Lightning's type allows for several
         schedule: Any = self.lr_schedulers()
-        optimizer.zero_grad()
-        self._statistics.start()
-        total = torch.zeros((), device=self.device)
-        scales = self._scales(batch.plan)
-        with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, below
-            for micro_batch in batch:
-                loss = self._loss(micro_batch.to(self.device, non_blocking=True))
-                scaled = loss * scales[micro_batch.task]
-                self.manual_backward(scaled)
-                total += scaled.detach()
-                self.losses.add(micro_batch.task, loss, len(micro_batch))
-                self.replaced.add(micro_batch)
-        total, *statistics = sum_gradients(self.parameters(), [total, *self._statistics.weighted()])
-        self._statistics.take(statistics)
+        with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, when all are there
+            total, seen = self.gradients.fill(batch)
         optimizer.step()
+        for micro_batch in seen:
+            self.losses.add(micro_batch.task, micro_batch.loss, micro_batch.samples)
+            self.replaced.add(micro_batch.task, micro_batch.replaced)
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
             self._log_training(optimizer.param_groups[0]["lr"])
         schedule.step()
         return {"loss": total}
 
-    def on_fit_start(self) -> None:
-        """Tells torch that this module exchanges all there is to exchange."""
-        wrapper: Any = self.trainer.strategy.model
-        if isinstance(wrapper, DistributedDataParallel):
-            wrapper.broadcast_buffers = False
-
-    def on_train_start(self) -> None:
-        """Measures the tasks, where the ranks share them out."""
-        loader: Any = self.trainer.train_dataloader
-        if getattr(loader, "wants_costs", False):
-            with self.trainer.precision_plugin.train_step_context():
-                loader.set_costs(measure_costs(self, loader.examples(), self._passes))
-
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clips; here, because fp16 gradients have been unscaled by now."""
-        limit = self.optimization.clip or math.inf
-        self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters(), limit)
+        """Clips; here, because fp16 gradients have been unscaled by now, as their norm has."""
+        if self.optimization.clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters(), self.optimization.clip, self.gradients.norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights, the optimizer and the schedule do not say; all ranks call it."""
         counted = {name: getattr(self, name).state_dict() for name in _COUNTED}
         checkpoint["counted"] = gather_objects(counted)  # by rank
         checkpoint["randomness"] = self.randomness.state_dict()
+        checkpoint["faults"] = self.gradients.faults.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it up again; where the number of ranks has changed, they share the counts out."""
@@ -145,6 +148,7 @@ class MultiTaskModule(pl.LightningModule):
         for name in _COUNTED:
             getattr(self, name).load_state_dicts([counted[name] for counted in mine])
         self.randomness.load_state_dict(checkpoint["randomness"])
+        self.gradients.faults.load_state_dict(checkpoint["faults"])
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what a sanity check or an interrupted validation left in the metrics."""
@@ -154,8 +158,9 @@ class MultiTaskModule(pl.LightningModule):
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        output = self._evaluate(batch)
-        loss = self.model.task(batch.task).loss(output, batch.targets)
+        with explained_memory(batch, str(self.trainer.precision)):
+            output = self._evaluate(batch)
+            loss = self.model.task(batch.task).loss(output, batch.targets)
         self._val_loss(batch.task).update(loss, weight=len(batch))
         return output
 
@@ -170,7 +175,8 @@ class MultiTaskModule(pl.LightningModule):
 
     def test_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        return self._evaluate(batch)
+        with explained_memory(batch, str(self.trainer.precision)):
+            return self._evaluate(batch)
 
     def on_test_epoch_start(self) -> None:
         """Forgets what validation left in the metrics."""
@@ -182,25 +188,21 @@ class MultiTaskModule(pl.LightningModule):
 
     def predict_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """The task's predictions, in the user's terms."""
-        return self.model.task(batch.task).predict(self.model(batch.images, batch.task))
+        with explained_memory(batch, str(self.trainer.precision)):
+            return self.model.task(batch.task).predict(self.model(batch.images, batch.task))
 
-    def _loss(self, batch: TaskBatch) -> Tensor:
-        return self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
+    def _val_metrics(self, tasks: list[str]) -> set[str]:
+        """The names of all that validation of these tasks logs."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # metrics warn that they have seen nothing
+            return {*self._metrics("val", tasks), *(f"val/{task}/loss" for task in tasks)}
 
     def _passes(self, batch: TaskBatch) -> None:
         """Forward and backward pass of a micro-batch."""
+        batch = batch.to(self.device)
+        loss = self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
         # not `manual_backward`, which would make the ranks wait for each other
-        torch.autograd.backward(self._loss(batch.to(self.device)))
-
-    def _scales(self, plan: RoundPlan) -> dict[str, float]:
-        """What the loss of a micro-batch of each task is multiplied with, so that the sum over all ranks is the loss.
-
-        The sum of weights is that of a round on average, not of this one: a turn weighs the same in every round.
-        """
-        weight_sum = sum(self.weights[task] * pace.turns for task, pace in plan.pace.items())
-        return {
-            task: self.weights[task] / weight_sum / pace.micro_batches / plan.parts for task, pace in plan.pace.items()
-        }
+        torch.autograd.backward(loss)
 
     def _evaluate(self, batch: TaskBatch) -> Any:
         output = self.model(batch.images, batch.task)
@@ -222,7 +224,7 @@ class MultiTaskModule(pl.LightningModule):
         return metric  # type: ignore[return-value]  # a ModuleDict forgets what it holds
 
     def _log_training(self, learning_rate: float) -> None:
-        """Losses of each task since the last time, samples skipped in all, learning rate, gradient norm and speed."""
+        """Losses of each task since the last time, what was left out so far, learning rate, gradient norm and speed."""
         losses, samples = self.losses.read(self.device)
         now = time.perf_counter()
         speed = samples / (now - self._since)
@@ -230,9 +232,11 @@ class MultiTaskModule(pl.LightningModule):
         weights = sum(self.weights[task] for task in losses)
         metrics = {f"train/{task}/loss": loss for task, loss in losses.items()}
         metrics |= {f"train/{task}/skipped": count for task, count in self.replaced.read(self.device).items()}
-        metrics["train/loss"] = sum(self.weights[task] * loss for task, loss in losses.items()) / weights
+        metrics |= {f"train/{task}/dropped": float(count) for task, count in self.gradients.faults.dropped.items()}
+        if weights:  # else there was no loss that is finite
+            metrics["train/loss"] = sum(self.weights[task] * loss for task, loss in losses.items()) / weights
         metrics["train/learning_rate"] = learning_rate
-        metrics["train/gradient_norm"] = float(self.gradient_norm)
+        metrics["train/gradient_norm"] = float(self.gradients.norm)
         metrics["train/samples_per_second"] = speed
         self.log_dict(metrics, logger=False)
         # Lightning would hand them over only after the checkpoints of this round: a run that goes on from one of those

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from umedpt_lightning.data.check.problems import Fault
 from umedpt_lightning.data.check.sample import Reading, read_sample
-from umedpt_lightning.data.loading.worker import prepare_worker
+from umedpt_lightning.data.loading.worker import how_ended, prepare_worker
 from umedpt_lightning.data.readers.base import Reader
 
 #: Task and part.
@@ -96,10 +96,9 @@ class _Worker:
     def post_mortem(self) -> tuple[int, Reading]:
         """The index of the sample that killed the process, and what to say of it."""
         self._process.join()
-        code, index = self._process.exitcode, int(self._current.value)
-        how = f"by signal {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
+        code, index = int(self._process.exitcode), int(self._current.value)
         cause = "Memory may have run out: try fewer `--workers`." if code == -signal.SIGKILL else "Correct the reader."
-        what = f"the process that read sample {index} of this part ended {how}"
+        what = f"the process that read sample {index} of this part ended {how_ended(code)}"
         return index, Reading(index, f"sample {index}", [Fault("unreadable", what, f"Leave the sample out. {cause}")])
 
     def end(self) -> None:

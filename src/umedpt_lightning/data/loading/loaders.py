@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import shutil
+import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate_micro_batch
 from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler
-from umedpt_lightning.data.loading.worker import outlive_signals, prepare_worker
+from umedpt_lightning.data.loading.watch import Watch
+from umedpt_lightning.data.loading.worker import how_ended, outlive_signals, prepare_worker
 from umedpt_lightning.types import Round, TaskBatch
 
 #: What torch says when shared memory runs out.
@@ -32,21 +38,25 @@ class WorkerPool:
         workers: Processes for all tasks together; 0 reads in the main process.
         prefetch: Micro-batches each worker prepares ahead.
         pin_memory: Whether batches go through page-locked memory, for a quicker way to a GPU.
+        timeout: Seconds without a micro-batch after which workers are taken to hang; 0 for never.
     """
 
     workers: int = 0
     prefetch: int = 2
     pin_memory: bool = False
+    timeout: float = 0
+    _watch: Watch = field(default_factory=Watch, init=False, repr=False)
 
     def load(self, dataset: MultiTaskDataset, sampler: Any) -> DataLoader[TaskBatch]:
         """A loader of the micro-batches that `sampler` names."""
         return DataLoader(
-            dataset,  # type: ignore[arg-type]  # samples go in, batches come out
+            self._watch.over(dataset, self.workers) if self.workers else dataset,  # type: ignore[arg-type]  # gives batches
             batch_sampler=sampler,
             collate_fn=collate_micro_batch,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.pin_memory,
+            timeout=self.timeout if self.workers else 0,
             worker_init_fn=_prepare_worker,
             # its own generator: the seed a loader draws for its workers must not move the model's random numbers
             generator=torch.Generator(),
@@ -56,23 +66,52 @@ class WorkerPool:
         """The micro-batches of a loader, whose workers start now.
 
         Raises:
-            RuntimeError: While it is read: the workers have no memory left to hand over their batches in.
+            RuntimeError: While it is read: a worker died or hangs, with the sample that it was reading, or there is no
+                memory left to hand over batches in.
         """
-        return self._explained(iter(loader))
+        with self._explained():
+            batches = iter(loader)
+            self._watch.started(batches)
+        return self._read(batches)
 
-    def _explained(self, batches: Iterator[TaskBatch]) -> Iterator[TaskBatch]:
-        try:
+    def _read(self, batches: Iterator[TaskBatch]) -> Iterator[TaskBatch]:
+        with self._explained():
             yield from batches
-        except RuntimeError as error:
-            # a worker is killed by a bus error where pages promised are not there, or is told that there are none
-            if not any(sign in str(error) for sign in _NO_SHARED_MEMORY):
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError, EOFError) as error:
+            explanation = self.explain(error)
+            if not explanation:
                 raise
-            raise RuntimeError(
+            raise RuntimeError(explanation) from error
+
+    def explain(self, error: BaseException) -> str:
+        """What a failure of the DataLoader means and what mends it; empty for other errors."""
+        # a worker is killed by a bus error where pages promised are not there, or is told that there are none
+        if any(sign in str(error) for sign in _NO_SHARED_MEMORY):
+            return (
                 f"The workers hand over batches in shared memory (/dev/shm), which is full{_shared_memory()}. Give "
                 f"more of it (docker run --shm-size=8g, or --ipc=host), use less (data.num_workers is {self.workers}, "
                 f"data.prefetch {self.prefetch}; `cache: ram` takes of it too), or read in the main process with "
                 "data.num_workers=0."
-            ) from error
+            )
+        # a worker hands over its batches itself: if it dies at that, a connection breaks
+        if self.workers and (isinstance(error, OSError | EOFError) or "DataLoader worker (pid" in str(error)):
+            deaths = self._watch.deaths()
+            mend = "`umedpt data check` finds all samples that do this: leave them out, or correct the reader."
+            if any(code == -signal.SIGKILL for _, code in deaths):
+                mend = "Memory may have run out: lower data.num_workers or data.prefetch."
+            ends = [f"The worker that was reading {what} ended {how_ended(code)}." for what, code in deaths]
+            return " ".join([*ends, mend]) if ends else ""
+        if "DataLoader timed out" in str(error):
+            return (
+                f"No micro-batch came for {self.timeout} s (data.timeout); the workers are reading "
+                f"{', '.join(self._watch.reading().values())}. See whether that disk answers, or raise the limit."
+            )
+        return ""
 
 
 def _prepare_worker(number: int) -> None:
@@ -112,8 +151,16 @@ class RoundLoader:
         if self._stream is None:
             self._stream = self.pool.stream(self.pool.load(self.dataset, self.sampler))
         for _ in range(self.rounds):
+            before = copy.copy(self.sampler)
+            before.consumed = dict(before.consumed)
             # counted when it is handed out: a checkpoint is written after the step that used it
-            yield Round(self.sampler.advance(), self._stream)
+            plan = self.sampler.advance()
+            yield Round(plan, self._stream, partial(self._read_again, before, len(plan.mine)))
+
+    def _read_again(self, sampler: RoundSampler, count: int) -> Iterator[TaskBatch]:
+        """The micro-batches of the next round of `sampler`, in this process: they are the same in any."""
+        for keys in itertools.islice(sampler, count):
+            yield collate_micro_batch([self.dataset[key] for key in keys])
 
     def state_dict(self) -> dict[str, Any]:
         """The rounds handed out, the samples each task has consumed, over all ranks, and what the ranks go by."""

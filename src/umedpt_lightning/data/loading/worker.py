@@ -30,6 +30,11 @@ def outlive_signals() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_LIVE))
 
 
+def how_ended(code: int) -> str:
+    """How a process ended, by its exit code as `multiprocessing` gives it."""
+    return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+
+
 def _keep_memory() -> None:
     """Lets the allocator keep what an image leaves behind for the next one.
 

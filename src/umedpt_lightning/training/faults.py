@@ -1,0 +1,176 @@
+"""Micro-batches whose loss or gradients are not finite: found, left out, counted; too many in a row stop the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from umedpt_lightning.training.gradients import gather_objects
+from umedpt_lightning.types import Place, TaskBatch
+
+_MOST_NAMES = 8
+
+
+class Fault(NamedTuple):
+    """A micro-batch that is left out.
+
+    Attributes:
+        place: Where in the round it is.
+        what: What was not finite.
+        samples: What messages call its samples.
+    """
+
+    place: Place
+    what: str
+    samples: list[str]
+
+    def __str__(self) -> str:
+        names = ", ".join(self.samples[:_MOST_NAMES])
+        more = f" and {len(self.samples) - _MOST_NAMES} more" if len(self.samples) > _MOST_NAMES else ""
+        return f"task {self.place.task!r}: {self.what}" + (f" with the samples {names}{more}" if names else "")
+
+
+class Faults:
+    """How many micro-batches of each task were left out, and in how many rounds in a row.
+
+    Args:
+        stop_after: Rounds in a row with a fault of the same task that stop the run.
+
+    Raises:
+        ValueError: `stop_after` is not positive.
+    """
+
+    def __init__(self, stop_after: int) -> None:
+        if stop_after < 1:
+            raise ValueError(f"model.max_bad_rounds must be positive, but it is {stop_after}.")
+        self.stop_after = stop_after
+        self.dropped: Counter[str] = Counter()
+        self._in_a_row: Counter[str] = Counter()
+
+    def passed(self, tasks: Iterable[str]) -> None:
+        """Takes note of a round of `tasks` without a fault."""
+        if self._in_a_row:
+            for task in tasks:
+                self._in_a_row.pop(task, None)
+
+    def add(self, found: Collection[Fault], tasks: Iterable[str], step: int) -> None:
+        """Counts the faults of a round of `tasks`, and warns.
+
+        Args:
+            found: On all ranks the same.
+            tasks: The tasks of the round.
+            step: The round's number.
+
+        Raises:
+            FloatingPointError: A task had one in too many rounds in a row.
+        """
+        self.dropped.update(task for task, _ in {fault.place for fault in found})
+        bad = {fault.place.task: fault for fault in found}
+        self.passed(task for task in tasks if task not in bad)
+        self._in_a_row.update(bad.keys())
+        for fault in found:
+            rank_zero_warn(f"Round {step}, {fault}. The micro-batch is left out.", stacklevel=2)
+        for task, fault in bad.items():
+            if self._in_a_row[task] >= self.stop_after:
+                raise FloatingPointError(
+                    f"In {self.stop_after} rounds in a row (model.max_bad_rounds) something was not finite, at last in "
+                    f"{fault}. Lower model.optimization.learning_rate or its clip, prefer trainer.precision bf16-mixed "
+                    "or 32-true to 16-mixed, and look for wild intensities and targets among these samples with "
+                    "`umedpt data check`."
+                )
+
+    def state_dict(self) -> dict[str, dict[str, int]]:
+        """The counts, for a checkpoint; the same on every rank."""
+        return {"dropped": dict(self.dropped), "in_a_row": dict(self._in_a_row)}
+
+    def load_state_dict(self, state: dict[str, dict[str, int]]) -> None:
+        """Counts on from `state`."""
+        self.dropped, self._in_a_row = Counter(state["dropped"]), Counter(state["in_a_row"])
+
+
+def find_faults(
+    places: Iterable[Place],
+    batches: Iterable[TaskBatch],
+    backward: Callable[[TaskBatch], Tensor],
+    model: nn.Module,
+    gradients: bool,
+) -> list[Fault]:
+    """Looks at each micro-batch of a round alone; what any rank finds, all are told.
+
+    Args:
+        places: Where in the round the micro-batches of this rank are.
+        batches: Those.
+        backward: Adds the gradients of a micro-batch to those of `model`, and gives its loss.
+        model: Whose gradients are looked at; it has none afterwards.
+        gradients: Whether gradients that are not finite are a fault, too.
+    """
+    found = []
+    for place, batch in zip(places, batches, strict=True):
+        model.zero_grad()
+        what = _what(backward(batch), model if gradients else None)
+        if what:
+            found.append(Fault(place, what, batch.names))
+    model.zero_grad()
+    return [fault for faults in gather_objects(found) for fault in faults]
+
+
+def leave_out(faulty: Collection[Place], places: Iterable[Place], batches: Iterable[TaskBatch]) -> Iterator[TaskBatch]:
+    """The micro-batches of a round without those that were found faulty, here or on another rank."""
+    return (batch for place, batch in zip(places, batches, strict=True) if place not in faulty)
+
+
+def all_faulty(found: Collection[Fault], micro_batches: Mapping[str, int]) -> list[Fault]:
+    """What was found, and all others: each is finite alone, but not all together."""
+    places = {fault.place for fault in found}
+    others = (Place(task, number) for task, count in micro_batches.items() for number in range(count))
+    what = "the gradients of the round are not finite, though they are one by one"
+    return [*found, *(Fault(place, what, []) for place in others if place not in places)]
+
+
+def _what(loss: Tensor, model: nn.Module | None) -> str:
+    """What is not finite, empty if all is."""
+    if not loss.isfinite():
+        return f"the loss is {loss.item()}"
+    blocks = {
+        # encoder, pixel_decoder, …, and each task's head for itself
+        ".".join(name.split(".")[: 2 if name.startswith("tasks.") else 1]): None
+        for name, parameter in (model.named_parameters() if model else ())
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    }
+    return f"the loss is {loss.item():.3g}, but the gradients of {', '.join(blocks)} are not finite" if blocks else ""
+
+
+class RoundStart:
+    """What the backward passes of a round change besides gradients, to begin it anew.
+
+    That is the running statistics of norms and the random numbers of dropout and the like. To keep them costs
+    microseconds a BatchNorm layer; most encoders have none.
+
+    Args:
+        norms: See `running_norms`.
+        device: Where the model is.
+    """
+
+    def __init__(self, norms: Iterable[nn.Module], device: torch.device) -> None:
+        self._buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+        self._device = device
+        self._random = torch.get_rng_state()
+        self._random_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def restore(self) -> None:
+        """Goes back to it."""
+        for buffer, value in self._buffers:
+            buffer.copy_(value)
+        torch.set_rng_state(self._random)
+        if self._random_there is not None:
+            torch.cuda.set_rng_state(self._random_there, self._device)
+
+
+def running_norms(model: nn.Module) -> list[nn.Module]:
+    """The layers inside `model` that keep running statistics."""
+    return [module for module in model.modules() if getattr(module, "track_running_stats", False)]

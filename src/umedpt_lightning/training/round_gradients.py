@@ -1,0 +1,162 @@
+"""The gradients of a round: a backward pass after the other, exchanged once, without what is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, find_faults, leave_out, running_norms
+from umedpt_lightning.training.gradients import sum_gradients
+from umedpt_lightning.training.out_of_memory import explained_memory
+from umedpt_lightning.training.running_statistics import RunningStatistics
+from umedpt_lightning.types import Place, Round, RoundPlan, TaskBatch
+
+
+class MicroBatchLoss(NamedTuple):
+    """What came of a micro-batch.
+
+    Attributes:
+        task: The task's name.
+        loss: Its loss, a scalar without graph.
+        samples: Number of its samples.
+        replaced: What was wrong with samples that others stand in for.
+    """
+
+    task: str
+    loss: Tensor
+    samples: int
+    replaced: list[str]
+
+
+class RoundGradients:
+    """Fills in the gradients of a model, one micro-batch in memory at a time.
+
+    Args:
+        module: Runs the backward passes and knows the trainer.
+        model: Whose gradients.
+        weights: Weight of each task's loss.
+        max_bad_rounds: See `Faults`.
+
+    Attributes:
+        faults: What was left out so far.
+        norm: Of all gradients of the last round together, a scalar.
+
+    Raises:
+        ValueError: `max_bad_rounds` is not positive.
+    """
+
+    def __init__(
+        self, module: pl.LightningModule, model: MultiTaskModel, weights: Mapping[str, float], max_bad_rounds: int
+    ) -> None:
+        self._module, self._model, self._weights = module, model, weights
+        self.faults = Faults(max_bad_rounds)
+        self.norm = torch.tensor(math.nan)
+        self._statistics = RunningStatistics(model)
+        self._norms = running_norms(model)
+
+    def fill(self, batch: Round) -> tuple[Tensor, list[MicroBatchLoss]]:
+        """Gradients of the loss of a round, the same on all ranks.
+
+        A micro-batch whose loss or gradients are not finite on any rank is left out on all of them. Until then nothing
+        is spent on them: one look at the sum of all says whether there is one, and then the round is read again.
+
+        Returns:
+            That loss, over all ranks, and those of this rank's micro-batches.
+
+        Raises:
+            FloatingPointError: A task was not finite in too many rounds in a row.
+            MemoryError: Memory ran out.
+        """
+        start = RoundStart(self._norms, self._module.device)
+        self._statistics.start()
+        total, losses = self._pass(batch, self._shares(batch.plan))
+        if self._may_step(total):
+            self.faults.passed(batch.plan.micro_batches)
+            return total, losses
+        return self._without_faults(batch, start)
+
+    def backward(self, batch: TaskBatch, share: float = 1.0) -> Tensor:
+        """Adds the gradients of a share of a micro-batch's loss; returns the whole loss, without its graph."""
+        with explained_memory(batch, str(self._module.trainer.precision)):
+            batch = batch.to(self._module.device, non_blocking=True)
+            loss = self._model.task(batch.task).loss(self._model(batch.images, batch.task), batch.targets)
+            self._module.manual_backward(loss * share)
+        return loss.detach()
+
+    def _pass(self, batches: Iterable[TaskBatch], shares: Mapping[str, float]) -> tuple[Tensor, list[MicroBatchLoss]]:
+        self._module.zero_grad()
+        total = torch.zeros((), device=self._module.device)
+        losses = []
+        for batch in batches:
+            loss = self.backward(batch, shares[batch.task])
+            total += loss * shares[batch.task]
+            losses.append(MicroBatchLoss(batch.task, loss, len(batch), batch.replaced))
+        total, *statistics = sum_gradients(self._module.parameters(), [total, *self._statistics.weighted()])
+        self._statistics.take(statistics)
+        return total, losses
+
+    def _shares(self, plan: RoundPlan, left_out: Collection[Place] = ()) -> dict[str, float]:
+        """What the loss of a micro-batch of each task is multiplied with, so that the sum over all ranks is the loss.
+
+        The sum of weights is that of a round on average, not of this one: a turn weighs the same in every round. For
+        micro-batches that are left out the others of their task make up; a task that has none left skips the round.
+        """
+        weight_sum = sum(self._weights[task] * pace.turns for task, pace in plan.pace.items())
+        missing = Counter(place.task for place in left_out)
+        shares = {}
+        for task, count in plan.micro_batches.items():
+            if count > missing[task]:
+                share = self._weights[task] / weight_sum / plan.pace[task].micro_batches / plan.parts
+                shares[task] = share * count / (count - missing[task])
+        return shares
+
+    def _may_step(self, total: Tensor) -> bool:
+        """Whether loss and gradients of a round are finite, the same on all ranks; waits for the device once."""
+        norm = nn.utils.get_total_norm([p.grad for p in self._module.parameters() if p.grad is not None])
+        scale = self._loss_scale()
+        self.norm = norm / scale
+        if math.isfinite(float(norm + total)):
+            return True
+        # infinite gradients are how a scaler finds its scale; it passes over the step itself
+        return scale > 1 and math.isfinite(float(total))
+
+    def _without_faults(self, batch: Round, start: RoundStart) -> tuple[Tensor, list[MicroBatchLoss]]:
+        """As `fill`, as if the micro-batches of the round that are not finite had never been in it."""
+        plan = batch.plan
+        start.restore()
+        found = find_faults(plan.mine, batch.again(), self.backward, self._model, gradients=self._loss_scale() <= 1)
+        start.restore()
+        places = {fault.place for fault in found}
+        kept = leave_out(places, plan.mine, batch.again())
+        total, losses = self._pass(kept, self._shares(plan, places))
+        if len(places) == sum(plan.micro_batches.values()) or not self._may_step(total):
+            start.restore()
+            found, losses = all_faulty(found, plan.micro_batches), []
+            self._leave_nothing_to_step()
+        self.faults.add(found, plan.micro_batches, self._module.global_step)
+        return total, losses
+
+    def _leave_nothing_to_step(self) -> None:
+        """Takes the gradients away: the step still counts, as the round does, but changes no weight."""
+        self._module.zero_grad()  # an optimizer passes over parameters without gradients
+        self.norm = torch.zeros((), device=self._module.device)
+        if self._scaler() is not None:  # which does not pass over none, but over infinite ones
+            parameter = next(p for p in self._module.parameters() if p.requires_grad)
+            parameter.grad = torch.full_like(parameter, math.inf)
+
+    def _loss_scale(self) -> float:
+        """What 16-mixed multiplies losses with to keep small gradients; 1 at other precisions."""
+        scaler = self._scaler()
+        return 1.0 if scaler is None else scaler.get_scale()
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        plugin: Any = self._module.trainer.precision_plugin
+        scaler: torch.amp.GradScaler | None = getattr(plugin, "scaler", None)
+        return scaler if scaler is not None and scaler.is_enabled() else None

@@ -1,0 +1,103 @@
+"""Which round counts: early stopping, the best checkpoint of all and of each task, averaged weights, the same twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from umedpt_lightning.cli import main
+
+TASKS = {"sizes": "auroc", "squares": "dice", "position": "r2"}
+
+Fit = Callable[..., Path]
+
+
+@pytest.fixture
+def fit(config: dict[str, Any], tmp_path: Path) -> Fit:
+    """Trains three tasks with some callbacks and options; returns the run's folder."""
+
+    def run(name: str = "run", callbacks: list[dict[str, Any]] | None = None, arguments: tuple[str, ...] = ()) -> Path:
+        config["data"]["tasks"] = {task: config["data"]["tasks"][task] for task in TASKS}
+        config["trainer"]["callbacks"] = callbacks or []
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        main(["fit", "--config", str(tmp_path / f"{name}.yaml"), "--run", str(tmp_path / name), *arguments])
+        return tmp_path / name
+
+    return run
+
+
+def metrics(run: Path, key: str) -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row[key]) for row in csv.DictReader(file) if row.get(key)]
+
+
+def callback(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": name, "init_args": arguments}
+
+
+def test_a_run_stops_early_by_the_metric_of_one_task(fit: Fit) -> None:
+    stop = callback("EarlyStopping", monitor="val/squares/dice_square", mode="max", patience=1, min_delta=10.0)
+    run = fit(callbacks=[stop], arguments=("--trainer.max_epochs", "9"))
+    assert len(metrics(run, "val/score")) == 2, "the first validation, and one that was no better"
+
+
+@pytest.mark.parametrize("name", ["EarlyStopping", "ModelCheckpoint"])
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("val/squares/dise", "val/squares/dice"), ("val/square/dice", "val/squares/dice")]
+)
+def test_a_metric_that_will_not_be_there_is_told_before_the_first_round(
+    fit: Fit, tmp_path: Path, name: str, wrong: str, right: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name} monitors {wrong}, but there will be no such metric.*{right}"):
+        fit(callbacks=[callback(name, monitor=wrong)])
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_each_task_keeps_its_best_checkpoint_over_an_interruption_too(fit: Fit) -> None:
+    run = fit(arguments=("--best_per_task", "true"))
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_epochs", "3"])
+    assert len(metrics(run, "val/score")) == 3
+    folder = run / "checkpoints"
+    assert {file.name for file in folder.iterdir()} == {"best.ckpt", "last.ckpt", *(f"best_{t}.ckpt" for t in TASKS)}
+    for task, metric in TASKS.items():
+        of_epochs = metrics(run, f"val/{task}/{metric}")
+        saved = torch.load(folder / f"best_{task}.ckpt", weights_only=True)
+        assert saved["epoch"] == of_epochs.index(max(of_epochs))
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "best_squares"])
+    found = json.loads((run / "metrics.json").read_text())["val"]["metrics"]
+    assert found["squares/dice"] == pytest.approx(max(metrics(run, "val/squares/dice")), abs=1e-5)
+
+
+def test_averaged_weights_by_config_are_validated_saved_and_tested(fit: Fit) -> None:
+    run = fit(callbacks=[callback("EMAWeightAveraging", decay=0.9)])
+    saved = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    head = "model.tasks.sizes.head.weight"
+    assert not torch.equal(saved["state_dict"][head], saved["current_model_state"][head])
+    during = json.loads((run / "metrics.json").read_text())["val"]["metrics"]
+    config = ["--config", str(run / "config.yaml"), "--ckpt_path", "best"]
+    main(["validate", *config])
+    after = json.loads((run / "metrics.json").read_text())["val"]["metrics"]
+    assert after == pytest.approx(during, abs=1e-5, nan_ok=True)
+    main(["test", *config])
+    assert "test" in json.loads((run / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_seed_gives_the_same_run_twice(fit: Fit, workers: int) -> None:
+    runs = [fit(name, arguments=("--data.num_workers", str(workers))) for name in ("one", "two")]
+    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs]
+    assert all(torch.equal(value, states[1]["state_dict"][name]) for name, value in states[0]["state_dict"].items())
+    logged = []
+    for run in runs:
+        with (run / "metrics.csv").open() as file:
+            logged.append([{k: v for k, v in row.items() if "per_second" not in k} for row in csv.DictReader(file)])
+    assert logged[0] == logged[1]
+    other = fit("other", arguments=("--data.num_workers", str(workers), "--seed_everything", "1"))
+    assert metrics(other, "train/loss") != metrics(runs[0], "train/loss")
