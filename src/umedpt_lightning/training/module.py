@@ -27,6 +27,7 @@ from umedpt_lightning.model import (
 from umedpt_lightning.training.averaging import spare_whole_numbers
 from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, find_faults, leave_out, running_norms
 from umedpt_lightning.training.gradients import average_gradients
+from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale
 from umedpt_lightning.training.monitored import check_monitors
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.out_of_memory import explained_memory
@@ -215,7 +216,7 @@ class MultiTaskModule(pl.LightningModule):
     def _may_step(self, total: Tensor) -> bool:
         """Whether loss and gradients of a round are finite, the same on all ranks; waits for the device once."""
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
-        scale = self._loss_scale()
+        scale = loss_scale(self.trainer)
         self.gradient_norm = norm / scale
         if math.isfinite(float(norm + total)):
             return True
@@ -225,33 +226,17 @@ class MultiTaskModule(pl.LightningModule):
     def _gradients_without_faults(self, batch: Round, start: RoundStart) -> tuple[Tensor, list[tuple[str, Tensor]]]:
         """As `_gradients`, as if the micro-batches of the round that are not finite had never been in it."""
         start.restore()
-        found = find_faults(batch.again(), self._backward, self.model, gradients=self._loss_scale() <= 1)
+        found = find_faults(batch.again(), self._backward, self.model, gradients=loss_scale(self.trainer) <= 1)
         start.restore()
         counts = batch.micro_batches - Counter(task for task, _ in {fault.place for fault in found})
         total, losses = self._gradients(leave_out(found, batch.again()), counts)
         if not counts or not self._may_step(total):
             start.restore()
             found, losses = all_faulty(found, batch.micro_batches), []
-            self._leave_nothing_to_step()
+            self.gradient_norm = torch.zeros((), device=self.device)
+            leave_nothing_to_step(self)
         self.faults.add(found, batch.micro_batches, self.global_step)
         return total, losses
-
-    def _leave_nothing_to_step(self) -> None:
-        """Takes the gradients away: the step still counts, as the round does, but changes no weight."""
-        self.zero_grad()  # an optimizer passes over parameters without gradients
-        self.gradient_norm = torch.zeros((), device=self.device)
-        if self._scaler() is not None:  # which does not pass over none, but over infinite ones
-            parameter = next(p for p in self.parameters() if p.requires_grad)
-            parameter.grad = torch.full_like(parameter, math.inf)
-
-    def _loss_scale(self) -> float:
-        """What 16-mixed multiplies losses with to keep small gradients; 1 at other precisions."""
-        scaler = self._scaler()
-        return 1.0 if scaler is None else scaler.get_scale()
-
-    def _scaler(self) -> torch.amp.GradScaler | None:
-        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
-        return scaler if scaler is not None and scaler.is_enabled() else None
 
     def _val_metrics(self, tasks: list[str]) -> set[str]:
         """The names of all that validation of these tasks logs."""
