@@ -118,11 +118,10 @@ class MultiTaskModule(pl.LightningModule):
         optimizer: Any = self.optimizers()  # one; Lightning's type allows for several
         schedule: Any = self.lr_schedulers()
         with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, when all are there
-            total, seen = self.gradients.fill(batch)
+            total, seen = self.gradients.fill(batch, self.replaced.add)
         optimizer.step()
         for micro_batch in seen:
             self.losses.add(micro_batch.task, micro_batch.loss, micro_batch.samples)
-            self.replaced.add(micro_batch.task, micro_batch.replaced)
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
             self._log_training(optimizer.param_groups[0]["lr"])
         schedule.step()

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from umedpt_lightning.types import TaskBatch
+
 
 class ReplacedSamples:
     """How many samples of each task were replaced since the start of the run.
@@ -23,13 +25,13 @@ class ReplacedSamples:
         self._counts: Counter[str] = Counter()
         self._told: set[str] = set()
 
-    def add(self, task: str, faults: Collection[str]) -> None:
+    def add(self, batch: TaskBatch) -> None:
         """Counts those of a micro-batch, and warns of each file once: on any rank, since no other has read it."""
-        self._counts[task] += len(faults)
-        for fault in faults:
+        self._counts[batch.task] += len(batch.replaced)
+        for fault in batch.replaced:
             if fault not in self._told:
                 self._told.add(fault)
-                warnings.warn(f"Task {task!r}: a sample is replaced by the next one. {fault}", stacklevel=2)
+                warnings.warn(f"Task {batch.task!r}: a sample is replaced by the next one. {fault}", stacklevel=2)
 
     def read(self, device: torch.device) -> dict[str, float]:
         """The counts of all ranks, of tasks that have any; every rank must call it."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, find_faults, leave_out, running_norms
 from umedpt_lightning.training.gradients import sum_gradients
+from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale
 from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.running_statistics import RunningStatistics
 from umedpt_lightning.types import Place, Round, RoundPlan, TaskBatch
@@ -26,13 +27,11 @@ class MicroBatchLoss(NamedTuple):
         task: The task's name.
         loss: Its loss, a scalar without graph.
         samples: Number of its samples.
-        replaced: What was wrong with samples that others stand in for.
     """
 
     task: str
     loss: Tensor
     samples: int
-    replaced: list[str]
 
 
 class RoundGradients:
@@ -61,11 +60,15 @@ class RoundGradients:
         self._statistics = RunningStatistics(model)
         self._norms = running_norms(model)
 
-    def fill(self, batch: Round) -> tuple[Tensor, list[MicroBatchLoss]]:
+    def fill(self, batch: Round, look: Callable[[TaskBatch], None]) -> tuple[Tensor, list[MicroBatchLoss]]:
         """Gradients of the loss of a round, the same on all ranks.
 
         A micro-batch whose loss or gradients are not finite on any rank is left out on all of them. Until then nothing
         is spent on them: one look at the sum of all says whether there is one, and then the round is read again.
+
+        Args:
+            batch: The round.
+            look: Is given every micro-batch of this rank once.
 
         Returns:
             That loss, over all ranks, and those of this rank's micro-batches.
@@ -76,7 +79,7 @@ class RoundGradients:
         """
         start = RoundStart(self._norms, self._module.device)
         self._statistics.start()
-        total, losses = self._pass(batch, self._shares(batch.plan))
+        total, losses = self._pass(_shown(batch, look), self._shares(batch.plan))
         if self._may_step(total):
             self.faults.passed(batch.plan.micro_batches)
             return total, losses
@@ -97,7 +100,7 @@ class RoundGradients:
         for batch in batches:
             loss = self.backward(batch, shares[batch.task])
             total += loss * shares[batch.task]
-            losses.append(MicroBatchLoss(batch.task, loss, len(batch), batch.replaced))
+            losses.append(MicroBatchLoss(batch.task, loss, len(batch)))
         total, *statistics = sum_gradients(self._module.parameters(), [total, *self._statistics.weighted()])
         self._statistics.take(statistics)
         return total, losses
@@ -120,7 +123,7 @@ class RoundGradients:
     def _may_step(self, total: Tensor) -> bool:
         """Whether loss and gradients of a round are finite, the same on all ranks; waits for the device once."""
         norm = nn.utils.get_total_norm([p.grad for p in self._module.parameters() if p.grad is not None])
-        scale = self._loss_scale()
+        scale = loss_scale(self._module.trainer)
         self.norm = norm / scale
         if math.isfinite(float(norm + total)):
             return True
@@ -131,7 +134,9 @@ class RoundGradients:
         """As `fill`, as if the micro-batches of the round that are not finite had never been in it."""
         plan = batch.plan
         start.restore()
-        found = find_faults(plan.mine, batch.again(), self.backward, self._model, gradients=self._loss_scale() <= 1)
+        found = find_faults(
+            plan.mine, batch.again(), self.backward, self._model, gradients=loss_scale(self._module.trainer) <= 1
+        )
         start.restore()
         places = {fault.place for fault in found}
         kept = leave_out(places, plan.mine, batch.again())
@@ -139,24 +144,13 @@ class RoundGradients:
         if len(places) == sum(plan.micro_batches.values()) or not self._may_step(total):
             start.restore()
             found, losses = all_faulty(found, plan.micro_batches), []
-            self._leave_nothing_to_step()
+            self.norm = torch.zeros((), device=self._module.device)
+            leave_nothing_to_step(self._module)
         self.faults.add(found, plan.micro_batches, self._module.global_step)
         return total, losses
 
-    def _leave_nothing_to_step(self) -> None:
-        """Takes the gradients away: the step still counts, as the round does, but changes no weight."""
-        self._module.zero_grad()  # an optimizer passes over parameters without gradients
-        self.norm = torch.zeros((), device=self._module.device)
-        if self._scaler() is not None:  # which does not pass over none, but over infinite ones
-            parameter = next(p for p in self._module.parameters() if p.requires_grad)
-            parameter.grad = torch.full_like(parameter, math.inf)
 
-    def _loss_scale(self) -> float:
-        """What 16-mixed multiplies losses with to keep small gradients; 1 at other precisions."""
-        scaler = self._scaler()
-        return 1.0 if scaler is None else scaler.get_scale()
-
-    def _scaler(self) -> torch.amp.GradScaler | None:
-        plugin: Any = self._module.trainer.precision_plugin
-        scaler: torch.amp.GradScaler | None = getattr(plugin, "scaler", None)
-        return scaler if scaler is not None and scaler.is_enabled() else None
+def _shown(batches: Iterable[TaskBatch], look: Callable[[TaskBatch], None]) -> Iterator[TaskBatch]:
+    for batch in batches:
+        look(batch)
+        yield batch
