@@ -31,7 +31,8 @@ class LastCheckpoint(Checkpoint):
     It is written only where Lightning can take up the run exactly: after a round that is neither the last of its epoch
     nor followed by a validation, after a validation in mid-epoch, and at the end of an epoch. What falls due elsewhere,
     and signals, wait until then. SIGTERM and Ctrl-C end the run there; a second Ctrl-C ends it at once. A signal on
-    which Lightning requeues a SLURM job is handed to Lightning there.
+    which Lightning requeues a SLURM job is handed to Lightning there. A run that is killed before goes on exactly too,
+    only from the checkpoint before.
 
     Args:
         minutes: Time between two checkpoints in mid-epoch; None for none.
