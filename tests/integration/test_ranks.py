@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
@@ -156,6 +157,32 @@ def test_losses_and_metrics_are_those_of_one_process_on_every_rank(distribute: s
     for found in together(distribute, world_size):
         assert found["metrics"].keys() == expected.keys() | unequal
         assert {n: found["metrics"][n] for n in expected} == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def resumed(folder: str) -> dict[str, Any]:
+    """A training of six rounds, and one that goes on with it after the third; with tasks shared out."""
+    found = {}
+    for name, checkpoint in (("whole", None), ("resumed", f"{folder}/step=3.ckpt")):
+        data = data_of("tasks")
+        module = module_of(data)
+        saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=3, save_top_k=-1)
+        trainer = trainer_of(
+            devices=2, strategy="ddp", max_steps=6, callbacks=[saver], enable_checkpointing=True, limit_val_batches=0
+        )
+        trainer.fit(module, data, ckpt_path=checkpoint)
+        found[name] = {"parameters": module.model.state_dict(), "loader": trainer.train_dataloader.state_dict()}
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_ranks_that_share_out_tasks_go_on_with_the_same_bits(tmp_path: Path) -> None:
+    for found in on_ranks(resumed, 2, str(tmp_path)):
+        # the times are those of the first run, or tasks might be dealt out otherwise and sums be rounded otherwise
+        assert found["resumed"]["loader"] == found["whole"]["loader"]
+        for name, value in found["whole"]["parameters"].items():
+            assert torch.equal(found["resumed"]["parameters"][name], value), name
 
 
 # --- what the ranks say to each other ---------------------------------------------------------------------------------

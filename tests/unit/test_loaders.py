@@ -1,20 +1,26 @@
-"""What the worker pool says when it fails."""
+"""What the worker pool says when it fails, and what the rounds' loader hands out and remembers."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import pytest
 import torch
+from builders import MemoryReader
 
-from umedpt_lightning.data.loading.loaders import WorkerPool
-from umedpt_lightning.data.loading.sampling import SampleKey
-from umedpt_lightning.types import TaskBatch
+from umedpt_lightning.data.datamodule import _warn_of_idle_ranks
+from umedpt_lightning.data.loading.dataset import MultiTaskDataset
+from umedpt_lightning.data.loading.loaders import RoundLoader, WorkerPool
+from umedpt_lightning.data.loading.sampling import RoundSampler, SampleKey, Share, TaskStream
+from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
+from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.types import Place, TaskBatch
 
 BATCH = TaskBatch("t", torch.zeros(1, 1, 2, 2), torch.zeros(1), ["x"], [(2, 2)])
 
@@ -80,3 +86,61 @@ def test_workers_read_on_when_all_processes_are_told_to_stop(
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid or 0, number)
     assert len(list(stream)) == 19
+
+
+# --- rounds ---------------------------------------------------------------------------------------------------------
+
+
+def loader_of(tasks: Sequence[str], **ranks: Any) -> RoundLoader:
+    shares = {task: Share(TaskStream(task, 5, 0), 2) for task in tasks}
+    schedule = RoundRobin({task: TaskSize(5) for task in tasks})
+    readers = {task: MemoryReader("class", size=5) for task in tasks}
+    dataset = MultiTaskDataset(readers, dict.fromkeys(tasks, Transform()))
+    return RoundLoader(dataset, RoundSampler(shares, schedule, **ranks), WorkerPool(), 3)
+
+
+def test_a_task_that_is_new_starts_at_its_beginning_and_one_that_is_gone_is_forgotten() -> None:
+    loader = loader_of("ab")
+    loader.load_state_dict({"rounds": 9, "consumed": {"a": 18, "gone": 4}, "costs": {"gone": 1.0}})
+    assert loader.state_dict() == {"rounds": 9, "consumed": {"a": 18, "b": 0}, "costs": {}}
+
+
+def test_a_round_has_the_micro_batches_of_its_plan() -> None:
+    rounds = [(round_.plan.mine, [batch.task for batch in round_]) for round_ in loader_of("ab")]
+    assert rounds == [([Place("a", 0), Place("b", 0)], ["a", "b"])] * 3
+
+
+def test_costs_are_wanted_only_where_several_ranks_share_out_tasks_and_do_not_know_them() -> None:
+    shared = {"world_size": 2, "distribute": "tasks"}
+    assert not loader_of("ab").wants_costs
+    assert not loader_of("ab", world_size=2).wants_costs
+    assert not loader_of("ab", distribute="tasks").wants_costs
+    loader = loader_of("ab", **shared)
+    assert loader.wants_costs
+    loader.load_state_dict({"rounds": 1, "consumed": {"a": 2}, "costs": {"a": 1.0}})
+    assert loader.wants_costs, "of b nothing is known"
+    loader.set_costs({"a": 1.0, "b": 2.0})
+    assert not loader.wants_costs
+    resumed = loader_of("ab", **shared)
+    resumed.load_state_dict(loader.state_dict())
+    assert not resumed.wants_costs
+
+
+def test_examples_are_the_samples_that_come_next_on_every_rank() -> None:
+    found = []
+    for rank in range(2):
+        loader = loader_of("ab", rank=rank, world_size=2, distribute="tasks")
+        loader.load_state_dict({"rounds": 2, "consumed": {"a": 4, "b": 4}, "costs": {}})
+        found.append([(batch.task, batch.names) for batch in loader.examples()])
+        assert loader.state_dict()["consumed"] == {"a": 4, "b": 4}
+    expected = [(t, [f"sample {TaskStream(t, 5, 0)[i].item}" for i in (4, 5)]) for t in "ab"]
+    assert found == [expected, expected]
+
+
+def test_ranks_without_anything_to_do_are_told() -> None:
+    with pytest.warns(UserWarning, match=r"data\.distribute is tasks.*only 2 micro-batches for 3 ranks.*micro_batches"):
+        _warn_of_idle_ranks(loader_of("ab", world_size=3, distribute="tasks").sampler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_of_idle_ranks(loader_of("ab", world_size=2, distribute="tasks").sampler)
+        _warn_of_idle_ranks(loader_of("ab", world_size=3).sampler)

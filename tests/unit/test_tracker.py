@@ -1,0 +1,38 @@
+"""Mean losses of tasks, over rounds and ranks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.ranks import on_ranks
+from umedpt_lightning.training.tracker import LossTracker
+
+CPU = torch.device("cpu")
+
+
+def test_a_mean_is_over_all_micro_batches_since_the_last_reading() -> None:
+    tracker = LossTracker(["a", "b", "c"])
+    for task, loss, samples in (("a", 1.0, 2), ("b", 5.0, 3), ("a", 2.0, 2)):
+        tracker.add(task, torch.tensor(loss, requires_grad=True), samples)
+    assert tracker.read(CPU) == ({"a": 1.5, "b": 5.0}, 7)
+    assert tracker.read(CPU) == ({}, 0)
+
+
+def _read() -> tuple[dict[str, float], int]:
+    torch.distributed.init_process_group("gloo")
+    tracker = LossTracker(["a", "b", "c"])
+    rank = torch.distributed.get_rank()
+    tracker.add("a", torch.tensor(1.0 + rank), 2)
+    if rank:  # the first rank has never seen it
+        tracker.add("b", torch.tensor(4.0), 1)
+        tracker.add("b", torch.tensor(2.0), 1)
+    return tracker.read(CPU)
+
+
+def test_every_rank_reads_the_tasks_of_all_ranks() -> None:
+    first, second = on_ranks(_read, 2)
+    assert first == second
+    losses, samples = first
+    assert losses == pytest.approx({"a": 1.5, "b": 3.0})
+    assert samples == 6
