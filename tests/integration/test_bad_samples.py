@@ -82,7 +82,7 @@ def test_the_log_counts_them_and_each_file_is_told_once(folder: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(MultiTaskModule(data.specs, small_encoder()), data)
-    counts = {key: float(value) for key, value in trainer.logged_metrics.items() if "skipped" in key}
+    counts = {key: float(value) for key, value in trainer.callback_metrics.items() if "skipped" in key}
     assert counts == {"train/one/skipped": 9.0, "train/two/skipped": 9.0}
     told = [str(warning.message) for warning in caught if "is replaced" in str(warning.message)]
     assert len(told) == len(BROKEN)
@@ -96,7 +96,7 @@ def test_a_good_set_has_no_such_column(folder: Path) -> None:
     data = data_of(folder)
     trainer = trainer_of(max_steps=1)
     trainer.fit(MultiTaskModule(data.specs, small_encoder()), data)
-    assert not [key for key in trainer.logged_metrics if "skipped" in key]
+    assert not [key for key in trainer.callback_metrics if "skipped" in key]
 
 
 def test_otherwise_it_stops_the_run_with_task_file_and_mend(folder: Path) -> None:

@@ -89,15 +89,11 @@ def trainer_of(**options: Any) -> pl.Trainer:
 
 
 class Watch(pl.Callback):
-    """The random numbers at a round's start, the gradients before its step, and what is logged after it."""
+    """The gradients before a round's step, and what is logged after it."""
 
     def __init__(self) -> None:
-        self.random: list[Tensor] = []
         self.gradients: list[dict[str, Tensor]] = []
         self.logged: list[dict[str, float]] = []
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.random.append(torch.get_rng_state())
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         named = pl_module.model.named_parameters()
@@ -131,7 +127,7 @@ def test_the_rest_of_a_round_trains_as_if_the_wild_micro_batch_had_never_been_in
 
     batches = list(next(iter(data_of(readers, micro_batches=micro_batches).train_dataloader())))
     assert sum(map(is_wild, batches)) == 1
-    torch.set_rng_state(watch.random[0])
+    module.randomness.start(0, 0)
     losses: dict[str, list[Tensor]] = {}
     for batch in batches:
         if not is_wild(batch):
@@ -139,7 +135,7 @@ def test_the_rest_of_a_round_trains_as_if_the_wild_micro_batch_had_never_been_in
             losses.setdefault(batch.task, []).append(loss)
     weights = {"a": 1.0, "b": 3.0}
     total = sum(weights[task] * torch.stack(of_task).mean() for task, of_task in losses.items())
-    (total / sum(weights[task] for task in losses)).backward()  # type: ignore[union-attr]
+    (total / sum(weights.values())).backward()  # type: ignore[union-attr]  # a task with none left skips the round
 
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert expected.keys() == watch.gradients[0].keys()
@@ -361,9 +357,9 @@ def test_two_ranks_leave_the_same_out_as_one_process(tmp_path: Path) -> None:
     mp.start_processes(_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     alone = _train(_two_tasks(4))  # the same samples: a micro-batch of one process is that of both ranks together
-    assert alone.faults.dropped["a"] == 4, "six rounds of 8 samples are four passes of 12"
+    assert alone.gradients.faults.dropped["a"] == 4, "six rounds of 8 samples are four passes of 12"
     for rank in ranks:
-        assert rank["faults"] == alone.faults.state_dict()
+        assert rank["faults"] == alone.gradients.faults.state_dict()
         for name, value in alone.state_dict().items():
             torch.testing.assert_close(rank["state"][name], value, atol=1e-5, rtol=1e-4)
 
@@ -390,7 +386,7 @@ def test_a_seed_gives_the_same_run_twice_faults_included(workers: int) -> None:
 
 
 def test_a_round_that_is_finite_only_one_by_one_is_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umedpt_lightning.training.module.find_faults", lambda *_, **__: [])
+    monkeypatch.setattr("umedpt_lightning.training.round_gradients.find_faults", lambda *_, **__: [])
     data = data_of({"a": WildReader("class", {0, 1}, size=2), "b": WildReader("class", set())})
     module = module_of(data)
     before = copy.deepcopy(module.state_dict())

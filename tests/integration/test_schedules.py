@@ -69,7 +69,7 @@ def test_a_task_with_more_turns_counts_more() -> None:
     data = scheduled(partial(Proportional, per_round=4), (2, 4, 2))
     weights = {"a": 2.0, "b": 1.0, "c": 1.0}
     pace = next(iter(data.train_dataloader())).plan.pace
-    scales = module_of(data, weights=weights)._scales(next(iter(data.train_dataloader())).plan)
+    scales = module_of(data, weights=weights).gradients.shares(next(iter(data.train_dataloader())).plan)
     assert {task: p.turns for task, p in pace.items()} == pytest.approx({"a": 1, "b": 2, "c": 1})
     assert {task: scales[task] * pace[task].turns for task in pace} == pytest.approx({"a": 0.4, "b": 0.4, "c": 0.2})
 

@@ -79,7 +79,7 @@ class RoundGradients:
         """
         start = RoundStart(self._norms, self._module.device)
         self._statistics.start()
-        total, losses = self._pass(_shown(batch, look), self._shares(batch.plan))
+        total, losses = self._pass(_shown(batch, look), self.shares(batch.plan))
         if self._may_step(total):
             self.faults.passed(batch.plan.micro_batches)
             return total, losses
@@ -105,7 +105,7 @@ class RoundGradients:
         self._statistics.take(statistics)
         return total, losses
 
-    def _shares(self, plan: RoundPlan, left_out: Collection[Place] = ()) -> dict[str, float]:
+    def shares(self, plan: RoundPlan, left_out: Collection[Place] = ()) -> dict[str, float]:
         """What the loss of a micro-batch of each task is multiplied with, so that the sum over all ranks is the loss.
 
         The sum of weights is that of a round on average, not of this one: a turn weighs the same in every round. For
@@ -140,7 +140,7 @@ class RoundGradients:
         start.restore()
         places = {fault.place for fault in found}
         kept = leave_out(places, plan.mine, batch.again())
-        total, losses = self._pass(kept, self._shares(plan, places))
+        total, losses = self._pass(kept, self.shares(plan, places))
         if len(places) == sum(plan.micro_batches.values()) or not self._may_step(total):
             start.restore()
             found, losses = all_faulty(found, plan.micro_batches), []
