@@ -24,6 +24,7 @@ from umedpt_lightning.model import (
 )
 from umedpt_lightning.training.gradients import average_gradients
 from umedpt_lightning.training.optimization import Optimization
+from umedpt_lightning.training.packing import check_packing, packs
 from umedpt_lightning.training.replaced import ReplacedSamples
 from umedpt_lightning.training.tracker import LossTracker
 from umedpt_lightning.types import Round, TaskBatch, TaskSpec
@@ -40,9 +41,13 @@ class MultiTaskModule(pl.LightningModule):
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         optimization: Optimizer and learning rate; None for the defaults.
+        pack_pixels: Consecutive micro-batches of a round that use the same blocks and have images of one size go
+            through them together, as long as they have so many pixels at most; 0 for one after the other.
+        compile: Whether torch compiles the shared blocks.
 
     Raises:
-        ValueError: `tasks` or `weights` name a task without data, or a weight is negative.
+        ValueError: `tasks` or `weights` name a task without data, a weight is negative, or the encoder cannot be packed
+            or compiled.
     """
 
     def __init__(
@@ -54,10 +59,16 @@ class MultiTaskModule(pl.LightningModule):
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
         optimization: Optimization | None = None,
+        pack_pixels: int = 0,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder)
+        check_packing(self.model, pack_pixels)
+        self.pack_pixels = pack_pixels
+        if compile:
+            self.model.compile_blocks()
         self.weights = _weights(specs, weights or {})
         self.optimization = optimization or Optimization()
         self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
@@ -85,15 +96,16 @@ class MultiTaskModule(pl.LightningModule):
         total = torch.zeros((), device=self.device)
         weight_sum = sum(self.weights[task] for task in batch.micro_batches)
         with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, below
-            for micro_batch in batch:
-                task = micro_batch.task
-                loss = self._loss(micro_batch.to(self.device, non_blocking=True))
-                scaled = loss * (self.weights[task] / weight_sum / batch.micro_batches[task])
+            for pack in packs(batch, self.model, self.pack_pixels):  # micro-batches, one unless they are packed
+                losses = self._losses([micro_batch.to(self.device, non_blocking=True) for micro_batch in pack])
+                shares = [self.weights[m.task] / weight_sum / batch.micro_batches[m.task] for m in pack]
+                scaled: Any = sum(loss * share for loss, share in zip(losses, shares, strict=True))
                 self.manual_backward(scaled)
                 total += scaled.detach()
-                self.losses.add(task, loss)
-                self.replaced.add(micro_batch)
-                self._samples += len(micro_batch)
+                for micro_batch, loss in zip(pack, losses, strict=True):
+                    self.losses.add(micro_batch.task, loss)
+                    self.replaced.add(micro_batch)
+                    self._samples += len(micro_batch)
         average_gradients(self.parameters())
         optimizer.step()
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
@@ -144,8 +156,11 @@ class MultiTaskModule(pl.LightningModule):
         """The task's predictions, in the user's terms."""
         return self.model.task(batch.task).predict(self.model(batch.images, batch.task))
 
-    def _loss(self, batch: TaskBatch) -> Tensor:
-        return self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
+    def _losses(self, pack: list[TaskBatch]) -> list[Tensor]:
+        outputs = self.model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack])
+        return [
+            self.model.task(batch.task).loss(output, batch.targets) for batch, output in zip(pack, outputs, strict=True)
+        ]
 
     def _evaluate(self, batch: TaskBatch) -> Any:
         output = self.model(batch.images, batch.task)
