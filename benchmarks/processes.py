@@ -55,3 +55,18 @@ def _pss(pid: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def rss() -> float:
+    """MiB of this process that are in memory."""
+    return _status("VmRSS")
+
+
+def peak_rss() -> float:
+    """The most MiB of this process that ever were; unlike `getrusage` it knows nothing of the parent's."""
+    return _status("VmHWM")
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024

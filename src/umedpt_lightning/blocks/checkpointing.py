@@ -19,15 +19,16 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
 def checkpoint_blocks(net: nn.Module) -> int:
-    """Lets every block of a network keep its input alone in training, and compute the rest again in the backward pass.
+    """Lets the blocks of a network keep their input alone in training, and compute the rest again in the backward pass.
 
     Names of parameters and buffers stay as they are. Random numbers are the same in both computations, and running
     statistics of BatchNorm move once.
 
     Returns:
-        How many blocks there are; with 0 nothing has changed.
+        How many blocks that are; with 0 nothing has changed.
     """
     blocks = list(_blocks(net)) or [child for child in net.children() if _layers(child) > 1]  # else whole stages
+    blocks = blocks[:-1]  # the backward pass starts with the last: what it would forget is needed at once
     for block in blocks:
         block.forward = partial(_forward, block, block.forward)  # a module around it would rename its parameters
     return len(blocks)
