@@ -1,4 +1,4 @@
-"""`python -m benchmarks [name ...]`: measures, writes the figures into results.json, prints them beside their targets."""
+"""`python -m benchmarks [name ...]`: measures, writes results.json, prints the figures beside their targets."""
 
 from __future__ import annotations
 

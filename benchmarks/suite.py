@@ -82,6 +82,8 @@ BENCHMARKS = {
             "speed.trainer_over_bare_17ms_4_tasks": Figure(at_most=1.05),
             "speed.trainer_over_bare_170ms": Figure(at_most=1.02),
             "speed.overhead_ms_per_task": Figure("ms", at_most=0.06),
+            "speed.bare_step_ms_of_17": Figure("ms"),
+            "speed.bare_step_ms_of_170": Figure("ms"),
         },
     ),
     "optimizer": Benchmark("speed:optimizer", (10, 5), {"speed.optimizer_one_over_many_64": Figure(at_most=0.20)}),
@@ -94,6 +96,11 @@ BENCHMARKS = {
             "speed.bf16_over_fp32_swin": Figure(),
             "speed.channels_last_over_contiguous": Figure(),
         },
+    ),
+    "compiled": Benchmark(
+        "speed:compiled",
+        (60, 50),
+        {"speed.compiled_over_eager": Figure(), "speed.compiled_first_step_seconds": Figure("s")},
     ),
     "whole_run": Benchmark("whole_run:measure", (90, 40), {"speed.run_16_tasks_over_bare": Figure(at_most=1.10)}),
     "resume": Benchmark(
