@@ -29,7 +29,7 @@ def measure(quick: bool = False) -> dict[str, float]:
         return rate(Path(folder) / "class0", **({"images": 600, "runs": 2} if quick else {}))
 
 
-def rate(jpegs: Path, images: int = 3000, runs: int = 5, processes: int | None = None) -> dict[str, float]:
+def rate(jpegs: Path, images: int = 3000, runs: int = 3, processes: int | None = None) -> dict[str, float]:
     """Images a second of the check over those of the bare loop, interleaved, the median of several runs.
 
     Args:
@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jpegs", type=Path, required=True, help="a folder of JPEGs")
     parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     print(json.dumps(rate(options.jpegs, options.images, options.runs)))
 

@@ -25,12 +25,12 @@ TASKS, BATCH = 20, 8
 
 def small(quick: bool = False) -> dict[str, float]:
     """Of a convolutional encoder that takes about 10 ms an image, forward and backward on one core."""
-    return _both("small", "mobilenetv3_small_050", runs=2 if quick else 7, micro_batches=20 if quick else 40)
+    return _both("small", "mobilenetv3_small_050", runs=2 if quick else 5, micro_batches=20 if quick else 30)
 
 
 def swin(quick: bool = False) -> dict[str, float]:
     """Of Swin-T."""
-    return _both("swin", "swin_tiny_patch4_window7_224", runs=1 if quick else 3, micro_batches=1 if quick else 4)
+    return _both("swin", "swin_tiny_patch4_window7_224", runs=1 if quick else 2, micro_batches=1 if quick else 3)
 
 
 def _both(key: str, encoder: str, runs: int, micro_batches: int) -> dict[str, float]:

@@ -65,7 +65,7 @@ def loader_a_task(quick: bool = False) -> dict[str, float]:
 
 def _interleaved(sides: list[tuple[str, int]], quick: bool) -> list[Cost]:
     """The medians of each side."""
-    runs, batches = (1, 128) if quick else (5, 640)
+    runs, batches = (1, 64) if quick else (3, 640)
     with tempfile.TemporaryDirectory() as folder:
         make_jpegs(Path(folder), 320)
         found = [[in_fresh_process(measure, folder, *side, batches) for side in sides] for _ in range(runs + 1)]

@@ -82,8 +82,8 @@ def rss_trainer(quick: bool = False) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         make_jpegs(Path(folder), 64, size=128)
         runs = [
-            [in_fresh_process(_growth, folder, tasks, 128 // tasks) for tasks in (64, 4)]
-            for _ in range(1 if quick else 3)
+            [in_fresh_process(_growth, folder, tasks, 64 // tasks) for tasks in (64, 4)]
+            for _ in range(1 if quick else 2)
         ]
     return {"memory.rss_trainer_64_over_4": statistics.median(many / few for many, few in runs)}
 

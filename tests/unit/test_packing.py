@@ -18,7 +18,7 @@ from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.packing import packs
 from umedpt_lightning.types import TaskBatch
 
-SIDE = 32
+SIDE = 64
 IMAGE = SIDE * SIDE
 
 
@@ -78,8 +78,9 @@ def test_losses_and_gradients_are_those_of_one_after_the_other(kind: str) -> Non
     losses = [_losses(m, batches, pixels) for m, pixels in zip(models, (0, 100 * IMAGE), strict=True)]
     torch.testing.assert_close(losses[1], losses[0], atol=1e-9, rtol=1e-9)
     for (name, p), q in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
-        assert p.grad is not None, name
-        torch.testing.assert_close(q.grad, p.grad, atol=1e-9, rtol=1e-9)
+        assert (p.grad is None) == (q.grad is None), name  # of blocks that none of them uses
+        if p.grad is not None and q.grad is not None:
+            torch.testing.assert_close(q.grad, p.grad, atol=1e-9, rtol=1e-9)
 
 
 def _losses(model: MultiTaskModel, batches: list[TaskBatch], pixels: int) -> torch.Tensor:
