@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= $(HOME)/.cache/umedpt/demo
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-all install format lint types bench clean
+.PHONY: demo test test-all install format lint types bench bench-quick clean
 
 demo: install
 	$(BIN)/umedpt demo-data --folder $(DEMO)
@@ -43,6 +43,9 @@ types: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+bench-quick: install
+	$(BIN)/python -m benchmarks --quick
 
 clean:
 	rm -rf $(VENV) runs

@@ -1,51 +1,63 @@
-"""`python -m benchmarks [name ...]`: measures, and writes the figures into results.json."""
+"""`python -m benchmarks [name ...]`: measures, writes results.json, prints the figures beside their targets."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import check, distributed, encoder_bound, loader, resume
-from benchmarks.jpegs import make_jpegs
+from rich.console import Console
+
+from benchmarks import results
+from benchmarks.processes import in_fresh_process
+from benchmarks.suite import BENCHMARKS, Benchmark
 
 RESULTS = Path(__file__).with_name("results.json")
+QUICK = Path("runs/benchmarks-quick.json")  # git ignores it: a snapshot is of full runs only
 
 
-def check_rate() -> dict[str, float]:
-    """How fast the data check reads."""
-    with tempfile.TemporaryDirectory() as folder:
-        make_jpegs(Path(folder), 300, classes=1)
-        return check.measure(Path(folder) / "class0")
+def run(names: Sequence[str], quick: bool, file: Path, benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> list[str]:
+    """Runs benchmarks one after the other, each in a process of its own, and writes after each.
+
+    Returns:
+        The names of those that failed.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other would count as CPU time
+    console, failed = Console(), []
+    planned = sum(benchmarks[name].seconds[quick] for name in names)
+    console.print(f"{len(names)} benchmarks, about {planned / 60:.0f} minutes on two cores: {', '.join(names)}")
+    for number, name in enumerate(names, start=1):
+        console.print(f"[{number}/{len(names)}] {name} …", end=" ", highlight=False)
+        start = time.monotonic()
+        try:
+            values = in_fresh_process(benchmarks[name].measure, quick)
+            results.write(results.merged(results.read(file), name, benchmarks[name], values, quick), file)
+        except Exception as error:  # the others are still worth measuring
+            failed.append(name)
+            console.print(f"failed: {type(error).__name__}: {error}", style="red", highlight=False)
+        else:
+            console.print(f"{time.monotonic() - start:.0f} s", highlight=False)
+    console.print(results.table(results.read(file), {name: benchmarks[name] for name in names}))
+    return failed
 
 
-BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
-    "check": check_rate,
-    "distributed": distributed.measure,
-    "encoder_bound_small": encoder_bound.small,
-    "encoder_bound_swin": encoder_bound.swin,
-    "many_tasks": loader.many_tasks,
-    "loader_a_task": loader.loader_a_task,
-    "resume": resume.measure,
-}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "names", nargs="*", metavar="name", help=f"one of {', '.join(BENCHMARKS)}; all if none is given"
     )
-    names = parser.parse_args().names
-    unknown = [name for name in names if name not in BENCHMARKS]
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, for a first look")
+    parser.add_argument("--results", type=Path, help=f"the file; {RESULTS.name}, or {QUICK} for quick runs")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}, only {', '.join(BENCHMARKS)}")
-    for name in names or BENCHMARKS:
-        figures = BENCHMARKS[name]()
-        print(json.dumps(figures, indent=2), flush=True)
-        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(dict(sorted((results | figures).items())), indent=2) + "\n")
+    file = options.results or (QUICK if options.quick else RESULTS)
+    chosen = options.names or [name for name, b in BENCHMARKS.items() if b.seconds[options.quick]]
+    if failed := run(chosen, options.quick, file):
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

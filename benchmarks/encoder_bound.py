@@ -23,14 +23,14 @@ from umedpt_lightning.types import TaskBatch
 TASKS, BATCH = 20, 8
 
 
-def small(runs: int = 7, micro_batches: int = 40) -> dict[str, float]:
+def small(quick: bool = False) -> dict[str, float]:
     """Of a convolutional encoder that takes about 10 ms an image, forward and backward on one core."""
-    return _both("small", "mobilenetv3_small_050", runs, micro_batches)
+    return _both("small", "mobilenetv3_small_050", runs=2 if quick else 5, micro_batches=20 if quick else 30)
 
 
-def swin(runs: int = 3, micro_batches: int = 4) -> dict[str, float]:
+def swin(quick: bool = False) -> dict[str, float]:
     """Of Swin-T."""
-    return _both("swin", "swin_tiny_patch4_window7_224", runs, micro_batches)
+    return _both("swin", "swin_tiny_patch4_window7_224", runs=1 if quick else 2, micro_batches=1 if quick else 3)
 
 
 def _both(key: str, encoder: str, runs: int, micro_batches: int) -> dict[str, float]:

@@ -41,9 +41,9 @@ class Cost(NamedTuple):
     batch: float
 
 
-def many_tasks(runs: int = 5) -> dict[str, float]:
+def many_tasks(quick: bool = False) -> dict[str, float]:
     """64 tasks against 2, both with two workers."""
-    many, few = _interleaved([("pool", 64), ("pool", 2)], runs)
+    many, few = _interleaved([("pool", 64), ("pool", 2)], quick)
     return {
         "loader.workers_64_over_2_tasks": round(many.workers / few.workers, 3),
         "loader.memory_64_over_2_tasks": round(many.memory / few.memory, 3),
@@ -52,9 +52,9 @@ def many_tasks(runs: int = 5) -> dict[str, float]:
     }
 
 
-def loader_a_task(runs: int = 5) -> dict[str, float]:
+def loader_a_task(quick: bool = False) -> dict[str, float]:
     """One pool of two workers for 20 tasks against 20 loaders of one worker."""
-    pool, each = _interleaved([("pool", 20), ("each", 20)], runs)
+    pool, each = _interleaved([("pool", 20), ("each", 20)], quick)
     return {
         "loader.memory_pool_over_loader_a_task": round(pool.memory / each.memory, 3),
         "loader.first_batch_pool_over_loader_a_task": round(pool.first_batch / each.first_batch, 3),
@@ -63,16 +63,17 @@ def loader_a_task(runs: int = 5) -> dict[str, float]:
     }
 
 
-def _interleaved(sides: list[tuple[str, int]], runs: int) -> list[Cost]:
+def _interleaved(sides: list[tuple[str, int]], quick: bool) -> list[Cost]:
     """The medians of each side."""
+    runs, batches = (1, 64) if quick else (3, 640)
     with tempfile.TemporaryDirectory() as folder:
         make_jpegs(Path(folder), 320)
-        found = [[in_fresh_process(measure, folder, *side) for side in sides] for _ in range(runs + 1)]
+        found = [[in_fresh_process(measure, folder, *side, batches) for side in sides] for _ in range(runs + 1)]
     columns = zip(*found[1:], strict=True)  # the first fills the file cache
     return [Cost(*(statistics.median(values) for values in zip(*costs, strict=True))) for costs in columns]
 
 
-def measure(folder: str, kind: str, tasks: int, batches: int = 640) -> Cost:
+def measure(folder: str, kind: str, tasks: int, batches: int) -> Cost:
     """What a loader costs that reads so many micro-batches of 8 JPEGs of 224 pixels."""
     torch.set_num_threads(1)
     data = {f"task{i}": TaskData(train=ClassFolders(folder), batch_size=BATCH, size=224) for i in range(tasks)}

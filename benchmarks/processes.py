@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,9 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _start_workers_by(method: str) -> None:
+    warnings.simplefilter("ignore")  # what goes wrong comes back as an error; the rest would hide the table
+    logging.disable(logging.WARNING)
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
     multiprocessing.set_start_method(method, force=True)
 
 
@@ -55,3 +62,32 @@ def _pss(pid: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def rss() -> float:
+    """MiB of this process that are in memory."""
+    return _status("VmRSS")
+
+
+def peak_rss() -> float:
+    """The most MiB of this process that ever were; unlike `getrusage` it knows nothing of the parent's."""
+    return _status("VmHWM")
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
+
+
+@contextmanager
+def on_a_terminal() -> Iterator[None]:
+    """Lets rich draw as it does on a terminal, to nowhere."""
+    before, terminal = os.environ.get("FORCE_COLOR"), sys.stdout
+    os.environ["FORCE_COLOR"] = "1"  # what rich takes as a terminal
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout = nowhere
+        try:
+            yield
+        finally:
+            sys.stdout = terminal
+            os.environ.pop("FORCE_COLOR") if before is None else os.environ.update(FORCE_COLOR=before)

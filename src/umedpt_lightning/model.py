@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder, Pooling, Pyramid
@@ -77,6 +78,35 @@ class MultiTaskModel(nn.Module):
         """
         head = self.task(task)
         return head(self._features(self.pyramid(images, task), head))
+
+    def forward_pack(self, images: Sequence[Tensor], tasks: Sequence[str]) -> list[Any]:
+        """The raw outputs of several heads, after one pass through the blocks that they share.
+
+        Args:
+            images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size.
+            tasks: The task of each, all of which read the same features.
+        """
+        if len(tasks) == 1:
+            return [self(images[0], tasks[0])]
+        heads = [self.task(task) for task in tasks]
+        together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
+        features = self._features(self.encoder(together), heads[0]).split([len(i) for i in images])
+        return [head(part) for head, part in zip(heads, features, strict=True)]
+
+    def compile_blocks(self) -> None:
+        """Lets torch compile each shared block when it is first called; heads are too small to gain by it.
+
+        Raises:
+            ValueError: The encoder is one that cannot be compiled.
+        """
+        if self.encoder.checkpointing:
+            raise ValueError(
+                "model.compile and encoder.checkpointing do not go together: torch.compile decides itself what is "
+                "computed again. Take one of them."
+            )
+        for block in (self.encoder.net, self.pixel_decoder, self.detection_decoder):
+            if block is not None:
+                block.compile()  # in place: names of parameters stay as they are
 
     def embed(self, images: Tensor, task: str) -> Tensor:
         """The embedding ``(B, D)`` of images ``(B, C, H, W)`` in stored dtype, scaled as those of `task`."""

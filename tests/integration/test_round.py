@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from benchmarks.saved_bytes import SavedBytes
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading import loaders
 from umedpt_lightning.training import MultiTaskModule, Optimization
@@ -179,50 +179,6 @@ def test_clipping_bounds_the_norm_of_all_gradients_together() -> None:
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-class SavedBytes:
-    """Bytes that autograd keeps alive for backward passes, parameters left out, each storage counted once."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
-        self.holders: Counter[int] = Counter()
-        self.sizes: dict[int, int] = {}
-        self.alive = self.peak = 0
-
-    def __enter__(self) -> SavedBytes:
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: _Held(t, self), lambda held: held.tensor)
-        self.hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.hooks.__exit__(*error)
-
-    def take(self, key: int, size: int) -> None:
-        if key in self.parameters:
-            return
-        if not self.holders[key]:
-            self.sizes[key] = size
-            self.alive += size
-            self.peak = max(self.peak, self.alive)
-        self.holders[key] += 1
-
-    def leave(self, key: int) -> None:
-        if key in self.parameters:
-            return
-        self.holders[key] -= 1
-        if not self.holders[key]:
-            self.alive -= self.sizes.pop(key)
-
-
-class _Held:
-    def __init__(self, tensor: Tensor, counter: SavedBytes) -> None:
-        self.tensor, self.counter = tensor.detach(), counter
-        self.key = tensor.untyped_storage().data_ptr()
-        counter.take(self.key, tensor.untyped_storage().nbytes())
-
-    def __del__(self) -> None:
-        self.counter.leave(self.key)
-
-
 def peak_of(kinds: dict[str, str]) -> int:
     data = data_of(readers_of(kinds))
     module = module_of(data)
@@ -237,6 +193,35 @@ def test_a_round_of_sixteen_tasks_keeps_no_more_activations_than_its_largest_tas
     largest = max(peak_of({name: kind}) for name, kind in list(many.items())[:5])
     assert largest > 100_000
     assert peak_of(many) <= 1.01 * largest
+
+
+def test_of_sixty_four_tasks_no_more_is_kept_than_of_one() -> None:
+    assert peak_of({f"t{i}": "class" for i in range(64)}) <= 1.01 * peak_of({"t0": "class"})
+
+
+def test_sixteen_tasks_keep_a_tenth_at_most_of_what_one_loss_of_all_keeps() -> None:
+    kinds = {f"t{i}": "class" for i in range(16)}
+    data = data_of(readers_of(kinds))
+    model = module_of(data).model
+    with SavedBytes(model) as saved:
+        batches = list(next(iter(data.train_dataloader())))
+        losses = [model.task(b.task).loss(model(b.images, b.task), b.targets) for b in batches]
+        torch.stack(losses).mean().backward()
+    assert peak_of(kinds) <= 0.10 * saved.peak
+
+
+@pytest.mark.parametrize("pixels", [0, 4 * 32 * 32, 10**9])
+def test_a_step_of_packs_has_the_gradients_of_a_step_without(pixels: int) -> None:
+    micro_batches, weights = {"a_class": 3, "a_multilabel": 2, "a_mask": 2}, {"a_class": 2.0}
+
+    def gradients(**options: Any) -> dict[str, Tensor]:
+        data = data_of(readers_of(), micro_batches)
+        return gradients_of(data, module_of(data, weights=weights, optimization=TINY_STEP, **options))[0]
+
+    expected, found = gradients(), gradients(pack_pixels=pixels)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_at_most_two_micro_batches_are_alive_in_a_round(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,14 @@ class DetectionFeatures:
     anchors: Tensor
     size: tuple[int, int]
 
+    def split(self, sizes: Sequence[int]) -> list[DetectionFeatures]:
+        """The features of the first ``sizes[0]`` images, of the next ``sizes[1]``, and so on."""
+        classes, boxes = ([torch.split(m, list(sizes)) for m in maps] for maps in (self.classes, self.boxes))
+        return [
+            DetectionFeatures([m[i] for m in classes], [m[i] for m in boxes], self.anchors, self.size)
+            for i in range(len(sizes))
+        ]
+
 
 class DetectionDecoder(nn.Module):
     """FPN and the class and box towers of FCOS, shared by all detection tasks.

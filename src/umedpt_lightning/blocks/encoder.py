@@ -19,6 +19,7 @@ from umedpt_lightning.blocks.batch_norm import (
     replace_batch_norm,
     to_group_norm,
 )
+from umedpt_lightning.blocks.checkpointing import checkpoint_blocks
 from umedpt_lightning.blocks.weights import create_encoder
 
 
@@ -49,6 +50,8 @@ class Encoder(nn.Module):
             ``.pth``) with the state of the whole timm model.
         batch_norm: What becomes of BatchNorm; see `BatchNormMode`.
         drop_path_rate: Stochastic depth, where the model knows it.
+        checkpointing: Keep the inputs of blocks alone in training, and compute the rest again in the backward pass.
+        channels_last: Keep weights and images with the channels of a pixel beside each other.
 
     Attributes:
         channels: Channels of each map of the pyramid, finest first.
@@ -57,7 +60,8 @@ class Encoder(nn.Module):
         std: Standard deviation likewise.
 
     Raises:
-        ValueError: timm knows no such model, it has no feature pyramid, or the file does not fit it.
+        ValueError: timm knows no such model, it has no feature pyramid or no blocks to compute again, or the file does
+            not fit it.
         FileNotFoundError: `weights` names no file.
         ConnectionError: The weights cannot be downloaded.
     """
@@ -72,10 +76,13 @@ class Encoder(nn.Module):
         weights: Literal["timm"] | Path | None = None,
         batch_norm: BatchNormMode = "keep",
         drop_path_rate: float = 0.0,
+        checkpointing: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
-        self.batch_norm = batch_norm
+        self.batch_norm, self.checkpointing = batch_norm, checkpointing
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         options: dict[str, object] = {"in_chans": in_channels}
         if drop_path_rate:  # not every model takes it
             options["drop_path_rate"] = drop_path_rate
@@ -86,12 +93,19 @@ class Encoder(nn.Module):
         self.channels: list[int] = net.feature_info.channels()
         self.strides: list[int] = net.feature_info.reduction()
         # Swin and its kin give (B, H, W, C); the shapes do not tell, as H may equal C
-        self._channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        self._gives_channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
         for key in ("mean", "std"):
             self.register_buffer(key, _per_channel(net.default_cfg[key], in_channels), persistent=False)
         self.switch = TaskSwitch()
         if batch_norm == "group":
             replace_batch_norm(self.net, to_group_norm)
+        if channels_last:
+            self.net.to(memory_format=torch.channels_last)
+        if checkpointing and not checkpoint_blocks(self.net):
+            raise ValueError(
+                f"encoder.checkpointing: timm's {name} has no blocks that could be computed again, only single layers. "
+                "Take it out, or take another encoder."
+            )
 
     def bind(self, tasks: Sequence[str]) -> None:
         """Makes room for every task's own BatchNorm statistics, where the encoder keeps such."""
@@ -114,8 +128,8 @@ class Encoder(nn.Module):
         padded = (-(-size[0] // stride) * stride, -(-size[1] // stride) * stride)
         if padded != size:
             images = F.pad(images, (0, padded[1] - size[1], 0, padded[0] - size[0]))
-        maps = list(self.net(images))
-        if self._channels_last:
+        maps = list(self.net(images.contiguous(memory_format=self.memory_format)))
+        if self._gives_channels_last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         return Pyramid(maps, self.strides, size, padded)
 

@@ -30,6 +30,7 @@ from umedpt_lightning.training.gradients import gather_objects
 from umedpt_lightning.training.monitored import check_monitors
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.out_of_memory import explained_memory
+from umedpt_lightning.training.packing import check_packing
 from umedpt_lightning.training.randomness import RoundRandomness
 from umedpt_lightning.training.replaced import ReplacedSamples
 from umedpt_lightning.training.round_gradients import RoundGradients
@@ -51,12 +52,15 @@ class MultiTaskModule(pl.LightningModule):
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         optimization: Optimizer and learning rate; None for the defaults.
-        max_bad_rounds: A micro-batch whose loss or gradients are not finite is left out, and the weights of the others
+        max_bad_rounds: A micro-batch whose loss or gradients are not finite is left out, and the others of its task
             make up for it; after so many rounds in a row with one of the same task the run stops.
+        pack_pixels: Consecutive micro-batches of a round that use the same blocks and have images of one size go
+            through them together, as long as they have so many pixels at most; 0 for one after the other.
+        compile: Whether torch compiles the shared blocks.
 
     Raises:
-        ValueError: `tasks` or `weights` name a task without data, a weight is negative, or `max_bad_rounds` is not
-            positive.
+        ValueError: `tasks` or `weights` name a task without data, a weight is negative, `max_bad_rounds` is not
+            positive, or the encoder cannot be packed or compiled.
     """
 
     def __init__(
@@ -69,17 +73,22 @@ class MultiTaskModule(pl.LightningModule):
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
         optimization: Optimization | None = None,
         max_bad_rounds: int = 10,
+        pack_pixels: int = 0,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder)
+        check_packing(self.model, pack_pixels)
+        if compile:
+            self.model.compile_blocks()
         self.weights = _weights(specs, weights or {})
         self.optimization = optimization or Optimization()
         self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
         self.losses = LossTracker(list(specs))
         self.replaced = ReplacedSamples(specs)
         self.randomness = RoundRandomness()
-        self.gradients = RoundGradients(self, self.model, self.weights, max_bad_rounds)
+        self.gradients = RoundGradients(self, self.model, self.weights, max_bad_rounds, pack_pixels)
         self._since = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -157,7 +166,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        with explained_memory(batch, str(self.trainer.precision)):
+        with explained_memory([batch], str(self.trainer.precision)):
             output = self._evaluate(batch)
             loss = self.model.task(batch.task).loss(output, batch.targets)
         self._val_loss(batch.task).update(loss, weight=len(batch))
@@ -174,7 +183,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def test_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        with explained_memory(batch, str(self.trainer.precision)):
+        with explained_memory([batch], str(self.trainer.precision)):
             return self._evaluate(batch)
 
     def on_test_epoch_start(self) -> None:
@@ -187,7 +196,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def predict_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """The task's predictions, in the user's terms."""
-        with explained_memory(batch, str(self.trainer.precision)):
+        with explained_memory([batch], str(self.trainer.precision)):
             return self.model.task(batch.task).predict(self.model(batch.images, batch.task))
 
     def _val_metrics(self, tasks: list[str]) -> set[str]:

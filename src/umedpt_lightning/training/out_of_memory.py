@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,11 +14,11 @@ _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
 
 
 @contextmanager
-def explained_memory(batch: TaskBatch, precision: str) -> Iterator[None]:
+def explained_memory(batches: Sequence[TaskBatch], precision: str) -> Iterator[None]:
     """Names task, size and mends where memory runs out inside.
 
     Args:
-        batch: What is computed inside.
+        batches: What is computed inside, together.
         precision: The trainer's.
 
     Raises:
@@ -30,10 +30,14 @@ def explained_memory(batch: TaskBatch, precision: str) -> Iterator[None]:
         ran_out = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _CPU_ALLOCATOR)
         if not ran_out:
             raise
-        count, channels, height, width = batch.images.shape
+        each = [
+            f"{len(b)} images of {'x'.join(map(str, b.images.shape[1:]))} {str(b.images.dtype).removeprefix('torch.')}"
+            for b in batches
+        ]
+        tasks = ", ".join(repr(b.task) for b in batches)
         raise MemoryError(
-            f"Task {batch.task!r}: memory ran out with a micro-batch of {count} images of {channels}x{height}x{width} "
-            f"{str(batch.images.dtype).removeprefix('torch.')} at precision {precision}. Lower "
-            f"data.tasks.{batch.task}.batch_size (with micro_batches raised by the same factor a step sees as many "
-            "images) or its size, set trainer.precision to bf16-mixed, or checkpoint the encoder's activations."
+            f"Task {tasks}: memory ran out with {' and '.join(each)} at precision {precision}. Lower "
+            f"data.tasks.{batches[0].task}.batch_size (with micro_batches raised by the same factor a step sees as "
+            "many images), its size, or model.pack_pixels; set trainer.precision to bf16-mixed, or "
+            "model.encoder.init_args.checkpointing to true."
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -16,6 +16,7 @@ from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, fin
 from umedpt_lightning.training.gradients import sum_gradients
 from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale
 from umedpt_lightning.training.out_of_memory import explained_memory
+from umedpt_lightning.training.packing import packs
 from umedpt_lightning.training.running_statistics import RunningStatistics
 from umedpt_lightning.types import Place, Round, RoundPlan, TaskBatch
 
@@ -42,19 +43,27 @@ class RoundGradients:
         model: Whose gradients.
         weights: Weight of each task's loss.
         max_bad_rounds: See `Faults`.
+        pack_pixels: See `packs`.
 
     Attributes:
         faults: What was left out so far.
         norm: Of all gradients of the last round together, a scalar.
+        pack_pixels: As above.
 
     Raises:
         ValueError: `max_bad_rounds` is not positive.
     """
 
     def __init__(
-        self, module: pl.LightningModule, model: MultiTaskModel, weights: Mapping[str, float], max_bad_rounds: int
+        self,
+        module: pl.LightningModule,
+        model: MultiTaskModel,
+        weights: Mapping[str, float],
+        max_bad_rounds: int = 10,
+        pack_pixels: int = 0,
     ) -> None:
         self._module, self._model, self._weights = module, model, weights
+        self.pack_pixels = pack_pixels
         self.faults = Faults(max_bad_rounds)
         self.norm = torch.tensor(math.nan)
         self._statistics = RunningStatistics(model)
@@ -85,22 +94,35 @@ class RoundGradients:
             return total, losses
         return self._without_faults(batch, start)
 
-    def backward(self, batch: TaskBatch, share: float = 1.0) -> Tensor:
-        """Adds the gradients of a share of a micro-batch's loss; returns the whole loss, without its graph."""
-        with explained_memory(batch, str(self._module.trainer.precision)):
-            batch = batch.to(self._module.device, non_blocking=True)
-            loss = self._model.task(batch.task).loss(self._model(batch.images, batch.task), batch.targets)
-            self._module.manual_backward(loss * share)
-        return loss.detach()
+    def backward(self, pack: Sequence[TaskBatch], shares: Sequence[float]) -> list[Tensor]:
+        """Adds the gradients of a share of each micro-batch's loss.
+
+        Args:
+            pack: Micro-batches that go through the shared blocks together.
+            shares: What the loss of each is multiplied with.
+
+        Returns:
+            The whole loss of each, without its graph.
+        """
+        with explained_memory(pack, str(self._module.trainer.precision)):
+            pack = [batch.to(self._module.device, non_blocking=True) for batch in pack]
+            outputs = self._model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack])
+            losses = [
+                self._model.task(batch.task).loss(output, batch.targets)
+                for batch, output in zip(pack, outputs, strict=True)
+            ]
+            loss: Tensor = sum(loss * share for loss, share in zip(losses, shares, strict=True))  # type: ignore[assignment]  # the sum begins with 0
+            self._module.manual_backward(loss)
+        return [loss.detach() for loss in losses]
 
     def _pass(self, batches: Iterable[TaskBatch], shares: Mapping[str, float]) -> tuple[Tensor, list[MicroBatchLoss]]:
         self._module.zero_grad()
         total = torch.zeros((), device=self._module.device)
         losses = []
-        for batch in batches:
-            loss = self.backward(batch, shares[batch.task])
-            total += loss * shares[batch.task]
-            losses.append(MicroBatchLoss(batch.task, loss, len(batch)))
+        for pack in packs(batches, self._model, self.pack_pixels):  # of one, unless small ones are packed
+            for batch, loss in zip(pack, self.backward(pack, [shares[batch.task] for batch in pack]), strict=True):
+                total += loss * shares[batch.task]
+                losses.append(MicroBatchLoss(batch.task, loss, len(batch)))
         total, *statistics = sum_gradients(self._module.parameters(), [total, *self._statistics.weighted()])
         self._statistics.take(statistics)
         return total, losses
@@ -135,7 +157,7 @@ class RoundGradients:
         plan = batch.plan
         start.restore()
         found = find_faults(
-            plan.mine, batch.again(), self.backward, self._model, gradients=loss_scale(self._module.trainer) <= 1
+            plan.mine, batch.again(), self._backward_alone, self._model, gradients=loss_scale(self._module.trainer) <= 1
         )
         start.restore()
         places = {fault.place for fault in found}
@@ -148,6 +170,9 @@ class RoundGradients:
             leave_nothing_to_step(self._module)
         self.faults.add(found, plan.micro_batches, self._module.global_step)
         return total, losses
+
+    def _backward_alone(self, batch: TaskBatch) -> Tensor:
+        return self.backward([batch], [1.0])[0]
 
 
 def _shown(batches: Iterable[TaskBatch], look: Callable[[TaskBatch], None]) -> Iterator[TaskBatch]:

@@ -1,0 +1,29 @@
+"""Micro-batches and models that need no files."""
+
+from __future__ import annotations
+
+import torch
+
+from umedpt_lightning.types import ClassSpec, MaskSpec, TaskBatch, TaskSpec
+
+CLASSES = ("a", "b", "c")
+
+
+def specs_of(tasks: int, masks: bool = False) -> dict[str, TaskSpec]:
+    """Classification tasks; every second one has masks where asked for."""
+    return {
+        f"task{i}": MaskSpec(channels=3, classes=CLASSES) if masks and i % 2 else ClassSpec(channels=3, classes=CLASSES)
+        for i in range(tasks)
+    }
+
+
+def batches_of(specs: dict[str, TaskSpec], images: int, side: int) -> list[TaskBatch]:
+    """A micro-batch of random images a task."""
+    torch.manual_seed(0)
+    batches = []
+    for task, spec in specs.items():
+        shape = (images, side, side) if isinstance(spec, MaskSpec) else (images,)
+        pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
+        names, sizes = [f"{task} {i}" for i in range(images)], [(side, side)] * images
+        batches.append(TaskBatch(task, pixels, torch.randint(0, len(CLASSES), shape), names, sizes))
+    return batches

@@ -1,0 +1,169 @@
+"""What the Trainer costs beside a bare PyTorch loop that does the same work."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.memory import trainer_of
+from benchmarks.micro_batches import batches_of, specs_of
+from benchmarks.processes import on_a_terminal
+from benchmarks.timing import cpu_seconds
+from umedpt_lightning.blocks import Encoder, Pyramid
+from umedpt_lightning.callbacks.progress import RunBar
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.training import MultiTaskModule, Optimization
+from umedpt_lightning.types import Round, TaskBatch
+
+SIDE = 64
+
+
+def measure(quick: bool = False) -> dict[str, float]:
+    """Ratios at 4 tasks, and how the difference grows from 4 tasks to 64."""
+    runs, steps = (3, 20) if quick else (9, 30)
+    short = compare(4, _images_for(17e-3 / 4), runs, steps)
+    micro_batch = compare(4, _images_for(10e-3), runs, max(4, steps // 3))
+    long = compare(4, _images_for(170e-3 / 4), runs, max(2, steps // 10))
+    few, many = (compare(tasks, 1, runs, 10 * steps // tasks, _OneConvolution) for tasks in (4, 64))
+    return {
+        "speed.trainer_over_bare_17ms_4_tasks": _ratio(short.trainer, short.bare),
+        "speed.trainer_over_bare_170ms": _ratio(long.trainer, long.bare),
+        "speed.step_over_forward_backward": _ratio(micro_batch.step, micro_batch.forward_backward),
+        "speed.overhead_ms_per_task": 1e3 * (_difference(many) - _difference(few)) / 60,
+        "speed.bare_step_ms_of_17": 1e3 * statistics.median(short.bare),
+        "speed.bare_step_ms_of_170": 1e3 * statistics.median(long.bare),
+    }
+
+
+class _OneConvolution(Encoder):
+    """Takes so little time that what the Trainer adds does not drown in the noise of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("test_convnext")
+        self.net = nn.Sequential(nn.Conv2d(3, 16, kernel_size=32, stride=32))
+        self.channels, self.strides = [16], [32]
+
+    def forward(self, images: Tensor, task: str | None = None) -> Pyramid:
+        size = (images.shape[2], images.shape[3])
+        return Pyramid([self.net(images)], self.strides, size, size)
+
+
+class Times:
+    """CPU seconds a step, an entry a run.
+
+    Attributes:
+        trainer: All that Lightning does from round to round.
+        step: The module's `training_step` alone.
+        bare: The bare loop.
+        forward_backward: The forward and backward passes of the bare loop.
+    """
+
+    def __init__(self) -> None:
+        self.trainer: list[float] = []
+        self.step: list[float] = []
+        self.bare: list[float] = []
+        self.forward_backward: list[float] = []
+
+
+def compare(
+    tasks: int, images: int, runs: int, steps: int, encoder: Callable[[], Encoder] = lambda: Encoder("test_convnext")
+) -> Times:
+    """The Trainer with bar, CSV log and all losses, and a bare loop, `steps` rounds of each in turn."""
+    torch.manual_seed(0)
+    specs = specs_of(tasks)
+    module = MultiTaskModule(specs, encoder())
+    rounds = _InTurn(batches_of(specs, images, SIDE), copy.deepcopy(module.model), runs, steps)
+    module.training_step = rounds.timed(module.training_step)  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder, on_a_terminal():
+        trainer_of(folder, max_steps=len(rounds), callbacks=[RunBar()]).fit(module, rounds)
+    return rounds.times
+
+
+class _InTurn:
+    """A loader that lets the bare loop train between the rounds that it hands out, and looks at the clock."""
+
+    def __init__(self, batches: list[TaskBatch], model: MultiTaskModel, runs: int, steps: int) -> None:
+        self.batches, self.runs, self.steps = batches, runs, steps
+        self.times = Times()
+        self._loop = _BareLoop(model, batches)
+        self._in_step = 0.0
+
+    def __len__(self) -> int:
+        return self.steps * (self.runs + 1)
+
+    def __iter__(self) -> Iterator[Round]:
+        for run in range(self.runs + 1):
+            start, self._in_step = time.process_time(), 0.0
+            for _ in range(self.steps):
+                yield Round([batch.task for batch in self.batches], iter(self.batches))
+            trainer = time.process_time() - start
+            self._loop.forward_backward = 0.0
+            bare = cpu_seconds(lambda: [self._loop.step() for _ in range(self.steps)])
+            if run:  # the first warms up
+                self.times.trainer.append(trainer / self.steps)
+                self.times.step.append(self._in_step / self.steps)
+                self.times.bare.append(bare / self.steps)
+                self.times.forward_backward.append(self._loop.forward_backward / self.steps)
+
+    def timed(self, training_step: Callable[..., object]) -> Callable[..., object]:
+        """The same step, its time added up."""
+
+        def step(batch: Round, batch_idx: int) -> object:
+            start = time.process_time()
+            result = training_step(batch, batch_idx)
+            self._in_step += time.process_time() - start
+            return result
+
+        return step
+
+
+class _BareLoop:
+    """What one would write by hand: every task's loss kept, clipped, one AdamW, a schedule."""
+
+    def __init__(self, model: MultiTaskModel, batches: list[TaskBatch]) -> None:
+        self.model, self.batches = model.train(), batches
+        self.optimizer = Optimization().optimizer(model, fused=True)
+        self.schedule = Optimization().schedule(self.optimizer, 10**6)
+        self.losses: dict[str, Tensor] = {}
+        self.forward_backward = 0.0
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        start = time.process_time()
+        for batch in self.batches:
+            loss = self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
+            (loss / len(self.batches)).backward()
+            self.losses[batch.task] = loss.detach()
+        self.forward_backward += time.process_time() - start
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+
+
+def _images_for(seconds: float) -> int:
+    """Images in a micro-batch that takes about so long forward and backward."""
+    specs = specs_of(1)
+    loop = _BareLoop(MultiTaskModel(Encoder("test_convnext"), specs), [])
+
+    def took(images: int) -> float:
+        loop.batches = batches_of(specs, images, SIDE)
+        return statistics.median(cpu_seconds(loop.step) for _ in range(7))
+
+    took(1)
+    few, many = took(1), took(17)
+    an_image = (many - few) / 16
+    return max(1, round((seconds - few) / an_image) + 1)
+
+
+def _ratio(mine: list[float], theirs: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
+
+
+def _difference(times: Times) -> float:
+    return statistics.median(a - b for a, b in zip(times.trainer, times.bare, strict=True))

@@ -1,0 +1,60 @@
+"""What autograd keeps for backward passes, counted to the byte."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SavedBytes:
+    """Bytes that autograd keeps alive for backward passes, parameters left out, each storage counted once.
+
+    Attributes:
+        alive: Those of now.
+        peak: The most there were at any time.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        self._holders: Counter[int] = Counter()
+        self._sizes: dict[int, int] = {}
+        self.alive = self.peak = 0
+
+    def __enter__(self) -> SavedBytes:
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: _Held(t, self), lambda held: held.tensor)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+    def take(self, key: int, size: int) -> None:
+        """One more holds the storage at `key`."""
+        if key in self._parameters:
+            return
+        if not self._holders[key]:
+            self._sizes[key] = size
+            self.alive += size
+            self.peak = max(self.peak, self.alive)
+        self._holders[key] += 1
+
+    def leave(self, key: int) -> None:
+        """One less."""
+        if key in self._parameters:
+            return
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            self.alive -= self._sizes.pop(key)
+
+
+class _Held:
+    def __init__(self, tensor: Tensor, counter: SavedBytes) -> None:
+        self.tensor, self.counter = tensor.detach(), counter
+        self.key = tensor.untyped_storage().data_ptr()
+        counter.take(self.key, tensor.untyped_storage().nbytes())
+
+    def __del__(self) -> None:
+        self.counter.leave(self.key)

@@ -1,0 +1,166 @@
+"""All benchmarks, the figures each of them gives, and the targets. This is the one place that knows them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: A benchmark: with `quick` it repeats less. It returns its figures as ``{"group.figure": value}``.
+Measure = Callable[[bool], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is known of a figure before it is measured.
+
+    Attributes:
+        unit: What it counts; a ratio where it is empty.
+        at_most: The largest value that is good enough.
+        at_least: The smallest; neither where the figure is only reported.
+    """
+
+    unit: str = ""
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def target(self) -> str | None:
+        """The target in words."""
+        if self.at_most is not None:
+            return f"<= {self.at_most:g}"
+        return None if self.at_least is None else f">= {self.at_least:g}"
+
+    def met(self, value: float) -> bool:
+        """Whether a value is good enough."""
+        low = self.at_least is None or value >= self.at_least
+        return low and (self.at_most is None or value <= self.at_most)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A program that measures.
+
+    Attributes:
+        function: Where its `Measure` is, as ``module:name`` below ``benchmarks``.
+        seconds: About how long it takes on two cores, in full and when it is quick; 0 where no quick run has it.
+        figures: What it measures, by ``group.figure``.
+    """
+
+    function: str
+    seconds: tuple[int, int]
+    figures: dict[str, Figure]
+
+    def measure(self, quick: bool) -> dict[str, float]:
+        """Runs it here."""
+        module, name = self.function.split(":")
+        measure: Measure = getattr(importlib.import_module(f"benchmarks.{module}"), name)
+        return measure(quick)
+
+
+BENCHMARKS = {
+    "start": Benchmark("start:measure", (30, 10), {"start.help_over_import_lightning": Figure(at_most=0.10)}),
+    "saved_tensors": Benchmark(
+        "memory:saved_tensors",
+        (15, 10),
+        {
+            "memory.saved_tensors_64_over_largest": Figure(at_most=1.01),
+            "memory.accumulate_over_joint_16": Figure(at_most=0.10),
+        },
+    ),
+    "rss_trainer": Benchmark("memory:rss_trainer", (40, 12), {"memory.rss_trainer_64_over_4": Figure(at_most=1.10)}),
+    "checkpointing": Benchmark(
+        "memory:checkpointing",
+        (75, 25),
+        {"memory.checkpointing_rss": Figure(at_most=0.70), "memory.checkpointing_time": Figure(at_most=1.35)},
+    ),
+    "overhead": Benchmark(
+        "overhead:measure",
+        (60, 15),
+        {
+            "speed.step_over_forward_backward": Figure(at_most=1.10),
+            "speed.trainer_over_bare_17ms_4_tasks": Figure(at_most=1.05),
+            "speed.trainer_over_bare_170ms": Figure(at_most=1.02),
+            "speed.overhead_ms_per_task": Figure("ms", at_most=0.06),
+            "speed.bare_step_ms_of_17": Figure("ms"),
+            "speed.bare_step_ms_of_170": Figure("ms"),
+        },
+    ),
+    "optimizer": Benchmark("speed:optimizer", (8, 5), {"speed.optimizer_one_over_many_64": Figure(at_most=0.20)}),
+    "packed": Benchmark("speed:packed", (12, 6), {"speed.packed_over_accumulated": Figure(at_most=0.85)}),
+    "options": Benchmark(
+        "speed:options",
+        (45, 15),
+        {
+            "speed.bf16_over_fp32": Figure(),
+            "speed.bf16_over_fp32_swin": Figure(),
+            "speed.channels_last_over_contiguous": Figure(),
+        },
+    ),
+    "compiled": Benchmark(
+        "speed:compiled",
+        (40, 0),
+        {"speed.compiled_over_eager": Figure(), "speed.compiled_first_step_seconds": Figure("s")},
+    ),
+    "whole_run": Benchmark(
+        "whole_run:measure",
+        (80, 20),
+        {"speed.run_16_tasks_over_bare": Figure(at_most=1.10), "speed.run_16_tasks_over_bare_clock": Figure()},
+    ),
+    "resume": Benchmark(
+        "resume:measure",
+        (150, 10),
+        {"resume.runs_that_differ": Figure("runs", at_most=0), "resume.first_batch_20000_over_0": Figure(at_most=1.5)},
+    ),
+    "distributed": Benchmark(
+        "distributed:measure",
+        (80, 10),
+        {
+            "distributed.collectives_32_over_2_tasks": Figure(at_most=1.0),
+            "distributed.max_parameter_error": Figure("absolute", at_most=1e-6),
+        },
+    ),
+    "check": Benchmark(
+        "check:measure",
+        (40, 6),
+        {"check.rate_over_bare_decode": Figure(at_least=0.8), "check.rate_over_bare_decode_clock": Figure()},
+    ),
+    "encoder_bound_small": Benchmark(
+        "encoder_bound:small",
+        (45, 10),
+        {
+            "loader.encoder_bound_share_small": Figure(at_least=0.90),
+            "loader.encoder_bound_share_small_clock": Figure(),
+            "loader.encoder_bound_ms_an_image_small": Figure("ms"),
+        },
+    ),
+    "encoder_bound_swin": Benchmark(
+        "encoder_bound:swin",
+        (70, 0),
+        {
+            "loader.encoder_bound_share_swin": Figure(at_least=0.98),
+            "loader.encoder_bound_share_swin_clock": Figure(),
+            "loader.encoder_bound_ms_an_image_swin": Figure("ms"),
+        },
+    ),
+    "many_tasks": Benchmark(
+        "loader:many_tasks",
+        (35, 10),
+        {
+            "loader.workers_64_over_2_tasks": Figure(at_most=1.0),
+            "loader.memory_64_over_2_tasks": Figure(at_most=1.2),
+            "loader.first_batch_64_over_2_tasks": Figure(at_most=1.5),
+            "loader.first_batch_64_over_2_tasks_clock": Figure(),
+        },
+    ),
+    "loader_a_task": Benchmark(
+        "loader:loader_a_task",
+        (45, 10),
+        {
+            "loader.memory_pool_over_loader_a_task": Figure(at_most=0.25),
+            "loader.first_batch_pool_over_loader_a_task": Figure(at_most=0.2),
+            "loader.first_batch_pool_over_loader_a_task_clock": Figure(),
+            "loader.throughput_pool_over_loader_a_task": Figure(at_least=0.95),
+        },
+    ),
+}

@@ -1,0 +1,105 @@
+"""A whole `umedpt fit` of 16 tasks, against a bare loop over the same images."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.jpegs import make_jpegs
+from benchmarks.processes import in_fresh_process
+from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.cli import main
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.training import Optimization
+from umedpt_lightning.types import ClassSpec
+
+TASKS, BATCH, SIDE, EPOCHS = 16, 8, 96, 2
+
+
+def measure(quick: bool = False) -> dict[str, float]:
+    """CPU time, workers and all, and time by the clock: two epochs with validation."""
+    rounds, pairs = (2, 1) if quick else (6, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        make_jpegs(Path(folder) / "train", rounds * BATCH, size=SIDE)
+        make_jpegs(Path(folder) / "val", 2 * BATCH, size=SIDE)
+        found = [
+            [in_fresh_process(_seconds, side, folder, rounds, pair) for side in (_fit, _bare)] for pair in range(pairs)
+        ]
+    cpu, clock = (statistics.median(mine[i] / bare[i] for mine, bare in found) for i in (0, 1))
+    return {"speed.run_16_tasks_over_bare": cpu, "speed.run_16_tasks_over_bare_clock": clock}
+
+
+def _seconds(run: Callable[[str, int, int], None], folder: str, rounds: int, pair: int) -> tuple[float, float]:
+    torch.set_num_threads(1)
+    cpu, clock = _cpu(), time.perf_counter()
+    run(folder, rounds, pair)
+    return _cpu() - cpu, time.perf_counter() - clock
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _fit(folder: str, rounds: int, pair: int) -> None:
+    """All that a run does: lines on the screen, CSV, checkpoints, pictures, report."""
+    parts = {
+        part: {"class_path": "ClassFolders", "init_args": {"folder": f"{folder}/{part}"}} for part in ("train", "val")
+    }
+    config = {
+        "trainer": {"accelerator": "cpu", "max_epochs": EPOCHS, "num_sanity_val_steps": 0},
+        "model": {"encoder": {"class_path": "Encoder", "init_args": {"name": "resnet18"}}},
+        "data": {
+            "num_workers": 1,
+            "steps_per_epoch": rounds,
+            "tasks": {f"task{i}": parts | {"batch_size": BATCH, "size": SIDE} for i in range(TASKS)},
+        },
+    }
+    file = Path(folder) / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    main(["fit", "--config", str(file), "--run", f"{folder}/run{pair}"])
+
+
+def _bare(folder: str, rounds: int, pair: int) -> None:
+    """Reads in the same process; computes the same metrics, and saves as often."""
+    spec = ClassSpec(channels=3, classes=("class0", "class1"))
+    tasks = [f"task{i}" for i in range(TASKS)]
+    model = MultiTaskModel(Encoder("resnet18"), dict.fromkeys(tasks, spec))
+    optimizer = Optimization().optimizer(model, fused=True)
+    parts = {part: sorted(Path(folder, part).rglob("*.jpg")) for part in ("train", "val")}
+    for _ in range(EPOCHS):
+        model.train()
+        for i in range(rounds):
+            optimizer.zero_grad()
+            for task in tasks:
+                images, targets = _read(parts["train"][i * BATCH : (i + 1) * BATCH])
+                (model.task(task).loss(model(images, task), targets) / TASKS).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        model.eval()
+        with torch.inference_mode():
+            for task in tasks:
+                for i in range(0, len(parts["val"]), BATCH):
+                    images, targets = _read(parts["val"][i : i + BATCH])
+                    model.task(task).update(model(images, task), targets)
+                model.task(task).compute()
+                model.task(task).reset()
+        torch.save([model.state_dict(), optimizer.state_dict()], Path(folder) / "bare.pt")
+
+
+def _read(files: list[Path]) -> tuple[Tensor, Tensor]:
+    images = []
+    for file in files:
+        with Image.open(file) as image:
+            images.append(np.array(image).transpose(2, 0, 1))
+    return torch.from_numpy(np.stack(images)), torch.tensor([int(file.parent.name == "class1") for file in files])

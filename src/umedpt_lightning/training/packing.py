@@ -1,0 +1,60 @@
+"""Packs: small micro-batches of several tasks that go through the shared blocks together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from umedpt_lightning.blocks.batch_norm import has_batch_norm
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.types import TaskBatch
+
+
+def packs(micro_batches: Iterable[TaskBatch], model: MultiTaskModel, pixels: int) -> Iterator[list[TaskBatch]]:
+    """Cuts a round into packs of consecutive micro-batches that use the same blocks and have images of one size.
+
+    Args:
+        micro_batches: Those of a round, pulled one by one; at most one more than the pack holds.
+        model: Says which blocks a task uses.
+        pixels: Pixels of all images of a pack at most, which bounds the memory that its graph takes; a micro-batch that
+            is larger is a pack of its own. With 0 every micro-batch is.
+
+    Yields:
+        At least one micro-batch, in the order of the round.
+    """
+    pack: list[TaskBatch] = []
+    for micro_batch in micro_batches:
+        if pack and not (_fits(pack[0], micro_batch, model) and _pixels(*pack, micro_batch) <= pixels):
+            yield pack
+            pack = []
+        pack.append(micro_batch)
+        if _pixels(*pack) >= pixels:  # full: the next one is not asked for before this has been used
+            yield pack
+            pack = []
+    if pack:
+        yield pack
+
+
+def check_packing(model: MultiTaskModel, pixels: int) -> None:
+    """Holds that images of one task do not change what another's become.
+
+    Raises:
+        ValueError: `pixels` is negative, or shared blocks have BatchNorm that normalises by the batch.
+    """
+    if pixels < 0:
+        raise ValueError(f"model.pack_pixels must be positive, or 0 for no packing, but it is {pixels}.")
+    encoder = None if model.encoder.batch_norm == "freeze" else model.encoder
+    blocks = (encoder, model.pixel_decoder, model.detection_decoder)
+    if pixels and any(has_batch_norm(block) for block in blocks if block is not None):
+        raise ValueError(
+            "model.pack_pixels: the shared blocks have BatchNorm, which would mix the tasks of a pack. Take "
+            "encoder.batch_norm: freeze or group, an encoder without BatchNorm, or no packing (0)."
+        )
+
+
+def _fits(first: TaskBatch, other: TaskBatch, model: MultiTaskModel) -> bool:
+    same_blocks = model.task(first.task).needs == model.task(other.task).needs
+    return same_blocks and first.images.shape[2:] == other.images.shape[2:]
+
+
+def _pixels(*micro_batches: TaskBatch) -> int:
+    return sum(len(m) * m.images.shape[2] * m.images.shape[3] for m in micro_batches)
