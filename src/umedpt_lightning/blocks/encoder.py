@@ -20,6 +20,7 @@ from umedpt_lightning.blocks.batch_norm import (
     to_group_norm,
 )
 from umedpt_lightning.blocks.weights import create_encoder
+from umedpt_lightning.recorded import Recorded
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Pyramid:
     padded_size: tuple[int, int]
 
 
-class Encoder(nn.Module):
+class Encoder(Recorded, nn.Module):
     """A timm model as the block that all tasks share.
 
     Args:
@@ -62,6 +63,7 @@ class Encoder(nn.Module):
         ConnectionError: The weights cannot be downloaded.
     """
 
+    unrecorded = ("weights",)  # a saved model has its own
     mean: Tensor
     std: Tensor
 
@@ -111,8 +113,8 @@ class Encoder(nn.Module):
         self.switch.task = task
         size = (images.shape[2], images.shape[3])
         stride = self.strides[-1]
-        padded = (-(-size[0] // stride) * stride, -(-size[1] // stride) * stride)
-        if padded != size:
+        padded = ((size[0] + stride - 1) // stride * stride, (size[1] + stride - 1) // stride * stride)
+        if torch.compiler.is_exporting() or padded != size:  # an exported graph takes other sizes too
             images = F.pad(images, (0, padded[1] - size[1], 0, padded[0] - size[0]))
         maps = list(self.net(images))
         if self._channels_last:

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 
+from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
@@ -39,7 +40,8 @@ def settle(config: Namespace, command: str) -> None:
             f"--run {config.run} already holds a run. Go on with it by --ckpt_path last, or give another folder."
         )
     config.trainer.default_root_dir = config.run
-    config.ckpt_path = _checkpoint(config.ckpt_path, Path(config.run), command)
+    if config.ckpt_path:
+        config.ckpt_path = find_checkpoint(config.ckpt_path, Path(config.run), may_lack=command == "fit")
     for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]:
         # W&B's own files belong to the run too
         if (
@@ -48,26 +50,6 @@ def settle(config: Namespace, command: str) -> None:
             and logger.init_args.save_dir == "."
         ):
             logger.init_args.save_dir = config.run
-
-
-def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:
-    """`path`, where ``best`` and ``last`` are those of the run's folder."""
-    if path is None:
-        return None
-    file = run / "checkpoints" / f"{path}.ckpt" if str(path) in ("best", "last") else Path(path)
-    if file.is_file():
-        return str(file)
-    if str(path) == "last" and command == "fit":
-        return None  # the same command starts a run and, after an interruption, goes on with it
-    known = sorted(str(f) for f in (run / "checkpoints").glob("*.ckpt"))
-    raise FileNotFoundError(
-        f"--ckpt_path: there is no checkpoint {file}. "
-        + (
-            f"In the run there are {', '.join(known)}."
-            if known
-            else "Give a file, or the run's folder by --run and `best` or `last`."
-        )
-    )
 
 
 def locate(config: Any, class_type: type, arguments: dict[str, Any], key: str = "") -> str | None:

@@ -58,6 +58,12 @@ class MultiTaskDataModule(pl.LightningDataModule):
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"data.steps_per_epoch must be positive or null, but it is {steps_per_epoch}.")
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width that a task's images are resized to, of the tasks whose images are."""
+        sizes = {name: task.size for name, task in self.tasks.items() if task.size is not None}
+        return {name: (size, size) if isinstance(size, int) else size for name, size in sizes.items()}
+
     def train_dataloader(self) -> RoundLoader:
         """Rounds of the tasks that have a train part."""
         readers = self._readers("train")

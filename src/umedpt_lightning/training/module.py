@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
@@ -76,6 +77,16 @@ class MultiTaskModule(pl.LightningModule):
         fused = self.trainer.precision != "16-mixed"
         optimizer = self.optimization.optimizer(self, fused)
         return {"optimizer": optimizer, "lr_scheduler": self.optimization.schedule(optimizer, int(steps))}
+
+    def setup(self, stage: str) -> None:
+        """Takes over in which size the data module gives a task's images, for those who use the model later."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self.model.sizes = dict(getattr(datamodule, "sizes", {}))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds how the model is built, so that it can be exported without config and data."""
+        with suppress(ValueError):  # a task of one's own with options that JSON cannot hold can still be trained
+            checkpoint["model_config"] = self.model.describe()
 
     def training_step(self, batch: Round, batch_idx: int) -> dict[str, Tensor]:
         """One round: a backward pass a micro-batch, then one step."""
