@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
@@ -51,4 +53,6 @@ class PixelDecoder(Recorded, nn.Module):
             for i in range(1 + self.missing)
         ]
         pixels: Tensor = self.unet([*empty, *pyramid.maps])
+        if torch.compiler.is_exporting():  # a slice would be traced as if there always were something to cut off
+            return F.pad(pixels, (0, pyramid.size[1] - width, 0, pyramid.size[0] - height))
         return pixels[:, :, : pyramid.size[0], : pyramid.size[1]]

@@ -77,6 +77,10 @@ class Task(Recorded, nn.Module, ABC):
     def predict(self, output: Any) -> Any:
         """The prediction for a micro-batch in the user's terms: probabilities, units, classes, pixels."""
 
+    def exported(self, output: Any) -> dict[str, Tensor]:
+        """The outputs of a graph that is used without Python, by name; tensors with ``B`` first."""
+        return {"predictions": self.predict(output)}
+
     @abstractmethod
     def trivial(self, targets: BatchTargets) -> Any:
         """An output like that of `forward` that has seen the training labels but no image.

@@ -136,6 +136,17 @@ class Detection(Task):
         found = self.fcos.postprocess_detections(raw, anchors, [output.size] * images)
         return [Detections(**detections) for detections in found]
 
+    def exported(self, output: DetectionOutput) -> dict[str, Tensor]:
+        """``boxes`` ``(B, P, 4)`` and ``scores`` ``(B, P, K)`` of every place, before any threshold and NMS."""
+        raw = output.raw
+        boxes = self.fcos.box_coder.decode(raw["bbox_regression"], output.anchors)
+        height, width = output.size
+        x, y = boxes[..., 0::2].clamp(min=0, max=width), boxes[..., 1::2].clamp(min=0, max=height)
+        return {
+            "boxes": torch.stack([x, y], dim=-1).flatten(-2),
+            "scores": (raw["cls_logits"].sigmoid() * raw["bbox_ctrness"].sigmoid()).sqrt(),
+        }
+
     def resized(self, prediction: Detections, shown: tuple[int, int], wanted: tuple[int, int]) -> Detections:
         """The boxes with other coordinates."""
         rows_y, rows_x = wanted[0] / shown[0], wanted[1] / shown[1]

@@ -107,6 +107,10 @@ class Segmentation(Task):
         """Classes ``(B, H, W)`` uint8."""
         return output.argmax(dim=1).to(torch.uint8)
 
+    def exported(self, output: Tensor) -> dict[str, Tensor]:
+        """``probabilities`` ``(B, K, H, W)``, which can be blended over tiles; the class is the largest one's."""
+        return {"probabilities": as_float(output).softmax(dim=1)}
+
     def resized(self, prediction: Tensor, shown: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
         """The mask by nearest pixel."""
         if shown == wanted:
