@@ -47,7 +47,7 @@ def _suppress(boxes: NDArray[Any], candidates: NDArray[np.int64], threshold: flo
     while len(candidates):
         first, candidates = int(candidates[0]), candidates[1:]
         kept.append(first)
-        candidates = candidates[_iou(boxes[first], boxes[candidates]) <= threshold]
+        candidates = candidates[~(_iou(boxes[first], boxes[candidates]) > threshold)]
     return kept
 
 
@@ -55,5 +55,6 @@ def _iou(box: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     overlap = sides.clip(0).prod(axis=1)
     areas = [(b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1]) for b in (box, others)]
-    shares: NDArray[Any] = overlap / (areas[0] + areas[1] - overlap)
+    with np.errstate(invalid="ignore"):  # two boxes without area: NaN, which is not larger than any threshold
+        shares: NDArray[Any] = overlap / (areas[0] + areas[1] - overlap)
     return shares

@@ -57,17 +57,6 @@ def _text(
     name: str, encoder: Encoder, tasks: Mapping[str, Task], data: Mapping[str, str], metrics: Mapping[str, Any]
 ) -> str:
     first = next(iter(tasks))
-    timm_line = (
-        f'net = timm.create_model("{name}", in_chans={encoder.in_channels}, features_only=True, pretrained=True, '
-        'pretrained_cfg_overlay={"file": "encoder.safetensors"})'
-    )
-    plain = (
-        f"The encoder alone, in plain timm (intensities scaled to 0 to 1, then its mean and standard deviation):\n\n"
-        f"```python\n{timm_line}\n```"
-        if encoder.batch_norm in ("keep", "freeze")
-        else f"Its BatchNorm was replaced (`{encoder.batch_norm}`), so that plain timm cannot load the encoder; "
-        "take `model.encoder`."
-    )
     return f"""# {name}, trained on {len(tasks)} tasks together
 
 One shared encoder with a small head for each task, trained by umedpt-lightning.
@@ -104,8 +93,26 @@ model = MultiTaskModel.from_pretrained("path/of/this/folder")
 predictions = model.predict([image], "{first}")  # arrays (H, W) or (H, W, C) as they are stored, of any size
 ```
 
-{plain}
+{_plain_timm(name, encoder)}
 """
+
+
+def _plain_timm(name: str, encoder: Encoder) -> str:
+    """How the encoder is had without this package."""
+    if encoder.batch_norm not in ("keep", "freeze"):
+        return (
+            f"Its BatchNorm was replaced (`{encoder.batch_norm}`), so that plain timm cannot load the encoder; take "
+            "`model.encoder`."
+        )
+    made = f'net = timm.create_model("{name}", in_chans={encoder.in_channels}'
+    if encoder.in_channels in (1, 3):
+        lines = made + ', features_only=True, pretrained=True, pretrained_cfg_overlay={"file": "encoder.safetensors"})'
+    else:  # timm would leave out a first layer of other channels, without a word
+        lines = f'{made}, num_classes=0)\nnet.load_state_dict(load_file("encoder.safetensors"), strict=False)'
+    return (
+        "The encoder alone, in plain timm (intensities scaled to 0 to 1, then its mean and standard deviation):\n\n"
+        f"```python\n{lines}\n```"
+    )
 
 
 def _row(name: str, task: Task) -> str:
