@@ -23,13 +23,7 @@ AVERAGING = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "in
 BLOCKED = "lightning pytorch_lightning wandb albumentations cv2 jsonargparse pandas torchmetrics pycocotools rich"
 PREDICT = """
 import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in sys.argv[2].split():
-            raise ImportError(f"{name} is not installed")
-
-sys.meta_path.insert(0, Blocker())
+sys.modules |= dict.fromkeys(sys.argv[2].split())  # Python takes a None for a package that is not installed
 import json
 import numpy as np
 from umedpt_lightning.model import MultiTaskModel
