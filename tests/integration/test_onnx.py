@@ -103,12 +103,14 @@ def test_a_program_of_torch_export_takes_any_size_too(kind: str) -> None:
 
 def test_selected_boxes_are_those_of_predict() -> None:
     model = model_of(small_encoder(), "box")
+    fcos: Any = model.task("a_box").fcos
+    torch.nn.init.constant_(fcos.head.regression_head.bbox_reg.bias, 2.0)  # large enough to overlap
     image = np.random.default_rng(0).integers(0, 256, (70, 100, 3), np.uint8)
     with torch.no_grad():
         found = TaskGraph(model, "a_box")(torch.from_numpy(image).permute(2, 0, 1)[None].float())
     boxes, scores = found["boxes"][0].numpy(), found["scores"][0].numpy()
     threshold = float(np.sort(scores.flatten())[-50])
-    model.task("a_box").fcos.score_thresh = threshold  # type: ignore[union-attr]
+    fcos.score_thresh = threshold
     (expected,) = model.predict([image], "a_box")
 
     ours = select_boxes(boxes, scores, threshold)
