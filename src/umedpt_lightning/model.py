@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder, Pooling, Pyramid
+from umedpt_lightning.inference import Image, read, stacks
+from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import DEFAULT_TASKS, FeatureWidths, Task
 from umedpt_lightning.types import TaskSpec
 
@@ -19,7 +22,7 @@ DetectionDecoderFactory = Callable[[Sequence[int], Sequence[int]], DetectionDeco
 TaskFactory = Callable[[TaskSpec, FeatureWidths], Task]
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskModel(PretrainedModel):
     """One encoder, a pixel decoder, a detection decoder, and a head for every task.
 
     A decoder that no task needs is not built.
@@ -30,14 +33,12 @@ class MultiTaskModel(nn.Module):
         tasks: How to build a task; a name left out gets the default of its label type.
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
+        sizes: Height and width that `predict` resizes a task's images to; a task left out keeps them.
 
     Raises:
         ValueError: `tasks` names a task without data, a name cannot be used, or a task's images have channels that
             the encoder does not take.
     """
-
-    pixel_decoder: PixelDecoder | None
-    detection_decoder: DetectionDecoder | None
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class MultiTaskModel(nn.Module):
         tasks: Mapping[str, TaskFactory] | None = None,
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
+        sizes: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__()
         check_task_names(specs, tasks or {})
@@ -57,6 +59,7 @@ class MultiTaskModel(nn.Module):
                 )
         encoder.bind(list(specs))
         self.encoder = encoder
+        self.sizes = dict(sizes or {})
         self.pooling = Pooling(encoder.channels[-1])
         pixels = pixel_decoder(encoder.channels, encoder.strides)
         detection = detection_decoder(encoder.channels, encoder.strides)
@@ -108,6 +111,31 @@ class MultiTaskModel(nn.Module):
             if block is not None:
                 block.compile()  # in place: names of parameters stay as they are
 
+    def predict(self, images: Sequence[Image], task: str, batch_size: int = 16) -> list[Any]:
+        """Predictions for images as they are stored, of any sizes, in the user's terms and the images' own pixels.
+
+        Args:
+            images: Arrays or tensors ``(H, W)`` or ``(H, W, C)``; intensities as in the task's data.
+            task: The task's name.
+            batch_size: At most so many images of one size at a time.
+
+        Returns:
+            One for each image: probabilities ``(K,)`` or ``(L,)``, numbers ``(Q,)``, a mask ``(H, W)`` or
+            `umedpt_lightning.tasks.Detections`, on the model's device.
+
+        Raises:
+            ValueError: There is no such task, or an image is not of that form.
+        """
+        head = self.task(task)
+        stored = [read(image, head.spec.channels, f"images[{i}]") for i, image in enumerate(images)]
+        predictions: list[Any] = []
+        with torch.inference_mode(), _evaluating(self):
+            for batch, sizes in stacks(stored, self.sizes.get(task), batch_size):
+                found = head.predict(self(batch.to(head.device), task))
+                shown = (batch.shape[2], batch.shape[3])
+                predictions += [head.resized(one, shown, size) for one, size in zip(found, sizes, strict=True)]
+        return predictions
+
     def embed(self, images: Tensor, task: str) -> Tensor:
         """The embedding ``(B, D)`` of images ``(B, C, H, W)`` in stored dtype, scaled as those of `task`."""
         embedding: Tensor = self.pooling(self.pyramid(images, task))
@@ -142,6 +170,17 @@ class MultiTaskModel(nn.Module):
                 return self.pixel_decoder(pyramid)  # type: ignore[misc]  # built where a task needs it
             case "detection":
                 return self.detection_decoder(pyramid)  # type: ignore[misc]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def check_task_names(with_data: Mapping[str, Any], with_options: Mapping[str, Any], where: str = "model.tasks") -> None:

@@ -14,14 +14,17 @@ FILES = sorted(ROOT.rglob("*.py"))
 #: What a part may import of the package; a part that is not named may import anything.
 MAY_IMPORT = {
     "types": set(),
-    "blocks": {"types", "blocks"},
-    "tasks": {"types", "blocks", "tasks"},
-    "model": {"types", "blocks", "tasks"},
+    "recorded": set(),
+    "inference": {"inference"},
+    "blocks": {"types", "recorded", "blocks"},
+    "tasks": {"types", "recorded", "blocks", "tasks"},
+    "pretrained": {"types", "recorded", "blocks", "tasks", "pretrained"},
+    "model": {"types", "inference", "blocks", "tasks", "pretrained"},
     "training": {"types", "blocks", "tasks", "model", "training"},
     "data": {"types", "data"},
     "transfer": {"types", "blocks", "tasks", "model", "data", "transfer"},
     "predict": {"types", "blocks", "tasks", "model", "data", "predict", "export"},
-    "export": {"types", "blocks", "tasks", "model", "export"},
+    "export": {"types", "blocks", "tasks", "pretrained", "model", "export"},
 }
 #: Where a library may be imported, as paths below the package.
 ONLY_IN = {

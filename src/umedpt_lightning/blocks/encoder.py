@@ -21,6 +21,7 @@ from umedpt_lightning.blocks.batch_norm import (
 )
 from umedpt_lightning.blocks.checkpointing import checkpoint_blocks
 from umedpt_lightning.blocks.weights import create_encoder
+from umedpt_lightning.recorded import Recorded
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Pyramid:
     padded_size: tuple[int, int]
 
 
-class Encoder(nn.Module):
+class Encoder(Recorded, nn.Module):
     """A timm model as the block that all tasks share.
 
     Args:
@@ -66,6 +67,7 @@ class Encoder(nn.Module):
         ConnectionError: The weights cannot be downloaded.
     """
 
+    unrecorded = ("weights",)  # a saved model has its own
     mean: Tensor
     std: Tensor
 
@@ -125,8 +127,8 @@ class Encoder(nn.Module):
         self.switch.task = task
         size = (images.shape[2], images.shape[3])
         stride = self.strides[-1]
-        padded = (-(-size[0] // stride) * stride, -(-size[1] // stride) * stride)
-        if padded != size:
+        padded = ((size[0] + stride - 1) // stride * stride, (size[1] + stride - 1) // stride * stride)
+        if torch.compiler.is_exporting() or padded != size:  # an exported graph takes other sizes too
             images = F.pad(images, (0, padded[1] - size[1], 0, padded[0] - size[0]))
         maps = list(self.net(images.contiguous(memory_format=self.memory_format)))
         if self._gives_channels_last:

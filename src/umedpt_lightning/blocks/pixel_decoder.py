@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks.batch_norm import group_norm, replace_batch_norm
 from umedpt_lightning.blocks.encoder import Pyramid
+from umedpt_lightning.recorded import Recorded
 
 
-class PixelDecoder(nn.Module):
+class PixelDecoder(Recorded, nn.Module):
     """A U-Net decoder up to the full resolution of the input.
 
     Args:
@@ -46,8 +49,10 @@ class PixelDecoder(nn.Module):
         finest = pyramid.maps[0]
         height, width = pyramid.padded_size
         empty = [
-            finest.new_zeros(len(finest), 0, height // 2**i, width // 2**i)  # (B, 0, H/2^i, W/2^i)
+            finest.new_zeros(finest.shape[0], 0, height // 2**i, width // 2**i)  # (B, 0, H/2^i, W/2^i)
             for i in range(1 + self.missing)
         ]
         pixels: Tensor = self.unet([*empty, *pyramid.maps])
+        if torch.compiler.is_exporting():  # a slice would be traced as if there always were something to cut off
+            return F.pad(pixels, (0, pyramid.size[1] - width, 0, pyramid.size[0] - height))
         return pixels[:, :, : pyramid.size[0], : pyramid.size[1]]

@@ -21,7 +21,7 @@ class Pooling(nn.Module):
     def forward(self, pyramid: Pyramid) -> Tensor:
         """The embedding, ``(B, channels)``."""
         stride = pyramid.strides[-1]
-        height, width = (-(-side // stride) for side in pyramid.size)  # rows and columns that hold any image
+        height, width = ((side + stride - 1) // stride for side in pyramid.size)  # rows and columns that hold any image
         pooled: Tensor = pyramid.maps[-1][:, :, :height, :width].mean(dim=(2, 3))
         normed: Tensor = self.norm(pooled)
         return normed

@@ -27,6 +27,7 @@ COMMANDS = {
     "validate": Command("metrics of a checkpoint on the val parts", "umedpt_lightning.cli.training"),
     "test": Command("metrics of a checkpoint on the test parts", "umedpt_lightning.cli.training"),
     "predict": Command("write a checkpoint's predictions for the test parts", "umedpt_lightning.cli.training"),
+    "export": Command("make a model's folder from a checkpoint, with ONNX if wanted", "umedpt_lightning.cli.export"),
     "data": Command(
         "`data check` lists what is wrong with the data of a config, `data preview` draws them",
         "umedpt_lightning.cli.data",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
-from lightning.pytorch.utilities import rank_zero_warn
 
+from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
-from umedpt_lightning.training.checkpoints import LAST, PREVIOUS, intact
 
 
 def settle(config: Namespace, command: str) -> None:
@@ -48,7 +46,8 @@ def settle(config: Namespace, command: str) -> None:
             f"--run {config.run} already holds a run. Go on with it by --ckpt_path last, or give another folder."
         )
     config.trainer.default_root_dir = config.run
-    config.ckpt_path = _checkpoint(config.ckpt_path, Path(config.run), command)
+    if config.ckpt_path:
+        config.ckpt_path = find_checkpoint(config.ckpt_path, Path(config.run), may_lack=command == "fit")
     for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]:
         # W&B's own files belong to the run too
         if (
@@ -57,34 +56,6 @@ def settle(config: Namespace, command: str) -> None:
             and logger.init_args.save_dir == "."
         ):
             logger.init_args.save_dir = config.run
-
-
-def _checkpoint(path: str | Path | None, run: Path, command: str) -> str | None:
-    """`path`, where ``best``, ``best_<task>`` and ``last`` are those of the run's folder.
-
-    It is read to see that it is whole. Where ``last`` is damaged, the checkpoint before it is taken, with a message.
-    """
-    if path is None:
-        return None
-    folder = run / "checkpoints"
-    if str(path) == "last":
-        files = [folder / LAST, folder / PREVIOUS]
-    else:
-        files = [folder / f"{path}.ckpt" if re.fullmatch(r"best(_[^/.]+)?", str(path)) else Path(path)]
-    there = [file for file in files if file.is_file()]
-    if there:
-        return str(intact(there, tell=rank_zero_warn))
-    if str(path) == "last" and command == "fit":
-        return None  # the same command starts a run and, after an interruption, goes on with it
-    known = sorted(str(f) for f in folder.glob("*.ckpt"))
-    raise FileNotFoundError(
-        f"--ckpt_path: there is no checkpoint {files[0]}. "
-        + (
-            f"In the run there are {', '.join(known)}."
-            if known
-            else "Give a file, or the run's folder by --run and `best` or `last`."
-        )
-    )
 
 
 def _default_folder() -> str:

@@ -75,6 +75,12 @@ class MultiTaskDataModule(pl.LightningDataModule):
         if sizes := _sizes(tasks):
             schedule(sizes)  # what does not fit is told now
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width that a task's images are resized to, of the tasks whose images are."""
+        sizes = {name: task.size for name, task in self.tasks.items() if task.size is not None}
+        return {name: (size, size) if isinstance(size, int) else size for name, size in sizes.items()}
+
     def train_dataloader(self) -> RoundLoader:
         """Rounds of the tasks that have a train part."""
         readers = self._readers("train")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
+from umedpt_lightning.recorded import Recorded
 from umedpt_lightning.types import BatchTargets, TaskSpec
 
 #: What a head reads: ``embedding`` is ``(B, D)``, ``pixels`` is ``(B, D, H, W)``, ``detection`` is
@@ -37,7 +38,7 @@ def as_float(output: Tensor) -> Tensor:
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
-class Task(nn.Module, ABC):
+class Task(Recorded, nn.Module, ABC):
     """A label type: head, loss, metrics and prediction.
 
     Subclasses are built with ``(spec, widths, **options)`` and set the class attributes.
@@ -51,6 +52,10 @@ class Task(nn.Module, ABC):
     needs: ClassVar[Features]
     main_metric: ClassVar[str]
     spec: TaskSpec
+
+    def new_metrics(self) -> Mapping[str, nn.Module]:
+        """The metrics, to be found in `metrics`; here, not at the top of a file, is the place to import them."""
+        return {}
 
     @abstractmethod
     def forward(self, features: Any) -> Any:
@@ -72,6 +77,10 @@ class Task(nn.Module, ABC):
     def predict(self, output: Any) -> Any:
         """The prediction for a micro-batch in the user's terms: probabilities, units, classes, pixels."""
 
+    def exported(self, output: Any) -> dict[str, Tensor]:
+        """The outputs of a graph that is used without Python, by name; tensors with ``B`` first."""
+        return {"predictions": self.predict(output)}
+
     @abstractmethod
     def trivial(self, targets: BatchTargets) -> Any:
         """An output like that of `forward` that has seen the training labels but no image.
@@ -79,13 +88,32 @@ class Task(nn.Module, ABC):
         Majority class, mean, empty mask, no box: what a trained head must beat.
         """
 
+    def resized(self, prediction: Any, shown: tuple[int, int], wanted: tuple[int, int]) -> Any:
+        """One image's prediction for the same image in another size; for most label types there is no difference.
+
+        Args:
+            prediction: An item of what `predict` returns.
+            shown: Height and width of the image that it is for, pixels.
+            wanted: Those of the image that it is wanted for.
+        """
+        return prediction
+
     @property
     def device(self) -> torch.device:
         """Where the head is."""
         return next(self.parameters()).device
 
+    @property
+    def metrics(self) -> Any:
+        """What `new_metrics` made, made on first use: predicting needs neither them nor the library they are from."""
+        if "_metrics" not in self._modules:
+            self.add_module("_metrics", nn.ModuleDict(dict(self.new_metrics())).to(self.device))
+        return self._modules["_metrics"]
+
     def reset(self) -> None:
         """Forgets all that was added to the metrics."""
+        from torchmetrics import Metric
+
         for module in self.modules():
             if isinstance(module, Metric):
                 module.reset()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
-from umedpt_lightning.tasks.ranking import Ranking
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, ClassSpec
 
 
@@ -46,13 +44,21 @@ class Classification(Task):
         super().__init__()
         self.spec = spec
         self.label_smoothing = label_smoothing
-        classes = len(spec.classes)
-        self.head = nn.Linear(widths.embedding, classes)
+        self.head = nn.Linear(widths.embedding, len(spec.classes))
         self.register_buffer("class_weights", _weights(spec, class_weights), persistent=False)
-        # torchmetrics wants two classes at least; a second one that never occurs changes nothing
-        self.accuracy = MulticlassAccuracy(max(2, classes), average="micro", ignore_index=IGNORE_INDEX)
-        self.f1 = MulticlassF1Score(max(2, classes), average="macro", ignore_index=IGNORE_INDEX)
-        self.ranking = Ranking(classes)
+
+    def new_metrics(self) -> Mapping[str, nn.Module]:
+        """``accuracy``, ``f1``, ``ranking``."""
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+        from umedpt_lightning.tasks.ranking import Ranking
+
+        classes = max(2, len(self.spec.classes))  # as torchmetrics wants; one that never occurs changes nothing
+        return {
+            "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE_INDEX),
+            "f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE_INDEX),
+            "ranking": Ranking(len(self.spec.classes)),
+        }
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(B, K)`` for an embedding ``(B, D)``."""
@@ -75,16 +81,17 @@ class Classification(Task):
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds logits ``(B, K)`` and classes ``(B,)``."""
         logits = F.pad(output.float(), (0, max(0, 2 - output.shape[1])), value=-torch.inf)
-        self.accuracy.update(logits, targets)
-        self.f1.update(logits, targets)
+        self.metrics.accuracy.update(logits, targets)
+        self.metrics.f1.update(logits, targets)
         known = targets != IGNORE_INDEX
         one_hot = F.one_hot(targets[known], output.shape[1])
-        self.ranking.update(self.predict(output[known]), one_hot)
+        self.metrics.ranking.update(self.predict(output[known]), one_hot)
 
     def compute(self) -> dict[str, Tensor]:
         """``auroc``, ``accuracy``, ``f1``."""
-        areas = self.ranking.compute()[0]
-        return {"auroc": areas.nanmean(), "accuracy": self.accuracy.compute(), "f1": self.f1.compute()}
+        areas = self.metrics.ranking.compute()[0]
+        others = {name: self.metrics[name].compute() for name in ("accuracy", "f1")}
+        return {"auroc": areas.nanmean(), **others}
 
     def predict(self, output: Tensor) -> Tensor:
         """Probabilities ``(B, K)``."""

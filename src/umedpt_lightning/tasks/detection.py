@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 
 from umedpt_lightning.blocks import DetectionFeatures
-from umedpt_lightning.tasks.average_precision import AveragePrecision
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.types import BatchTargets, Boxes, BoxSpec
 
@@ -93,7 +93,13 @@ class Detection(Task):
             nms_thresh=nms_threshold,
             detections_per_img=max_detections,
         )
-        self.average_precision = AveragePrecision(max_detections)
+        self.max_detections = max_detections
+
+    def new_metrics(self) -> Mapping[str, nn.Module]:
+        """``average_precision``."""
+        from umedpt_lightning.tasks.average_precision import AveragePrecision
+
+        return {"average_precision": AveragePrecision(self.max_detections)}
 
     def forward(self, features: DetectionFeatures) -> DetectionOutput:
         """Class logits, boxes and centre-ness at every place."""
@@ -115,11 +121,11 @@ class Detection(Task):
     def update(self, output: DetectionOutput, targets: list[Boxes]) -> None:
         """Adds raw outputs and true boxes."""
         predicted = [torch.column_stack([d.boxes, d.labels, d.scores]) for d in self.predict(output)]  # (N, 6) each
-        self.average_precision.update(predicted, [torch.column_stack(t) for t in targets])
+        self.metrics.average_precision.update(predicted, [torch.column_stack(t) for t in targets])
 
     def compute(self) -> dict[str, Tensor]:
         """``map`` and ``map50``, NaN where there is no true box at all."""
-        over_all, at_half = self.average_precision.compute()
+        over_all, at_half = self.metrics.average_precision.compute()
         return {"map": over_all, "map50": at_half}
 
     def predict(self, output: DetectionOutput) -> list[Detections]:
@@ -129,6 +135,22 @@ class Detection(Task):
         anchors = [list(torch.split(output.anchors, output.places))] * images
         found = self.fcos.postprocess_detections(raw, anchors, [output.size] * images)
         return [Detections(**detections) for detections in found]
+
+    def exported(self, output: DetectionOutput) -> dict[str, Tensor]:
+        """``boxes`` ``(B, P, 4)`` and ``scores`` ``(B, P, K)`` of every place, before any threshold and NMS."""
+        raw = output.raw
+        boxes = self.fcos.box_coder.decode(raw["bbox_regression"], output.anchors)
+        height, width = output.size
+        x, y = boxes[..., 0::2].clamp(min=0, max=width), boxes[..., 1::2].clamp(min=0, max=height)
+        return {
+            "boxes": torch.stack([x, y], dim=-1).flatten(-2),
+            "scores": (raw["cls_logits"].sigmoid() * raw["bbox_ctrness"].sigmoid()).sqrt(),
+        }
+
+    def resized(self, prediction: Detections, shown: tuple[int, int], wanted: tuple[int, int]) -> Detections:
+        """The boxes with other coordinates."""
+        rows_y, rows_x = wanted[0] / shown[0], wanted[1] / shown[1]
+        return replace(prediction, boxes=prediction.boxes * prediction.boxes.new_tensor([rows_x, rows_y] * 2))
 
     def trivial(self, targets: BatchTargets) -> DetectionOutput:
         """No box at all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
-from umedpt_lightning.tasks.ranking import Ranking
 from umedpt_lightning.types import BatchTargets, MultilabelSpec
 
 
@@ -45,7 +44,12 @@ class MultilabelClassification(Task):
         self.spec = spec
         self.head = nn.Linear(widths.embedding, len(spec.labels))
         self.register_buffer("positive_weights", _weights(spec, positive_weights), persistent=False)
-        self.ranking = Ranking(len(spec.labels))
+
+    def new_metrics(self) -> Mapping[str, nn.Module]:
+        """``ranking``."""
+        from umedpt_lightning.tasks.ranking import Ranking
+
+        return {"ranking": Ranking(len(self.spec.labels))}
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(B, L)`` for an embedding ``(B, D)``."""
@@ -62,11 +66,11 @@ class MultilabelClassification(Task):
 
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds logits ``(B, L)`` and targets ``(B, L)`` of 0, 1 and NaN."""
-        self.ranking.update(self.predict(output), targets)
+        self.metrics.ranking.update(self.predict(output), targets)
 
     def compute(self) -> dict[str, Tensor]:
         """``auroc``, ``ap``, ``auroc_<label>``, ``ap_<label>``."""
-        areas, precisions = self.ranking.compute()
+        areas, precisions = self.metrics.ranking.compute()
         by_label = {f"auroc_{name}": area for name, area in zip(self.spec.labels, areas, strict=True)}
         by_label |= {f"ap_{name}": area for name, area in zip(self.spec.labels, precisions, strict=True)}
         return {"auroc": areas.nanmean(), "ap": precisions.nanmean(), **by_label}

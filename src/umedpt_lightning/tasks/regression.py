@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, Metric, R2Score
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.types import BatchTargets, RegressionSpec
@@ -37,13 +39,19 @@ class Regression(Task):
         if not spec.means or not spec.stds:
             raise ValueError("Regression needs a reader that gives means and standard deviations in its spec.")
         self.spec = spec
-        quantities = len(spec.quantities)
-        self.head = nn.Linear(widths.embedding, quantities)
+        self.head = nn.Linear(widths.embedding, len(spec.quantities))
         # part of the state: predictions in units need the numbers of the set the head was trained on
         self.register_buffer("means", torch.tensor(spec.means))  # (Q,)
         self.register_buffer("stds", torch.tensor([s if s > 0 else 1.0 for s in spec.stds]))  # (Q,)
-        self.mae = nn.ModuleList(MeanAbsoluteError() for _ in range(quantities))
-        self.r2 = nn.ModuleList(R2Score() for _ in range(quantities))
+
+    def new_metrics(self) -> Mapping[str, nn.Module]:
+        """``mae`` and ``r2``, one a quantity each."""
+        from torchmetrics import MeanAbsoluteError, R2Score
+
+        return {
+            name: nn.ModuleList(kind() for _ in self.spec.quantities)
+            for name, kind in (("mae", MeanAbsoluteError), ("r2", R2Score))
+        }
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardised numbers ``(B, Q)`` for an embedding ``(B, D)``."""
@@ -59,10 +67,10 @@ class Regression(Task):
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds standardised numbers ``(B, Q)`` and targets ``(B, Q)`` in units."""
         standardised = self._standardise(targets)
-        for quantity, metrics in enumerate(zip(self.mae, self.r2, strict=True)):
+        for quantity, metrics in enumerate(zip(self.metrics.mae, self.metrics.r2, strict=True)):
             known = ~targets[:, quantity].isnan()
             for metric in metrics:
-                if known.any() and isinstance(metric, Metric):
+                if known.any():
                     # standardised, for the sake of R2's sums of squares in float32; its value is the same
                     metric.update(output[known, quantity].float(), standardised[known, quantity])
 
@@ -70,7 +78,7 @@ class Regression(Task):
         """``r2``, ``mae_<quantity>``, and ``r2_<quantity>`` where there are several."""
         metrics: dict[str, Tensor] = {}
         scores = []
-        for name, std, mae, r2 in zip(self.spec.quantities, self.stds, self.mae, self.r2, strict=True):
+        for name, std, mae, r2 in zip(self.spec.quantities, self.stds, *self.metrics.values(), strict=True):
             metrics[f"mae_{name}"] = _compute(mae) * std
             scores.append(_compute(r2))
         if len(scores) > 1:
@@ -89,12 +97,10 @@ class Regression(Task):
         return (numbers.float() - self.means) / self.stds
 
 
-def _compute(metric: nn.Module) -> Tensor:
+def _compute(metric: Any) -> Tensor:
     """The metric, NaN where it has too few samples (R² needs two)."""
-    value = torch.tensor(torch.nan)
-    if isinstance(metric, Metric):
-        try:
-            value = metric.compute()
-        except ValueError:
-            value = value.to(metric.device)
+    try:
+        value: Tensor = metric.compute()
+    except ValueError:
+        return torch.tensor(torch.nan, device=metric.device)
     return value

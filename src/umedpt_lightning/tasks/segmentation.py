@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, MaskSpec
@@ -56,8 +55,13 @@ class Segmentation(Task):
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
         self.dice_loss = DiceLoss("multiclass", ignore_index=IGNORE_INDEX) if loss == "ce_dice" else None
-        # torchmetrics wants two classes at least; a second one that never occurs changes nothing
-        self.confusion = MulticlassConfusionMatrix(max(2, classes), ignore_index=IGNORE_INDEX)
+
+    def new_metrics(self) -> Mapping[str, nn.Module]:
+        """``confusion``."""
+        from torchmetrics.classification import MulticlassConfusionMatrix
+
+        classes = max(2, len(self.spec.classes))  # as torchmetrics wants; one that never occurs changes nothing
+        return {"confusion": MulticlassConfusionMatrix(classes, ignore_index=IGNORE_INDEX)}
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(B, K, H, W)`` for a pixel embedding ``(B, D, H, W)``."""
@@ -84,11 +88,11 @@ class Segmentation(Task):
 
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
-        self.confusion.update(self.predict(output), targets.long())
+        self.metrics.confusion.update(self.predict(output), targets.long())
 
     def compute(self) -> dict[str, Tensor]:
         """``dice``, ``iou``, ``dice_<class>``, ``iou_<class>``."""
-        confusion = self.confusion.compute().double()  # (K, K), rows are the truth
+        confusion = self.metrics.confusion.compute().double()  # (K, K), rows are the truth
         hits = confusion.diagonal()
         truth, predicted = confusion.sum(1), confusion.sum(0)
         dice = (2 * hits / (truth + predicted)).float()  # 0 / 0 is NaN: neither there nor predicted
@@ -102,6 +106,16 @@ class Segmentation(Task):
     def predict(self, output: Tensor) -> Tensor:
         """Classes ``(B, H, W)`` uint8."""
         return output.argmax(dim=1).to(torch.uint8)
+
+    def exported(self, output: Tensor) -> dict[str, Tensor]:
+        """``probabilities`` ``(B, K, H, W)``, which can be blended over tiles; the class is the largest one's."""
+        return {"probabilities": as_float(output).softmax(dim=1)}
+
+    def resized(self, prediction: Tensor, shown: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+        """The mask by nearest pixel."""
+        if shown == wanted:
+            return prediction
+        return F.interpolate(prediction[None, None], wanted, mode="nearest-exact")[0, 0]
 
     def trivial(self, targets: BatchTargets) -> Tensor:
         """Background everywhere, as logits ``(B, K, H, W)``."""

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
@@ -122,6 +123,11 @@ class MultiTaskModule(pl.LightningModule):
         """Seeds what the round draws."""
         self.randomness.start(self.trainer.fit_loop.total_batch_idx, self.global_rank)
 
+    def setup(self, stage: str) -> None:
+        """Takes over in which size the data module gives a task's images, for those who use the model later."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self.model.sizes = dict(getattr(datamodule, "sizes", {}))
+
     def training_step(self, batch: Round, batch_idx: int) -> dict[str, Tensor]:
         """One round: a backward pass a micro-batch, then one step."""
         optimizer: Any = self.optimizers()  # one; Lightning's type allows for several
@@ -142,11 +148,16 @@ class MultiTaskModule(pl.LightningModule):
             nn.utils.clip_grads_with_norm_(self.parameters(), self.optimization.clip, self.gradients.norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the weights, the optimizer and the schedule do not say; all ranks call it."""
+        """Adds what the weights, the optimizer and the schedule do not say, and how to build the model without data.
+
+        All ranks call it.
+        """
         counted = {name: getattr(self, name).state_dict() for name in _COUNTED}
         checkpoint["counted"] = gather_objects(counted)  # by rank
         checkpoint["randomness"] = self.randomness.state_dict()
         checkpoint["faults"] = self.gradients.faults.state_dict()
+        with suppress(ValueError):  # a task of one's own with options that JSON cannot hold can still be trained
+            checkpoint["model_config"] = self.model.describe()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it up again; where the number of ranks has changed, they share the counts out."""

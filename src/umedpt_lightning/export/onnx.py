@@ -1,0 +1,98 @@
+"""ONNX files of a model, each compared with PyTorch before anybody uses it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from umedpt_lightning.export.graph import EncoderGraph, TaskGraph
+from umedpt_lightning.export.program import Graph, Program, example, export_program, quiet
+from umedpt_lightning.model import MultiTaskModel
+
+#: The largest difference between ONNX and PyTorch, as a share of an output's largest value, of 1 at least.
+TOLERANCE = 1e-4
+
+
+def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, float]]:
+    """Writes ``task_<name>.onnx`` for every task and ``encoder.onnx``.
+
+    Where the encoder keeps BatchNorm statistics per task there is an ``encoder_<name>.onnx`` for every task. The files
+    take any number of images, of any size or of one; see `export_program`.
+
+    Args:
+        model: The model, on the CPU.
+        folder: Where they go.
+
+    Yields:
+        Each file, and the largest difference from PyTorch's results.
+
+    Raises:
+        ImportError: ``onnx``, ``onnxscript`` or ``onnxruntime`` is not installed.
+        ValueError: A graph cannot be exported, or does not give PyTorch's results.
+    """
+    _check_installed()
+    folder.mkdir(parents=True, exist_ok=True)
+    described = model.describe()
+    for name in model.tasks:
+        about = {"task": name, **described["tasks"][name]}
+        yield _export(TaskGraph(model, name), folder / f"task_{name}.onnx", about)
+    names = list(model.tasks) if model.encoder.batch_norm == "per_task" else [None]
+    for task in names:
+        file = folder / (f"encoder_{task}.onnx" if task else "encoder.onnx")
+        yield _export(EncoderGraph(model, task), file, {"encoder": described["encoder"]})
+
+
+def _export(graph: Graph, file: Path, about: dict[str, Any]) -> tuple[Path, float]:
+    program = export_program(graph)
+    with quiet():
+        onnx = torch.onnx.export(
+            program.exported, input_names=["images"], output_names=program.outputs, dynamo=True, verbose=False
+        )
+    if onnx is None:
+        raise ValueError(f"torch.onnx gave nothing for {file.name}.")
+    for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+        shape: Any = onnx.model.graph.inputs[0].shape
+        if not isinstance(shape[axis], int):
+            onnx.rename_axes({shape[axis]: name})
+    onnx.model.metadata_props["umedpt"] = json.dumps(about)
+    onnx.save(file)
+    return file, _difference(graph, program, file)
+
+
+def _difference(graph: Graph, program: Program, file: Path) -> float:
+    """The largest difference from PyTorch's results, for several numbers of images and sizes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for count, size in ((1, program.size or (128, 96)), (3, program.size or (97, 161))):
+        images = example(graph, count, size)
+        with torch.inference_mode():
+            expected = graph(images)
+        found = session.run(program.outputs, {"images": images.numpy()})
+        for name, value in zip(program.outputs, found, strict=True):
+            wanted = expected[name].numpy()
+            if wanted.shape != value.shape:
+                raise ValueError(f"{file}: {name} has shape {value.shape} where PyTorch has {wanted.shape}.")
+            scale = max(1.0, float(np.abs(wanted).max(initial=0)))
+            largest = max(largest, float(np.abs(wanted - value).max(initial=0)) / scale)
+    if not largest <= TOLERANCE:
+        raise ValueError(
+            f"{file} differs from PyTorch by {largest:.1e} of the largest value, more than {TOLERANCE:.0e}. Do not use "
+            "it; another encoder, or another release of torch and onnxruntime, may be exported well."
+        )
+    return largest
+
+
+def _check_installed() -> None:
+    try:
+        import onnx  # noqa: F401  # asked for before an hour's work
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"ONNX needs more packages ({error}): pip install 'umedpt-lightning[onnx]'.") from error

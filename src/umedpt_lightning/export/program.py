@@ -1,0 +1,100 @@
+"""Graphs by ``torch.export``, for any number of images and, where the encoder allows, of any size."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from umedpt_lightning.export.graph import EncoderGraph, TaskGraph
+
+Size = tuple[int, int]
+Graph = TaskGraph | EncoderGraph
+
+
+@dataclass
+class Program:
+    """A graph for elsewhere.
+
+    Attributes:
+        exported: What ``torch.export`` gave; its input is ``(B, C, H, W)`` float32.
+        outputs: The names of its outputs.
+        size: The only height and width that it takes; None for any that are larger than the encoder's last stride.
+    """
+
+    exported: ExportedProgram
+    outputs: list[str]
+    size: Size | None
+
+
+def export_program(graph: Graph) -> Program:
+    """The program of a graph, for any number of images of any size.
+
+    For an encoder with shifted windows (Swin and its kin) and one that cannot be traced otherwise, images must have the
+    one size that the task was trained at, or that timm names for the encoder. With windows every padding would be an
+    expression of the size, which torch cannot simplify in any reasonable time.
+
+    Args:
+        graph: The graph.
+
+    Raises:
+        ValueError: The encoder cannot be traced at all.
+    """
+    if "swin" in str(graph.encoder.init_arguments["name"]):
+        return _export(graph, graph.size)
+    try:
+        return _export(graph, None)
+    except ValueError:
+        return _export(graph, graph.size)
+
+
+def _export(graph: Graph, size: Size | None) -> Program:
+    images = example(graph, 2, size or (100, 140))
+    shape = {0: Dim("batch")}
+    if size is None:
+        smallest = graph.encoder.strides[-1] + 1  # torch takes 1 for a constant, in the coarsest map too
+        shape |= {2: Dim("height", min=smallest), 3: Dim("width", min=smallest)}
+    try:
+        with torch.no_grad(), quiet():
+            exported = torch.export.export(
+                graph,
+                (images,),
+                dynamic_shapes=(shape,),
+                # what cannot be proven of all sizes is asked at run time
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+    except Exception as error:  # torch.export raises many kinds
+        raise ValueError(
+            f"torch.export cannot trace {graph.name or 'the encoder'} for "
+            f"{'images of any size' if size is None else f'images of {size} pixels'} ({error!s:.500})."
+        ) from error
+    with torch.no_grad():
+        outputs = list(graph(images))
+    return Program(exported, outputs, size)
+
+
+def example(graph: Graph, count: int, size: Size) -> Tensor:
+    """Random images, as many as wanted, ``(count, C, *size)`` float32."""
+    low, high = graph.value_range
+    generator = torch.Generator().manual_seed(0)
+    return low + (high - low) * torch.rand(count, graph.channels, *size, generator=generator)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without torch's messages about its own workings."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,167 @@
+"""The model card: what a folder's README says of the model in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.tasks import Task
+from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec
+
+#: What a label type is called on the Hub, and in prose.
+_HUB_TYPES: dict[type[TaskSpec], str] = {
+    ClassSpec: "image-classification",
+    MultilabelSpec: "image-classification",
+    MaskSpec: "image-segmentation",
+    BoxSpec: "object-detection",
+    RegressionSpec: "other",  # the Hub knows no numbers of images
+}
+_LABEL_TYPES: dict[type[TaskSpec], str] = {
+    ClassSpec: "one class",
+    MultilabelSpec: "several labels",
+    MaskSpec: "masks",
+    BoxSpec: "boxes",
+    RegressionSpec: "numbers",
+}
+_TO_FILL_IN = "*To be filled in.*"
+
+
+def model_card(
+    encoder: Encoder, tasks: Mapping[str, Task], data: Mapping[str, str], metrics: Mapping[str, Any]
+) -> ModelCard:
+    """The card of a model.
+
+    Args:
+        encoder: Its encoder.
+        tasks: Its tasks, by name.
+        data: What is known of a task's data, by task name.
+        metrics: What is in a run's ``metrics.json``.
+    """
+    name = str(encoder.init_arguments["name"])
+    front = ModelCardData(
+        library_name="umedpt-lightning",
+        license="unknown",
+        pipeline_tag="image-feature-extraction",
+        tags=["medical", "multi-task", "timm", "pytorch"],
+        model_name=f"umedpt-{name}",
+        eval_results=list(_results(tasks, metrics)) or None,
+    )
+    return ModelCard(f"---\n{front.to_yaml()}\n---\n\n{_text(name, encoder, tasks, data, metrics)}")
+
+
+def _text(
+    name: str, encoder: Encoder, tasks: Mapping[str, Task], data: Mapping[str, str], metrics: Mapping[str, Any]
+) -> str:
+    first = next(iter(tasks))
+    return f"""# {name}, trained on {len(tasks)} tasks together
+
+One shared encoder with a small head for each task, trained by umedpt-lightning.
+
+## Tasks
+
+| task | label type | channels | intensities | names |
+| --- | --- | --- | --- | --- |
+{chr(10).join(_row(task, head) for task, head in tasks.items())}
+
+## Data
+
+{chr(10).join(f"- **{task}**: {data.get(task) or _TO_FILL_IN}" for task in tasks)}
+
+## Metrics
+
+{_metrics(tasks, metrics)}
+
+## Licence
+
+{_TO_FILL_IN} Here and as `license:` at the top; the licences of the data count too.
+
+## Intended use
+
+Research on biomedical images like those above: as a starting point for new tasks with few labels, and for the tasks
+above. It is not a medical device, and nothing about images of other devices, stains, ages or diseases has been shown.
+
+## How to load it
+
+```python
+from umedpt_lightning.model import MultiTaskModel
+
+model = MultiTaskModel.from_pretrained("path/of/this/folder")
+predictions = model.predict([image], "{first}")  # arrays (H, W) or (H, W, C) as they are stored, of any size
+```
+
+{_plain_timm(name, encoder)}
+"""
+
+
+def _plain_timm(name: str, encoder: Encoder) -> str:
+    """How the encoder is had without this package."""
+    if encoder.batch_norm not in ("keep", "freeze"):
+        return (
+            f"Its BatchNorm was replaced (`{encoder.batch_norm}`), so that plain timm cannot load the encoder; take "
+            "`model.encoder`."
+        )
+    made = f'net = timm.create_model("{name}", in_chans={encoder.in_channels}'
+    if encoder.in_channels in (1, 3):
+        lines = made + ', features_only=True, pretrained=True, pretrained_cfg_overlay={"file": "encoder.safetensors"})'
+    else:  # timm would leave out a first layer of other channels, without a word
+        lines = f'{made}, num_classes=0)\nnet.load_state_dict(load_file("encoder.safetensors"), strict=False)'
+    return (
+        "The encoder alone, in plain timm (intensities scaled to 0 to 1, then its mean and standard deviation):\n\n"
+        f"```python\n{lines}\n```"
+    )
+
+
+def _row(name: str, task: Task) -> str:
+    spec = task.spec
+    low, high = spec.value_range
+    label_type = _LABEL_TYPES.get(type(spec), type(spec).__name__)
+    cells = (name, label_type, spec.channels, f"{low:g} to {high:g}", ", ".join(_names(spec)))
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _names(spec: TaskSpec) -> list[str]:
+    if isinstance(spec, RegressionSpec):
+        return [f"{q} ({u})" if u else q for q, u in zip(spec.quantities, spec.units, strict=True)]
+    return [str(name) for name in (*getattr(spec, "classes", ()), *getattr(spec, "labels", ()))]
+
+
+def _metrics(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {name} | {task.main_metric} | {part} | {value:.3f} | {_number(trivial):.3f} |"
+        for name, task, part, value, trivial in _main(tasks, metrics)
+    ]
+    if not rows:
+        return _TO_FILL_IN
+    head = "`trivial` is a head that sees no image.\n\n| task | metric | part | value | trivial |\n| --- | --- | --- "
+    return "\n".join([head + "| --- | --- |", *rows])
+
+
+def _results(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> Iterator[EvalResult]:
+    for name, task, part, value, _ in _main(tasks, metrics):
+        yield EvalResult(
+            task_type=_HUB_TYPES.get(type(task.spec), "other"),
+            dataset_type=name,
+            dataset_name=name,
+            dataset_split=part,
+            metric_type=task.main_metric,
+            metric_value=value,
+        )
+
+
+def _main(
+    tasks: Mapping[str, Task], metrics: Mapping[str, Any]
+) -> Iterator[tuple[str, Task, str, float, float | None]]:
+    """Every task's main metric in every part where it is known, with that of a trivial head."""
+    for name, task in tasks.items():
+        for part, found in metrics.items():
+            key = f"{name}/{task.main_metric}"
+            if (value := found.get("metrics", {}).get(key)) is not None:
+                yield name, task, part, value, found.get("trivial", {}).get(key)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,154 @@
+"""How a model is built, as a dictionary for JSON: which classes with which options, and what its data said."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, TypeVar, get_type_hints
+
+import timm
+
+from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
+from umedpt_lightning.pretrained.values import fits, from_json, to_json
+from umedpt_lightning.recorded import Recorded
+from umedpt_lightning.tasks import DEFAULT_TASKS, Task
+from umedpt_lightning.types import TaskSpec
+
+#: The only classes a description may name, unless its reader gives more.
+KNOWN: tuple[type, ...] = (Encoder, PixelDecoder, DetectionDecoder, *DEFAULT_TASKS, *DEFAULT_TASKS.values())
+Described = dict[str, Any]
+T = TypeVar("T")
+
+
+def describe(
+    encoder: Encoder,
+    decoders: Mapping[str, Recorded | None],
+    tasks: Mapping[str, Task],
+    sizes: Mapping[str, tuple[int, int]],
+) -> Described:
+    """How a model of these parts was built, in types of JSON.
+
+    Args:
+        encoder: The shared encoder.
+        decoders: ``pixel_decoder`` and ``detection_decoder``; None where no task needs it.
+        tasks: By name.
+        sizes: Height and width that a task's images were resized to; a task left out has its own.
+
+    Raises:
+        ValueError: A class of one's own has an option that JSON cannot hold.
+    """
+    described = {"encoder": _block(encoder, "encoder")}
+    described |= {name: _block(decoder, name, given=2) for name, decoder in decoders.items() if decoder is not None}
+    described["tasks"] = {
+        name: {
+            "spec": _spec(task.spec, f"tasks.{name}.spec"),
+            "head": _block(task, f"tasks.{name}.head", given=2),
+            "size": to_json(sizes.get(name), f"tasks.{name}.size"),
+        }
+        for name, task in tasks.items()
+    }
+    return described
+
+
+def build(described: Any, classes: Iterable[type] = ()) -> dict[str, Any]:
+    """The arguments of `MultiTaskModel` that build what was described.
+
+    Nothing is imported, downloaded or read from a file: a description names classes of a closed set, with options.
+
+    Args:
+        described: What `describe` gave.
+        classes: Tasks, specs or blocks of one's own that may be named too.
+
+    Raises:
+        ValueError: It is not such a description, or names what is not known; the message names the key.
+    """
+    known = {cls.__name__: cls for cls in (*KNOWN, *classes)}
+    described = _mapping(described, "model", {"encoder", "pixel_decoder", "detection_decoder", "tasks"})
+    parts: dict[str, Any] = {"specs": {}, "tasks": {}, "sizes": {}}
+    for name, task in _mapping(described.get("tasks"), "model.tasks").items():
+        key = f"model.tasks.{name}"
+        task = _mapping(task, key, {"spec", "head", "size"})
+        parts["specs"][name] = _made(_factory(task.get("spec"), f"{key}.spec", TaskSpec, known, 0), f"{key}.spec")
+        parts["tasks"][name] = _factory(task.get("head"), f"{key}.head", Task, known, 2)  # type: ignore[type-abstract]
+        size = from_json(task.get("size"))
+        if not fits(size, tuple[int, int] | None) or (size and min(size) < 1):
+            raise ValueError(f"{key}.size must be null or height and width, but it is {size!r}.")
+        if size:
+            parts["sizes"][name] = size
+    for name, base in (("pixel_decoder", PixelDecoder), ("detection_decoder", DetectionDecoder)):
+        if name in described:
+            parts[name] = _factory(described[name], f"model.{name}", base, known, 2)
+    encoder = _factory(described.get("encoder"), "model.encoder", Encoder, known, 0)
+    _check_timm_name(encoder.keywords.get("name"))
+    parts["encoder"] = _made(encoder, "model.encoder")
+    return parts
+
+
+def _block(block: Recorded, where: str, given: int = 0) -> Described:
+    """A block's class and options, without the first arguments, which the model gives."""
+    options = dict(list(block.init_arguments.items())[given:])
+    return {
+        "class": type(block).__name__,
+        "options": {name: to_json(value, f"{where}: {name}") for name, value in options.items()},
+    }
+
+
+def _spec(spec: TaskSpec, where: str) -> Described:
+    options = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    return {"class": type(spec).__name__, "options": to_json(options, where)}
+
+
+def _factory(described: Any, key: str, base: type[T], known: Mapping[str, type], given: int) -> partial[T]:
+    """The class that is described, with its options; raises for what the class does not take."""
+    described = _mapping(described, key, {"class", "options"})
+    name = described.get("class")
+    cls = known.get(name) if isinstance(name, str) else None
+    if cls is None or not issubclass(cls, base):
+        fitting = sorted(n for n, c in known.items() if issubclass(c, base))
+        raise ValueError(
+            f"{key}.class is {name!r}, but must be one of {', '.join(fitting)}. A class of your own must be given: "
+            "from_pretrained(..., classes=[YourClass])."
+        )
+    options = from_json(_mapping(described.get("options"), f"{key}.options"))
+    parameters = list(inspect.signature(cls).parameters.values())[given:]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    hints = _hints(cls)
+    for option, value in options.items():
+        named = option in (parameter.name for parameter in parameters) and option not in getattr(cls, "unrecorded", ())
+        if not named and not takes_any:
+            raise ValueError(f"{key}.options: {name} has no option {option!r}.")
+        if not fits(value, hints.get(option, Any)):
+            raise ValueError(f"{key}.options.{option} is {value!r}, which {name} does not take.")
+    return partial(cls, **options)
+
+
+def _made(factory: partial[T], key: str) -> T:
+    try:
+        return factory()
+    except Exception as error:  # timm and torch raise many kinds for options that cannot be
+        raise ValueError(f"{key} cannot be built: {error}") from error
+
+
+def _check_timm_name(name: Any) -> None:
+    """Holds that a name is that of a model in timm itself: a scheme in it would make timm read elsewhere."""
+    architecture, _, tag = str(name).partition(".")
+    if not timm.is_model(architecture) or not all(part.isidentifier() for part in (architecture, tag or "_")):
+        raise ValueError(f"model.encoder.options.name: timm has no model {name!r}; see timm.list_models().")
+
+
+def _mapping(value: Any, key: str, keys: set[str] | None = None) -> Described:
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} must be a mapping, but it is {value!r:.60}.")
+    unknown = value.keys() - (value.keys() if keys is None else keys)
+    if unknown:
+        raise ValueError(f"{key} has the unknown key {min(unknown)!r}. Known are {', '.join(sorted(keys or ()))}.")
+    return value
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)  # type: ignore[misc]
+    except NameError:  # of a class of one's own, whose types are imported for checkers only
+        return {}

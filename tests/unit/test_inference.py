@@ -1,0 +1,142 @@
+"""Predicting in Python: images as they are stored, of any size, and results in their own pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
+
+from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.inference import resize, stacks
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.tasks import Detections
+from umedpt_lightning.types import Sample
+
+SIZES = {"a_class": (64, 32), "a_mask": (32, 64), "a_box": (64, 64)}
+
+
+@pytest.fixture(scope="module")
+def model() -> MultiTaskModel:
+    torch.manual_seed(0)
+    specs = {f"a_{kind}": spec_of(kind) for kind in KINDS} | {"grey": spec_of("class", channels=1)}
+    model = MultiTaskModel(
+        small_encoder(), specs, pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION, sizes=SIZES
+    )
+    return model.eval()
+
+
+def picture(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> Any:
+    """Smooth, as images are; noise would hide a shift."""
+    noise = np.random.default_rng(seed).random(shape)
+    return (cv2.GaussianBlur(noise, (5, 5), 2) * 255).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("new", [(20, 30), (31, 47), (64, 96), (150, 200), (64, 200), (150, 96), (64, 50), (90, 50)])
+def test_resizing_is_that_of_the_training_data(new: tuple[int, int], dtype: Any) -> None:
+    image = picture(64, 96, 3, dtype=dtype)
+    ours = resize(torch.from_numpy(image).permute(2, 0, 1), new).permute(1, 2, 0).numpy()
+    theirs = Transform(new)(Sample(image, 0, "x"), 0).image
+    difference = np.abs(ours.astype(np.float64) - theirs)
+    assert ours.dtype == dtype
+    assert difference.max() <= (1 if dtype != np.float32 else 1e-3), "integers may be rounded otherwise"
+    assert difference.mean() < (0.15 if dtype == np.uint8 else 0.02), "OpenCV enlarges bytes with 11 bits"
+
+
+def test_predictions_are_those_of_the_training_pipeline(model: MultiTaskModel) -> None:
+    image = picture(96, 80, 3)
+    shown = Transform(SIZES["a_class"])(Sample(image, 0, "x"), 0).image
+    with torch.no_grad():
+        output = model(torch.from_numpy(shown).permute(2, 0, 1)[None], "a_class")
+    (found,) = model.predict([image], "a_class")
+    assert torch.allclose(found, model.task("a_class").predict(output)[0], atol=1e-4)
+
+
+def test_images_of_all_sizes_come_back_in_their_order(model: MultiTaskModel) -> None:
+    shapes = [(40, 50), (64, 64), (64, 64), (40, 50), (7, 300)]
+    images = [picture(*shape, 3, seed=i) for i, shape in enumerate(shapes)]
+    for task in model.tasks:
+        if task == "grey":
+            continue
+        together = model.predict(images, task, batch_size=2)
+        for one, image, shape in zip(together, images, shapes, strict=True):
+            (alone,) = model.predict([image], task)
+            if isinstance(one, Detections):
+                assert torch.allclose(one.scores, alone.scores, atol=1e-5)
+            else:
+                assert torch.allclose(one.float(), alone.float(), atol=1e-4)
+            if task == "a_mask":
+                assert tuple(one.shape) == shape
+                assert one.dtype == torch.uint8
+
+
+def test_masks_and_boxes_are_in_the_images_own_pixels(model: MultiTaskModel) -> None:
+    mask, boxes = model.task("a_mask"), model.task("a_box")
+    shown = torch.tensor([[0, 1], [2, 3]], dtype=torch.uint8)
+    larger = mask.resized(shown, (2, 2), (4, 6))
+    assert torch.equal(larger, shown.repeat_interleave(2, 0).repeat_interleave(3, 1))
+    found = Detections(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.ones(1), torch.zeros(1, dtype=torch.int64))
+    assert boxes.resized(found, (10, 20), (20, 80)).boxes.tolist() == [[4.0, 4.0, 12.0, 8.0]]
+
+
+def test_detected_boxes_lie_in_the_image(model: MultiTaskModel) -> None:
+    (found,) = model.predict([picture(200, 30, 3)], "a_box")
+    assert len(found.boxes)
+    assert found.boxes.min() >= 0
+    assert found.boxes[:, 2].max() <= 30.001
+    assert 64 < found.boxes[:, 3].max() <= 200.001
+
+
+def test_what_may_be_given_as_an_image(model: MultiTaskModel) -> None:
+    image = picture(40, 50)
+    expected = model.predict([image], "grey")[0]
+    for same in (image[..., None], torch.from_numpy(image), image.astype(np.uint16), image.astype(np.float64)):
+        assert torch.equal(model.predict([same], "grey")[0], expected)
+    assert torch.equal(model.predict(image[None], "grey")[0], expected), "an array of images is a sequence too"
+    turned = np.ascontiguousarray(image[:, ::-1])[:, ::-1]  # a view that torch cannot look at
+    assert torch.equal(model.predict([turned], "grey")[0], expected)
+    for task in model.tasks:
+        model.predict([np.zeros((1, 1) if task == "grey" else (1, 1, 3), np.uint8)], task)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), r"images\[0\] has shape \(4, 4, 4\)"),
+        (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "shape"),
+        (np.zeros((4, 4, 3), bool), "array of bool"),
+        (np.zeros((4, 4, 3), object), "array of object"),
+        ("image.png", "is a str"),
+        (None, "is a NoneType"),
+    ],
+)
+def test_what_is_no_image_is_told(model: MultiTaskModel, image: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.predict([image], "a_class")
+
+
+def test_no_image_and_no_such_task_are_told(model: MultiTaskModel) -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        model.predict([], "a_class")
+    with pytest.raises(ValueError, match="no task 'b'"):
+        model.predict([picture(4, 4, 3)], "b")
+
+
+def test_predicting_leaves_the_model_as_it_was() -> None:
+    model = MultiTaskModel(small_encoder(drop_path_rate=0.9), {"a": spec_of("class")}).train()
+    images = [picture(32, 32, 3)]
+    first, second = (model.predict(images, "a")[0] for _ in range(2))
+    assert torch.equal(first, second), "stochastic depth must be off"
+    assert model.training
+    assert not first.requires_grad
+
+
+def test_batches_are_no_larger_than_asked() -> None:
+    images = [torch.zeros(1, 8, 8)] * 5
+    assert [len(batch) for batch, _ in stacks(images, None, 2)] == [2, 2, 1]
