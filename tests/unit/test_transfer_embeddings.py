@@ -42,7 +42,7 @@ def checkpoint(folder: Path, mode: str = "keep", kind: str = "class") -> tuple[P
     encoder = Encoder(NET, batch_norm=mode)
     model = MultiTaskModel(encoder, {"old": spec_of(kind), "other": spec_of("class")})
     with torch.no_grad():
-        for value in (*model.parameters(), *model.buffers()):
+        for value in model.state_dict().values():
             if value.is_floating_point():
                 value.add_(0.1 * torch.rand_like(value))
     (folder / "checkpoints").mkdir(parents=True)
@@ -126,8 +126,7 @@ def test_a_checkpoint_gives_the_embeddings_of_its_run(tmp_path: Path, mode: str)
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         found = model.embed(images, "new")
-        # the sums of a convolution come in another order where its weights lie otherwise in memory
-        assert torch.allclose(found, trained.embed(images, "other"), atol=2e-3)
+        assert torch.allclose(found, trained.embed(images, "other"), atol=1e-5)
         if mode == "per_task":
             assert not torch.allclose(found, trained.embed(images, "old"), atol=2e-2)
 
