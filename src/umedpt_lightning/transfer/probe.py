@@ -24,6 +24,9 @@ STRENGTHS = tuple(10.0**exponent for exponent in range(3, -6, -1))
 #: Numbers of neighbours that are tried.
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 
+#: Stands for a logit of minus infinity in the loss.
+_NEVER = -30.0
+
 #: Standardised features ``(N, D)`` to outputs like those of the task's head.
 Model = Callable[[Array], Array]
 
@@ -89,8 +92,8 @@ def score(task: Task, outputs: Any, targets: Any) -> dict[str, float]:
 def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     """Logistic regression for classes and labels, ridge for numbers.
 
-    The strength of the penalty is that with the best main metric on the val part, the strongest of equal ones. Weights
-    of classes are those of the task.
+    The strength of the penalty is that with the least loss of the task on the val part: a ranking alone, as AUROC,
+    often takes so strong a penalty that all samples go to the largest class. Weights of classes are those of the task.
 
     Args:
         task: Of the label type of the data, built from the spec of the labelled samples.
@@ -105,7 +108,7 @@ def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     x = standardiser(train.features)
     path = _path(task, x, train.targets)
     models = [({"strength": strength}, model) for strength, model in zip(STRENGTHS, path, strict=True)]
-    probe = _best(task, models, standardiser, val, _few(task, train.targets))
+    probe = _best(task, models, standardiser, val, _few(task, train.targets), _negative_loss)
     chosen = next(model for options, model in models if options == probe.options)
     if not chosen.converged:
         return _noted(probe, "The logistic regression did not converge: its gradient is not quite zero.")
@@ -113,14 +116,17 @@ def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
 
 
 def neighbour_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
-    """The nearest neighbours; their number is chosen on the val part. Arguments and errors as of `linear_probe`."""
+    """The nearest neighbours; their number is that with the best main metric on the val part.
+
+    Arguments and errors are those of `linear_probe`.
+    """
     train = _known(train)
     standardiser = Standardiser.of(train.features)
     x = standardiser(train.features)
     values, to_output = _values(task, train.targets)
     candidates = [k for k in NEIGHBOURS if k <= len(x)]
     models = (({"k": float(k)}, _Answer(Neighbours(x, values, k), to_output)) for k in candidates)
-    return _best(task, models, standardiser, val, _few(task, train.targets))
+    return _best(task, models, standardiser, val, _few(task, train.targets), _main_metric)
 
 
 @dataclass(frozen=True)
@@ -132,27 +138,35 @@ class _Answer:
         return self.to_output(self.neighbours(features))
 
 
+def _negative_loss(task: Task, outputs: Tensor, targets: Tensor) -> float:
+    return -float(task.loss(outputs.clamp_min(_NEVER), targets))
+
+
+def _main_metric(task: Task, outputs: Tensor, targets: Tensor) -> float:
+    return score(task, outputs, targets)[task.main_metric]
+
+
 def _best(
     task: Task,
     models: Iterable[tuple[dict[str, float], Model]],
     standardiser: Standardiser,
     val: Embeddings,
     notes: tuple[str, ...],
+    worth: Callable[[Task, Tensor, Tensor], float],
 ) -> Probe:
-    """The first of the best on validation data."""
+    """The first of those that are worth most on validation data."""
     x, targets = standardiser(val.features), torch.from_numpy(val.targets)
-    best: Probe | None = None
+    rated = []
     for options, model in models:
-        metrics = score(task, torch.from_numpy(model(x).astype(np.float32)), targets)
-        value = metrics[task.main_metric]
-        if not math.isnan(value) and (best is None or value > best.val[task.main_metric]):
-            best = Probe(standardiser, model, options, metrics, notes)
-    if best is None:
+        outputs = torch.from_numpy(model(x).astype(np.float32))
+        rated.append((worth(task, outputs, targets), options, model, score(task, outputs, targets)))
+    _, options, model, metrics = max(rated, key=lambda candidate: candidate[0])
+    if math.isnan(metrics[task.main_metric]):
         raise ValueError(
             f"The val part has no defined {task.main_metric}, so nothing can be chosen on it. It needs samples of two "
             "classes, of both values of a label, or two different numbers: give it more."
         )
-    return best
+    return Probe(standardiser, model, options, metrics, notes)
 
 
 def _path(task: Task, x: Array, targets: NDArray[Any]) -> Iterator[Linear]:
