@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.transfer.cells import write_whole
 from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.transfer.sources import weights_digest
 from umedpt_lightning.types import TaskBatch
@@ -94,7 +93,8 @@ def embeddings(
     found = _read(file)
     if found is None:
         found = _compute(model, name, data, reader, machine, what)
-        _write(found, file)
+        features, targets = found.features, found.targets
+        write_whole(file, lambda stream: np.savez(stream, features=features, targets=targets))
     return found
 
 
@@ -122,16 +122,3 @@ def _read(file: Path) -> Embeddings | None:
             return Embeddings(arrays["features"], arrays["targets"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, or damaged: computed anew
         return None
-
-
-def _write(found: Embeddings, file: Path) -> None:
-    """Whoever finds the file finds all of it, also when several processes write it at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(prefix=".", suffix=".npz", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            np.savez(stream, features=found.features, targets=found.targets)
-        os.replace(scratch, file)
-    except BaseException:
-        os.unlink(scratch)
-        raise

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from umedpt_lightning.tasks import Classification, MultilabelClassification, Regression, Task
 from umedpt_lightning.transfer.embeddings import Embeddings
+from umedpt_lightning.transfer.evaluation import score
 from umedpt_lightning.transfer.linear import Linear, binary_path, logistic_path, ridge_path
 from umedpt_lightning.transfer.neighbours import Neighbours
 from umedpt_lightning.types import IGNORE_INDEX
@@ -78,15 +79,6 @@ class Probe:
     def __call__(self, features: NDArray[np.float32]) -> Tensor:
         """Outputs like those of the task's head for features ``(N, D)``."""
         return torch.from_numpy(self.model(self.standardiser(features)).astype(np.float32))
-
-
-def score(task: Task, outputs: Any, targets: Any) -> dict[str, float]:
-    """The task's metrics of outputs of its head."""
-    task.reset()
-    task.update(outputs, targets)
-    metrics = {name: float(value) for name, value in task.compute().items()}
-    task.reset()
-    return metrics
 
 
 def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
