@@ -18,7 +18,7 @@ from umedpt_lightning.transfer.statistics import calibration_error, over_groups
 from umedpt_lightning.types import IGNORE_INDEX
 
 #: How often patients are drawn for an interval.
-REPLICATES = 300
+REPLICATES = 200
 
 
 def score(task: Task, outputs: Any, targets: Any) -> dict[str, float]:
