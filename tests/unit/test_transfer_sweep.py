@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,27 @@ def test_other_weights_data_or_options_are_other_cells(tmp_path: Path, monkeypat
     other = protocol("class", **base)
     other.methods["random"] = TimmSource("test_convnext2")
     assert again(other) == ["frozen", "finetune"]
+
+
+def test_processes_share_the_cells_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Cell] = []
+    folder, first = CellFolder(tmp_path), Cell("random", "frozen", 0.5, 0)
+    with folder.claim(first, wait=False) as mine, folder.claim(first, wait=False) as also_mine:
+        assert (mine, also_mine) == (True, False)
+
+    def elsewhere(self: Sweep, cell: Cell, subset: Any) -> Any:
+        if not measured:  # another process is at the second cell and finishes it
+            second = Cell("random", "knn", 0.5, 0)
+            claimed.enter_context(folder.claim(second, wait=False))
+            folder.write(second, self._key(second), Result(99, {}, {}, {}), None, None)
+        measured.append(cell)
+        return Result(1, {}, {}, {}), (None, None)
+
+    monkeypatch.setattr(Sweep, "_measure", elsewhere)
+    with ExitStack() as claimed:
+        results = run("class", tmp_path, fractions=[0.5], seeds=1)
+    assert measured == [first]
+    assert [result.labels for result in results.values()] == [1, 99]
 
 
 @pytest.mark.parametrize("mode", ["frozen", "knn", "finetune"])

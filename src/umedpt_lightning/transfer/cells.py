@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -92,6 +93,29 @@ class CellFolder:
         content = null_for_nan({"key": key, "cell": asdict(cell), **asdict(result)})
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         write_whole(self._file(cell, ".json"), lambda stream: stream.write(text.encode()))
+
+    @contextmanager
+    def claim(self, cell: Cell, wait: bool) -> Iterator[bool]:
+        """Keeps other processes that work on the same folder from a cell, as long as this one lives.
+
+        Args:
+            cell: Which.
+            wait: Whether to wait until no other process has it.
+
+        Yields:
+            Whether it is this one's now.
+        """
+        import fcntl
+
+        file = self._file(cell, ".lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w") as lock:  # the system takes the lock back when the file is closed, however that happens
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def outputs(self, cell: Cell) -> dict[str, Any] | None:
         """``outputs`` and ``targets`` of the test part of a finished cell, None where they are not kept."""

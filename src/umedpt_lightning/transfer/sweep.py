@@ -114,30 +114,45 @@ class Sweep:
         self._embedded: dict[tuple[str, str], Embeddings] = {}
 
     def run(self) -> dict[Cell, Result]:
-        """All results, of cells finished before too."""
+        """All results, of cells finished before too.
+
+        Several processes may run the same sweep in the same folder, on a GPU each: they share the cells out.
+        """
         protocol, results = self._protocol, dict[Cell, Result]()
         cells = list(grid(list(protocol.methods), protocol.modes, protocol.fractions, protocol.seeds))
         with progress(f"{protocol.name}: cells", len(cells)) as advance:
-            for cell in cells:
-                results[cell] = self._run(cell)
-                advance(1)
-        return results
+            for wait in (False, True):  # those that another process is at come last
+                for cell in cells:
+                    found = None if cell in results else self._run(cell, wait)
+                    if found is not None:
+                        results[cell] = found
+                        advance(1)
+        return {cell: results[cell] for cell in cells}
 
-    def _run(self, cell: Cell) -> Result:
-        digest = self._digest(cell)
-        training = self._training if cell.mode == "finetune" or not self._protocol.embeds else ""
-        key = hashlib.sha256(repr((digest, self._settings, training, cell)).encode()).hexdigest()
+    def _run(self, cell: Cell, wait: bool) -> Result | None:
+        """The result of a cell; None if another process is at it and this one should not wait."""
+        key = self._key(cell)
         found = self._cells.read(cell, key)
-        if found is None:
+        if found is not None:
+            return found
+        with self._cells.claim(cell, wait) as mine:
+            found = self._cells.read(cell, key)  # finished in the meantime
+            if found is not None or not mine:
+                return found
             if cell.seed not in self._subsets:
                 self._subsets[cell.seed] = LabelSubsets(self._protocol.part("train"), cell.seed)
-            subset = self._subsets[cell.seed](cell.fraction)
             try:
-                found, answers = self._measure(cell, subset)
+                found, answers = self._measure(cell, self._subsets[cell.seed](cell.fraction))
             except ValueError as error:
                 raise ValueError(f"{cell}: {error}") from error
             self._cells.write(cell, key, found, *answers)
         return found
+
+    def _key(self, cell: Cell) -> str:
+        """What the result of a cell depends on."""
+        training = self._training if cell.mode == "finetune" or not self._protocol.embeds else ""
+        parts = (self._digest(cell), self._settings, training, cell)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _measure(self, cell: Cell, subset: LabelSubset) -> tuple[Result, Answers]:
         labelled = Labelled(self._protocol.part("train"), subset.rows)
