@@ -58,6 +58,8 @@ def test_a_run_leaves_page_figure_and_tables(
     for sentence in written["answers"]:
         assert sentence in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "the page needs no other file"
+    assert page.count('src="data:image/png;base64,') == 2 * 6, "the best and the worst"
+    assert "Confusion at 100 % of the labels" in page
     figure = ElementTree.parse(run / "curve.svg").getroot()
     lines = figure.findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
 from umedpt_lightning.tasks import DEFAULT_TASKS
 from umedpt_lightning.transfer.cells import CellFolder, write_whole
+from umedpt_lightning.transfer.closer import closer_look
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.report import write_page
@@ -30,6 +32,8 @@ def main(command: str, arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: With a line on what the user can mend.
     """
+    # that a pyramid has no classifier is no news, and would be said for every cell
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     parser = _parser(command)
     config = parser.parse_args(list(arguments))
     try:
@@ -69,7 +73,8 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
     main_metric = DEFAULT_TASKS[type(protocol.part("test").spec)].main_metric
     rows, trivial = summarise(results, main_metric), trivial_score(protocol)
     write_tables(rows, main_metric, trivial, folder)
-    page = write_page(protocol.name, rows, main_metric, trivial)
+    closer = closer_look(results, cells, protocol.part("test"), main_metric)
+    page = write_page(protocol.name, rows, main_metric, trivial, closer)
     write_whole(folder / "report.html", lambda stream: stream.write(page.encode()))
     figure = draw_curves(rows, main_metric, trivial.get(main_metric, float("nan")))
     write_whole(folder / "curve.svg", lambda stream: stream.write(figure.encode()))
