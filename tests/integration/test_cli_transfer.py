@@ -92,6 +92,18 @@ def test_a_config_runs(config: Path, tmp_path: Path, request: pytest.FixtureRequ
     protocol = content["transfer"]
     protocol["data"]["size"] = 32
     for method in protocol["methods"].values():
-        method["init_args"] = {"name": "test_resnet"}
+        method["init_args"] = {"name": "test_resnet", "in_channels": method["init_args"].get("in_channels", 3)}
+    protocol["finetuning"] = {"steps": 2, "evaluations": 1, "learning_rates": [0.001]}
     run = _run(tmp_path, content, "--root", str(request.getfixturevalue(ROOTS[content["root"]])), "--transfer.seeds=1")
     assert (run / "report.html").is_file()
+
+
+def test_masks_are_measured_with_the_decoder_that_is_asked_for(project: Path, tmp_path: Path) -> None:
+    decoder = {"class_path": "umedpt_lightning.blocks.PixelDecoder", "init_args": {"channels": 4}}
+    source = {"class_path": "TimmSource", "init_args": {"name": "test_resnet", "pixel_decoder": decoder}}
+    training = {"steps": 2, "evaluations": 1, "learning_rates": [0.001]}
+    options = {"methods": {"small": source}, "modes": ["frozen"], "fractions": [1.0], "seeds": 1}
+    run = _run(tmp_path, _config(project, "squares", finetuning=training, **options))
+    (cell,) = (run / "cells").rglob("*.json")
+    assert 0 <= json.loads(cell.read_text())["test"]["dice"] <= 1
+    assert "Confusion" not in (run / "report.html").read_text()

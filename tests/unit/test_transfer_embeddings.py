@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from builders import MemoryReader, spec_of
+from builders import SMALL_PIXELS, MemoryReader, spec_of
 from torch import nn
 
 from umedpt_lightning.blocks import Encoder
@@ -136,6 +136,12 @@ def test_decoders_come_from_the_checkpoint_too(tmp_path: Path) -> None:
     model = build(CheckpointSource(file), kind="mask")
     for key, value in trained.pixel_decoder.state_dict().items():
         assert torch.equal(model.pixel_decoder.state_dict()[key], value)
+
+
+def test_decoders_of_a_timm_encoder_are_those_asked_for() -> None:
+    model = build(TimmSource(NET, pixel_decoder=SMALL_PIXELS), kind="mask")
+    assert model.pixel_decoder.out_channels == 4
+    assert build(TimmSource(NET), kind="mask").pixel_decoder.out_channels == 32
 
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -132,13 +131,13 @@ class CellFolder:
 def write_whole(file: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file beside its place and moves it there when it is complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(prefix=".", dir=file.parent)
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")  # not by tempfile, whose files nobody else may read
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with scratch.open("wb") as stream:
             write(stream)
-        os.replace(scratch, file)
+        scratch.replace(file)
     except BaseException:
-        os.unlink(scratch)
+        scratch.unlink(missing_ok=True)
         raise
 
 

@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder
-from umedpt_lightning.model import MultiTaskModel, TaskFactory
+from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.types import TaskSpec
 
 
@@ -47,6 +47,9 @@ class TimmSource(Source):
         in_channels: Channels it takes; images with one are repeated to that number.
         batch_norm: What becomes of BatchNorm while it is fine-tuned; None for ``freeze`` where there are weights, whose
             statistics are better than those of few images, and ``keep`` where there are none.
+        pixel_decoder: Builds the decoder for masks, from random weights; for a fair comparison the like of a
+            checkpoint's.
+        detection_decoder: Likewise for boxes.
     """
 
     def __init__(
@@ -55,16 +58,20 @@ class TimmSource(Source):
         weights: Literal["timm"] | Path | None = None,
         in_channels: int = 3,
         batch_norm: Literal["keep", "freeze", "group"] | None = None,
+        pixel_decoder: PixelDecoderFactory = PixelDecoder,
+        detection_decoder: DetectionDecoderFactory = DetectionDecoder,
     ) -> None:
         self.name, self.weights, self.in_channels = name, weights, in_channels
         self.batch_norm: BatchNormMode = batch_norm or ("keep" if weights is None else "freeze")
+        self.pixel_decoder, self.detection_decoder = pixel_decoder, detection_decoder
 
     def build(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
         """As `Source.build`."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             encoder = Encoder(self.name, self.in_channels, self.weights, self.batch_norm)
-            model = MultiTaskModel(encoder, {name: spec}, task and {name: task})
+            options = task and {name: task}
+            model = MultiTaskModel(encoder, {name: spec}, options, self.pixel_decoder, self.detection_decoder)
         model.pooling.norm = nn.Identity()  # type: ignore[assignment]
         return model
 
