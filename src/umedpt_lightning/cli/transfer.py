@@ -1,0 +1,98 @@
+"""``umedpt transfer``: how many labels a new task needs, with which encoder."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
+from umedpt_lightning.tasks import DEFAULT_TASKS
+from umedpt_lightning.transfer.cells import CellFolder, write_whole
+from umedpt_lightning.transfer.closer import closer_look
+from umedpt_lightning.transfer.curve import draw_curves
+from umedpt_lightning.transfer.embeddings import Machine
+from umedpt_lightning.transfer.report import write_page
+from umedpt_lightning.transfer.summary import Row, answers, percent, summarise, write_tables
+from umedpt_lightning.transfer.sweep import Protocol, Sweep, trivial_score
+
+
+def main(command: str, arguments: Sequence[str]) -> None:
+    """Runs what is not finished, and writes the report.
+
+    Raises:
+        SystemExit: With a line on what the user can mend.
+    """
+    # that a pyramid has no classifier is no news, and would be said for every cell
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
+    parser = _parser(command)
+    config = parser.parse_args(list(arguments))
+    try:
+        _run(parser, fill_root(config, config.root))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"umedpt: error: {error}") from error
+
+
+def _parser(command: str) -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog=f"umedpt {command}",
+        description="Measures encoders on a new task at fractions of its labels, frozen and fine-tuned. What is "
+        "finished in the run's folder is not run again.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file.")
+    parser.add_argument("--run", type=Path, default=None, help="Folder of the run; runs/<date-time> by default.")
+    parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    parser.add_class_arguments(Protocol, "transfer")
+    return parser
+
+
+def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) -> None:
+    folder = config.run or Path(time.strftime("runs/%Y%m%d-%H%M%S"))
+    described = config.transfer.clone()
+    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
+        warnings.simplefilter("ignore", DeprecationWarning)
+        protocol: Protocol = parser.instantiate_classes(config).transfer
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    data: dict[str, Any] = {key: value for key, value in vars(described.data).items() if key not in _PARTS}
+    training = repr((data, described.finetuning))
+    cells = CellFolder(folder / "cells")
+    sweep = Sweep(protocol, cells, Machine(device, config.num_workers), repr(described.task), training)
+    results = sweep.run()
+
+    main_metric = DEFAULT_TASKS[type(protocol.part("test").spec)].main_metric
+    rows, trivial = summarise(results, main_metric), trivial_score(protocol)
+    write_tables(rows, main_metric, trivial, folder)
+    closer = closer_look(results, cells, protocol.part("test"), main_metric)
+    page = write_page(protocol.name, rows, main_metric, trivial, closer)
+    write_whole(folder / "report.html", lambda stream: stream.write(page.encode()))
+    figure = draw_curves(rows, main_metric, trivial.get(main_metric, float("nan")))
+    write_whole(folder / "curve.svg", lambda stream: stream.write(figure.encode()))
+    _show(rows, main_metric, protocol.name)
+    print(f"report: {folder / 'report.html'}")
+
+
+_PARTS = ("train", "val", "test")
+
+
+def _show(rows: Sequence[Row], main_metric: str, name: str) -> None:
+    fractions = sorted({row.fraction for row in rows})
+    table = Table("method", title=f"{name}: {main_metric} on the test part", title_justify="left")
+    for fraction in fractions:
+        table.add_column(percent(fraction), justify="right")
+    for line in dict.fromkeys(row.line for row in rows):
+        table.add_row(line, *(f"{row.metrics[main_metric].mean:.3f}" for row in rows if row.line == line))
+    console = Console()
+    console.print(table)
+    for sentence in answers(rows, main_metric):
+        console.print(sentence, highlight=False)

@@ -1,0 +1,172 @@
+"""The cells of a sweep: one method, mode, fraction and seed each; finished ones are kept as files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+Mode = Literal["frozen", "knn", "finetune"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured once.
+
+    Attributes:
+        method: The name of the source of weights.
+        mode: ``frozen``, ``knn`` or ``finetune``.
+        fraction: Of the labels.
+        seed: Chooses them, and what else is random.
+    """
+
+    method: str
+    mode: Mode
+    fraction: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.mode} {self.fraction * 100:g} % seed {self.seed}"
+
+
+@dataclass
+class Result:
+    """What came out of a cell.
+
+    Attributes:
+        labels: Labelled samples.
+        options: What was chosen on the val part.
+        val: Metrics of the val part.
+        test: Metrics of the test part.
+        intervals: 95 % intervals of the test metrics over patients; of tasks with an embedding.
+        notes: What is not as one might expect.
+        seconds: How long it took, embeddings left out.
+    """
+
+    labels: int
+    options: dict[str, float]
+    val: dict[str, float]
+    test: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class CellFolder:
+    """Finished cells in a folder, a JSON file each; outputs of the head on the test part lie beside as ``.npz``.
+
+    A cell belongs to a key: to the weights, the data and the options that it came from. One with another key counts as
+    not finished.
+
+    Args:
+        folder: Where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, cell: Cell, key: str) -> Result | None:
+        """The result of a finished cell."""
+        try:
+            content = json.loads(self._file(cell, ".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if content.pop("key", None) != key:
+            return None
+        del content["cell"]
+        return Result(**_nan_for_null(content))
+
+    def write(self, cell: Cell, key: str, result: Result, outputs: Tensor | None, targets: Tensor | None) -> None:
+        """Keeps a finished cell; whoever finds its file finds all of it."""
+        if outputs is not None and targets is not None:
+            ours, truth = outputs.numpy(), targets.numpy()
+            write_whole(self._file(cell, ".npz"), lambda s: np.savez_compressed(s, outputs=ours, targets=truth))
+        content = null_for_nan({"key": key, "cell": asdict(cell), **asdict(result)})
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        write_whole(self._file(cell, ".json"), lambda stream: stream.write(text.encode()))
+
+    @contextmanager
+    def claim(self, cell: Cell, wait: bool) -> Iterator[bool]:
+        """Keeps other processes that work on the same folder from a cell, as long as this one lives.
+
+        Args:
+            cell: Which.
+            wait: Whether to wait until no other process has it.
+
+        Yields:
+            Whether it is this one's now.
+        """
+        import fcntl
+
+        file = self._file(cell, ".lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w") as lock:  # the system takes the lock back when the file is closed, however that happens
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def outputs(self, cell: Cell) -> dict[str, Any] | None:
+        """``outputs`` and ``targets`` of the test part of a finished cell, None where they are not kept."""
+        file = self._file(cell, ".npz")
+        if not file.is_file():
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def _file(self, cell: Cell, suffix: str) -> Path:
+        return self._folder / cell.method / cell.mode / f"{cell.fraction:g}_{cell.seed}{suffix}"
+
+
+def write_whole(file: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file beside its place and moves it there when it is complete."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")  # not by tempfile, whose files nobody else may read
+    try:
+        with scratch.open("wb") as stream:
+            write(stream)
+        scratch.replace(file)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def null_for_nan(value: Any) -> Any:
+    """JSON has no NaN: what is undefined becomes null."""
+    match value:
+        case dict():
+            return {key: null_for_nan(item) for key, item in value.items()}
+        case list() | tuple():
+            return [null_for_nan(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def _nan_for_null(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _nan_for_null(item) for key, item in value.items()}
+        case list():
+            return [_nan_for_null(item) for item in value]
+        case None:
+            return math.nan
+    return value
+
+
+def grid(methods: list[str], modes: list[Mode], fractions: list[float], seeds: int) -> Iterator[Cell]:
+    """All cells, those that share a model one after the other."""
+    for method in methods:
+        for seed in range(seeds):
+            for fraction in fractions:
+                yield from (Cell(method, mode, fraction, seed) for mode in modes)

@@ -1,0 +1,102 @@
+"""How sure the figures are: intervals over seeds and over patients, and calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+LEVEL = 0.95
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and where the true one lies with a probability of 95 %.
+
+    Attributes:
+        mean: Of the values that are defined; NaN if none is.
+        low: NaN for fewer than two values.
+        high: Likewise.
+        count: How many values are defined.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """The t-interval of the mean of independent repetitions; undefined (NaN) values do not count."""
+    known = np.array([value for value in values if not math.isnan(value)])
+    if not len(known):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = float(known.mean())
+    if len(known) < 2:
+        return Interval(mean, math.nan, math.nan, 1)
+    half = float(student.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
+    return Interval(mean, mean - half, mean + half, len(known))
+
+
+def over_groups(
+    metrics: Callable[[NDArray[np.int64]], dict[str, float]],
+    groups: NDArray[np.str_] | None,
+    samples: int,
+    replicates: int,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap percentile intervals of 95 % over patients: whole groups are drawn with replacement.
+
+    Samples of a patient are alike, so drawing them one by one would make the interval too narrow. Efron & Tibshirani,
+    An Introduction to the Bootstrap, 1993, chapter 13.
+
+    Args:
+        metrics: The metrics of some samples, given by their rows, repeated where they were drawn more than once.
+        groups: ``(samples,)`` what each shares with others; None where each is of its own.
+        samples: How many samples there are.
+        replicates: How often they are drawn.
+        seed: Of the draws.
+
+    Returns:
+        Lower and upper end of each metric, NaN for one that is never defined.
+    """
+    units, unit_of = np.unique(np.arange(samples) if groups is None else groups, return_inverse=True)
+    members = np.split(np.argsort(unit_of, kind="stable"), np.bincount(unit_of).cumsum()[:-1])
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {}
+    for _ in range(replicates):
+        rows = np.concatenate([members[unit] for unit in rng.integers(0, len(units), len(units))])
+        for name, value in metrics(rows).items():
+            drawn.setdefault(name, []).append(value)
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    return {name: _ends(np.array(values), tails) for name, values in drawn.items()}
+
+
+def _ends(values: NDArray[np.float64], tails: list[float]) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return math.nan, math.nan
+    low, high = np.quantile(known, tails)
+    return float(low), float(high)
+
+
+def calibration_error(probabilities: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
+    """Expected calibration error: how far stated probabilities are from frequencies, on average.
+
+    Bins of equal width, weighted by what is in them. Guo et al., On Calibration of Modern Neural Networks, 2017,
+    arXiv:1706.04599, equation 3.
+
+    Args:
+        probabilities: ``(N,)`` of what was answered.
+        correct: ``(N,)`` whether it was so.
+    """
+    if not len(probabilities):
+        return math.nan
+    bins = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
+    gaps = np.bincount(bins, weights=correct - probabilities.astype(np.float64), minlength=_BINS)  # (bins,)
+    return float(np.abs(gaps).sum() / len(probabilities))

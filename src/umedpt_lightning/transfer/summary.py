@@ -1,0 +1,113 @@
+"""What came out of a sweep: a row a method, mode and fraction, as table, CSV and JSON, and in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from umedpt_lightning.transfer.cells import Cell, Result, null_for_nan, write_whole
+from umedpt_lightning.transfer.statistics import Interval, over_seeds
+
+
+@dataclass(frozen=True)
+class Row:
+    """All seeds of a method in a mode at a fraction.
+
+    Attributes:
+        method: Its name.
+        mode: ``frozen``, ``knn`` or ``finetune``.
+        fraction: Of the labels.
+        labels: Labelled samples, mean over the seeds.
+        metrics: Of the test part over the seeds, by name.
+        patients: The ends of the main metric's interval over patients, means over the seeds; NaN where there is none.
+        notes: Of any seed, each once.
+    """
+
+    method: str
+    mode: str
+    fraction: float
+    labels: float
+    metrics: dict[str, Interval]
+    patients: tuple[float, float]
+    notes: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """What its curve is called."""
+        return f"{self.method}, {self.mode}"
+
+
+def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
+    """The rows of a sweep, methods and modes in their order, fractions ascending.
+
+    Args:
+        results: Of all cells.
+        main: The task's main metric.
+    """
+    rows = []
+    for method, mode in dict.fromkeys((cell.method, cell.mode) for cell in results):
+        for fraction in sorted({cell.fraction for cell in results}):
+            found = [r for c, r in results.items() if (c.method, c.mode, c.fraction) == (method, mode, fraction)]
+            names = dict.fromkeys(name for result in found for name in result.test)
+            metrics = {name: over_seeds([result.test.get(name, math.nan) for result in found]) for name in names}
+            ends = np.array([result.intervals.get(main, (math.nan, math.nan)) for result in found]).mean(0)
+            notes = tuple(dict.fromkeys(note for result in found for note in result.notes))
+            labels = float(np.mean([result.labels for result in found]))
+            rows.append(Row(method, mode, fraction, labels, metrics, (float(ends[0]), float(ends[1])), notes))
+    return rows
+
+
+def answers(rows: Sequence[Row], main: str) -> list[str]:
+    """What the curves say in words: where one reaches with few labels what another reaches with all."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        lines.setdefault(row.line, []).append(row)
+    sentences = []
+    for ours in lines.values():
+        for theirs in lines.values():
+            goal = theirs[-1].metrics[main].mean
+            reached = [row for row in ours if row.metrics[main].mean >= goal]
+            if ours[0].method != theirs[0].method and reached and reached[0].fraction < theirs[-1].fraction:
+                first = reached[0]
+                sentences.append(
+                    f"{first.line}: {percent(first.fraction)} of the labels ({first.labels:.0f}) reach {main} "
+                    f"{first.metrics[main].mean:.3f}, which is at least what {theirs[-1].line} reaches with "
+                    f"{percent(theirs[-1].fraction)} ({goal:.3f})."
+                )
+    return sentences or ["No method reaches with fewer labels what another one reaches with all."]
+
+
+def percent(fraction: float) -> str:
+    """A fraction as people say it."""
+    return f"{fraction * 100:g} %"
+
+
+def write_tables(rows: Sequence[Row], main: str, trivial: Mapping[str, float], folder: Path) -> None:
+    """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words)."""
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    text = io.StringIO()
+    table = csv.writer(text)
+    ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    table.writerow(["method", "mode", "fraction", "labels", "seeds", *ends, "patients_low", "patients_high"])
+    for row in rows:
+        intervals = [row.metrics.get(name, Interval(math.nan, math.nan, math.nan, 0)) for name in names]
+        numbers = [n for i in intervals for n in (i.mean, i.low, i.high)] + list(row.patients)
+        cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
+        seeds = max((interval.count for interval in intervals), default=0)
+        table.writerow([row.method, row.mode, row.fraction, f"{row.labels:g}", seeds, *cells])
+    write_whole(folder / "results.csv", lambda stream: stream.write(text.getvalue().encode()))
+    content = {
+        "main_metric": main,
+        "answers": answers(rows, main),
+        "trivial": dict(trivial),
+        "rows": [asdict(row) for row in rows],
+    }
+    whole = json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n"
+    write_whole(folder / "results.json", lambda stream: stream.write(whole.encode()))

@@ -1,0 +1,247 @@
+"""The protocol: every method in every mode at every fraction of the labels, for several seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from umedpt_lightning.data.cache.identity import identity
+from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.model import MultiTaskModel, TaskFactory, check_task_names
+from umedpt_lightning.tasks import DEFAULT_TASKS, FeatureWidths, Task
+from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result, grid
+from umedpt_lightning.transfer.embeddings import Embeddings, Machine, embeddings, evaluation_batches
+from umedpt_lightning.transfer.evaluation import evaluate, full_score, patient_intervals, score
+from umedpt_lightning.transfer.finetune import FineTuning, Trained, Trainer, set_head
+from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
+from umedpt_lightning.transfer.progress import progress
+from umedpt_lightning.transfer.sources import Source, weights_digest
+from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
+from umedpt_lightning.types import BoxSpec, MaskSpec
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+#: Answers of the head on the test part, and the truth.
+Answers = tuple[Tensor | None, Tensor | None]
+
+
+@dataclass
+class Protocol:
+    """What is measured.
+
+    Attributes:
+        data: Train, val and test part of the new task.
+        methods: Where weights come from, by a name for the report.
+        name: What the task is called.
+        fractions: Of the labels of the train part.
+        seeds: How many repetitions, each with other labels.
+        modes: ``frozen`` (a linear probe; for masks and boxes head and decoder on the frozen encoder), ``knn``,
+            ``finetune``.
+        task: How to build the head; None for the default of the label type.
+        finetuning: How models are trained.
+    """
+
+    data: TaskData
+    methods: dict[str, Source]
+    name: str = "task"
+    fractions: list[float] = field(default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0])
+    seeds: int = 5
+    modes: list[Mode] = field(default_factory=lambda: ["frozen", "knn"])
+    task: TaskFactory | None = None
+    finetuning: FineTuning = field(default_factory=FineTuning)
+
+    def __post_init__(self) -> None:
+        for part in PARTS:
+            reader = self.part(part)
+            if reader.spec != self.part("train").spec:
+                raise ValueError(
+                    f"data: the train and {part} parts do not fit each other. train has {self.part('train').spec}, "
+                    f"{part} has {reader.spec}. Give both the same channels, value_range and classes."
+                )
+        check_task_names({self.name: None}, {})
+        if not self.methods or not self.fractions or not self.modes or self.seeds < 1:
+            raise ValueError("methods, fractions and modes must not be empty, and seeds at least 1.")
+        for name in self.methods:
+            if not name or "/" in name or name.startswith("."):
+                raise ValueError(f"methods: {name!r} cannot name a method, since its folder is called so. Rename it.")
+        for fraction in self.fractions:
+            if not 0 < fraction <= 1:
+                raise ValueError(f"fractions: {fraction} must be above 0 and at most 1. Write 0.01 for 1 %.")
+        if "knn" in self.modes and not self.embeds:
+            raise ValueError("modes: knn needs one embedding an image, which masks and boxes have not. Leave it out.")
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the task reads the embedding of a whole image."""
+        return not isinstance(self.part("train").spec, MaskSpec | BoxSpec)
+
+    def part(self, part: Part) -> Reader:
+        """The reader of a part."""
+        reader = self.data.readers.get(part)
+        if reader is None:
+            raise ValueError(
+                f"data.{part}: transfer trains on `train`, chooses on `val` and measures on `test`. Add it."
+            )
+        return reader
+
+
+class Sweep:
+    """Runs what is not finished yet.
+
+    Args:
+        protocol: What is measured.
+        cells: Finished cells.
+        machine: What computes.
+        head: All that the config says of the head, as text: results depend on it.
+        training: Likewise of training, on which those depend that need any.
+    """
+
+    def __init__(
+        self, protocol: Protocol, cells: CellFolder, machine: Machine, head: str = "", training: str = ""
+    ) -> None:
+        self._protocol, self._cells, self._machine = protocol, cells, machine
+        parts = [identity(protocol.part(part)) for part in PARTS]
+        self._settings = repr((parts, protocol.data.size, protocol.name, head))
+        self._training = training
+        self._subsets: dict[int, LabelSubsets] = {}
+        self._digests: dict[tuple[str, int], str] = {}
+        self._embedded: dict[tuple[str, str], Embeddings] = {}
+
+    def run(self) -> dict[Cell, Result]:
+        """All results, of cells finished before too.
+
+        Several processes may run the same sweep in the same folder, on a GPU each: they share the cells out.
+        """
+        protocol, results = self._protocol, dict[Cell, Result]()
+        cells = list(grid(list(protocol.methods), protocol.modes, protocol.fractions, protocol.seeds))
+        with progress(f"{protocol.name}: cells", len(cells)) as advance:
+            for wait in (False, True):  # those that another process is at come last
+                for cell in cells:
+                    found = None if cell in results else self._run(cell, wait)
+                    if found is not None:
+                        results[cell] = found
+                        advance(1)
+        return {cell: results[cell] for cell in cells}
+
+    def _run(self, cell: Cell, wait: bool) -> Result | None:
+        """The result of a cell; None if another process is at it and this one should not wait."""
+        key = self._key(cell)
+        found = self._cells.read(cell, key)
+        if found is not None:
+            return found
+        with self._cells.claim(cell, wait) as mine:
+            found = self._cells.read(cell, key)  # finished in the meantime
+            if found is not None or not mine:
+                return found
+            if cell.seed not in self._subsets:
+                self._subsets[cell.seed] = LabelSubsets(self._protocol.part("train"), cell.seed)
+            try:
+                found, answers = self._measure(cell, self._subsets[cell.seed](cell.fraction))
+            except ValueError as error:
+                raise ValueError(f"{cell}: {error}") from error
+            self._cells.write(cell, key, found, *answers)
+        return found
+
+    def _key(self, cell: Cell) -> str:
+        """What the result of a cell depends on."""
+        training = self._training if cell.mode == "finetune" or not self._protocol.embeds else ""
+        parts = (self._digest(cell), self._settings, training, cell)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def _measure(self, cell: Cell, subset: LabelSubset) -> tuple[Result, Answers]:
+        labelled = Labelled(self._protocol.part("train"), subset.rows)
+        notes, probe = list(subset.notes), None
+        if self._protocol.embeds:
+            parts: dict[Part, Embeddings] = {part: self._embeddings(cell, part) for part in PARTS}
+            started = time.monotonic()
+            task = self._head(labelled)
+            fit = neighbour_probe if cell.mode == "knn" else linear_probe
+            probe = fit(task, parts["train"][subset.rows], parts["val"])
+            notes += probe.notes
+        if probe is not None and cell.mode != "finetune":
+            answers: Answers = probe(parts["test"].features), torch.from_numpy(parts["test"].targets)
+            result = Result(len(labelled), probe.options, probe.val, {})
+        else:
+            started = time.monotonic()
+            trained = self._train(cell, labelled, probe)
+            test = self._protocol.part("test")
+            metrics, *answers_ = evaluate(trained.model, self._protocol.name, self._protocol.data, test, self._machine)
+            answers = (answers_[0], answers_[1])
+            result = Result(len(labelled), trained.options, trained.val, metrics)
+        self._judge(labelled, answers, result)
+        result.notes, result.seconds = notes, round(time.monotonic() - started, 2)
+        return result, answers
+
+    def _judge(self, labelled: Reader, answers: Answers, result: Result) -> None:
+        """Adds calibration and intervals where the answers are at hand."""
+        outputs, targets = answers
+        if outputs is not None and targets is not None:
+            task = self._head(labelled)
+            result.test = full_score(task, outputs, targets)
+            result.intervals = patient_intervals(task, outputs, targets, self._protocol.part("test").groups)
+
+    def _train(self, cell: Cell, labelled: Reader, probe: Probe | None) -> Trained:
+        protocol = self._protocol
+        model = self._build(cell, labelled)
+        trainer = Trainer(protocol.name, protocol.data, labelled, protocol.finetuning, self._machine, cell.seed)
+        stages = 2 if probe is None and cell.mode == "finetune" else 1
+        with progress(
+            str(cell), stages * protocol.finetuning.steps * len(protocol.finetuning.learning_rates)
+        ) as advance:
+            if probe is not None:
+                set_head(model, protocol.name, probe)
+            else:
+                trained = trainer.head(model, advance)
+                if cell.mode == "frozen":
+                    return trained
+                model = trained.model
+            return trainer.everything(model, advance)
+
+    def _head(self, labelled: Reader) -> Task:
+        """A head for what the labelled samples say of themselves, which alone it may know."""
+        factory = self._protocol.task or DEFAULT_TASKS[type(labelled.spec)]
+        return factory(labelled.spec, FeatureWidths(1, 1, 1))
+
+    def _build(self, cell: Cell, labelled: Reader) -> MultiTaskModel:
+        try:
+            method = self._protocol.methods[cell.method]
+            return method.build(self._protocol.name, labelled.spec, self._protocol.task, cell.seed)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"methods.{cell.method}: {error}") from error
+
+    def _digest(self, cell: Cell) -> str:
+        which = cell.method, cell.seed
+        if which not in self._digests:
+            self._digests[which] = weights_digest(self._build(cell, self._protocol.part("train")))
+        return self._digests[which]
+
+    def _embeddings(self, cell: Cell, part: Part) -> Embeddings:
+        digest, protocol = self._digest(cell), self._protocol
+        if (digest, part) not in self._embedded:
+            for other in [key for key in self._embedded if key[0] != digest]:
+                del self._embedded[other]  # of another method or seed, and on disk
+            model = self._build(cell, protocol.part("train"))
+            what = f"{cell.method}: embeddings of {part}"
+            self._embedded[digest, part] = embeddings(
+                model, protocol.name, protocol.data, protocol.part(part), self._machine, what
+            )
+        return self._embedded[digest, part]
+
+
+def trivial_score(protocol: Protocol) -> dict[str, float]:
+    """The test metrics of an answer that has seen all training labels but no image."""
+    spec = protocol.part("train").spec
+    task = (protocol.task or DEFAULT_TASKS[type(spec)])(spec, FeatureWidths(1, 1, 1))
+    test = protocol.part("test")
+    if test.targets is not None:
+        targets = torch.from_numpy(test.targets)
+        return score(task, task.trivial(targets), targets)
+    for batch in evaluation_batches(protocol.name, protocol.data, test, Machine()):
+        task.update(task.trivial(batch.targets), batch.targets)
+    return {name: float(value) for name, value in task.compute().items()}

@@ -1,0 +1,109 @@
+"""`umedpt transfer` as users call it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from umedpt_lightning.cli import main
+from umedpt_lightning.transfer import evaluation
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "transfer").glob("*.yaml"))
+ROOTS = {"~/.cache/umedpt/demo": "demo_data", "data": "shared_data"}
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMEDPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(evaluation, "REPLICATES", 5)
+
+
+def _config(project: Path, task: str, **options: Any) -> dict[str, Any]:
+    """A task of the project with two methods."""
+    data = yaml.safe_load((project / "config.yaml").read_text())["data"]["tasks"][task]
+    methods = {
+        "small": {"class_path": "TimmSource", "init_args": {"name": "test_resnet"}},
+        "other": {"class_path": "TimmSource", "init_args": {"name": "test_convnext"}},
+    }
+    protocol = {"name": task, "data": data, "methods": methods, "fractions": [0.5, 1.0], "seeds": 2} | options
+    return {"root": str(project), "transfer": protocol}
+
+
+def _run(folder: Path, content: dict[str, Any], *arguments: str) -> Path:
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    main(["transfer", "--config", str(folder / "config.yaml"), "--run", str(folder / "run"), *arguments])
+    return folder / "run"
+
+
+def test_a_run_leaves_page_figure_and_tables(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = _config(project, "sizes", finetuning={"steps": 2, "evaluations": 1, "learning_rates": [0.001]})
+    run = _run(tmp_path, content, "--transfer.modes", "[frozen,knn,finetune]")
+    shown = capsys.readouterr().out
+    assert "small, finetune" in shown
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    assert len(rows) == 2 * 3 * 2
+    assert {row["seeds"] for row in rows} == {"2"}
+    written = json.loads((run / "results.json").read_text())
+    assert written["main_metric"] == "auroc"
+    assert written["trivial"]["auroc"] == 0.5
+    page = (run / "report.html").read_text()
+    for sentence in written["answers"]:
+        assert sentence in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "the page needs no other file"
+    assert page.count('src="data:image/png;base64,') == 2 * 6, "the best and the worst"
+    assert "Confusion at 100 % of the labels" in page
+    figure = ElementTree.parse(run / "curve.svg").getroot()
+    lines = figure.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 6
+    assert len(list((run / "cells").rglob("*.json"))) == 2 * 3 * 2 * 2
+
+    monkeypatch.setattr("umedpt_lightning.transfer.sweep.Sweep._measure", lambda *_: pytest.fail("run again"))
+    _run(tmp_path, content, "--transfer.modes", "[frozen,knn,finetune]")
+    assert (run / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": {"a": {"class_path": "TimmSource", "init_args": {"name": "no_net"}}}}, "methods.a: .*no_net"),
+        (
+            {"methods": {"a": {"class_path": "CheckpointSource", "init_args": {"file": "nowhere.ckpt"}}}},
+            r"methods\.a: nowhere\.ckpt: there is no such checkpoint",
+        ),
+        ({"fractions": [3]}, "fractions: 3"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(project: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SystemExit, match=f"umedpt: error: .*{message}"):
+        _run(tmp_path, _config(project, "sizes") | {"transfer": _config(project, "sizes")["transfer"] | change})
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
+def test_a_config_runs(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    content = yaml.safe_load(config.read_text())
+    protocol = content["transfer"]
+    protocol["data"]["size"] = 32
+    for method in protocol["methods"].values():
+        method["init_args"] = {"name": "test_resnet", "in_channels": method["init_args"].get("in_channels", 3)}
+    protocol["finetuning"] = {"steps": 2, "evaluations": 1, "learning_rates": [0.001]}
+    run = _run(tmp_path, content, "--root", str(request.getfixturevalue(ROOTS[content["root"]])), "--transfer.seeds=1")
+    assert (run / "report.html").is_file()
+
+
+def test_masks_are_measured_with_the_decoder_that_is_asked_for(project: Path, tmp_path: Path) -> None:
+    decoder = {"class_path": "umedpt_lightning.blocks.PixelDecoder", "init_args": {"channels": 4}}
+    source = {"class_path": "TimmSource", "init_args": {"name": "test_resnet", "pixel_decoder": decoder}}
+    training = {"steps": 2, "evaluations": 1, "learning_rates": [0.001]}
+    options = {"methods": {"small": source}, "modes": ["frozen"], "fractions": [1.0], "seeds": 1}
+    run = _run(tmp_path, _config(project, "squares", finetuning=training, **options))
+    (cell,) = (run / "cells").rglob("*.json")
+    assert 0 <= json.loads(cell.read_text())["test"]["dice"] <= 1
+    assert "Confusion" not in (run / "report.html").read_text()

@@ -1,0 +1,98 @@
+"""What a sweep says: rows, words, curves and tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from umedpt_lightning.transfer.cells import Cell, Mode, Result
+from umedpt_lightning.transfer.closer import confusion
+from umedpt_lightning.transfer.curve import draw_curves
+from umedpt_lightning.transfer.report import write_page
+from umedpt_lightning.transfer.summary import Row, answers, summarise, write_tables
+
+FRACTIONS = (0.05, 0.5, 1.0)
+
+
+def results(curves: dict[tuple[str, Mode], tuple[float, ...]], seeds: int = 3) -> dict[Cell, Result]:
+    """Cells whose metric lies around the given means."""
+    found = {}
+    for (method, mode), means in curves.items():
+        for fraction, mean in zip(FRACTIONS, means, strict=True):
+            for seed in range(seeds):
+                test = {"auroc": mean + 0.01 * (seed - (seeds - 1) / 2), "f1": 0.5}
+                cell = Cell(method, mode, fraction, seed)
+                found[cell] = Result(round(100 * fraction), {}, test, test, {"auroc": (mean - 0.1, mean + 0.1)})
+    return found
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    return summarise(results({("A", "frozen"): (0.8, 0.85, 0.9), ("B", "frozen"): (0.6, 0.7, 0.8)}), "auroc")
+
+
+def test_rows_are_means_over_the_seeds(rows: list[Row]) -> None:
+    assert [(row.method, row.fraction) for row in rows] == [(m, f) for m in "AB" for f in FRACTIONS]
+    assert rows[0].metrics["auroc"].mean == pytest.approx(0.8)
+    assert rows[0].metrics["auroc"].count == 3
+    assert rows[0].labels == 5
+    assert rows[0].patients == pytest.approx((0.7, 0.9))
+
+
+def test_the_answer_names_the_first_fraction_that_reaches(rows: list[Row]) -> None:
+    (sentence,) = answers(rows, "auroc")
+    assert sentence.startswith("A, frozen: 5 % of the labels (5) reach auroc 0.800")
+    assert "at least what B, frozen reaches with 100 % (0.800)" in sentence
+    even = summarise(results({("A", "knn"): (0.1, 0.2, 0.3), ("B", "knn"): (0.1, 0.2, 0.3)}), "auroc")
+    assert answers(even, "auroc") == ["No method reaches with fewer labels what another one reaches with all."]
+
+
+def test_an_undefined_mean_reaches_nothing() -> None:
+    found = summarise(results({("A", "knn"): (math.nan, 0.2, 0.3), ("B", "knn"): (0.1, 0.2, math.nan)}), "auroc")
+    assert answers(found, "auroc")[0].startswith("No method")
+    ElementTree.fromstring(draw_curves(found, "auroc", 0.5))
+
+
+def test_a_curve_goes_through_its_means_and_higher_is_higher(rows: list[Row]) -> None:
+    figure = ElementTree.fromstring(draw_curves(rows, "auroc", 0.5))
+    space = "{http://www.w3.org/2000/svg}"
+    lines = [
+        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+        for line in figure.findall(f"{space}polyline")
+    ]
+    assert len(lines) == 2
+    for line in lines:
+        assert [x for x, _ in line] == sorted(x for x, _ in line)
+        assert [y for _, y in line] == sorted((y for _, y in line), reverse=True)  # down is up in pictures
+    assert lines[0][0][1] == pytest.approx(lines[1][2][1])  # A at 5 % is as high as B at 100 %
+    texts = [text.text for text in figure.iter(f"{space}text")]
+    assert {"A, frozen", "B, frozen", "5 %", "50 %", "100 %", "without an image"} <= set(texts)
+
+
+@pytest.mark.parametrize("means", [(0.5, 0.5, 0.5), (math.nan,) * 3, (0.0, 1.0, -40.0)])
+def test_any_curve_can_be_drawn(means: tuple[float, ...]) -> None:
+    found = summarise(results({("A <b>", "knn"): means}, seeds=1), "auroc")
+    assert "nan" not in draw_curves(found, "auroc", math.nan)
+    ElementTree.fromstring(draw_curves(found, "auroc", math.nan))
+    assert "A <b>" not in write_page("task", found, "auroc", {})
+
+
+def test_tables_hold_the_same_figures(rows: list[Row], tmp_path: Path) -> None:
+    write_tables(rows, "auroc", {"auroc": 0.5}, tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    header, first, *_ = (tmp_path / "results.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), first.split(","), strict=True))
+    assert float(cells["auroc"]) == pytest.approx(content["rows"][0]["metrics"]["auroc"]["mean"])
+    assert float(cells["auroc_low"]) == pytest.approx(content["rows"][0]["metrics"]["auroc"]["low"], abs=1e-5)
+    assert content["trivial"] == {"auroc": 0.5}
+
+
+def test_confusion_counts_truth_by_answer() -> None:
+    outputs = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 1.0]])
+    found = {"outputs": outputs, "targets": np.array([0, 0, 1, 255])}
+    assert confusion([found, found], 2).tolist() == [[2, 2], [2, 0]]

@@ -1,0 +1,250 @@
+"""The protocol on small data: every label type and mode, nothing twice, nothing learnt from the test part."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import KINDS, MemoryReader, spec_of
+
+from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.transfer import evaluation
+from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
+from umedpt_lightning.transfer.embeddings import Machine, embeddings
+from umedpt_lightning.transfer.evaluation import evaluate
+from umedpt_lightning.transfer.finetune import FineTuning, Trainer, set_head
+from umedpt_lightning.transfer.probe import linear_probe
+from umedpt_lightning.transfer.sources import TimmSource
+from umedpt_lightning.transfer.sweep import Protocol, Sweep, trivial_score
+
+EMBEDDING = ("class", "multilabel", "regression")
+SHORT = FineTuning(steps=3, learning_rates=(1e-3,), evaluations=1)
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMEDPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(evaluation, "REPLICATES", 5)
+
+
+def protocol(kind: str, **options: Any) -> Protocol:
+    parts = {part: MemoryReader(kind, size=16, seed=i) for i, part in enumerate(("train", "val", "test"))}
+    given: dict[str, Any] = {"fractions": [0.5, 1.0], "seeds": 2, "finetuning": SHORT, "name": "new"} | options
+    if kind not in EMBEDDING:
+        given = {"modes": ["frozen"]} | given
+    return Protocol(TaskData(**parts, batch_size=8), {"random": TimmSource("test_convnext")}, **given)
+
+
+def run(kind: str, folder: Path, **options: Any) -> dict[Cell, Result]:
+    return Sweep(protocol(kind, **options), CellFolder(folder), Machine()).run()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_label_type_is_measured_in_every_mode(kind: str, tmp_path: Path) -> None:
+    modes = ["frozen", "knn", "finetune"] if kind in EMBEDDING else ["frozen", "finetune"]
+    results = run(kind, tmp_path, modes=modes, seeds=1)
+    assert list(results) == list(grid(["random"], modes, [0.5, 1.0], 1))
+    for cell, result in results.items():
+        assert result.labels == round(16 * cell.fraction)
+        assert result.options
+        assert set(result.val) <= set(result.test)
+        assert any(not math.isnan(value) for value in result.test.values())
+        assert ("ece" in result.test) == (kind in ("class", "multilabel"))
+        if kind in EMBEDDING:
+            low, high = next(iter(result.intervals.values()))
+            assert low <= high
+        assert (CellFolder(tmp_path).outputs(cell) is not None) == (kind in EMBEDDING)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_without_an_image_is_measured_too(kind: str) -> None:
+    metrics = trivial_score(protocol(kind, modes=["frozen"]))
+    if kind == "class":
+        assert metrics["auroc"] == 0.5
+    assert metrics
+
+
+def test_finished_cells_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run("class", tmp_path)
+    measured: list[Cell] = []
+    measure = Sweep._measure
+
+    def counted(self: Sweep, cell: Cell, subset: Any) -> Any:
+        measured.append(cell)
+        return measure(self, cell, subset)
+
+    monkeypatch.setattr(Sweep, "_measure", counted)
+    again = run("class", tmp_path)
+    assert not measured
+    assert json.dumps([vars(r) for r in again.values()]) == json.dumps(
+        [vars(r) | {"intervals": {k: list(v) for k, v in r.intervals.items()}} for r in first.values()]
+    )
+    lost = Cell("random", "knn", 0.5, 1)
+    (tmp_path / "random" / "knn" / "0.5_1.json").unlink()
+    (tmp_path / "random" / "frozen" / "1_0.json").write_text("{")
+    run("class", tmp_path, fractions=[0.25, 0.5, 1.0])
+    new = [Cell("random", mode, 0.25, seed) for mode in ("frozen", "knn") for seed in (0, 1)]
+    assert set(measured) == {lost, Cell("random", "frozen", 1.0, 0), *new}
+
+
+def test_other_weights_data_or_options_are_other_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Cell] = []
+    monkeypatch.setattr(
+        Sweep, "_measure", lambda self, cell, subset: (measured.append(cell) or Result(1, {}, {}, {}), (None, None))
+    )
+    base = {"fractions": [1.0], "seeds": 1, "modes": ["frozen", "finetune"]}
+    folder = CellFolder(tmp_path)
+
+    def again(changed: Protocol, **options: str) -> list[str]:
+        measured.clear()
+        Sweep(changed, folder, Machine(), **options).run()
+        return [cell.mode for cell in measured]
+
+    assert again(protocol("class", **base)) == ["frozen", "finetune"]
+    assert again(protocol("class", **base)) == []
+    assert again(protocol("class", **base), training="other") == ["finetune"]
+    assert again(protocol("class", **base), training="other", head="other") == ["frozen", "finetune"]
+    other = protocol("class", **base)
+    other.data.size = 64
+    assert again(other) == ["frozen", "finetune"]
+    other = protocol("class", **base)
+    other.data.test.values[0] += 1  # type: ignore[union-attr]
+    assert again(other) == ["frozen", "finetune"]
+    other = protocol("class", **base)
+    other.methods["random"] = TimmSource("test_convnext2")
+    assert again(other) == ["frozen", "finetune"]
+
+
+def test_processes_share_the_cells_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Cell] = []
+    folder, first = CellFolder(tmp_path), Cell("random", "frozen", 0.5, 0)
+    with folder.claim(first, wait=False) as mine, folder.claim(first, wait=False) as also_mine:
+        assert (mine, also_mine) == (True, False)
+
+    def elsewhere(self: Sweep, cell: Cell, subset: Any) -> Any:
+        if not measured:  # another process is at the second cell and finishes it
+            second = Cell("random", "knn", 0.5, 0)
+            claimed.enter_context(folder.claim(second, wait=False))
+            folder.write(second, self._key(second), Result(99, {}, {}, {}), None, None)
+        measured.append(cell)
+        return Result(1, {}, {}, {}), (None, None)
+
+    monkeypatch.setattr(Sweep, "_measure", elsewhere)
+    with ExitStack() as claimed:
+        results = run("class", tmp_path, fractions=[0.5], seeds=1)
+    assert measured == [first]
+    assert [result.labels for result in results.values()] == [1, 99]
+
+
+@pytest.mark.parametrize("mode", ["frozen", "knn", "finetune"])
+def test_nothing_is_chosen_on_the_test_part(mode: str, tmp_path: Path) -> None:
+    results = []
+    for number in range(2):
+        changed = protocol("class", modes=[mode], fractions=[0.5], seeds=1)
+        changed.data.test = MemoryReader("class", size=16, seed=7 + number)
+        results.append(next(iter(Sweep(changed, CellFolder(tmp_path / str(number)), Machine()).run().values())))
+    assert results[0].options == results[1].options
+    assert results[0].val == results[1].val
+    assert results[0].test != results[1].test
+
+
+def test_the_test_part_is_read_once_a_fine_tuned_cell_and_the_val_part_chooses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    plan = protocol("mask", modes=["finetune"], fractions=[1.0], seeds=1)
+    test = plan.data.test
+    original = MemoryReader.__getitem__
+
+    def watched(self: MemoryReader, index: int) -> Any:
+        if self is test:
+            read.append(index)
+        return original(self, index)
+
+    monkeypatch.setattr(MemoryReader, "__getitem__", watched)
+    Sweep(plan, CellFolder(tmp_path), Machine()).run()
+    assert sorted(read) == list(range(16))
+
+
+@pytest.mark.parametrize("kind", EMBEDDING)
+def test_fine_tuning_starts_from_the_probe(kind: str) -> None:
+    plan = protocol(kind)
+    model = plan.methods["random"].build("new", spec_of(kind), None, 0)
+    parts = {part: embeddings(model, "new", plan.data, plan.part(part), Machine()) for part in ("train", "val")}
+    probe = linear_probe(model.task("new"), parts["train"], parts["val"])
+    set_head(model, "new", probe)
+    metrics, outputs, _ = evaluate(model, "new", plan.data, plan.part("val"), Machine())
+    torch.testing.assert_close(outputs, probe(parts["val"].features), atol=1e-3, rtol=1e-3)
+    assert metrics == pytest.approx(probe.val, abs=1e-3, nan_ok=True)
+
+
+def trainer(kind: str, **options: Any) -> tuple[Trainer, Any]:
+    plan = protocol(kind)
+    model = plan.methods["random"].build("new", spec_of(kind), None, 0)
+    return Trainer("new", plan.data, plan.part("train"), FineTuning(**options), Machine(), 0), model
+
+
+def test_a_head_is_trained_on_a_frozen_encoder_and_everything_moves_the_encoder() -> None:
+    training, model = trainer("mask", steps=4, learning_rates=(1e-3,), evaluations=2)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    counted: list[int] = []
+    head = training.head(model, counted.append).model.state_dict()
+    assert counted == [1] * 4
+    moved = {key for key, value in head.items() if not torch.equal(value, before[key])}
+    assert moved
+    assert not any(key.startswith("encoder.") for key in moved)
+    whole = training.everything(model, counted.append).model.state_dict()
+    assert any(not torch.equal(v, before[k]) for k, v in whole.items() if k.startswith("encoder."))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()), "the given model stays as it was"
+
+
+def test_every_stage_of_the_encoder_learns_slower_than_the_next() -> None:
+    training, model = trainer("class", layer_decay=0.5)
+    groups = training._groups(model, 1.0, True)
+    of = {id(p): group["lr"] for group in groups for p in group["params"]}
+    rates = list(dict.fromkeys(of[id(p)] for p in model.encoder.net.parameters()))
+    assert len(rates) > 3
+    assert rates == sorted(rates)
+    assert rates[-1] == 0.5
+    assert of[id(model.task("new").head.weight)] == 1.0
+    assert len(of) == len(list(model.parameters()))
+
+
+def test_training_learns_and_keeps_the_best_of_val() -> None:
+    training, model = trainer("class", steps=40, learning_rates=(1e-3, 1e-2), evaluations=4)
+    seen = training.everything(model, lambda _: None)
+    train = evaluate(seen.model, "new", training.data, training.labelled, Machine())[0]
+    untrained = evaluate(model, "new", training.data, training.labelled, Machine())[0]
+    assert train["auroc"] > untrained["auroc"]
+    assert evaluate(seen.model, "new", training.data, training.data.val, Machine())[0] == pytest.approx(seen.val)
+    assert seen.options["steps"] in (10, 20, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modes": ["knn"], "kind": "box"}, "knn needs one embedding an image"),
+        ({"fractions": [1.5]}, "above 0 and at most 1"),
+        ({"seeds": 0}, "seeds at least 1"),
+        ({"name": "a.b"}, "cannot name a task"),
+    ],
+)
+def test_what_cannot_be_is_told_at_once(change: dict[str, Any], message: str) -> None:
+    kind = change.pop("kind", "class")
+    with pytest.raises(ValueError, match=message):
+        protocol(kind, **change)
+
+
+def test_parts_that_are_missing_or_differ_are_told() -> None:
+    parts = {"train": MemoryReader("class"), "val": MemoryReader("class")}
+    with pytest.raises(ValueError, match=r"data\.test: .*measures on `test`"):
+        Protocol(TaskData(**parts), {"random": TimmSource("test_convnext")})
+    with pytest.raises(ValueError, match="train and test parts do not fit"):
+        Protocol(TaskData(**parts, test=MemoryReader("class", channels=1)), {"random": TimmSource("test_convnext")})
+    with pytest.raises(ValueError, match="layer_decay above 0"):
+        FineTuning(layer_decay=2)
