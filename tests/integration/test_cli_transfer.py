@@ -86,6 +86,7 @@ def test_mistakes_are_told_in_a_line(project: Path, tmp_path: Path, change: dict
         _run(tmp_path, _config(project, "sizes") | {"transfer": _config(project, "sizes")["transfer"] | change})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
 def test_a_config_runs(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     content = yaml.safe_load(config.read_text())

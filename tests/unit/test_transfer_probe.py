@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from builders import WIDTHS, spec_of
 
 from umedpt_lightning.tasks import DEFAULT_TASKS, Classification, MultilabelClassification, Segmentation, Task
+from umedpt_lightning.transfer import probe as module
 from umedpt_lightning.transfer.embeddings import Embeddings
 from umedpt_lightning.transfer.evaluation import score
 from umedpt_lightning.transfer.linear import binary_path, logistic_path, ridge_path
 from umedpt_lightning.transfer.neighbours import Neighbours
-from umedpt_lightning.transfer.probe import STRENGTHS, linear_probe, neighbour_probe
+from umedpt_lightning.transfer.probe import NEIGHBOURS, STRENGTHS, linear_probe, neighbour_probe
 
 D = 12
 KINDS = ("class", "multilabel", "regression")
@@ -143,6 +144,29 @@ def test_scale_and_place_of_features_do_not_matter(kind: str, probe: object) -> 
     first, second = probe(task_of(kind), train, val), probe(task_of(kind), *moved)
     assert first.options == second.options
     torch.testing.assert_close(first(val.features), second(moved[1].features), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_penalty_is_that_with_the_least_loss_on_val(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, train, val = task_of(kind), data(kind, 40, 0), data(kind, 60, 1)
+    chosen = linear_probe(task, train, val).options["strength"]
+    losses = {}
+    for strength in STRENGTHS:
+        monkeypatch.setattr(module, "STRENGTHS", (strength,))
+        outputs = linear_probe(task, train, val)(val.features)
+        losses[strength] = float(task.loss(outputs, torch.from_numpy(val.targets)))
+    assert losses[chosen] == pytest.approx(min(losses.values()), abs=1e-4)
+    assert max(losses.values()) > min(losses.values()) + 0.02
+
+
+def test_the_number_of_neighbours_is_that_with_the_best_metric_on_val(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, train, val = task_of("class"), data("class", 60, 0), data("class", 60, 1)
+    chosen = neighbour_probe(task, train, val).options["k"]
+    found = {}
+    for k in NEIGHBOURS:
+        monkeypatch.setattr(module, "NEIGHBOURS", (k,))
+        found[k] = neighbour_probe(task, train, val).val["auroc"]
+    assert found[chosen] == max(found.values()) > min(found.values())
 
 
 def test_the_choice_is_that_of_the_val_part() -> None:
