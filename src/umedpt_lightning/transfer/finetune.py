@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset
 from umedpt_lightning.data.loading.loaders import WorkerPool
 from umedpt_lightning.data.loading.sampling import RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
@@ -170,7 +171,8 @@ class Trainer:
     def _batches(self) -> Iterator[TaskBatch]:
         reader = self.labelled
         transform = Transform(self.data.size, self.data.augment, reader.spec.value_range)
-        sampler = RoundSampler({self.name: Share(TaskStream(self.name, len(reader), self.seed), self.data.batch_size)})
+        shares = {self.name: Share(TaskStream(self.name, len(reader), self.seed), self.data.batch_size)}
+        sampler = RoundSampler(shares, RoundRobin({self.name: TaskSize(len(reader))}))
         pool = WorkerPool(self.machine.num_workers, pin_memory=self.machine.device.startswith("cuda"))
         return pool.stream(pool.load(MultiTaskDataset({self.name: reader}, {self.name: transform}), sampler))
 
