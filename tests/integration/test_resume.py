@@ -151,7 +151,7 @@ def compare(whole: pl.Trainer, seen: Witness, resumed: pl.Trainer, seen_again: W
         ([("round", 6), ("round", 7)], {"max_steps": 8, "max_epochs": -1}),
         ([("round", 8), ("validation", 10)], {"callbacks": lambda: [EMAWeightAveraging(decay=0.5)]}),
     ],
-    ids=str,
+    ids=["first", "five", "validations", "no epochs", "every other", "no validation", "max_steps", "averaged"],
 )
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, cuts: Any, options: dict[str, Any]) -> None:
     assert_same(tmp_path / "whole", tmp_path / "cut", cuts, **options)
