@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from builders import SMALL_PIXELS, MemoryReader, spec_of
 from torch import nn
 
 from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.blocks.batch_norm import has_batch_norm
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer import embeddings as module
@@ -159,3 +161,11 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     torch.save({"weights": torch.ones(2)}, file)
     with pytest.raises(ValueError, match="not a checkpoint of `umedpt fit`"):
         build(CheckpointSource(file))
+
+
+def test_random_weights_come_without_the_statistics_that_they_lack(tmp_path: Path) -> None:
+    assert not has_batch_norm(build(TimmSource(NET)).encoder)
+    torch.save(timm.create_model(NET).state_dict(), tmp_path / "w.pth")
+    loaded = build(TimmSource(NET, tmp_path / "w.pth")).train()
+    assert has_batch_norm(loaded.encoder)
+    assert not any(layer.training for layer in loaded.encoder.modules() if isinstance(layer, nn.BatchNorm2d))

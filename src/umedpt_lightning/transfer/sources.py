@@ -45,8 +45,8 @@ class TimmSource(Source):
         name: Any timm model, as for `Encoder`.
         weights: ``None`` for random ones (others for every seed), ``"timm"`` to download, or a file; as for `Encoder`.
         in_channels: Channels it takes; images with one are repeated to that number.
-        batch_norm: What becomes of BatchNorm while it is fine-tuned; None for ``freeze`` where there are weights, whose
-            statistics are better than those of few images, and ``keep`` where there are none.
+        batch_norm: What becomes of BatchNorm; None for ``freeze`` where there are weights, whose statistics are better
+            than those of few images, and ``group`` where there are none, since BatchNorm has no statistics yet.
         pixel_decoder: Builds the decoder for masks, from random weights; for a fair comparison the like of a
             checkpoint's.
         detection_decoder: Likewise for boxes.
@@ -62,7 +62,7 @@ class TimmSource(Source):
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
     ) -> None:
         self.name, self.weights, self.in_channels = name, weights, in_channels
-        self.batch_norm: BatchNormMode = batch_norm or ("keep" if weights is None else "freeze")
+        self.batch_norm: BatchNormMode = batch_norm or ("group" if weights is None else "freeze")
         self.pixel_decoder, self.detection_decoder = pixel_decoder, detection_decoder
 
     def build(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
