@@ -65,7 +65,8 @@ def test_each_task_keeps_its_best_checkpoint_over_an_interruption_too(fit: Fit) 
     main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_epochs", "3"])
     assert len(metrics(run, "val/score")) == 3
     folder = run / "checkpoints"
-    assert {file.name for file in folder.iterdir()} == {"best.ckpt", "last.ckpt", *(f"best_{t}.ckpt" for t in TASKS)}
+    kept = {"best.ckpt", "last.ckpt", "previous.ckpt", *(f"best_{t}.ckpt" for t in TASKS)}
+    assert {file.name for file in folder.iterdir()} == kept
     for task, metric in TASKS.items():
         of_epochs = metrics(run, f"val/{task}/{metric}")
         saved = torch.load(folder / f"best_{task}.ckpt", weights_only=True)

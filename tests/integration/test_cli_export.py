@@ -109,7 +109,7 @@ def test_mistakes_are_told_in_a_line(run: Path, exported: Path, tmp_path: Path) 
     for arguments, message in (
         (["--run", str(run), "--out", str(exported)], "is not empty"),
         (["--run", str(tmp_path), *out], "there is no checkpoint"),
-        (["--ckpt_path", str(tmp_path / "broken.ckpt"), *out], "cannot be read as a checkpoint"),
+        (["--ckpt_path", str(tmp_path / "broken.ckpt"), *out], "broken.ckpt is damaged"),
         (["--ckpt_path", str(tmp_path / "old.ckpt"), *out], "does not say how its model is built"),
         (["--run", str(run), *out, "--classes", "json.dumps"], "is no class"),
         (["--run", str(run), *out, "--classes", "nowhere.Task"], "No module named"),

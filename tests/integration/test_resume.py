@@ -22,6 +22,7 @@ from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.sampling import RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
 from umedpt_lightning.types import TaskBatch
@@ -279,7 +280,8 @@ def test_on_another_number_of_ranks_a_pass_is_read_once_and_whole(before: int, a
     size, batch, rounds = 101, 3, 5
 
     def samplers(ranks: int, consumed: dict[str, int]) -> list[RoundSampler]:
-        made = [RoundSampler({"a": Share(TaskStream("a", size, 0), batch)}, rank, ranks) for rank in range(ranks)]
+        shares, schedule = {"a": Share(TaskStream("a", size, 0), batch)}, RoundRobin({"a": TaskSize(size)})
+        made = [RoundSampler(shares, schedule, rank, ranks) for rank in range(ranks)]
         for sampler in made:
             sampler.consumed |= consumed
         return made
@@ -303,7 +305,10 @@ def test_on_another_number_of_ranks_a_pass_is_read_once_and_whole(before: int, a
 def test_counts_of_all_ranks_are_taken_over_by_fewer_and_by_more() -> None:
     data = MultiTaskDataModule({"a": TaskData(train=readers_of({"a": "class"})["a"])})
     counted = [
-        {"losses": {"sums": {"a": torch.tensor(float(r))}, "counts": {"a": 1}}, "replaced": {"counts": {"a": r}}}
+        {
+            "losses": {"sums": {"a": torch.tensor(float(r))}, "counts": {"a": 1}, "samples": 2},
+            "replaced": {"counts": {"a": r}},
+        }
         for r in range(4)
     ]
     for ranks in (1, 2, 4, 8):
@@ -311,7 +316,9 @@ def test_counts_of_all_ranks_are_taken_over_by_fewer_and_by_more() -> None:
         for rank in range(ranks):
             module = MultiTaskModule(data.specs, Encoder("test_convnext"))
             module._trainer = _Ranks(rank, ranks)  # type: ignore[assignment]
-            module.on_load_checkpoint({"counted": counted, "randomness": {"seed": 1}})
+            module.on_load_checkpoint(
+                {"counted": counted, "randomness": {"seed": 1}, "faults": {"dropped": {}, "in_a_row": {}}}
+            )
             total += module.replaced.read(torch.device("cpu")).get("a", 0.0)
         assert total == 0 + 1 + 2 + 3
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from umedpt_lightning.training.optimization import Optimization
-from umedpt_lightning.training.tracker import LossTracker
 
 
 def network() -> nn.Module:
@@ -109,25 +108,3 @@ def test_without_warm_up_and_fall_the_rate_is_constant() -> None:
 def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Optimization(**options)
-
-
-# --- the tracker ----------------------------------------------------------------------------------------------------
-
-
-def test_the_tracker_gives_the_mean_since_the_last_reading_task_by_task() -> None:
-    tracker = LossTracker()
-    for task, loss in (("a", 1.0), ("b", 5.0), ("a", 2.0), ("a", 6.0)):
-        tracker.add(task, torch.tensor(loss))
-    assert tracker.read() == {"a": 3.0, "b": 5.0}
-    assert tracker.read() == {}
-    tracker.add("b", torch.tensor(7.0))
-    assert tracker.read() == {"b": 7.0}
-
-
-def test_the_tracker_holds_no_graph_and_changes_no_loss() -> None:
-    tracker, weight = LossTracker(), torch.tensor(2.0, requires_grad=True)
-    losses = [weight * 3, weight * 4]
-    for loss in losses:
-        tracker.add("a", loss)
-    assert all(not total.requires_grad for total in tracker._sums.values())
-    assert [loss.item() for loss in losses] == [6.0, 8.0]

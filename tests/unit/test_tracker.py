@@ -19,6 +19,15 @@ def test_a_mean_is_over_all_micro_batches_since_the_last_reading() -> None:
     assert tracker.read(CPU) == ({}, 0)
 
 
+def test_it_holds_no_graph_and_changes_no_loss() -> None:
+    tracker, weight = LossTracker(["a"]), torch.tensor(2.0, requires_grad=True)
+    losses = [weight * 3, weight * 4]
+    for loss in losses:
+        tracker.add("a", loss, 1)
+    assert all(not total.requires_grad for total in tracker._sums.values())
+    assert [loss.item() for loss in losses] == [6.0, 8.0]
+
+
 def _read() -> tuple[dict[str, float], int]:
     torch.distributed.init_process_group("gloo")
     tracker = LossTracker(["a", "b", "c"])

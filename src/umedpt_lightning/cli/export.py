@@ -75,6 +75,7 @@ def _data(file: Path) -> Mapping[str, str]:
 
 def _reader(reader: Mapping[str, Any]) -> str:
     options = reader.get("init_args") or {}
-    files = [PurePath(value).name for value in options.values() if isinstance(value, str) and "/" in value]
+    values = [value["file"] if isinstance(value, dict) and "file" in value else value for value in options.values()]
+    files = [PurePath(value).name for value in values if isinstance(value, str) and "/" in value]
     name = str(reader["class_path"]).rpartition(".")[2]
     return f"{name} ({', '.join(files)})" if files else name

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.cli.run_cost import RunCost
 
-_WIDTH_OF_FILES = 130
+_WIDEST = 400
 
 
 def show(cost: RunCost) -> None:
     """Prints a table of the tasks and what follows from it."""
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=_WIDTH_OF_FILES)
-    console.print(_table(cost))
+    console, table = Console(), _table(cost)
+    # numbers that are cut off say nothing: a line that the terminal breaks does
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=_WIDEST)).maximum)
+    console.print(table)
     for line in _lines(cost):
         print(line)
 
@@ -26,19 +26,20 @@ def show(cost: RunCost) -> None:
 def _table(cost: RunCost) -> Table:
     title = f"milliseconds and MiB a micro-batch on {cost.device}, {cost.precision}"
     table = Table("task", title=title, title_justify="left", show_footer=True)
+    table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
     table.columns[0].footer = "a round"
     count = sum(task.micro_batches for task in cost.tasks.values())
     footers = {"a round": f"{count:g}"}
-    phases = {"load": "load", "wait": "waiting", "transfer": "transfer", "forward": "forward", "backward": "backward"}
+    phases = {"load": "load", "wait": "waiting", "copy": "transfer", "forward": "forward", "backward": "backward"}
     footers |= {heading: _ms(cost.per_round(phase)) for heading, phase in phases.items()}
     on_device = any(task.device_bytes for task in cost.tasks.values())
-    headings = ["samples", "images", "a round", *phases, "batch", "saved", *(["device"] if on_device else [])]
+    headings = ["images", "a round", *phases, "batch", "saved", *(["device"] if on_device else [])]
     for heading in headings:
         table.add_column(heading, footers.get(heading, ""), justify="right", no_wrap=True)
     for name, task in cost.tasks.items():
         batch, channels, height, width = task.images
         load = cost.loading.get(name)
-        cells = [f"{cost.samples[name]:,}", f"{batch}x{channels}x{height}x{width}", f"{task.micro_batches:g}"]
+        cells = [f"{batch}x{channels}x{height}x{width}", f"{task.micro_batches:g}"]
         cells += ["none" if load is None else _ms(load)]
         cells += map(_ms, (task.waiting, task.transfer, task.forward, task.backward))
         cells += map(_mib, (task.batch_bytes, task.saved_bytes))
