@@ -117,6 +117,7 @@ BENCHMARKS = {
         (80, 10),
         {
             "distributed.collectives_32_over_2_tasks": Figure(at_most=1.0),
+            "distributed.bytes_over_gradients": Figure(at_most=1.01),
             "distributed.max_parameter_error": Figure("absolute", at_most=1e-6),
         },
     ),

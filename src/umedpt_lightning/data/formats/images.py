@@ -152,8 +152,6 @@ def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray
 
 def _open(path: Path, *, load: bool) -> tuple[Image.Image, str]:
     """The image, decoded and upright if `load`, and the name of its samples' layout in the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file. Correct the path or the table that names it.")
     try:
         # Not by name: Pillow maps uncompressed TIFFs into memory then, and scrambles those that are to be turned.
         with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
@@ -163,6 +161,10 @@ def _open(path: Path, *, load: bool) -> tuple[Image.Image, str]:
             if load and pages == 1 and not _is_deep(raw):
                 ImageOps.exif_transpose(image, in_place=True)
                 image.load()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: there is no such file. Correct the path or the table that names it."
+        ) from error
     except Exception as error:  # broken files raise nearly anything: OSError, SyntaxError, struct.error, ...
         raise ValueError(
             f"{path}: not an image that can be read ({os.path.getsize(path)} bytes; {type(error).__name__}: {error}). "
