@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from benchmarks.jpegs import make_jpegs
-from benchmarks.micro_batches import batches_of, specs_of
+from benchmarks.micro_batches import batches_of, round_of, specs_of
 from benchmarks.processes import in_fresh_process, peak_rss, rss
 from benchmarks.saved_bytes import SavedBytes
 from benchmarks.timing import ratio
@@ -22,7 +22,7 @@ from umedpt_lightning.data.readers import ClassFolders
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training import MultiTaskModule
-from umedpt_lightning.types import Round, TaskBatch
+from umedpt_lightning.types import TaskBatch
 
 SWIN = "swin_tiny_patch4_window7_224"
 
@@ -53,7 +53,7 @@ class _FromMemory:
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         for _ in range(self.rounds):
-            yield Round([batch.task for batch in self.batches], iter(self.batches))
+            yield round_of(self.batches)
 
 
 def _peak_of_step(batches: list[TaskBatch]) -> int:

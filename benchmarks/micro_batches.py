@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from umedpt_lightning.types import ClassSpec, MaskSpec, TaskBatch, TaskSpec
+from umedpt_lightning.types import ClassSpec, MaskSpec, Pace, Place, Round, RoundPlan, TaskBatch, TaskSpec
 
 CLASSES = ("a", "b", "c")
 
@@ -27,3 +27,11 @@ def batches_of(specs: dict[str, TaskSpec], images: int, side: int) -> list[TaskB
         names, sizes = [f"{task} {i}" for i in range(images)], [(side, side)] * images
         batches.append(TaskBatch(task, pixels, torch.randint(0, len(CLASSES), shape), names, sizes))
     return batches
+
+
+def round_of(batches: list[TaskBatch]) -> Round:
+    """A round of one micro-batch a task."""
+    places = [Place(batch.task, 0) for batch in batches]
+    tasks = [place.task for place in places]
+    plan = RoundPlan(dict.fromkeys(tasks, 1), places, parts=1, pace=dict.fromkeys(tasks, Pace(1.0, 1)))
+    return Round(plan, iter(batches), lambda: iter(batches))

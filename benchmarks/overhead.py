@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.memory import trainer_of
-from benchmarks.micro_batches import batches_of, specs_of
+from benchmarks.micro_batches import batches_of, round_of, specs_of
 from benchmarks.processes import on_a_terminal
 from benchmarks.timing import cpu_seconds
 from umedpt_lightning.blocks import Encoder, Pyramid
@@ -101,7 +101,7 @@ class _InTurn:
         for run in range(self.runs + 1):
             start, self._in_step = time.process_time(), 0.0
             for _ in range(self.steps):
-                yield Round([batch.task for batch in self.batches], iter(self.batches))
+                yield round_of(self.batches)
             trainer = time.process_time() - start
             self._loop.forward_backward = 0.0
             bare = cpu_seconds(lambda: [self._loop.step() for _ in range(self.steps)])

@@ -6,11 +6,12 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -132,7 +133,9 @@ class MultiTaskModule(pl.LightningModule):
         """One round: a backward pass a micro-batch, then one step."""
         optimizer: Any = self.optimizers()  # one; Lightning's type allows for several
         schedule: Any = self.lr_schedulers()
-        with optimizer.toggle_model(sync_grad=False):  # the ranks exchange gradients once, when all are there
+        strategy = self.trainer.strategy
+        # the ranks exchange gradients once, when all are there
+        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
             total, seen = self.gradients.fill(batch, self.replaced.add)
         optimizer.step()
         for micro_batch in seen:
@@ -145,7 +148,7 @@ class MultiTaskModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips; here, because fp16 gradients have been unscaled by now, as their norm has."""
         if self.optimization.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters(), self.optimization.clip, self.gradients.norm)
+            nn.utils.clip_grads_with_norm_(self.gradients.parameters, self.optimization.clip, self.gradients.norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights, the optimizer and the schedule do not say, and how to build the model without data.

@@ -49,6 +49,7 @@ class RoundGradients:
         faults: What was left out so far.
         norm: Of all gradients of the last round together, a scalar.
         pack_pixels: As above.
+        parameters: All of the module; to look for them in every round would take milliseconds.
 
     Raises:
         ValueError: `max_bad_rounds` is not positive.
@@ -66,6 +67,7 @@ class RoundGradients:
         self.pack_pixels = pack_pixels
         self.faults = Faults(max_bad_rounds)
         self.norm = torch.tensor(math.nan)
+        self.parameters = list(module.parameters())
         self._statistics = RunningStatistics(model)
         self._norms = running_norms(model)
 
@@ -116,14 +118,15 @@ class RoundGradients:
         return [loss.detach() for loss in losses]
 
     def _pass(self, batches: Iterable[TaskBatch], shares: Mapping[str, float]) -> tuple[Tensor, list[MicroBatchLoss]]:
-        self._module.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None
         total = torch.zeros((), device=self._module.device)
         losses = []
         for pack in packs(batches, self._model, self.pack_pixels):  # of one, unless small ones are packed
             for batch, loss in zip(pack, self.backward(pack, [shares[batch.task] for batch in pack]), strict=True):
                 total += loss * shares[batch.task]
                 losses.append(MicroBatchLoss(batch.task, loss, len(batch)))
-        total, *statistics = sum_gradients(self._module.parameters(), [total, *self._statistics.weighted()])
+        total, *statistics = sum_gradients(self.parameters, [total, *self._statistics.weighted()])
         self._statistics.take(statistics)
         return total, losses
 
@@ -144,7 +147,7 @@ class RoundGradients:
 
     def _may_step(self, total: Tensor) -> bool:
         """Whether loss and gradients of a round are finite, the same on all ranks; waits for the device once."""
-        norm = nn.utils.get_total_norm([p.grad for p in self._module.parameters() if p.grad is not None])
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         scale = loss_scale(self._module.trainer)
         self.norm = norm / scale
         if math.isfinite(float(norm + total)):
