@@ -14,6 +14,8 @@ from torch import Tensor
 from umedpt_lightning.training import MultiTaskModule
 
 _WORST = 3
+# More often nobody can read it, and drawing the bar after every round takes a tenth of a short round's time.
+_REFRESHES_PER_SECOND = 4
 
 
 def standing(trainer: pl.Trainer) -> dict[str, str]:
@@ -54,7 +56,9 @@ class RunBar(RichProgressBar):
     """Rounds, time left, total loss, ``val/score``, samples a second and the three tasks that do worst."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(refresh_rate=_REFRESHES_PER_SECOND)
+        self._metrics: dict[str, int | str | float | dict[str, float]] = {}
+        self._next = 0.0
         self._loss: Tensor | None = None
         self._left: TimeLeft | None = None
 
@@ -71,10 +75,14 @@ class RunBar(RichProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands right of the bar."""
+        """What stands right of the bar; asked for after every round, put together when it will be drawn."""
+        if (now := time.monotonic()) < self._next:
+            return self._metrics
+        self._next = now + 1 / _REFRESHES_PER_SECOND
         left = {} if self._left is None else {"left": self._left.text(trainer)}
         loss = {} if self._loss is None else {"loss": f"{float(self._loss):.3f}"}
-        return {**left, **loss, **standing(trainer)}
+        self._metrics = {**left, **loss, **standing(trainer)}
+        return self._metrics
 
 
 class RunLines(ProgressBar):

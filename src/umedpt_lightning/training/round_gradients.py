@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, find_faults, leave_out, running_norms
 from umedpt_lightning.training.gradients import sum_gradients
-from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale
+from umedpt_lightning.training.half_precision import backward, leave_nothing_to_step, loss_scale
 from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.packing import packs
 from umedpt_lightning.training.running_statistics import RunningStatistics
@@ -113,8 +113,9 @@ class RoundGradients:
                 self._model.task(batch.task).loss(output, batch.targets)
                 for batch, output in zip(pack, outputs, strict=True)
             ]
-            loss: Tensor = sum(loss * share for loss, share in zip(losses, shares, strict=True))  # type: ignore[assignment]  # the sum begins with 0
-            self._module.manual_backward(loss)
+            backward(
+                self._module, torch.stack([loss * share for loss, share in zip(losses, shares, strict=True)]).sum()
+            )
         return [loss.detach() for loss in losses]
 
     def _pass(self, batches: Iterable[TaskBatch], shares: Mapping[str, float]) -> tuple[Tensor, list[MicroBatchLoss]]:

@@ -118,6 +118,7 @@ class RoundTimer(pl.Callback):
         self._device = pl_module.device
         self._module = pl_module
         self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
+        pl_module.backward = self._backward  # type: ignore[method-assign]  # until the end
         model = pl_module.model
         # the encoder too, since micro-batches that are packed together do not go through the whole model at once
         self._hooks = [m.register_forward_pre_hook(lambda *_: self._enter("forward")) for m in (model, model.encoder)]
@@ -134,12 +135,10 @@ class RoundTimer(pl.Callback):
         self._times, self._counts = defaultdict(float), Counter()
         batch.stream = self._watch(batch.stream)
 
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """The loss is there."""
+    def _backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The module's, for one task or for several that went through the blocks together."""
         self._enter("backward")
-
-    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The gradients are there: those of a task, or of several that went through the blocks together."""
+        type(self._module).backward(self._module, loss, *args, **kwargs)
         self._enter("step")
         pixels = sum(self._pixels[name] for name in self._pack)
         for name in self._pack:
@@ -162,6 +161,7 @@ class RoundTimer(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves the model as it was."""
+        del pl_module.backward
         for hook in self._hooks:
             hook.remove()
         for name, buffer in pl_module.named_buffers():
