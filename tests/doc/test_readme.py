@@ -21,6 +21,8 @@ QUICK = [
     "--data.num_workers",
     "0",
 ]
+#: Rounds for commands that only try.
+TRIALS = {"profile": "1", "lr-find": "10"}
 
 
 def _blocks(language: str) -> list[str]:
@@ -64,6 +66,8 @@ def test_every_command_runs(shared_data: Path, tmp_path: Path, monkeypatch: pyte
         if arguments[0] == "fit" and "--help" not in arguments:
             epochs = "2" if "last" in arguments else "1"
             arguments += [*QUICK, "--trainer.max_epochs", epochs]
+        if arguments[0] in TRIALS:
+            arguments += [*QUICK, "--rounds", TRIALS[arguments[0]]]
         if "--help" in arguments or "check" in arguments:
             # the check finds the images that PneumoniaMNIST has in two parts
             with pytest.raises(SystemExit, match="1" if "check" in arguments else "0"):
