@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from pathlib import Path
 
@@ -81,11 +80,8 @@ def rss_trainer(quick: bool = False) -> dict[str, float]:
     """Growth of the training process (peak RSS) with 64 tasks over that with 4, real loader, as many micro-batches."""
     with tempfile.TemporaryDirectory() as folder:
         make_jpegs(Path(folder), 64, size=128)
-        runs = [
-            [in_fresh_process(_growth, folder, tasks, 64 // tasks) for tasks in (64, 4)]
-            for _ in range(1 if quick else 2)
-        ]
-    return {"memory.rss_trainer_64_over_4": statistics.median(many / few for many, few in runs)}
+        many, few = (in_fresh_process(_growth, folder, tasks, 64 // tasks) for tasks in (64, 4))
+    return {"memory.rss_trainer_64_over_4": many / few}
 
 
 def _growth(folder: str, tasks: int, rounds: int) -> float:
