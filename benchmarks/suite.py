@@ -68,7 +68,7 @@ BENCHMARKS = {
             "memory.accumulate_over_joint_16": Figure(at_most=0.10),
         },
     ),
-    "rss_trainer": Benchmark("memory:rss_trainer", (120, 40), {"memory.rss_trainer_64_over_4": Figure(at_most=1.10)}),
+    "rss_trainer": Benchmark("memory:rss_trainer", (65, 0), {"memory.rss_trainer_64_over_4": Figure(at_most=1.10)}),
     "checkpointing": Benchmark(
         "memory:checkpointing",
         (75, 25),
