@@ -238,7 +238,7 @@ def first_batch(runs: int) -> float:
 def _first_batch(folder: str, round_: int) -> float:
     tasks = {f"task{i}": TaskData(train=ClassFolders(folder), batch_size=8, size=224) for i in range(4)}
     loader = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=10**6).train_dataloader()
-    state = {"consumed": {task: 8 * round_ for task in tasks}}
+    state = {"rounds": round_, "consumed": {task: 8 * round_ for task in tasks}, "costs": {}}
     started = time.process_time()
     loader.load_state_dict(state)
     next(iter(next(iter(loader))))
