@@ -74,6 +74,7 @@ def write(results: Results, file: Path) -> None:
 def table(results: Results, benchmarks: Mapping[str, Benchmark]) -> Table:
     """Every figure of these benchmarks beside its target; what is missed or was not measured is said so."""
     shown = Table("figure", title=f"benchmarks, {results.get('date', 'none measured')}", title_justify="left")
+    shown.columns[0].overflow = "fold"
     for heading in ("value", "target", ""):
         shown.add_column(heading, justify="right")
     for benchmark in benchmarks.values():

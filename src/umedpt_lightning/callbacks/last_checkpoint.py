@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.training.checkpoints import LAST
+from umedpt_lightning.training.gradients import explained_loss_of_ranks
 
 _HOW_TO_GO_ON = "Go on by the same command with --ckpt_path last."
 # Signals on which a cluster's plugin of Lightning, where there is one, saves and requeues.
@@ -144,7 +145,8 @@ class LastCheckpoint(Checkpoint):
     def _agree(self, trainer: pl.Trainer) -> tuple[bool, int, int]:
         if trainer.world_size > 1:
             own = torch.tensor([self._save, self._requeue, self._stop], device=trainer.strategy.root_device)
-            agreed: Any = trainer.strategy.reduce(own, reduce_op="max")
+            with explained_loss_of_ranks():
+                agreed: Any = trainer.strategy.reduce(own, reduce_op="max")
             save, requeue, stop = agreed.tolist()
             return bool(save), requeue, stop
         return self._save, self._requeue, self._stop

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,23 @@ T = TypeVar("T")
 def several_ranks() -> bool:
     """Whether there are other processes to agree with."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def explained_loss_of_ranks() -> Iterator[None]:
+    """Says what it means where an exchange with the other ranks fails inside.
+
+    Raises:
+        RuntimeError: Another rank is gone, or has not answered in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"Rank {dist.get_rank()} of {dist.get_world_size()} could not exchange what all ranks need: another rank "
+            "has ended or does not answer. Why is in that rank's output. Go on from the last checkpoint with "
+            "--ckpt_path last. The time that ranks wait for each other is trainer.strategy.init_args.timeout."
+        ) from error
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], others: Sequence[Tensor] = ()) -> list[Tensor]:
@@ -40,14 +58,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter], others: Sequence[Tensor] =
     tensors = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable]
     tensors += [other.to(trainable[0].dtype) for other in (present, *others)]  # who has a gradient is told as well
     flat = torch.cat([tensor.flatten() for tensor in tensors])
-    try:
+    with explained_loss_of_ranks():
         dist.all_reduce(flat)
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"Rank {dist.get_rank()} of {dist.get_world_size()} could not exchange gradients: another rank has ended "
-            "or does not answer. Why is in that rank's output. Go on from the last checkpoint with --ckpt_path last. "
-            "The time that ranks wait for each other is trainer.strategy.init_args.timeout."
-        ) from error
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     gradients, (present_anywhere, *sums) = parts[: len(trainable)], parts[len(trainable) :]
     for parameter, gradient, somewhere in zip(trainable, gradients, present_anywhere.tolist(), strict=True):
