@@ -53,7 +53,11 @@ class TaskShares(pl.Callback):
         if not isinstance(loader, RoundLoader):
             return
         sampler = loader.sampler
-        pl_module.log_dict({f"train/{task}/samples": float(count) for task, count in sampler.consumed.items()})
+        samples = {f"train/{task}/samples": float(count) for task, count in sampler.consumed.items()}
+        pl_module.log_dict(samples, logger=False)
+        # Lightning would hand them over after the epoch's checkpoint: a run that goes on from it would lack the row
+        for logger in trainer.loggers:
+            logger.log_metrics(samples | {"epoch": trainer.current_epoch}, step=trainer.fit_loop.total_batch_idx)
         if not trainer.is_global_zero:
             return
         picture = draw_shares(requested_shares(sampler), shares(sampler.consumed), f"round {sampler.rounds}")
