@@ -112,8 +112,8 @@ class TaskBatch:
             self.targets = _converted(targets, torch.from_numpy)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TaskBatch:
-        """The same batch on `device`; itself if it is there."""
-        if self.images.device == torch.device(device):
+        """The same batch on `device`; itself if it is on that `torch.device`."""
+        if self.images.device == device:
             return self
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 

@@ -136,14 +136,13 @@ class MultiTaskModule(pl.LightningModule):
         strategy = self.trainer.strategy
         # the ranks exchange gradients once, when all are there
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
-            total, seen = self.gradients.fill(batch, self.replaced.add)
+            done = self.gradients.fill(batch, self.replaced.add)
         optimizer.step()
-        for micro_batch in seen:
-            self.losses.add(micro_batch.task, micro_batch.loss, micro_batch.samples)
+        self.losses.add(done.tasks, done.losses, done.samples)
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
             self._log_training(optimizer.param_groups[0]["lr"])
         schedule.step()
-        return {"loss": total}
+        return {"loss": done.total}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips; here, because fp16 gradients have been unscaled by now, as their norm has."""
@@ -180,7 +179,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        with explained_memory([batch], str(self.trainer.precision)):
+        with explained_memory([batch], self.trainer):
             output = self._evaluate(batch)
             loss = self.model.task(batch.task).loss(output, batch.targets)
         self._val_loss(batch.task).update(loss, weight=len(batch))
@@ -197,7 +196,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def test_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        with explained_memory([batch], str(self.trainer.precision)):
+        with explained_memory([batch], self.trainer):
             return self._evaluate(batch)
 
     def on_test_epoch_start(self) -> None:
@@ -210,7 +209,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def predict_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """The task's predictions, in the user's terms."""
-        with explained_memory([batch], str(self.trainer.precision)):
+        with explained_memory([batch], self.trainer):
             return self.model.task(batch.task).predict(self.model(batch.images, batch.task))
 
     def _val_metrics(self, tasks: list[str]) -> set[str]:
@@ -260,9 +259,9 @@ class MultiTaskModule(pl.LightningModule):
         metrics["train/learning_rate"] = learning_rate
         metrics["train/gradient_norm"] = float(self.gradients.norm)
         metrics["train/samples_per_second"] = speed
-        self.log_dict(metrics, logger=False)
-        # Lightning would hand them over only after the checkpoints of this round: a run that goes on from one of those
-        # would lack the row
+        # not `self.log`: it takes 0.3 ms a metric, and there are several a task; and it would hand them to the loggers
+        # only after the checkpoints of this round, so that a run that goes on from one of those would lack the row
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
         row = metrics | {"epoch": self.current_epoch}
         for logger in self.loggers:
             logger.log_metrics(row, step=self.trainer.fit_loop.total_batch_idx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import lightning.pytorch as pl
 import torch
 
 from umedpt_lightning.types import TaskBatch
@@ -14,30 +15,37 @@ _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
 
 
 @contextmanager
-def explained_memory(batches: Sequence[TaskBatch], precision: str) -> Iterator[None]:
-    """Names task, size and mends where memory runs out inside.
+def explained_memory(batches: Sequence[TaskBatch], trainer: pl.Trainer) -> Iterator[None]:
+    """As `explain_memory`, for what is computed inside."""
+    try:
+        yield
+    except RuntimeError as error:
+        explain_memory(error, batches, trainer)
+        raise
+
+
+def explain_memory(error: RuntimeError, batches: Sequence[TaskBatch], trainer: pl.Trainer) -> None:
+    """Names task, size and mends if an error says that memory ran out; else it does nothing.
 
     Args:
-        batches: What is computed inside, together.
-        precision: The trainer's.
+        error: What was raised.
+        batches: What was computed, together.
+        trainer: Knows the precision.
 
     Raises:
         MemoryError: Memory ran out.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        ran_out = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _CPU_ALLOCATOR)
-        if not ran_out:
-            raise
-        each = [
-            f"{len(b)} images of {'x'.join(map(str, b.images.shape[1:]))} {str(b.images.dtype).removeprefix('torch.')}"
-            for b in batches
-        ]
-        tasks = ", ".join(repr(b.task) for b in batches)
-        raise MemoryError(
-            f"Task {tasks}: memory ran out with {' and '.join(each)} at precision {precision}. Lower "
-            f"data.tasks.{batches[0].task}.batch_size (with micro_batches raised by the same factor a step sees as "
-            "many images), its size, or model.pack_pixels; set trainer.precision to bf16-mixed, or "
-            "model.encoder.init_args.checkpointing to true."
-        ) from error
+    ran_out = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _CPU_ALLOCATOR)
+    if not ran_out:
+        return
+    each = [
+        f"{len(b)} images of {'x'.join(map(str, b.images.shape[1:]))} {str(b.images.dtype).removeprefix('torch.')}"
+        for b in batches
+    ]
+    tasks = ", ".join(repr(b.task) for b in batches)
+    raise MemoryError(
+        f"Task {tasks}: memory ran out with {' and '.join(each)} at precision {trainer.precision}. Lower "
+        f"data.tasks.{batches[0].task}.batch_size (with micro_batches raised by the same factor a step sees as "
+        "many images), its size, or model.pack_pixels; set trainer.precision to bf16-mixed, or "
+        "model.encoder.init_args.checkpointing to true."
+    ) from error

@@ -21,6 +21,9 @@ def packs(micro_batches: Iterable[TaskBatch], model: MultiTaskModel, pixels: int
     Yields:
         At least one micro-batch, in the order of the round.
     """
+    if not pixels:
+        yield from ([micro_batch] for micro_batch in micro_batches)
+        return
     pack: list[TaskBatch] = []
     for micro_batch in micro_batches:
         if pack and not (_fits(pack[0], micro_batch, model) and _pixels(*pack, micro_batch) <= pixels):

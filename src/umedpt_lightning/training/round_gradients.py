@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add, mul
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -15,24 +17,26 @@ from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, find_faults, leave_out, running_norms
 from umedpt_lightning.training.gradients import sum_gradients
 from umedpt_lightning.training.half_precision import backward, leave_nothing_to_step, loss_scale
-from umedpt_lightning.training.out_of_memory import explained_memory
+from umedpt_lightning.training.out_of_memory import explain_memory
 from umedpt_lightning.training.packing import packs
 from umedpt_lightning.training.running_statistics import RunningStatistics
 from umedpt_lightning.types import Place, Round, RoundPlan, TaskBatch
 
 
-class MicroBatchLoss(NamedTuple):
-    """What came of a micro-batch.
+class RoundLosses(NamedTuple):
+    """What came of a round.
 
     Attributes:
-        task: The task's name.
-        loss: Its loss, a scalar without graph.
-        samples: Number of its samples.
+        total: Its loss, over all ranks, a scalar.
+        tasks: The task of each of this rank's micro-batches.
+        losses: Those of this rank's micro-batches, ``(N,)``, without graph.
+        samples: How many samples each has.
     """
 
-    task: str
-    loss: Tensor
-    samples: int
+    total: Tensor
+    tasks: list[str]
+    losses: Tensor
+    samples: list[int]
 
 
 class RoundGradients:
@@ -71,7 +75,7 @@ class RoundGradients:
         self._statistics = RunningStatistics(model)
         self._norms = running_norms(model)
 
-    def fill(self, batch: Round, look: Callable[[TaskBatch], None]) -> tuple[Tensor, list[MicroBatchLoss]]:
+    def fill(self, batch: Round, look: Callable[[TaskBatch], None]) -> RoundLosses:
         """Gradients of the loss of a round, the same on all ranks.
 
         A micro-batch whose loss or gradients are not finite on any rank is left out on all of them. Until then nothing
@@ -81,19 +85,16 @@ class RoundGradients:
             batch: The round.
             look: Is given every micro-batch of this rank once.
 
-        Returns:
-            That loss, over all ranks, and those of this rank's micro-batches.
-
         Raises:
             FloatingPointError: A task was not finite in too many rounds in a row.
             MemoryError: Memory ran out.
         """
         start = RoundStart(self._norms, self._module.device)
         self._statistics.start()
-        total, losses = self._pass(_shown(batch, look), self.shares(batch.plan))
-        if self._may_step(total):
+        losses = self._pass(_shown(batch, look), self.shares(batch.plan))
+        if self._may_step(losses.total):
             self.faults.passed(batch.plan.micro_batches)
-            return total, losses
+            return losses
         return self._without_faults(batch, start)
 
     def backward(self, pack: Sequence[TaskBatch], shares: Sequence[float]) -> list[Tensor]:
@@ -106,30 +107,38 @@ class RoundGradients:
         Returns:
             The whole loss of each, without its graph.
         """
-        with explained_memory(pack, str(self._module.trainer.precision)):
+        try:  # not a `with`: this runs for every micro-batch
             pack = [batch.to(self._module.device, non_blocking=True) for batch in pack]
             outputs = self._model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack])
             losses = [
                 self._model.task(batch.task).loss(output, batch.targets)
                 for batch, output in zip(pack, outputs, strict=True)
             ]
-            backward(
-                self._module, torch.stack([loss * share for loss, share in zip(losses, shares, strict=True)]).sum()
-            )
+            backward(self._module, reduce(add, map(mul, losses, shares)))
+        except RuntimeError as error:
+            explain_memory(error, pack, self._module.trainer)
+            raise
         return [loss.detach() for loss in losses]
 
-    def _pass(self, batches: Iterable[TaskBatch], shares: Mapping[str, float]) -> tuple[Tensor, list[MicroBatchLoss]]:
+    def _pass(self, batches: Iterable[TaskBatch], shares: Mapping[str, float]) -> RoundLosses:
         for parameter in self.parameters:
             parameter.grad = None
-        total = torch.zeros((), device=self._module.device)
-        losses = []
+        found: list[Tensor] = []
+        tasks: list[str] = []
+        samples: list[int] = []
         for pack in packs(batches, self._model, self.pack_pixels):  # of one, unless small ones are packed
-            for batch, loss in zip(pack, self.backward(pack, [shares[batch.task] for batch in pack]), strict=True):
-                total += loss * shares[batch.task]
-                losses.append(MicroBatchLoss(batch.task, loss, len(batch)))
-        total, *statistics = sum_gradients(self.parameters, [total, *self._statistics.weighted()])
+            found += self.backward(pack, [shares[batch.task] for batch in pack])
+            tasks += [batch.task for batch in pack]
+            samples += [len(batch) for batch in pack]
+        # in one go: what is done for every micro-batch counts where there are many small ones
+        losses = torch.stack(found) if found else self._nothing()
+        weights = torch.tensor([shares[task] for task in tasks], dtype=losses.dtype, device=losses.device)
+        total, *statistics = sum_gradients(self.parameters, [losses @ weights, *self._statistics.weighted()])
         self._statistics.take(statistics)
-        return total, losses
+        return RoundLosses(total, tasks, losses, samples)
+
+    def _nothing(self) -> Tensor:
+        return torch.zeros(0, device=self._module.device)
 
     def shares(self, plan: RoundPlan, left_out: Collection[Place] = ()) -> dict[str, float]:
         """What the loss of a micro-batch of each task is multiplied with, so that the sum over all ranks is the loss.
@@ -156,7 +165,7 @@ class RoundGradients:
         # infinite gradients are how a scaler finds its scale; it passes over the step itself
         return scale > 1 and math.isfinite(float(total))
 
-    def _without_faults(self, batch: Round, start: RoundStart) -> tuple[Tensor, list[MicroBatchLoss]]:
+    def _without_faults(self, batch: Round, start: RoundStart) -> RoundLosses:
         """As `fill`, as if the micro-batches of the round that are not finite had never been in it."""
         plan = batch.plan
         start.restore()
@@ -166,14 +175,15 @@ class RoundGradients:
         start.restore()
         places = {fault.place for fault in found}
         kept = leave_out(places, plan.mine, batch.again())
-        total, losses = self._pass(kept, self.shares(plan, places))
-        if len(places) == sum(plan.micro_batches.values()) or not self._may_step(total):
+        losses = self._pass(kept, self.shares(plan, places))
+        if len(places) == sum(plan.micro_batches.values()) or not self._may_step(losses.total):
             start.restore()
-            found, losses = all_faulty(found, plan.micro_batches), []
+            found = all_faulty(found, plan.micro_batches)
+            losses = RoundLosses(losses.total, [], self._nothing(), [])
             self.norm = torch.zeros((), device=self._module.device)
             leave_nothing_to_step(self._module)
         self.faults.add(found, plan.micro_batches, self._module.global_step)
-        return total, losses
+        return losses
 
     def _backward_alone(self, batch: TaskBatch) -> Tensor:
         return self.backward([batch], [1.0])[0]

@@ -23,17 +23,23 @@ class LossTracker:
     """
 
     def __init__(self, tasks: Sequence[str]) -> None:
-        self._tasks = list(tasks)
-        self._sums: dict[str, Tensor] = {}
+        self._number = {task: number for number, task in enumerate(tasks)}
+        self._sums = torch.zeros(len(tasks))
         self._counts: Counter[str] = Counter()
         self._samples = 0
 
-    def add(self, task: str, loss: Tensor, samples: int) -> None:
-        """Adds the scalar loss of a micro-batch."""
-        loss = loss.detach().float()
-        self._sums[task] = self._sums[task] + loss if task in self._sums else loss
-        self._counts[task] += 1
-        self._samples += samples
+    def add(self, tasks: Sequence[str], losses: Tensor, samples: Sequence[int]) -> None:
+        """Adds micro-batches.
+
+        Args:
+            tasks: The task of each of N micro-batches.
+            losses: Their losses, ``(N,)``.
+            samples: How many samples each has.
+        """
+        numbers = torch.tensor([self._number[task] for task in tasks], dtype=torch.long, device=losses.device)
+        self._sums = self._sums.to(losses.device).index_add(0, numbers, losses.detach().float())
+        self._counts.update(tasks)
+        self._samples += sum(samples)
 
     def read(self, device: torch.device) -> tuple[dict[str, float], int]:
         """Reads off all ranks, and starts anew. Every rank must call it; waits for the device once.
@@ -44,26 +50,28 @@ class LossTracker:
         Returns:
             The mean loss of every task that any rank had, and the number of samples on all ranks.
         """
-        nothing = torch.zeros((), device=device)
-        counts = torch.tensor([*(self._counts[task] for task in self._tasks), self._samples], device=device)
-        totals = torch.cat([torch.stack([self._sums.get(task, nothing) for task in self._tasks]), counts])
+        counts = torch.tensor([*(self._counts[task] for task in self._number), self._samples], device=device)
+        totals = torch.cat([self._sums.to(device), counts])
         if several_ranks():
             dist.all_reduce(totals)
         values = totals.tolist()
-        self._sums, self._counts, self._samples = {}, Counter(), 0
-        of_tasks = zip(self._tasks, values, values[len(self._tasks) :], strict=False)
+        self._clear()
+        of_tasks = zip(self._number, values, values[len(self._number) :], strict=False)
         return {task: total / count for task, total, count in of_tasks if count}, round(values[-1])
 
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last reading, of this rank."""
-        sums = {task: total.cpu() for task, total in self._sums.items()}
+        sums = dict(zip(self._number, self._sums.cpu(), strict=True))
         return {"sums": sums, "counts": dict(self._counts), "samples": self._samples}
 
     def load_state_dicts(self, states: Iterable[dict[str, Any]]) -> None:
         """Goes on from the sums of the ranks whose part this one takes over."""
-        self._sums, self._counts, self._samples = {}, Counter(), 0
+        self._clear()
         for state in states:
             for task, total in state["sums"].items():
-                self._sums[task] = self._sums[task] + total if task in self._sums else total
+                self._sums[self._number[task]] += total
             self._counts.update(state["counts"])
             self._samples += state["samples"]
+
+    def _clear(self) -> None:
+        self._sums, self._counts, self._samples = torch.zeros(len(self._number)), Counter(), 0
