@@ -42,9 +42,8 @@ def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dty
         ImportError: It is DICOM, and pydicom is missing.
         ValueError: The file is not an image that can be read.
     """
-    path = Path(path)
     if dicom.is_dicom(path):
-        return dicom.probe_dicom(path, windowed=windowed)
+        return dicom.probe_dicom(Path(path), windowed=windowed)
     image, raw = _open(path, load=False)
     if image.mode.startswith("I;16") or _is_deep(raw):
         dtype = "uint16"
@@ -72,9 +71,8 @@ def read_image(path: Path | str, channels: int | None = None, *, windowed: bool 
         ImportError: It is DICOM, and pydicom is missing.
         ValueError: The file cannot be read, or not without loss, or not with `channels`.
     """
-    path = Path(path)
     if dicom.is_dicom(path):
-        return to_channels(dicom.read_dicom(path, windowed=windowed), channels, str(path))
+        return to_channels(dicom.read_dicom(Path(path), windowed=windowed), channels, str(path))
     image, raw = _open(path, load=True)
     array = _read_deep_colour(path, raw) if _is_deep(raw) else _to_array(image, path)
     if array.ndim == 2:
@@ -92,7 +90,6 @@ def read_mask(path: Path | str) -> NDArray[Any]:
         FileNotFoundError: There is no such file.
         ValueError: The file cannot be read, or holds colours or numbers that cannot be class indices.
     """
-    path = Path(path)
     image, raw = _open(path, load=True)
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
@@ -150,11 +147,11 @@ def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray
             )
 
 
-def _open(path: Path, *, load: bool) -> tuple[Image.Image, str]:
+def _open(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
     """The image, decoded and upright if `load`, and the name of its samples' layout in the file."""
     try:
         # Not by name: Pillow maps uncompressed TIFFs into memory then, and scrambles those that are to be turned.
-        with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
+        with open(path, "rb") as stream, Image.open(stream, formats=_FORMATS) as image:
             raw = _raw_mode(image)
             # A photograph with an embedded preview (MPO) is one image all the same.
             pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
@@ -194,7 +191,7 @@ def _is_deep(raw: str) -> bool:
     return _DEEP_COLOUR.fullmatch(raw) is not None
 
 
-def _read_deep_colour(path: Path, raw: str) -> NDArray[Any]:
+def _read_deep_colour(path: Path | str, raw: str) -> NDArray[Any]:
     """16-bit colour, which Pillow cuts to 8 bits."""
     array = None
     if not raw.startswith("PLANES"):  # cv2 would mix them up
@@ -205,7 +202,7 @@ def _read_deep_colour(path: Path, raw: str) -> NDArray[Any]:
     return np.ascontiguousarray(array[..., :1] if grey else array[..., ::-1])
 
 
-def _to_array(image: Image.Image, path: Path) -> NDArray[Any]:
+def _to_array(image: Image.Image, path: Path | str) -> NDArray[Any]:
     """``(H, W)`` or ``(H, W, 3)``, writable and in the machine's byte order."""
     match image.mode:
         case "L" | "RGB" | "F":

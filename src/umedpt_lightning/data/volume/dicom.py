@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,21 @@ _TAGS = [
 _MEASURING = frozenset({"CT", "PT"})
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: Path | str) -> bool:
     """Whether this is a DICOM file by its suffix or, having none, by its first bytes."""
-    if path.suffix.lower() in SUFFIXES:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in SUFFIXES:
         return True
     # Scanners name files by their UID, which looks like a long suffix of digits.
-    if path.suffix and not path.suffix[1:].isdigit():
+    if suffix and not suffix[1:].isdigit():
         return False
     return has_preamble(path)
 
 
-def has_preamble(path: Path) -> bool:
+def has_preamble(path: Path | str) -> bool:
     """Whether the file starts as DICOM files do."""
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb") as stream:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False
