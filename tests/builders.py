@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 
@@ -101,6 +102,21 @@ def readers_of(kinds: Mapping[str, str] | None = None, **options: Any) -> dict[s
     """A reader a task, all five label types unless told otherwise (task name to kind)."""
     kinds = kinds or {f"a_{kind}": kind for kind in KINDS}
     return {name: MemoryReader(kind, seed=i, **options) for i, (name, kind) in enumerate(kinds.items())}
+
+
+def trainer_of(**options: Any) -> pl.Trainer:
+    """Trains in silence, and logs every round."""
+    quiet = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "log_every_n_steps": 1,
+    }
+    return pl.Trainer(**(quiet | options))
 
 
 def detection_features(images: int = 2, side: int = 64, channels: int = 32) -> DetectionFeatures:

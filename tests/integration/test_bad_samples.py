@@ -6,11 +6,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from builders import small_encoder
+from builders import small_encoder, trainer_of
 from PIL import Image
 
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
@@ -47,20 +46,6 @@ def data_of(folder: Path, **options: Any) -> MultiTaskDataModule:
 
 def batches_of(data: MultiTaskDataModule) -> list[TaskBatch]:
     return [batch for batches in data.train_dataloader() for batch in batches]
-
-
-def trainer_of(**options: Any) -> pl.Trainer:
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 0,
-        "log_every_n_steps": 1,
-    }
-    return pl.Trainer(**(quiet | options))
 
 
 def test_the_next_sample_stands_in_whatever_the_workers(folder: Path) -> None:

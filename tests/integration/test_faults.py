@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader
+from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, trainer_of
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
@@ -72,20 +72,6 @@ def module_of(
         detection_decoder=SMALL_DETECTION,
         **options,
     )
-
-
-def trainer_of(**options: Any) -> pl.Trainer:
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 0,
-        "log_every_n_steps": 1,
-    }
-    return pl.Trainer(**(quiet | options))
 
 
 class Watch(pl.Callback):

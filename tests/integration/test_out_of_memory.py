@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
-from builders import MemoryReader, small_encoder
+from builders import MemoryReader, small_encoder, trainer_of
 from torch import Tensor
 
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
@@ -72,15 +71,7 @@ def run(method: str, task: Any) -> None:
     data = MultiTaskDataModule(
         {name: TaskData(train=r, val=r, test=r, batch_size=3) for name, r in readers.items()}, num_workers=0
     )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    trainer = trainer_of(max_steps=1, limit_val_batches=1.0)
     getattr(trainer, method)(MultiTaskModule(data.specs, small_encoder(), tasks={"greedy": task}), data)
 
 

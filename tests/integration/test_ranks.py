@@ -13,7 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -71,19 +71,9 @@ def module_of(data: MultiTaskDataModule, encoder: Any = small_encoder) -> MultiT
     return module.double()
 
 
-def trainer_of(**options: Any) -> pl.Trainer:
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 5,
-        "max_steps": STEPS,
-        "use_distributed_sampler": False,
-    }
-    return pl.Trainer(**(quiet | options))
+def ranks_trainer_of(**options: Any) -> pl.Trainer:
+    shared = {"max_steps": STEPS, "log_every_n_steps": 5, "limit_val_batches": 1.0, "use_distributed_sampler": False}
+    return trainer_of(**(shared | options))
 
 
 class Norms(pl.Callback):
@@ -102,7 +92,7 @@ def trained(world_size: int, times: int = 1, **options: Any) -> dict[str, Any]:
     module = module_of(data)
     strategy = "ddp" if world_size > 1 else "auto"
     norms = Norms()
-    trainer = trainer_of(devices=world_size, strategy=strategy, callbacks=[norms])
+    trainer = ranks_trainer_of(devices=world_size, strategy=strategy, callbacks=[norms])
     trainer.fit(module, data)
     return {
         "parameters": module.model.state_dict(),
@@ -166,7 +156,7 @@ def resumed(folder: str) -> dict[str, Any]:
         data = data_of("tasks")
         module = module_of(data)
         saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=3, save_top_k=-1)
-        trainer = trainer_of(
+        trainer = ranks_trainer_of(
             devices=2, strategy="ddp", max_steps=6, callbacks=[saver], enable_checkpointing=True, limit_val_batches=0
         )
         trainer.fit(module, data, ckpt_path=checkpoint)
@@ -193,7 +183,7 @@ def said(distribute: str) -> tuple[list[tuple[str, int]], int]:
     data = data_of(distribute)
     module = module_of(data, partial(small_encoder, name="test_resnet"))
     with Collectives() as collectives:
-        trainer_of(devices=2, strategy="ddp", max_steps=4, log_every_n_steps=50).fit(module, data)
+        ranks_trainer_of(devices=2, strategy="ddp", max_steps=4, log_every_n_steps=50).fit(module, data)
     return collectives.calls, sum(p.nbytes for p in module.parameters() if p.requires_grad)
 
 
@@ -216,7 +206,7 @@ def statistics_of(world_size: int, distribute: str, batch_norm: str) -> dict[str
     data = data_of(distribute, per_round=5)
     module = module_of(data, partial(small_encoder, name="test_resnet", batch_norm=batch_norm))
     strategy = "ddp" if world_size > 1 else "auto"
-    trainer_of(devices=world_size, strategy=strategy, max_steps=3, limit_val_batches=0).fit(module, data)
+    ranks_trainer_of(devices=world_size, strategy=strategy, max_steps=3, limit_val_batches=0).fit(module, data)
     found = module.model.state_dict()
     return {name: value for name, value in found.items() if "running" in name or "tracked" in name}
 
@@ -263,7 +253,7 @@ def _lossy(rank: int, port: int, how: signal.Signals, file: Path) -> None:
     data = data_of()
     strategy = DDPStrategy(timeout=timedelta(seconds=5))
     try:
-        trainer_of(devices=2, strategy=strategy, callbacks=[Lose(how)]).fit(module_of(data), data)
+        ranks_trainer_of(devices=2, strategy=strategy, callbacks=[Lose(how)]).fit(module_of(data), data)
     except RuntimeError as error:
         file.write_text(str(error))
         os._exit(3)

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
@@ -58,20 +58,6 @@ def module_of(data: MultiTaskDataModule, seed: int = 0, **options: Any) -> Multi
     return MultiTaskModule(
         data.specs, small_encoder(), pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION, **options
     )
-
-
-def trainer_of(**options: Any) -> pl.Trainer:
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 0,
-        "log_every_n_steps": 1,
-    }
-    return pl.Trainer(**(quiet | options))
 
 
 class Gradients(pl.Callback):

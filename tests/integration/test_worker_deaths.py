@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-from builders import MemoryReader, small_encoder
+from builders import MemoryReader, small_encoder, trainer_of
 
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Subset
@@ -70,16 +70,7 @@ def data_of(reader: Reader, **options: Any) -> MultiTaskDataModule:
 
 
 def run(data: MultiTaskDataModule, method: str = "fit", **options: Any) -> None:
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=9,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
+    trainer = trainer_of(max_steps=9, limit_val_batches=1.0, **options)
     getattr(trainer, method)(MultiTaskModule(data.specs, small_encoder()), data)
 
 
