@@ -91,8 +91,8 @@ def show(curve: RateCurve, found: Suggestion, out: Path) -> None:
         print(found.message)
     print(f"picture and curve: {out}")
     if found.steepest is not None and found.tenth is not None:
-        print(f"a tenth of the rate with the lowest loss: {found.tenth:.2g}; the smaller of both is the careful choice")
         print(f"steepest descent: --model.optimization.learning_rate {found.steepest:.2g}")
+        print(f"a tenth of the rate with the lowest loss: {found.tenth:.2g}; the smaller of both is the careful choice")
 
 
 def _write(curve: RateCurve, found: Suggestion, out: Path) -> None:
