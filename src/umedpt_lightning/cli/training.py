@@ -14,11 +14,10 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from umedpt_lightning.blocks import Encoder
-from umedpt_lightning.callbacks.best_per_task import best_per_task
+from umedpt_lightning.callbacks.best_checkpoint import BestCheckpoint, best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.predictions import PredictionWriter
@@ -83,7 +82,7 @@ class UmedptCLI(LightningCLI):
         parser.add_argument(
             "--best_per_task", type=bool, default=False, help="Keep checkpoints/best_<task>.ckpt of every task, too."
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/score",
