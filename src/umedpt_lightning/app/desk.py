@@ -85,7 +85,7 @@ class Desk:
         try:
             image = load(Path(file))
             height, width, channels = image.shape
-            facts = f"{width} x {height} px, {'grey' if channels == 1 else f'{channels} channels'}, {image.dtype}, "
+            facts = f"{width} x {height} px, {'grey' if channels == 1 else 'colour'}, {image.dtype}, "
             facts += f"intensities {image.min():g} to {image.max():g}"
             return figure(shown(image), None, {}, "the image") + cards.notes([facts])
         except Exception as error:

@@ -76,7 +76,8 @@ def figure(picture: Picture, layer: Layer | None, names: Mapping[int, str], labe
     match layer:
         case MaskLayer(values):
             values = _nearest(values, (height, width))
-            marks = _image(outline(overlay(picture.pixels, values), values))
+            tinted = picture.pixels // 2 + overlay(picture.pixels, values) // 2  # what lies below can still be judged
+            marks = _image(outline(tinted, values))
         case BoxLayer():
             marks = _boxes(layer, picture.scale, width, names)
         case None:

@@ -28,7 +28,7 @@ def build(desk: Desk, title: str) -> gr.Blocks:
     specs = {name: desk.model.task(name).spec for name in desk.model.tasks}
     choices = [(f"{name} ({kind_of(spec)})", name) for name, spec in specs.items()]
     page: gr.Blocks
-    with gr.Blocks(title=f"{title} · umedpt", analytics_enabled=False, delete_cache=_CLEAN) as page:
+    with gr.Blocks(title=f"{title} · umedpt", fill_width=True, analytics_enabled=False, delete_cache=_CLEAN) as page:
         gr.HTML(
             f'<div class="u-head"><h1>{escape(title)}</h1><p>A research model, not for diagnosis. Images stay on '
             "the machine where this page runs.</p></div>"
@@ -61,7 +61,16 @@ def build(desk: Desk, title: str) -> gr.Blocks:
             return desk.answers(file, Wish(tasks, score, stretch, near))
 
         options: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-        # answers for another image must not stay beside a new one
-        file.change(lambda file: (desk.preview(file), HINT), file, [preview, answers], **options)
-        button.click(show, [file, tasks, score, stretch, near], answers, **options)
+        # answers for another image must not stay beside a new one; at once, so that later ones are not overwritten
+        file.change(lambda: HINT, None, answers, queue=False, **options)
+        file.change(desk.preview, file, preview, **options)
+        gr.on([button.click, score.release], show, [file, tasks, score, stretch, near], answers, **options)
     return page
+
+
+def theme() -> gr.themes.Base:
+    """Colours with contrast enough for small text, and the machine's own fonts: others would be fetched."""
+    font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    found = gr.themes.Default(primary_hue="blue", font=font, font_mono=["ui-monospace", "Consolas", "monospace"])
+    subdued = {"body_text_color_subdued": "*neutral_600", "block_info_text_color": "*neutral_600"}
+    return found.set(**subdued, **{f"{name}_dark": "*neutral_300" for name in subdued})

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Awaitable, Callable
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from umedpt_lightning.app.desk import Desk
 from umedpt_lightning.app.offline import go_offline
 from umedpt_lightning.data.extras import require
+
+if TYPE_CHECKING:  # the extra may be absent
+    from fastapi import FastAPI, Request, Response
 
 #: What browsers are told: load nothing from elsewhere, send nothing elsewhere. gradio writes scripts and styles into
 #: its page, and builds functions from text.
@@ -40,22 +43,32 @@ def serve(desk: Desk, title: str, host: str, port: int, tell: Callable[[str], No
         OSError: The address cannot be had.
     """
     go_offline()
-    # uvicorn raises the signal again that ended it: as an exception, it lets the temporary folder be removed
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    require("gradio", "app", "the page")
     with _listening(host, port) as listener, TemporaryDirectory(prefix="umedpt-app-") as folder:
+        # uvicorn raises the signal again that ended it: as an exception, it lets the temporary folder be removed
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         os.environ["GRADIO_TEMP_DIR"] = folder  # images of patients are not left behind in /tmp/gradio
-        os.chmod(folder, stat.S_IRWXU)
-        _run(desk, title, host, listener, tell)
+        require("gradio", "app", "the page")  # reads that when it is imported
+        app = application(desk, title, host)
+        name = f"[{host}]" if ":" in host else host
+        tell(f"http://{name}:{listener.getsockname()[1]}/")
+        uvicorn = require("uvicorn", "app", "the page")
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
-def _run(desk: Desk, title: str, host: str, listener: socket.socket, tell: Callable[[str], None]) -> None:
+def application(desk: Desk, title: str, host: str) -> FastAPI:
+    """The page as a web application.
+
+    Args:
+        desk: Answers the page's questions.
+        title: The model's name.
+        host: The address that it will be served at.
+    """
     import gradio as gr
-    import uvicorn
-    from fastapi import FastAPI, Request, Response
+    from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from umedpt_lightning.app.page import CSS, build
+    from umedpt_lightning.app.page import CSS, build, theme
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if host in _LOCAL:  # no page of the web can reach this one under a name of its own
@@ -68,16 +81,12 @@ def _run(desk: Desk, title: str, host: str, listener: socket.socket, tell: Calla
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
 
-    font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    theme = gr.themes.Default(primary_hue="blue", font=font, font_mono=["ui-monospace", "Consolas", "monospace"])
     gr.mount_gradio_app(
         app, build(desk, title), path="/", footer_links=[], run_history=False, show_error=False,
         max_file_size=_LARGEST_FILE, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
-        theme=theme, css_paths=CSS,
+        theme=theme(), css_paths=CSS,
     )  # fmt: skip
-    name = f"[{host}]" if ":" in host else host
-    tell(f"http://{name}:{listener.getsockname()[1]}/")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)).run(sockets=[listener])
+    return app
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.images import image_size, read_image, to_channels
@@ -19,6 +20,8 @@ LEAST_SIDE, MOST_PIXELS = 8, 2**26
 MOST_AT_ONCE = 2**24
 
 Array = NDArray[Any]
+
+_LARGE = f"This page takes up to {MOST_PIXELS / 1e6:.0f} million: cut out the part of interest, or save it smaller."
 
 
 def load(path: Path) -> Array:
@@ -33,6 +36,8 @@ def load(path: Path) -> Array:
     except FileNotFoundError as error:
         raise ValueError(f"{path.name} is no longer here: drop it again.") from error
     except (ValueError, ImportError) as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            raise ValueError(f"{path.name}: the image has far too many pixels. {_LARGE}") from error
         raise ValueError(str(error).replace(str(path), path.name)) from error
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise ValueError(f"{path.name}: some of its pixels are not numbers (NaN or infinite). Fill them in first.")
@@ -88,10 +93,7 @@ def _check_size(path: Path) -> None:
         )
     height, width = image_size(path)
     if height * width > MOST_PIXELS:
-        raise ValueError(
-            f"{path}: the image has {width} x {height} pixels, but this page takes up to {MOST_PIXELS / 1e6:.0f} "
-            "million. Cut out the part of interest, or save it smaller."
-        )
+        raise ValueError(f"{path}: the image has {width} x {height} pixels. {_LARGE}")
     if min(height, width) < LEAST_SIDE:
         raise ValueError(
             f"{path}: the image has {width} x {height} pixels. Nothing can be seen in so few: give one with at least "
