@@ -35,7 +35,7 @@ def build(desk: Desk, title: str) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                file = gr.File(label="Image: PNG, JPEG, TIFF or DICOM", height=130, elem_id="u-file")
+                file = gr.File(label="Image: PNG, JPEG, TIFF or DICOM", height=170, elem_id="u-file")
                 tasks = gr.CheckboxGroup(
                     choices,
                     value=[*specs] if len(specs) == 1 else [],
