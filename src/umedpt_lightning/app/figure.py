@@ -20,8 +20,8 @@ from umedpt_lightning.callbacks.views import BoxLayer, Layer, MaskLayer
 #: number at least, larger ones are shrunk to the second.
 PAGE, THUMBNAIL = (480, 1600), (160, 240)
 
-# Text of 13 pixels on a picture 720 wide.
-_TEXT = 13 / 720
+# Text of 15 pixels on a picture 720 wide.
+_TEXT = 15 / 720
 # More would hide the image and each other: of the others the colour says the class, and the table the score.
 _MOST_TAGS = 30
 
