@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "data": {"types", "data"},
     "transfer": {"types", "blocks", "tasks", "model", "data", "transfer"},
     "predict": {"types", "blocks", "tasks", "model", "data", "predict", "export"},
+    "app": {"types", "inference", "tasks", "model", "data", "callbacks", "app"},
     "export": {"types", "blocks", "tasks", "pretrained", "model", "export"},
 }
 #: Where a library may be imported, as paths below the package.
@@ -32,6 +33,7 @@ ONLY_IN = {
     "pytorch_lightning": (),
     "albumentations": ("data/transforms.py",),
     "wandb": ("callbacks/",),
+    "gradio": ("app/",),
 }
 
 any_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))

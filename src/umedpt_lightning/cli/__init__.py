@@ -36,6 +36,7 @@ COMMANDS = {
     "lr-find": Command("which learning rate to use, by a sweep", "umedpt_lightning.cli.lr_find"),
     "transfer": Command("how many labels a new task needs with an encoder", "umedpt_lightning.cli.transfer"),
     "weights": Command("write ImageNet weights from a Python package to a file", "umedpt_lightning.cli.weights"),
+    "demo-app": Command("a page on this machine to try a model on images", "umedpt_lightning.cli.demo_app"),
     "demo-data": Command("prepare the demo's images", "umedpt_lightning.cli.demo_data"),
 }
 

@@ -53,6 +53,22 @@ def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dty
     return (1 if grey else 3), np.dtype(dtype)
 
 
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Height and width that `read_image` would give, but for images that EXIF data turn, from the header alone.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImportError: It is DICOM, and pydicom is missing.
+        ValueError: The file is not an image that can be read.
+    """
+    path = Path(path)
+    if dicom.is_dicom(path):
+        header = dicom.read_header(path)
+        return int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+    image, _ = _open(path, load=False)
+    return image.height, image.width
+
+
 def read_image(path: Path | str, channels: int | None = None, *, windowed: bool = True) -> NDArray[Any]:
     """Reads one image, upright as its EXIF data say.
 

@@ -1,0 +1,56 @@
+"""``umedpt demo-app``: a page to try a model on images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from umedpt_lightning.app.offline import go_offline
+
+
+def main(command: str, arguments: Sequence[str]) -> None:
+    """Serves the page until Ctrl+C."""
+    parser = argparse.ArgumentParser(prog=f"umedpt {command}", description="A page on this machine to try a model.")
+    parser.add_argument("--model", type=Path, required=True, help="a model's folder, as `umedpt export` makes it")
+    parser.add_argument("--neighbours", type=Path, help="embeddings of samples, as `umedpt embed` writes to Parquet")
+    parser.add_argument("--images", type=Path, help="the folder that the samples' ids are paths in, to show them")
+    parser.add_argument("--task", help="the task whose images the samples are (default: the model's first)")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen; other machines see it at 0.0.0.0")
+    parser.add_argument("--port", type=int, default=7860, help="its port, 0 for a free one (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        _serve(options)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"umedpt: error: {error}") from error
+    except KeyboardInterrupt:  # the way to end it
+        print()
+
+
+def _serve(options: argparse.Namespace) -> None:
+    if not options.model.is_dir():  # a name on the Hub would be downloaded
+        raise FileNotFoundError(f"--model {options.model} is no folder. Make one with `umedpt export`.")
+    if options.neighbours is None and (options.images or options.task):
+        raise ValueError("--images and --task say where --neighbours are from: give these as well.")
+    if options.images is not None and not options.images.is_dir():
+        raise FileNotFoundError(f"--images {options.images} is no folder. Give the one that the ids are paths in.")
+    go_offline()
+    from umedpt_lightning.app.desk import Desk, Samples
+    from umedpt_lightning.app.neighbours import NearestSamples
+    from umedpt_lightning.app.server import serve
+    from umedpt_lightning.model import MultiTaskModel
+
+    model = MultiTaskModel.from_pretrained(options.model)
+    samples = None
+    if options.neighbours is not None:
+        task = options.task or next(iter(model.tasks))
+        samples = Samples(NearestSamples.read(options.neighbours), options.images, task)
+        print(f"samples: {len(samples.nearest.ids)} of {options.neighbours}, as images of {task}", flush=True)
+    title = options.model.resolve().name
+    serve(
+        Desk(model, samples),
+        title,
+        options.host,
+        options.port,
+        lambda url: print(f"page:    {url} (Ctrl+C ends it)", flush=True),
+    )
