@@ -40,5 +40,6 @@ class RowReader(TargetReader[Images]):
             self._images = images(rows.paths(), rows.file)
         faults.raise_found()
         self.targets = targets if self._images.owners is None else targets[self._images.owners]
-        spec = columns.spec(rows, channels=self._images.channels, value_range=self._images.value_range)
+        images = self._images
+        spec = columns.spec(rows, channels=images.channels, value_range=images.value_range, cut=images.cut)
         self.spec = with_statistics(spec, self.targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,12 @@ class VolumeImages:
     def wholes(self) -> NDArray[np.str_]:
         """The names of the volumes."""
         return np.array([str(volume.path) for volume in self.volumes])
+
+    @property
+    def cut(self) -> dict[str, dict[str, Any]]:
+        """As in `TaskSpec`."""
+        intensity = {} if self._intensity is None else {"intensity": asdict(self._intensity)}
+        return {"slices": asdict(self.slices), **intensity}
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
         """Leaves out all slices but those."""
