@@ -124,7 +124,8 @@ class TiledTask:
                 pyramid = self._model.pyramid(self._image(pixels, tile), self._task)
                 stride = pyramid.strides[-1]
                 rows, columns = (
-                    slice((s.low - s.start) // stride, -(-(s.high - s.start) // stride)) for s in (tile.down, tile.across)
+                    slice((s.low - s.start) // stride, -(-(s.high - s.start) // stride))
+                    for s in (tile.down, tile.across)
                 )
                 own = pyramid.maps[-1][0, :, rows, columns]  # (D, h, w)
                 total, places = total + own.double().sum(dim=(1, 2)).cpu(), places + own[0].numel()
@@ -196,7 +197,10 @@ def _across_seams(found: Detections, grid: Grid, threshold: float) -> Detections
     """Best first, without those that overlap a better one of another tile; only near seams there can be such."""
     near = torch.zeros(len(found.boxes), dtype=torch.bool)
     if len(found.boxes):
-        middles, reach = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2, (found.boxes[:, 2:] - found.boxes[:, :2]).amax(0)
+        middles, reach = (
+            (found.boxes[:, :2] + found.boxes[:, 2:]) / 2,
+            (found.boxes[:, 2:] - found.boxes[:, :2]).amax(0),
+        )
         for axis, spans in enumerate((grid.columns, grid.rows)):
             for span in spans[:-1]:
                 near |= (middles[:, axis] - span.high).abs() <= reach[axis]

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from umedpt_lightning.callbacks.layout import INK, PALE, PAPER, Colour, below, beside, fit, font_of, pad, text_block
-from umedpt_lightning.callbacks.views import BoxLayer, Layer, Line, MaskLayer, View
+from umedpt_lightning.drawing.layout import INK, PALE, PAPER, Colour, below, beside, fit, font_of, pad, text_block
+from umedpt_lightning.drawing.views import BoxLayer, Layer, Line, MaskLayer, View
 from umedpt_lightning.types import IGNORE_INDEX
 
 #: RGB pixels, ``(H, W, 3)``.
