@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -154,7 +155,7 @@ class TiledTask:
         if len(tiles) > most:
             tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, max(1, most)).round().astype(int)]
         if len(tiles) > 1:
-            norms.measure([(self._own(tile, grid), lambda tile=tile: self._output(pixels, tile)) for tile in tiles])
+            norms.measure([(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles])
 
     def _own(self, tile: Tile, grid: Grid) -> Own:
         """The own part in shares of the maps, whose padding at the image's end belongs to it."""

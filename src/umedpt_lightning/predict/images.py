@@ -1,0 +1,84 @@
+"""Images as they are stored, in the form that a task takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.formats.images import to_channels
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.look import Look
+from umedpt_lightning.predict.tiled import TiledTask
+from umedpt_lightning.tasks import Detections
+from umedpt_lightning.types import TaskSpec
+
+#: The value ranges of whole images of integers.
+FULL_RANGES = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
+
+
+class ArrayPixels:
+    """An image in memory, read by pieces.
+
+    Args:
+        image: ``(H, W, C)``.
+    """
+
+    def __init__(self, image: NDArray[Any]) -> None:
+        self.size = (image.shape[0], image.shape[1])
+        self._image = image
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """A piece ``(h, w, C)``."""
+        return self._image[rows, columns]
+
+
+def fitted(image: NDArray[Any], spec: TaskSpec, name: str) -> NDArray[Any]:
+    """The image with the channels of a task, grey repeated or colour made grey.
+
+    Raises:
+        ValueError: There is no such conversion, or its integers have another range than the task was trained with.
+    """
+    usual = FULL_RANGES.get(image.dtype)
+    if usual is not None and usual != spec.value_range and spec.value_range in FULL_RANGES.values():
+        raise ValueError(
+            f"{name}: the image is {image.dtype}, but the task was trained on values from "
+            f"{spec.value_range[0]:g} to {spec.value_range[1]:g}. Save it with that depth."
+        )
+    return to_channels(image, spec.channels, name)
+
+
+def predict_images(
+    model: MultiTaskModel,
+    task: str,
+    images: list[NDArray[Any]],
+    look: Look,
+    advance: Callable[[int], None] = lambda tiles: None,
+) -> list[Any]:
+    """One prediction an image, on the CPU: large images tile by tile, others as `MultiTaskModel.predict`.
+
+    Args:
+        model: The model.
+        task: The task's name.
+        images: ``(H, W, C)`` each, with the task's channels.
+        look: How.
+        advance: Called after every tile.
+    """
+    tilings = [look.tiling(model, task, (image.shape[0], image.shape[1])) for image in images]
+    together = [image for image, tiling in zip(images, tilings, strict=True) if tiling is None]
+    found = iter(model.predict(together, task, look.batch_size) if together else [])
+    return [
+        on_cpu(next(found))
+        if tiling is None
+        else TiledTask(model, task, tiling).predict(ArrayPixels(image), advance=advance)
+        for image, tiling in zip(images, tilings, strict=True)
+    ]
+
+
+def on_cpu(prediction: Any) -> Any:
+    """A prediction in main memory."""
+    if isinstance(prediction, Detections):
+        return Detections(prediction.boxes.cpu(), prediction.scores.cpu(), prediction.labels.cpu())
+    return prediction.cpu()
