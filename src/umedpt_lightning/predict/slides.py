@@ -6,6 +6,7 @@ import csv
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ class SlideTask:
             row: Row = dict(of)
             files, pictures = [], []
             if isinstance(found, Detections):
-                found.boxes *= torch.from_numpy(np.tile(pixels.scale, 2)).float()
+                found = _scaled(found, pixels.scale)
                 certain = output.certain(found)
                 file = output.file(of["id"], ".geojson")
                 write_geojson(certain, task.spec.classes, file)  # type: ignore[attr-defined]
@@ -164,7 +165,7 @@ class SlideTask:
             if output.draw:
                 image, scale = _thumbnail(slide)
                 if isinstance(found, Detections):
-                    found.boxes /= torch.from_numpy(np.tile(scale, 2)).float()
+                    found = _scaled(found, 1 / scale)
                 else:
                     at = [
                         np.linspace(0, n - 1, m).round().astype(int)
@@ -221,6 +222,11 @@ def _with_tissue(slide: Slide, tiles: Tiles, scale: NDArray[np.float64]) -> Call
         return bool(tissue_shares(mask, slide, np.array([corners * np.tile(scale, 2)]))[0] > 0)
 
     return wanted
+
+
+def _scaled(found: Detections, scale: NDArray[np.float64]) -> Detections:
+    """The boxes in other pixels, so many of them along x and y."""
+    return replace(found, boxes=found.boxes * torch.from_numpy(np.tile(scale, 2)).float())
 
 
 def _area(tile: Tile) -> int:
