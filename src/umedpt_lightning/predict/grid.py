@@ -141,7 +141,8 @@ def _spans(length: int, tile: int, overlap: int, whole: bool) -> tuple[Span, ...
         starts[-1] = length - tile
     stops = [min(start + tile, length) for start in starts]
     cuts = [0, *((start + stop) // 2 for start, stop in zip(starts[1:], stops[:-1], strict=True)), length]
-    half = int(overlap * _SEAM / 2)
+    # seams of one tile must not meet, in one that was moved back neither
+    half = int(min(overlap * _SEAM, (tile - overlap) / 2) / 2)
     return tuple(
         Span(starts[i], stops[i], cuts[i], cuts[i + 1], half if i else 0, half if i + 1 < count else 0)
         for i in range(count)
