@@ -167,7 +167,7 @@ def test_tiles_begin_where_the_encoders_pixels_do() -> None:
 def test_tiles_begin_where_the_windows_of_swin_do() -> None:
     tiling = aligned(Encoder(), 1024, 256)
     assert all(span.start % (32 * 7) == 0 for span in tiling.grid(5000, 1).rows)
-    assert tiling.tile[0] >= 1000
+    assert tiling.tile[0] > 900
 
 
 def test_blended_tiles_are_finished_piece_by_piece() -> None:

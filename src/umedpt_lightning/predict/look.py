@@ -47,6 +47,8 @@ class Look:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}, but it must be above 0.")
+        if self.overlap is not None and self.overlap < 0:
+            raise ValueError(f"overlap is {self.overlap}, but it must be 0 or more pixels.")
 
     def slices(self, spec: TaskSpec) -> Slices:
         """How volumes are cut: every slice."""
