@@ -60,7 +60,7 @@ def probabilities(model: MultiTaskModel, image: NDArray[Any], tiling: Tiling) ->
             seen.append(found)
 
         patch.setattr(Seams, "add", add)
-        tiled.predict(ArrayPixels(image))
+        tiled.predict(ArrayPixels(image, 3))
     assert len(seen) == 4
     return whole
 
@@ -68,7 +68,7 @@ def probabilities(model: MultiTaskModel, image: NDArray[Any], tiling: Tiling) ->
 @pytest.mark.parametrize("kind", ["class", "multilabel", "regression"])
 def test_vectors_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any], kind: str) -> None:
     (whole,) = model.predict([image], f"a_{kind}")
-    tiled = TiledTask(model, f"a_{kind}", aligned(model.encoder, 512, 256)).predict(ArrayPixels(image))
+    tiled = TiledTask(model, f"a_{kind}", aligned(model.encoder, 512, 256)).predict(ArrayPixels(image, 3))
     assert torch.allclose(tiled, whole, atol=1e-4)
 
 
@@ -88,9 +88,9 @@ def test_without_shared_statistics_there_would_be_seams(
 ) -> None:
     (whole,) = model.predict([image], "a_mask")
     tiled = TiledTask(model, "a_mask", aligned(model.encoder, 512, 256))
-    shared = (tiled.predict(ArrayPixels(image)) != whole.numpy()).mean()
+    shared = (tiled.predict(ArrayPixels(image, 3)) != whole.numpy()).mean()
     monkeypatch.setattr(SharedNorms, "measure", lambda self, runs: None)
-    own = (tiled.predict(ArrayPixels(image)) != whole.numpy()).mean()
+    own = (tiled.predict(ArrayPixels(image, 3)) != whole.numpy()).mean()
     assert shared < 1e-4 < 1e-2 < own
 
 
@@ -101,7 +101,7 @@ def test_boxes_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDA
         scores = model.task("a_box").exported(model(batch, "a_box"))["scores"]
     fcos.score_thresh = float(scores.flatten().quantile(0.99))
     (whole,) = model.predict([image], "a_box")
-    tiled = TiledTask(model, "a_box", aligned(model.encoder, 512, 256)).predict(ArrayPixels(image))
+    tiled = TiledTask(model, "a_box", aligned(model.encoder, 512, 256)).predict(ArrayPixels(image, 3))
     assert len(whole.boxes) == len(tiled.boxes) > 100
     # in another order where scores are equal but for rounding
     same = (box_iou(whole.boxes, tiled.boxes) > 0.999) & (whole.labels[:, None] == tiled.labels)
@@ -119,7 +119,7 @@ def test_a_task_with_a_size_sees_every_tile_in_that_size() -> None:
     ).eval()
     seen = []
     model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
-    pixels = ArrayPixels(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8))
+    pixels = ArrayPixels(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8), 3)
     tiling = Tiling((100, 150), 30, whole=True)
     assert TiledTask(model, "a_mask", tiling).predict(pixels).shape == (200, 300)
     found = TiledTask(model, "a_box", tiling).predict(pixels)
@@ -131,12 +131,12 @@ def test_tiles_that_are_not_wanted_are_background(model: MultiTaskModel, image: 
     tiling = aligned(model.encoder, 512, 256)
     looked_at: list[int] = []
     mask = TiledTask(model, "a_mask", tiling).predict(
-        ArrayPixels(image), wanted=lambda tile: tile.row == 0, advance=looked_at.append
+        ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0, advance=looked_at.append
     )
     assert sum(looked_at) == len(tiling.grid(HEIGHT, WIDTH))
     assert mask[:256].any()
     assert not mask[500:].any()
-    nothing = TiledTask(model, "a_box", tiling).predict(ArrayPixels(image), wanted=lambda tile: False)
+    nothing = TiledTask(model, "a_box", tiling).predict(ArrayPixels(image, 3), wanted=lambda tile: False)
     assert isinstance(nothing, Detections)
     assert len(nothing.boxes) == 0
 
@@ -199,7 +199,7 @@ def test_an_error_in_one_tile_ends_the_measuring(model: MultiTaskModel) -> None:
 
 def test_statistics_are_forgotten_afterwards(model: MultiTaskModel, image: NDArray[Any]) -> None:
     (before,) = model.predict([image[:300, :300]], "a_mask")
-    TiledTask(model, "a_mask", aligned(model.encoder, 256, 64)).predict(ArrayPixels(image))
+    TiledTask(model, "a_mask", aligned(model.encoder, 256, 64)).predict(ArrayPixels(image, 3))
     (after,) = model.predict([image[:300, :300]], "a_mask")
     assert torch.equal(before, after)
 

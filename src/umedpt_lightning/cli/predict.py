@@ -12,11 +12,11 @@ import torch
 
 from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.classes import find_class
+from umedpt_lightning.data.inputs.sources import Columns, find_sources
 from umedpt_lightning.data.volume.intensity import Intensity, Percentiles, Window
 from umedpt_lightning.data.volume.volumes import AXES
 from umedpt_lightning.export import load_checkpoint
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.inputs import find_sources
 from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.run import STEPS, Run
 from umedpt_lightning.training.checkpoints import CheckpointError
@@ -83,7 +83,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
         spacing=options.spacing,
         intensity=_intensity(options),
     )
-    sources = find_sources(options.inputs, options.group)
+    sources = find_sources(options.inputs, Columns(group=options.group))
     model = load_model(options.model, [find_class(path) for path in options.classes])
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     tasks = list(dict.fromkeys(options.tasks or model.tasks))

@@ -24,22 +24,25 @@ class ArrayPixels:
 
     Args:
         image: ``(H, W, C)``.
+        channels: That are wanted; grey is repeated and colour made grey piece by piece, as floats are large.
+        name: What a message calls it.
     """
 
-    def __init__(self, image: NDArray[Any]) -> None:
+    def __init__(self, image: NDArray[Any], channels: int, name: str = "image") -> None:
         self.size = (image.shape[0], image.shape[1])
-        self._image = image
+        self._image, self._channels, self._name = image, channels, name
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
         """A piece ``(h, w, C)``."""
-        return self._image[rows, columns]
+        return to_channels(self._image[rows, columns], self._channels, self._name)
 
 
-def fitted(image: NDArray[Any], spec: TaskSpec, name: str) -> NDArray[Any]:
-    """The image with the channels of a task, grey repeated or colour made grey.
+def check_image(image: NDArray[Any], spec: TaskSpec, name: str) -> None:
+    """Holds that a task can look at an image ``(H, W, C)``.
 
     Raises:
-        ValueError: There is no such conversion, or its integers have another range than the task was trained with.
+        ValueError: Its channels cannot become those of the task, or its integers have another range than the task was
+            trained with.
     """
     usual = FULL_RANGES.get(image.dtype)
     if usual is not None and usual != spec.value_range and spec.value_range in FULL_RANGES.values():
@@ -47,7 +50,7 @@ def fitted(image: NDArray[Any], spec: TaskSpec, name: str) -> NDArray[Any]:
             f"{name}: the image is {image.dtype}, but the task was trained on values from "
             f"{spec.value_range[0]:g} to {spec.value_range[1]:g}. Save it with that depth."
         )
-    return to_channels(image, spec.channels, name)
+    to_channels(image[:1, :1], spec.channels, name)
 
 
 def predict_images(
@@ -62,17 +65,22 @@ def predict_images(
     Args:
         model: The model.
         task: The task's name.
-        images: ``(H, W, C)`` each, with the task's channels.
+        images: ``(H, W, C)`` each, grey, in colour, or with the task's channels.
         look: How.
         advance: Called after every tile.
     """
+    channels = model.task(task).spec.channels
     tilings = [look.tiling(model, task, (image.shape[0], image.shape[1])) for image in images]
-    together = [image for image, tiling in zip(images, tilings, strict=True) if tiling is None]
+    together = [
+        to_channels(image, channels, "image") for image, tiling in zip(images, tilings, strict=True) if tiling is None
+    ]
     found = iter(model.predict(together, task, look.batch_size) if together else [])
     return [
-        on_cpu(next(found))
-        if tiling is None
-        else TiledTask(model, task, tiling).predict(ArrayPixels(image), advance=advance)
+        on_cpu(
+            next(found)
+            if tiling is None
+            else TiledTask(model, task, tiling).predict(ArrayPixels(image, channels), advance=advance)
+        )
         for image, tiling in zip(images, tilings, strict=True)
     ]
 
@@ -81,4 +89,4 @@ def on_cpu(prediction: Any) -> Any:
     """A prediction in main memory."""
     if isinstance(prediction, Detections):
         return Detections(prediction.boxes.cpu(), prediction.scores.cpu(), prediction.labels.cpu())
-    return prediction.cpu()
+    return prediction if isinstance(prediction, np.ndarray) else prediction.cpu()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from umedpt_lightning.data.formats.images import read_image
+from umedpt_lightning.data.inputs.sources import Source
 from umedpt_lightning.data.volume.dicom import is_dicom, read_header
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.images import FULL_RANGES, fitted, predict_images
-from umedpt_lightning.predict.inputs import Source
+from umedpt_lightning.predict.files import check_names
+from umedpt_lightning.predict.images import FULL_RANGES, check_image, predict_images
 from umedpt_lightning.predict.journal import Journal
 from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.output import TaskOutput
@@ -80,13 +81,17 @@ class Run:
             for name in tasks
         ]
 
-    def predict(self, sources: Iterable[Source], advance: Callable[[int], None]) -> Outcome:
+    def predict(self, sources: Sequence[Source], advance: Callable[[int], None]) -> Outcome:
         """Does all that is not done; one that fails does not stop the others.
 
         Args:
             sources: The inputs.
             advance: Called with what was done, `STEPS` for an input and task.
+
+        Raises:
+            ValueError: Files for one input would take the place of those for another.
         """
+        check_names([source.id for source in sources])
         outcome = Outcome()
         waiting: list[_Read] = []
         for source in sources:
@@ -121,7 +126,7 @@ class Run:
             for image in images:
                 if output in image.left and image.source.id not in failed:
                     with _told(outcome, image.source.id, failed):
-                        ready.append((image, image.fitted(output.task.spec)))
+                        ready.append((image, image.pixels(output.task.spec)))
             found = predict_images(self._model, output.name, [pixels for _, pixels in ready], self._look)
             for (image, pixels), prediction in zip(ready, found, strict=True):
                 output.image(pixels, prediction, _of(image.source), self._look.pixel_size or image.pixel_size)
@@ -151,9 +156,15 @@ class _Read:
         height, width = next(iter(self._pixels.values())).shape[:2]
         return int(height * width)
 
-    def fitted(self, spec: TaskSpec) -> NDArray[Any]:
-        """In the form that a task takes."""
-        return fitted(self._pixels[self._is_windowed(spec)], spec, str(self.source.path))
+    def pixels(self, spec: TaskSpec) -> NDArray[Any]:
+        """As stored, ``(H, W, C)``.
+
+        Raises:
+            ValueError: A task cannot look at it.
+        """
+        pixels = self._pixels[self._is_windowed(spec)]
+        check_image(pixels, spec, str(self.source.path))
+        return pixels
 
     def _is_windowed(self, spec: TaskSpec) -> bool:
         return not is_dicom(self.source.path) or spec.value_range in FULL_RANGES.values()
