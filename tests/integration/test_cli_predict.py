@@ -267,7 +267,7 @@ def test_what_is_there_is_not_done_again(
 def test_a_broken_image_is_named_and_the_others_are_done(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
     folder = pictures(tmp_path / "in", 3)
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:300])
-    with pytest.raises(SystemExit, match=r"1 inputs could not be predicted, the others are done:\n.*1\.png"):
+    with pytest.raises(SystemExit, match=r"1 input could not be predicted, the others are done:\n.*1\.png"):
         predict(model, folder, tmp_path / "out", "--tasks", "a_class", "a_mask")
     for task in ("a_class", "a_mask"):
         assert [row["id"] for row in table(tmp_path / "out" / f"{task}.csv")] == ["0.png", "2.png"]

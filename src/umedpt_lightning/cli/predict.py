@@ -38,7 +38,8 @@ def main(command: str, arguments: Sequence[str]) -> None:
         raise SystemExit(f"umedpt: error: {error}") from error
     if failed:
         lines = "\n".join(f"  {message}" for message in failed)
-        raise SystemExit(f"umedpt: error: {len(failed)} inputs could not be predicted, the others are done:\n{lines}")
+        what = "1 input" if len(failed) == 1 else f"{len(failed)} inputs"
+        raise SystemExit(f"umedpt: error: {what} could not be predicted, the others are done:\n{lines}")
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
