@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -342,3 +344,12 @@ def test_what_cannot_be_done_is_told(
     given: list[Any] = ["--model", model[0], "--out", "out", *options]
     with pytest.raises(SystemExit, match=rf"(?s)umedpt: error: .*({message})"):
         main(["predict", *map(str, given)])
+
+
+def test_training_libraries_are_not_imported() -> None:
+    code = (
+        "import sys, umedpt_lightning.cli.predict; "
+        "print({'lightning', 'albumentations', 'torchmetrics', 'tiffslide', 'nibabel'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "set()"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.data.inputs.sources import Columns, find_sources
 from umedpt_lightning.data.volume.intensity import Intensity, Percentiles, Window
@@ -18,8 +17,7 @@ from umedpt_lightning.data.volume.volumes import AXES
 from umedpt_lightning.export import load_checkpoint
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.look import Look
-from umedpt_lightning.predict.run import STEPS, Run
-from umedpt_lightning.training.checkpoints import CheckpointError
+from umedpt_lightning.predict.run import Run
 from umedpt_lightning.transfer.progress import progress
 
 
@@ -34,7 +32,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", message=".*decompression bomb.*")
     try:
         failed = _predict(options)
-    except (ValueError, OSError, ImportError, CheckpointError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"umedpt: error: {error}") from error
     if failed:
         lines = "\n".join(f"  {message}" for message in failed)
@@ -90,8 +88,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
     tasks = list(dict.fromkeys(options.tasks or model.tasks))
     run = Run(model.to(device), tasks, options.out, look, options.min_score, options.overlays, options.overwrite)
     try:
-        with progress("predict", STEPS * len(sources) * len(tasks)) as advance:
-            outcome = run.predict(sources, advance)
+        outcome = run.predict(sources, progress)
     finally:  # also of what was done before it was stopped
         written = run.finish()
     if outcome.skipped:
@@ -104,7 +101,6 @@ def load_model(path: str, classes: Sequence[type] = ()) -> MultiTaskModel:
     """The model of a checkpoint, of a run (its best one), of a folder, or of the Hub.
 
     Raises:
-        CheckpointError: The checkpoint is damaged.
         FileNotFoundError: There is no such thing.
         ValueError: It cannot be read.
     """
@@ -112,8 +108,19 @@ def load_model(path: str, classes: Sequence[type] = ()) -> MultiTaskModel:
     if place.is_file():
         return load_checkpoint(place, classes)
     if (place / "checkpoints").is_dir():
-        return load_checkpoint(str(find_checkpoint("best", place)), classes)
+        return load_checkpoint(_best(place), classes)
     return MultiTaskModel.from_pretrained(path, classes=classes)
+
+
+def _best(run: Path) -> str:
+    """The best checkpoint of a run; only here Lightning is imported."""
+    from umedpt_lightning.cli.checkpoint import find_checkpoint
+    from umedpt_lightning.training.checkpoints import CheckpointError
+
+    try:
+        return str(find_checkpoint("best", run))
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
 
 
 def _intensity(options: argparse.Namespace) -> Intensity | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,10 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.grid import Tiling
 from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.tiled import TiledTask
+from umedpt_lightning.predict.watch import Watch, unwatched
 from umedpt_lightning.tasks import Detections
 from umedpt_lightning.types import TaskSpec
 
@@ -58,7 +59,7 @@ def predict_images(
     task: str,
     images: list[NDArray[Any]],
     look: Look,
-    advance: Callable[[int], None] = lambda tiles: None,
+    watch: Watch = unwatched,
 ) -> list[Any]:
     """One prediction an image, on the CPU: large images tile by tile, others as `MultiTaskModel.predict`.
 
@@ -67,7 +68,7 @@ def predict_images(
         task: The task's name.
         images: ``(H, W, C)`` each, grey, in colour, or with the task's channels.
         look: How.
-        advance: Called after every tile.
+        watch: Is told of every tile.
     """
     channels = model.task(task).spec.channels
     tilings = [look.tiling(model, task, (image.shape[0], image.shape[1])) for image in images]
@@ -75,12 +76,14 @@ def predict_images(
         to_channels(image, channels, "image") for image, tiling in zip(images, tilings, strict=True) if tiling is None
     ]
     found = iter(model.predict(together, task, look.batch_size) if together else [])
+
+    def by_tiles(image: NDArray[Any], tiling: Tiling) -> Any:
+        size = (image.shape[0], image.shape[1])
+        with watch(f"{task}: tiles of an image of {size[1]}x{size[0]}", len(tiling.grid(*size))) as advance:
+            return TiledTask(model, task, tiling).predict(ArrayPixels(image, channels), advance=advance)
+
     return [
-        on_cpu(
-            next(found)
-            if tiling is None
-            else TiledTask(model, task, tiling).predict(ArrayPixels(image, channels), advance=advance)
-        )
+        on_cpu(next(found) if tiling is None else by_tiles(image, tiling))
         for image, tiling in zip(images, tilings, strict=True)
     ]
 

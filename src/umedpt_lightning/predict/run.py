@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,10 +26,8 @@ from umedpt_lightning.predict.output import TaskOutput
 from umedpt_lightning.predict.slides import SlideTask
 from umedpt_lightning.predict.tiled import MOST_PIXELS
 from umedpt_lightning.predict.volumes import VolumeTask
+from umedpt_lightning.predict.watch import Watch, unwatched
 from umedpt_lightning.types import TaskSpec
-
-#: What an input counts for a task, for those who show how far it is.
-STEPS = 1000
 
 
 @dataclass
@@ -81,12 +79,12 @@ class Run:
             for name in tasks
         ]
 
-    def predict(self, sources: Sequence[Source], advance: Callable[[int], None]) -> Outcome:
+    def predict(self, sources: Sequence[Source], watch: Watch = unwatched) -> Outcome:
         """Does all that is not done; one that fails does not stop the others.
 
         Args:
             sources: The inputs.
-            advance: Called with what was done, `STEPS` for an input and task.
+            watch: Is told of every input, and of tiles and slices.
 
         Raises:
             ValueError: Files for one input would take the place of those for another.
@@ -94,31 +92,36 @@ class Run:
         check_names([source.id for source in sources])
         outcome = Outcome()
         waiting: list[_Read] = []
-        for source in sources:
-            left = [output for output in self._outputs if source.id not in output.journal.done]
-            advance(STEPS * (len(self._outputs) - len(left)))
-            if not left:
-                outcome.skipped += 1
-                continue
-            with _told(outcome):
-                if source.kind == "image":
-                    waiting.append(_Read(source, left))
+        with watch("inputs", len(sources)) as advance:
+            for source in sources:
+                left = [output for output in self._outputs if source.id not in output.journal.done]
+                if left:
+                    waiting += self._one(source, left, outcome, watch)
                 else:
-                    for output in left:
-                        made = SlideTask if source.kind == "slide" else VolumeTask
-                        made(self._model, output, self._look).predict(source.path, _of(source), advance)
-                    outcome.done += 1
-            if len(waiting) == self._look.batch_size or sum(map(len, waiting)) >= MOST_PIXELS:
-                self._images(waiting, outcome, advance)
-                waiting = []
-        self._images(waiting, outcome, advance)
+                    outcome.skipped += 1
+                if len(waiting) == self._look.batch_size or sum(map(len, waiting)) >= MOST_PIXELS:
+                    self._images(waiting, outcome, watch)
+                    waiting = []
+                advance(1)
+            self._images(waiting, outcome, watch)
         return outcome
 
     def finish(self) -> list[Path]:
         """Writes the tables and COCO files; returns them."""
         return [path for output in self._outputs for path in output.finish()]
 
-    def _images(self, images: Sequence[_Read], outcome: Outcome, advance: Callable[[int], None]) -> None:
+    def _one(self, source: Source, left: Sequence[TaskOutput], outcome: Outcome, watch: Watch) -> list[_Read]:
+        """Predicts a volume or a slide; reads an image, which is predicted together with others."""
+        with _told(outcome):
+            if source.kind == "image":
+                return [_Read(source, left)]
+            for output in left:
+                made = SlideTask if source.kind == "slide" else VolumeTask
+                made(self._model, output, self._look).predict(source.path, _of(source), watch)
+            outcome.done += 1
+        return []
+
+    def _images(self, images: Sequence[_Read], outcome: Outcome, watch: Watch) -> None:
         """Predicts images together, task by task."""
         failed: set[str] = set()
         for output in self._outputs:
@@ -127,10 +130,9 @@ class Run:
                 if output in image.left and image.source.id not in failed:
                     with _told(outcome, image.source.id, failed):
                         ready.append((image, image.pixels(output.task.spec)))
-            found = predict_images(self._model, output.name, [pixels for _, pixels in ready], self._look)
+            found = predict_images(self._model, output.name, [pixels for _, pixels in ready], self._look, watch)
             for (image, pixels), prediction in zip(ready, found, strict=True):
                 output.image(pixels, prediction, _of(image.source), self._look.pixel_size or image.pixel_size)
-            advance(STEPS * len(ready))
         outcome.done += len(images) - len(failed)
 
 

@@ -30,6 +30,7 @@ from umedpt_lightning.predict.masks import write_tiff
 from umedpt_lightning.predict.output import TaskOutput
 from umedpt_lightning.predict.tiled import TiledTask
 from umedpt_lightning.predict.values import Row, densities, values
+from umedpt_lightning.predict.watch import Watch
 from umedpt_lightning.tasks import Detections
 
 _ENLARGED = 1.25
@@ -86,13 +87,13 @@ class SlideTask:
     def __init__(self, model: MultiTaskModel, output: TaskOutput, look: Look) -> None:
         self._model, self._output, self._look = model, output, look
 
-    def predict(self, path: Path, of: dict[str, str], advance: Callable[[int], None]) -> None:
+    def predict(self, path: Path, of: dict[str, str], watch: Watch) -> None:
         """Writes what was found in a slide, and notes it.
 
         Args:
             path: The slide.
             of: ``id`` and ``group`` of the input.
-            advance: Called with the share of tiles that are done, of 1000.
+            watch: Is told of every tile.
 
         Raises:
             ImportError: tiffslide is missing.
@@ -100,24 +101,26 @@ class SlideTask:
         """
         tiles = self._look.tiles(self._output.task.spec, self._output.name)
         if self._output.task.needs == "embedding":
-            self._by_tile(path, of, tiles, advance)
+            self._by_tile(path, of, tiles, watch)
         else:
-            self._seamless(path, of, tiles, advance)
+            self._seamless(path, of, tiles, watch)
 
-    def _by_tile(self, path: Path, of: dict[str, str], tiles: Tiles, advance: Callable[[int], None]) -> None:
+    def _by_tile(self, path: Path, of: dict[str, str], tiles: Tiles, watch: Watch) -> None:
         """A row a tile in a table of the slide, and their mean in that of the task."""
         model, output = self._model, self._output
         images = TileImages([path], tiles, output.task.spec.channels, output.task.spec.value_range, path)
         rows: list[Row] = []
         total = torch.zeros(())
-        for start in range(0, len(images), self._look.batch_size):
-            numbers = range(start, min(start + self._look.batch_size, len(images)))
-            found = model.predict([images.read(k) for k in numbers], output.name, self._look.batch_size)
-            for k, prediction in zip(numbers, map(on_cpu, found), strict=True):
-                x1, y1, x2, y2 = (round(edge, 3) for edge in images.box(k))
-                rows.append({"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1} | values(output.task, prediction))
-                total = total + prediction
-            advance(1000 * numbers.stop // len(images) - 1000 * numbers.start // len(images))
+        with watch(f"{output.name}: tiles of {of['id']}", len(images)) as advance:
+            for start in range(0, len(images), self._look.batch_size):
+                numbers = range(start, min(start + self._look.batch_size, len(images)))
+                found = model.predict([images.read(k) for k in numbers], output.name, self._look.batch_size)
+                for k, prediction in zip(numbers, map(on_cpu, found), strict=True):
+                    x1, y1, x2, y2 = (round(edge, 3) for edge in images.box(k))
+                    place = {"x": x1, "y": y1, "width": round(x2 - x1, 3), "height": round(y2 - y1, 3)}
+                    rows.append(place | values(output.task, prediction))
+                    total = total + prediction
+                advance(len(numbers))
         table = output.file(of["id"], ".csv")
         with whole(table) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
@@ -130,7 +133,7 @@ class SlideTask:
             files.append(output.overlay(_thumbnail(images.slides[0])[0], mean, of["id"]))
         output.journal.add(Record(of["id"], [row], files=files))
 
-    def _seamless(self, path: Path, of: dict[str, str], tiles: Tiles, advance: Callable[[int], None]) -> None:
+    def _seamless(self, path: Path, of: dict[str, str], tiles: Tiles, watch: Watch) -> None:
         """A mask or boxes from overlapping tiles."""
         output, task = self._output, self._output.task
         slide = Slide(path, tiles.slide_mpp)
@@ -141,12 +144,12 @@ class SlideTask:
         grid = tiled.tiling.grid(*pixels.size)
         wanted = _with_tissue(slide, tiles, pixels.scale)
         looked_at = sum(_area(t) for t in grid if wanted(t)) * tiles.mpp**2
-        told = _Thousandths(len(grid), advance)
         with tempfile.TemporaryDirectory(dir=output.out) as folder:
             mask = None
             if task.needs == "pixels":  # a file, so that it need not be in memory
                 mask = np.memmap(Path(folder) / "mask", np.uint8, "w+", shape=pixels.size)
-            found = tiled.predict(pixels, mask, wanted, told)
+            with watch(f"{output.name}: tiles of {of['id']}", len(grid)) as advance:
+                found = tiled.predict(pixels, mask, wanted, advance)
             row: Row = dict(of)
             files, pictures = [], []
             if isinstance(found, Detections):
@@ -198,17 +201,6 @@ def _features(found: Detections, classes: tuple[str, ...]) -> Iterator[dict[str,
                 "measurements": {"score": round(score, 6)},
             },
         }
-
-
-class _Thousandths:
-    """Steps of a long way as those of a way of 1000."""
-
-    def __init__(self, steps: int, advance: Callable[[int], None]) -> None:
-        self._steps, self._advance, self._done = steps, advance, 0
-
-    def __call__(self, steps: int) -> None:
-        before, self._done = self._done, self._done + steps
-        self._advance(1000 * self._done // self._steps - 1000 * before // self._steps)
 
 
 def _with_tissue(slide: Slide, tiles: Tiles, scale: NDArray[np.float64]) -> Callable[[Tile], bool]:

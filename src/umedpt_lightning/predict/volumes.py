@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.masks import write_nifti
 from umedpt_lightning.predict.output import TaskOutput
 from umedpt_lightning.predict.values import Row
+from umedpt_lightning.predict.watch import Watch
 
 _MM2 = 1e6  # µm²
 _DRAWN = 12
@@ -36,13 +37,13 @@ class VolumeTask:
     def __init__(self, model: MultiTaskModel, output: TaskOutput, look: Look) -> None:
         self._model, self._output, self._look = model, output, look
 
-    def predict(self, path: Path, of: dict[str, str], advance: Callable[[int], None]) -> None:
+    def predict(self, path: Path, of: dict[str, str], watch: Watch) -> None:
         """Writes what was found in a volume, a row a slice, and notes it.
 
         Args:
             path: NIfTI file, or DICOM file or folder.
             of: ``id`` and ``group`` of the input.
-            advance: Called after every batch with the share of slices that are done, of 1000.
+            watch: Is told of every slice.
 
         Raises:
             ImportError: nibabel or pydicom is missing.
@@ -57,7 +58,7 @@ class VolumeTask:
         drawn = set(np.linspace(0, len(images) - 1, min(len(images), _DRAWN)).round().astype(int).tolist())
         shown = []
         in_plane = np.delete(volume.spacing, axis)
-        for k, image, prediction in self._slices(images, advance):
+        for k, image, prediction in self._slices(images, of["id"], watch):
             size = images.slices.stored_size(volume)
             found = output.task.resized(prediction, (image.shape[0], image.shape[1]), size)
             place = volume.stored_index(axis, int(images.places[k]))
@@ -97,21 +98,18 @@ class VolumeTask:
             return VolumeImages([path], slices, None, channels, spec.value_range, path)
         return VolumeImages([path], slices, intensity, channels, None, path)
 
-    def _slices(self, images: VolumeImages, advance: Callable[[int], None]) -> Iterator[tuple[int, NDArray[Any], Any]]:
+    def _slices(self, images: VolumeImages, name: str, watch: Watch) -> Iterator[tuple[int, NDArray[Any], Any]]:
         """Number, image and prediction of each slice."""
-        spec = self._output.task.spec
+        spec, task = self._output.task.spec, self._output.name
         low, high = spec.value_range
-        told = 0
-        for start in range(0, len(images), self._look.batch_size):
-            numbers = range(start, min(start + self._look.batch_size, len(images)))
-            batch = [images.read(k)[0] for k in numbers]
-            if images.value_range != spec.value_range:  # of a task on bytes, say
-                batch = [low + image.astype(np.float32) * (high - low) for image in batch]
-            found = predict_images(self._model, self._output.name, batch, self._look)
-            yield from zip(numbers, batch, found, strict=True)
-            now = 1000 * numbers.stop // len(images)
-            advance(now - told)
-            told = now
+        with watch(f"{task}: slices of {name}", len(images)) as advance:
+            for start in range(0, len(images), self._look.batch_size):
+                numbers = range(start, min(start + self._look.batch_size, len(images)))
+                batch = [images.read(k)[0] for k in numbers]
+                if images.value_range != spec.value_range:  # of a task on bytes, say
+                    batch = [low + image.astype(np.float32) * (high - low) for image in batch]
+                yield from zip(numbers, batch, predict_images(self._model, task, batch, self._look), strict=True)
+                advance(len(numbers))
 
 
 def _as_numpy(prediction: Any) -> Any:
