@@ -52,7 +52,8 @@ def test_a_file_that_is_not_finished_leaves_the_old_one(tmp_path: Path) -> None:
             unfinished.write_text("ne")
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
