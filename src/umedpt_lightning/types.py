@@ -204,10 +204,13 @@ class TaskSpec:
     Attributes:
         channels: Channels of every image.
         value_range: The stored intensities that become 0 and 1.
+        cut: How images were cut from volumes (``slices`` and ``intensity``) or slides (``tiles``), by the options of
+            these; empty where files are images. Predictions for files go by it.
     """
 
     channels: int
     value_range: tuple[float, float] = (0.0, 255.0)
+    cut: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         low, high = self.value_range

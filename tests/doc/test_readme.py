@@ -74,7 +74,7 @@ def test_every_command_runs(shared_data: Path, tmp_path: Path, monkeypatch: pyte
                 main(arguments)
         else:
             main(arguments)
-    assert (tmp_path / "runs" / "demo" / "predictions" / "nuclei.json").is_file()
+    assert (tmp_path / "predictions" / "blood_cells.json").is_file()
 
 
 def test_the_logger_block_is_a_valid_config(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

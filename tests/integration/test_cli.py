@@ -81,25 +81,12 @@ def test_validation_of_the_best_checkpoint_gives_the_metrics_it_was_saved_with(p
     assert after["metrics"] == pytest.approx(before["metrics"], abs=1e-5, nan_ok=True)
 
 
-def test_predict_writes_a_row_an_image_in_stored_size(run: Path, config: dict[str, Any], tmp_path: Path) -> None:
-    # a `size` in the config must not show in what is written
-    for task in config["data"]["tasks"].values():
-        task["size"] = 48
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    checkpoint = str(run / "checkpoints" / "best.ckpt")
-    arguments = ["--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path), "--ckpt_path", checkpoint]
-    main(["predict", *arguments])
-    folder = tmp_path / "predictions"
-    for task in TASKS:
-        with (folder / f"{task}.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        assert len({row["image"] for row in rows}) == 6, task
-        if task == "sizes":
-            assert all(float(r["p_large"]) + float(r["p_small"]) == pytest.approx(1, abs=1e-5) for r in rows)
-        if task == "squares":
-            assert all(Image.open(folder / row["mask"]).size == (32, 32) for row in rows)
-    coco = json.loads((folder / "boxes.json").read_text())
-    assert all(b["bbox"][0] >= 0 and b["bbox"][0] + b["bbox"][2] <= 32.01 for b in coco["annotations"])
+def test_predict_takes_a_run_or_a_checkpoint_as_the_model(project: Path, run: Path, tmp_path: Path) -> None:
+    for out, model in (("of_run", run), ("of_file", run / "checkpoints" / "best.ckpt")):
+        inputs = ["--inputs", str(project / "test" / "images"), "--out", str(tmp_path / out), "--device", "cpu"]
+        main(["predict", "--model", str(model), *inputs])
+        assert all((tmp_path / out / f"{task}.csv").is_file() for task in TASKS)
+    assert (tmp_path / "of_run" / "sizes.csv").read_bytes() == (tmp_path / "of_file" / "sizes.csv").read_bytes()
 
 
 def test_an_interrupted_run_goes_on_and_appends_to_its_metrics(project: Path, run: Path, tmp_path: Path) -> None:

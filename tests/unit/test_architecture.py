@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "model": {"types", "inference", "blocks", "tasks", "pretrained"},
     "training": {"types", "blocks", "tasks", "model", "training"},
     "data": {"types", "data"},
+    "drawing": {"types", "drawing"},
     "transfer": {"types", "blocks", "tasks", "model", "data", "transfer"},
-    "predict": {"types", "blocks", "tasks", "model", "data", "predict", "export"},
-    "app": {"types", "inference", "tasks", "model", "data", "callbacks", "app"},
+    "predict": {"types", "inference", "blocks", "tasks", "model", "data", "drawing", "predict"},
+    "app": {"types", "inference", "tasks", "model", "data", "drawing", "app"},
     "export": {"types", "blocks", "tasks", "pretrained", "model", "export"},
 }
 #: Where a library may be imported, as paths below the package.

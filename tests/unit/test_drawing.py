@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from umedpt_lightning.callbacks.drawing import (
+from umedpt_lightning.drawing.pictures import (
     Example,
     colour,
     draw,
@@ -17,7 +17,7 @@ from umedpt_lightning.callbacks.drawing import (
     panel,
     to_rgb,
 )
-from umedpt_lightning.callbacks.views import FEWEST_BOXES, MOST_LINES, BoxLayer, MaskLayer, describe, describe_truth
+from umedpt_lightning.drawing.views import FEWEST_BOXES, MOST_LINES, BoxLayer, MaskLayer, describe, describe_truth
 from umedpt_lightning.types import (
     IGNORE_INDEX,
     BoxArrays,

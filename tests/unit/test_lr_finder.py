@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from umedpt_lightning.callbacks.chart import CHART_SIZE
-from umedpt_lightning.callbacks.layout import PAPER
 from umedpt_lightning.cli.lr_find import draw
+from umedpt_lightning.drawing.layout import PAPER
 from umedpt_lightning.training.lr_finder import RateCurve, diverged_at, moving_average, smooth, suggest
 
 ROUNDS = 100

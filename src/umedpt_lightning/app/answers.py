@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from umedpt_lightning.callbacks.views import BoxLayer, Layer, MaskLayer
+from umedpt_lightning.drawing.views import BoxLayer, Layer, MaskLayer
 from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec
 
 

@@ -8,7 +8,7 @@ from html import escape
 from umedpt_lightning.app.answers import Answer, Bar, Entry, Number
 from umedpt_lightning.app.figure import Picture, data_uri, figure, paint
 from umedpt_lightning.app.neighbours import Neighbour
-from umedpt_lightning.callbacks.views import BoxLayer
+from umedpt_lightning.drawing.views import BoxLayer
 
 #: Most bars that are shown at once; the others are there to be opened.
 MOST_BARS = 10

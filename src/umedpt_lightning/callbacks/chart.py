@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from umedpt_lightning.callbacks.layout import INK, PALE, PAPER, Colour, fit, font_of
+from umedpt_lightning.drawing.layout import INK, PALE, PAPER, Colour, fit, font_of
 
 #: Width and height of a chart, pixels.
 CHART_SIZE = (1100, 680)

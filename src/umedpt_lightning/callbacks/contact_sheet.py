@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from umedpt_lightning.callbacks.drawing import card, panel, sheet, to_rgb
-from umedpt_lightning.callbacks.views import Line, View, describe_truth
+from umedpt_lightning.drawing.pictures import card, panel, sheet, to_rgb
+from umedpt_lightning.drawing.views import Line, View, describe_truth
 from umedpt_lightning.types import Sample, TaskSpec
 
 

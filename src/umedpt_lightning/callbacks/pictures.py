@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from umedpt_lightning.callbacks.drawing import Example, draw, save, to_rgb
-from umedpt_lightning.callbacks.views import BoxLayer, Layer, MaskLayer, describe
+from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
+from umedpt_lightning.drawing.views import BoxLayer, Layer, MaskLayer, describe
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskBatch
 

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from umedpt_lightning.callbacks.drawing import colour, save
-from umedpt_lightning.callbacks.layout import INK, PALE, PAPER, below, fit, font_of, pad, text_block
-from umedpt_lightning.callbacks.views import Line
 from umedpt_lightning.data.loading.loaders import RoundLoader
 from umedpt_lightning.data.loading.sampling import RoundSampler
+from umedpt_lightning.drawing.layout import INK, PALE, PAPER, below, fit, font_of, pad, text_block
+from umedpt_lightning.drawing.pictures import colour, save
+from umedpt_lightning.drawing.views import Line
 
 #: Most tasks in the table at the start; the picture has them all.
 MOST_ROWS = 20

@@ -26,7 +26,7 @@ COMMANDS = {
     "fit": Command("train on all tasks of a config", "umedpt_lightning.cli.training"),
     "validate": Command("metrics of a checkpoint on the val parts", "umedpt_lightning.cli.training"),
     "test": Command("metrics of a checkpoint on the test parts", "umedpt_lightning.cli.training"),
-    "predict": Command("write a checkpoint's predictions for the test parts", "umedpt_lightning.cli.training"),
+    "predict": Command("predict images, volumes and slides, with overlays if wanted", "umedpt_lightning.cli.predict"),
     "export": Command("make a model's folder from a checkpoint, with ONNX if wanted", "umedpt_lightning.cli.export"),
     "data": Command(
         "`data check` lists what is wrong with the data of a config, `data preview` draws them",

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from umedpt_lightning.callbacks.contact_sheet import Row, draw_contact_sheet
-from umedpt_lightning.callbacks.drawing import save
 from umedpt_lightning.cli.data_tasks import build, read_config, read_seed
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset
 from umedpt_lightning.data.loading.sampling import TaskStream
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.drawing.pictures import save
 
 _VERSIONS = 4  # of each sample: that of the first pass through the data, of the second, ...
 _MOST_TOLD = 20  # faults that keep tasks from being drawn

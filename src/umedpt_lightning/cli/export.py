@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from umedpt_lightning.cli.checkpoint import find_checkpoint
+from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.export import export_onnx, load_checkpoint
 from umedpt_lightning.training.checkpoints import CheckpointError
 
@@ -37,7 +37,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"--out {options.out} is not empty. Give another folder.")
     checkpoint = find_checkpoint(options.ckpt_path, options.run)
-    model = load_checkpoint(str(checkpoint), [_class(path) for path in options.classes])
+    model = load_checkpoint(str(checkpoint), [find_class(path) for path in options.classes])
     card = {"data": _data(options.run / "config.yaml"), "metrics": _metrics(options.run / "metrics.json")}
     model.save_pretrained(options.out, model_card_kwargs=card)
     print(f"model:  {options.out} ({', '.join(model.tasks)})")
@@ -48,14 +48,6 @@ def _export(options: argparse.Namespace) -> None:
         from umedpt_lightning.callbacks.artifact import log_artifact
 
         log_artifact(options.out, options.wandb_artifact)
-
-
-def _class(path: str) -> type:
-    module, _, name = path.rpartition(".")
-    found = getattr(importlib.import_module(module), name, None) if module else None
-    if not isinstance(found, type):
-        raise ValueError(f"--classes: {path} is no class. Write package.module.Class.")
-    return found
 
 
 def _metrics(file: Path) -> Mapping[str, Any]:

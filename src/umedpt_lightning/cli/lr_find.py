@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.callbacks.chart import Mark, Trace, draw_chart
-from umedpt_lightning.callbacks.drawing import colour, save
-from umedpt_lightning.callbacks.layout import INK, PALE
 from umedpt_lightning.cli import trial
+from umedpt_lightning.drawing.layout import INK, PALE
+from umedpt_lightning.drawing.pictures import colour, save
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.lr_finder import RateCurve, Suggestion, diverged_at, smooth, suggest, sweep
 

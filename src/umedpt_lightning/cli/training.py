@@ -1,4 +1,4 @@
-"""``umedpt fit | validate | test | predict`` on LightningCLI."""
+"""``umedpt fit | validate | test`` on LightningCLI."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.callbacks.best_checkpoint import BestCheckpoint, best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
-from umedpt_lightning.callbacks.predictions import PredictionWriter
 from umedpt_lightning.callbacks.progress import progress
 from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
@@ -103,8 +102,6 @@ class UmedptCLI(LightningCLI):
             settle(config, self.command)
         if self.command in ("validate", "test"):
             config.verbose = False  # the report prints a table
-        if self.command == "predict":
-            config.return_predictions = False  # they are written as they come
 
         def build(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
             with clear_errors(locate(config, class_type, kwargs) or class_type.__name__):
@@ -125,7 +122,7 @@ class UmedptCLI(LightningCLI):
         extra = configured if isinstance(configured, list) else [configured]
         loggers = [RunLogger(config.run), *(logger for logger in extra if not isinstance(logger, bool | None))]
         # before the progress bar, which must not be there yet when the table is printed
-        callbacks = [*(config.trainer.callbacks or []), TaskShares(), PredictionWriter()]
+        callbacks = [*(config.trainer.callbacks or []), TaskShares()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress(terminal=sys.stdout.isatty()))
         config.trainer.callbacks = [*callbacks, Report()]  # last, so that it prints below the bar

@@ -123,10 +123,6 @@ class MultiTaskDataModule(pl.LightningDataModule):
         """The test parts."""
         return self._evaluation(self._readers("test"))
 
-    def predict_dataloader(self) -> EvaluationLoader:
-        """The test parts."""
-        return self.test_dataloader()
-
     def on_exception(self, exception: BaseException) -> None:
         """Names the sample that a worker died of: its death interrupts whatever the training process is doing."""
         if self._workers is not None and (explanation := self._workers.explain(exception)):

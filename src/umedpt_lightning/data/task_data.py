@@ -16,7 +16,7 @@ class TaskData:
     Attributes:
         train: Read for training.
         val: Read for validation.
-        test: Read for testing and prediction.
+        test: Read for testing.
         batch_size: Images in a micro-batch.
         micro_batches: Micro-batches in a round.
         size: Height and width that images are resized to, one number for both; None keeps them.

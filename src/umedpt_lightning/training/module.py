@@ -207,11 +207,6 @@ class MultiTaskModule(pl.LightningModule):
         """Logs ``test/<task>/<metric>`` and ``test/score``."""
         self.log_dict(self._metrics("test", _tasks(self.trainer.test_dataloaders)))
 
-    def predict_step(self, batch: TaskBatch, batch_idx: int) -> Any:
-        """The task's predictions, in the user's terms."""
-        with explained_memory([batch], self.trainer):
-            return self.model.task(batch.task).predict(self.model(batch.images, batch.task))
-
     def _val_metrics(self, tasks: list[str]) -> set[str]:
         """The names of all that validation of these tasks logs."""
         with warnings.catch_warnings():

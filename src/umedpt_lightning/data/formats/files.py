@@ -80,6 +80,11 @@ class ImageFiles:
 
     owners = wholes = None  # a file is an image
 
+    @property
+    def cut(self) -> dict[str, dict[str, Any]]:
+        """As in `TaskSpec`."""
+        return {}
+
     def __len__(self) -> int:
         return len(self._files)
 

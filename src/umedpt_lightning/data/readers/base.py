@@ -73,6 +73,10 @@ class _Images(Protocol):
     def wholes(self) -> NDArray[np.str_] | None:
         """The names of these files; None as above."""
 
+    @property
+    def cut(self) -> dict[str, dict[str, Any]]:
+        """As in `TaskSpec`."""
+
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str: ...

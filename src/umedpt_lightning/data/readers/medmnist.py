@@ -131,6 +131,11 @@ class _Images:
 
     owners = wholes = None  # there are no files of images
 
+    @property
+    def cut(self) -> dict[str, dict[str, Any]]:
+        """As in `TaskSpec`."""
+        return {}
+
     def __len__(self) -> int:
         return self._length
 

@@ -40,5 +40,6 @@ class RowReader(TargetReader[Images]):
             self._images = images(rows.paths(), rows.file)
         faults.raise_found()
         self.targets = targets if self._images.owners is None else targets[self._images.owners]
-        spec = columns.spec(rows, channels=self._images.channels, value_range=self._images.value_range)
+        read = self._images
+        spec = columns.spec(rows, channels=read.channels, value_range=read.value_range, cut=read.cut)
         self.spec = with_statistics(spec, self.targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class SlideRegions(TargetReader[TileImages]):
             )
         self._images.keep(chosen)
         self.targets = self.targets[chosen]
-        spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+        spec = ClassSpec(classes=names, **_of(self._images))
         self.spec = with_statistics(spec, self.targets)
 
 
@@ -122,7 +123,7 @@ class SlideMasks(ImageReader[TileImages]):
                     f"{rows.file}: no tile has foreground. Correct the pairs, or `foreground_only: false`."
                 )
             self._images.keep(chosen)
-        self.spec = MaskSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+        self.spec = MaskSpec(classes=names, **_of(self._images))
 
     def __getitem__(self, index: int) -> Sample:
         """The tile ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
@@ -184,12 +185,17 @@ class SlideBoxes(ImageReader[TileImages]):
                     f"{rows.file}: no tile has a box. Correct the pairs, or write `foreground_only: false`."
                 )
             self._images.keep(chosen)
-        self.spec = BoxSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+        self.spec = BoxSpec(classes=names, **_of(self._images))
 
     def __getitem__(self, index: int) -> Sample:
         """The tile ``(H, W, C)`` with its `BoxArrays`."""
         index = self._at(index)
         return self._images.sample(index, self._labels.boxes(index, self._visible))
+
+
+def _of(images: TileImages) -> dict[str, Any]:
+    """What a spec says of images."""
+    return {"channels": images.channels, "value_range": images.value_range, "cut": images.cut}
 
 
 def _check_share(name: str, share: float, file: Path) -> None:

@@ -110,7 +110,7 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
 def _mask_spec(images: VolumeImages, masks: LabelVolumes, foreground_only: bool) -> MaskSpec:
     if foreground_only:
         images.keep(masks.with_foreground())
-    return MaskSpec(channels=images.channels, value_range=images.value_range, classes=masks.classes)
+    return MaskSpec(channels=images.channels, value_range=images.value_range, cut=images.cut, classes=masks.classes)
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

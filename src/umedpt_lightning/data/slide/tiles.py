@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,11 @@ class TileImages:
     def wholes(self) -> NDArray[np.str_]:
         """The names of the slides."""
         return np.array([str(slide.path) for slide in self.slides])
+
+    @property
+    def cut(self) -> dict[str, dict[str, Any]]:
+        """As in `TaskSpec`."""
+        return {"tiles": asdict(self.tiles)}
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
         """Leaves out all tiles but those."""

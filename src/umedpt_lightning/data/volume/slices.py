@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,11 @@ class Slices:
         planes = {place: upright(volume.plane(axis, place)) for place in set(places)}
         return np.stack([planes[place] for place in places], axis=-1)
 
+    def stored_size(self, volume: Volume) -> tuple[int, int]:
+        """Height and width of a slice as it is stored, pixels."""
+        columns, rows = (n for axis, n in enumerate(volume.shape) if axis != AXES[self.axis])
+        return rows, columns
+
     def resize(self, image: NDArray[Any], volume: Volume, *, mask: bool) -> NDArray[Any]:
         """An image ``(H, W, C)`` or a mask ``(H, W)`` of a volume with pixels of the size that was asked for."""
         if self.spacing is None:
@@ -168,6 +173,12 @@ class VolumeImages:
         """The names of the volumes."""
         return np.array([str(volume.path) for volume in self.volumes])
 
+    @property
+    def cut(self) -> dict[str, dict[str, Any]]:
+        """As in `TaskSpec`."""
+        intensity = {} if self._intensity is None else {"intensity": asdict(self._intensity)}
+        return {"slices": asdict(self.slices), **intensity}
+
     def keep(self, chosen: NDArray[np.bool_]) -> None:
         """Leaves out all slices but those."""
         self.owners, self.places = self.owners[chosen], self.places[chosen]
@@ -232,6 +243,11 @@ class VolumeImages:
 def upright(plane: NDArray[Any]) -> NDArray[Any]:
     """A plane in RAS order as a picture, seen as radiologists do: see `Slices`."""
     return plane[::-1, ::-1].T
+
+
+def laid_down(picture: NDArray[Any]) -> NDArray[Any]:
+    """A picture as a plane in RAS order: what `upright` has done, undone."""
+    return picture.T[::-1, ::-1]
 
 
 def _resized(image: NDArray[Any], height: int, width: int, interpolation: int) -> NDArray[Any]:

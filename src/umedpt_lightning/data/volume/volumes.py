@@ -39,6 +39,7 @@ class Volume(ABC):
         path: As above.
         shape: ``(X, Y, Z)`` in RAS order.
         affine: ``(4, 4)`` from RAS index to mm.
+        stored_affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
         spacing: ``(3,)`` mm between voxels along the RAS axes.
         dtype: As above.
 
@@ -51,7 +52,7 @@ class Volume(ABC):
         self, path: Path, shape: tuple[int, int, int], affine: NDArray[np.float64], dtype: np.dtype[Any]
     ) -> None:
         orientations = require("nibabel.orientations", "nifti", path)
-        self.path, self.dtype = path, dtype
+        self.path, self.dtype, self.stored_affine = path, dtype, affine
         if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise ValueError(
                 f"{path}: the matrix from voxels to mm is {affine[:3].round(4).tolist()}, which is no orientation in "
@@ -71,11 +72,19 @@ class Volume(ABC):
             ValueError: It cannot be read.
         """
         order = np.argsort(self._orientation[:, 0])
-        across = int(order[axis])
-        forwards = self._orientation[across, 1] > 0
-        stored = self._read(across, index if forwards else self.shape[axis] - 1 - index)
+        stored = self._read(int(order[axis]), self.stored_index(axis, index))
         flipped = np.flip(stored, tuple(np.flatnonzero(self._orientation[:, 1] < 0).tolist()))
         return np.array(flipped.transpose(order)[(slice(None),) * axis + (0,)], self.dtype)
+
+    def stored_index(self, axis: int, index: int) -> int:
+        """Where the plane at `index` across a RAS axis is along its stored axis."""
+        across = int(np.argsort(self._orientation[:, 0])[axis])
+        return index if self._orientation[across, 1] > 0 else self.shape[axis] - 1 - index
+
+    def as_stored(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        """An array ``(X, Y, Z)`` in RAS order as this volume is stored, ``(I, J, K)``."""
+        turned = voxels.transpose(self._orientation[:, 0].astype(int))
+        return np.flip(turned, tuple(np.flatnonzero(self._orientation[:, 1] < 0).tolist()))
 
     @abstractmethod
     def _read(self, axis: int, index: int) -> NDArray[Any]:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from umedpt_lightning.callbacks.layout import INK, PALE, PAPER, Colour, below, beside, fit, font_of, pad, text_block
-from umedpt_lightning.callbacks.views import BoxLayer, Layer, Line, MaskLayer, View
+from umedpt_lightning.drawing.layout import INK, PALE, PAPER, Colour, below, beside, fit, font_of, pad, text_block
+from umedpt_lightning.drawing.views import BoxLayer, Layer, Line, MaskLayer, View
 from umedpt_lightning.types import IGNORE_INDEX
 
 #: RGB pixels, ``(H, W, 3)``.
@@ -127,7 +127,7 @@ def panel(image: Pixels, layer: Layer | None, classes: dict[int, str], filled: b
             return enlarge(overlay(image, values))[0]
         case BoxLayer():
             picture, scale = enlarge(image)
-            _draw_boxes(picture, layer, scale, classes)
+            draw_boxes(picture, layer, scale, classes)
             return picture
         case None:
             return enlarge(image)[0]
@@ -157,7 +157,7 @@ def sheet(cards: Sequence[Image.Image], views: Iterable[View], caption: str) -> 
     width = max(body.width, _PANEL * 2)
     head = [text_block([Line(caption)], width, _CAPTION_SIZE)]
     if legend := _legend(views):
-        head.append(_draw_legend(legend, width))
+        head.append(draw_legend(legend, width))
     return pad(below([*head, body], _GAP), _GAP)
 
 
@@ -190,7 +190,8 @@ def save(picture: Image.Image, path: Path) -> None:
     os.replace(unfinished, path)
 
 
-def _draw_boxes(picture: Image.Image, layer: BoxLayer, scale: float, classes: dict[int, str]) -> None:
+def draw_boxes(picture: Image.Image, layer: BoxLayer, scale: float, classes: dict[int, str]) -> None:
+    """Draws boxes with their class and score over an image that was enlarged by `scale`."""
     pen = ImageDraw.Draw(picture)
     frames = [_frame(box, scale, picture.size) for box in layer.boxes]
     inks = [colour(int(label)) for label in layer.labels]
@@ -251,7 +252,7 @@ def _legend(views: Iterable[View]) -> dict[int, str]:
     return names
 
 
-def _draw_legend(names: dict[int, str], width: int) -> Image.Image:
+def draw_legend(names: dict[int, str], width: int) -> Image.Image:
     """Coloured squares with names, as many a line as fit."""
     font, step = font_of(_TEXT_SIZE), _TEXT_SIZE + 6
     places, x, y = [], 0, 0

@@ -1,0 +1,131 @@
+"""``umedpt predict``: predictions for images, volumes and slides, as files that other programs read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from umedpt_lightning.cli.classes import find_class
+from umedpt_lightning.data.inputs.sources import Columns, find_sources
+from umedpt_lightning.data.volume.intensity import Intensity, Percentiles, Window
+from umedpt_lightning.data.volume.volumes import AXES
+from umedpt_lightning.export import load_checkpoint
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.look import Look
+from umedpt_lightning.predict.run import Run
+from umedpt_lightning.transfer.progress import progress
+
+
+def main(command: str, arguments: Sequence[str]) -> None:
+    """Writes the predictions and says where they are.
+
+    Raises:
+        SystemExit: With a line on what the user can mend; also where some inputs could not be predicted.
+    """
+    options = _parser(command).parse_args(arguments)
+    # images up to twice the size that Pillow warns of are predicted by tiles, larger ones are errors
+    warnings.filterwarnings("ignore", message=".*decompression bomb.*")
+    try:
+        failed = _predict(options)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"umedpt: error: {error}") from error
+    if failed:
+        lines = "\n".join(f"  {message}" for message in failed)
+        what = "1 input" if len(failed) == 1 else f"{len(failed)} inputs"
+        raise SystemExit(f"umedpt: error: {what} could not be predicted, the others are done:\n{lines}")
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"umedpt {command}",
+        description="Predict images, volumes (NIfTI, DICOM series) and whole slides. What is in the folder already is "
+        "not done again.",
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="a model's folder or name on the Hub, a run's folder, or a checkpoint")
+    add("--inputs", nargs="+", required=True, metavar="PATH", help="files, folders, or tables with a column `path`")
+    add("--out", type=Path, required=True, help="the folder of the predictions")
+    add("--tasks", nargs="+", metavar="TASK", help="all by default")
+    add("--group", metavar="COLUMN", help="of a table, such as the patient; goes into the results")
+    add("--overlays", action="store_true", help="also draw predictions over their images")
+    add("--overwrite", action="store_true", help="do again what is there already")
+    add("--min_score", type=float, default=0.3, help="boxes below are neither counted nor drawn (%(default)s)")
+    add("--batch_size", type=int, default=8, help="images of one size at a time (%(default)s)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1 or auto")
+    add("--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help="tasks, specs and blocks of your own")
+    large = parser.add_argument_group("large images and slides")
+    large.add_argument("--tile", type=int, help="side of a tile, pixels (1024, or as the task was trained on slides)")
+    large.add_argument("--overlap", type=int, help="pixels that tiles share (a quarter of a tile)")
+    large.add_argument("--mpp", type=float, help="µm from pixel to pixel of a slide's tiles (as in training)")
+    large.add_argument("--microns_per_pixel", type=float, help="of images, and of slides whose file does not say")
+    volumes = parser.add_argument_group("volumes, where it is not to be as in training")
+    volumes.add_argument("--axis", choices=AXES, help="the slices")
+    volumes.add_argument("--spacing", type=float, help="size of their pixels, mm")
+    volumes.add_argument("--window", nargs=2, type=float, metavar=("LOW", "HIGH"), help="become black and white")
+    volumes.add_argument("--percentiles", nargs=2, type=float, metavar=("LOWER", "UPPER"), help="likewise, of a volume")
+    return parser
+
+
+def _predict(options: argparse.Namespace) -> list[str]:
+    look = Look(
+        batch_size=options.batch_size,
+        tile=options.tile,
+        overlap=options.overlap,
+        mpp=options.mpp,
+        pixel_size=options.microns_per_pixel,
+        axis=options.axis,
+        spacing=options.spacing,
+        intensity=_intensity(options),
+    )
+    sources = find_sources(options.inputs, Columns(group=options.group))
+    model = load_model(options.model, [find_class(path) for path in options.classes])
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    tasks = list(dict.fromkeys(options.tasks or model.tasks))
+    run = Run(model.to(device), tasks, options.out, look, options.min_score, options.overlays, options.overwrite)
+    try:
+        outcome = run.predict(sources, progress)
+    finally:  # also of what was done before it was stopped
+        written = run.finish()
+    if outcome.skipped:
+        print(f"{outcome.skipped} of {len(sources)} inputs were there already; --overwrite does them again.")
+    print(f"predictions: {', '.join(map(str, written))}", file=sys.stdout)
+    return outcome.failed
+
+
+def load_model(path: str, classes: Sequence[type] = ()) -> MultiTaskModel:
+    """The model of a checkpoint, of a run (its best one), of a folder, or of the Hub.
+
+    Raises:
+        FileNotFoundError: There is no such thing.
+        ValueError: It cannot be read.
+    """
+    place = Path(path)
+    if place.is_file():
+        return load_checkpoint(place, classes)
+    if (place / "checkpoints").is_dir():
+        return load_checkpoint(_best(place), classes)
+    return MultiTaskModel.from_pretrained(path, classes=classes)
+
+
+def _best(run: Path) -> str:
+    """The best checkpoint of a run; only here Lightning is imported."""
+    from umedpt_lightning.cli.checkpoint import find_checkpoint
+    from umedpt_lightning.training.checkpoints import CheckpointError
+
+    try:
+        return str(find_checkpoint("best", run))
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+
+
+def _intensity(options: argparse.Namespace) -> Intensity | None:
+    if options.window and options.percentiles:
+        raise ValueError("--window and --percentiles both say what becomes black and white. Leave one out.")
+    if options.window:
+        return Window(*options.window)
+    return Percentiles(*options.percentiles) if options.percentiles else None

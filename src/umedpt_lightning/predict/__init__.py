@@ -1,0 +1,1 @@
+"""Predictions for files: images of any size, volumes and slides, and what is written of them."""

@@ -1,0 +1,153 @@
+"""How an image is cut into overlapping tiles, and what of the image each of them answers for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from umedpt_lightning.blocks import Encoder
+
+#: Share of an overlap in which neighbours fade into each other; what is nearer to a tile's edge does not count.
+_SEAM = 0.25
+
+
+class Span(NamedTuple):
+    """One side of a tile, pixels of the image.
+
+    Attributes:
+        start: Where the tile begins.
+        stop: Where it ends.
+        low: Where its own part begins; own parts of neighbours meet in the middle of their overlap.
+        high: Where its own part ends.
+        before: Half the width of the seam at `low`, in which it fades in; 0 at the image's edge.
+        after: Half the width of the seam at `high`.
+    """
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    before: int
+    after: int
+
+    @property
+    def shown(self) -> slice:
+        """The own part with half of each seam, pixels of the image."""
+        return slice(self.low - self.before, self.high + self.after)
+
+    def weights(self) -> Tensor:
+        """``(shown,)`` of every pixel that is shown; those of all tiles add up to 1."""
+        weights = torch.ones(self.high + self.after - self.low + self.before)
+        if self.before:
+            weights[: 2 * self.before] = _ramp(2 * self.before)
+        if self.after:
+            weights[-2 * self.after :] = _ramp(2 * self.after).flip(0)
+        return weights
+
+
+class Tile(NamedTuple):
+    """A tile: where it is, and its place in the grid."""
+
+    row: int
+    column: int
+    down: Span
+    across: Span
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tiles of an image.
+
+    Attributes:
+        rows: From top to bottom.
+        columns: From left to right.
+    """
+
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """The tiles row by row."""
+        for r, down in enumerate(self.rows):
+            for c, across in enumerate(self.columns):
+                yield Tile(r, c, down, across)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How images are cut.
+
+    Attributes:
+        tile: Height and width of the tiles, pixels.
+        overlap: Pixels that neighbours share.
+        whole: Whether the last tiles are moved back so that they are as large as the others, for tasks that resize
+            them; else they are smaller and begin where the encoder's grid of pixels is that of the whole image.
+
+    Raises:
+        ValueError: Tiles are not larger than their overlap.
+    """
+
+    tile: tuple[int, int]
+    overlap: int
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < min(self.tile):
+            raise ValueError(f"Tiles of {self.tile} pixels cannot overlap by {self.overlap}. Give a smaller overlap.")
+
+    def grid(self, height: int, width: int) -> Grid:
+        """The tiles of an image of that size, pixels."""
+        down, across = ((side, *given) for side, given in zip((height, width), self._sides(), strict=True))
+        return Grid(_spans(*down), _spans(*across))
+
+    def _sides(self) -> list[tuple[int, int, bool]]:
+        return [(tile, self.overlap, self.whole) for tile in self.tile]
+
+
+def aligned(encoder: Encoder, tile: int, overlap: int) -> Tiling:
+    """Tiles at least that large, whose corners lie where the encoder's pixels of the whole image do.
+
+    Encoders with windows (Swin) want whole windows of their coarsest map; all want whole pixels of it.
+
+    Args:
+        encoder: What will see the tiles.
+        tile: Side of a tile, pixels.
+        overlap: Pixels that neighbours share.
+    """
+    step = encoder.strides[-1] * max(1, *(_window(module) for module in encoder.modules()))
+    own = max(step, round((tile - overlap) / step) * step)
+    # half of it is a whole number of pixels of the coarsest map
+    overlap = math.ceil(overlap / (2 * encoder.strides[-1])) * 2 * encoder.strides[-1]
+    return Tiling((own + overlap, own + overlap), overlap)
+
+
+def _window(module: nn.Module) -> int:
+    size = getattr(module, "window_size", 1)
+    return max(size) if isinstance(size, tuple) else int(size)
+
+
+def _spans(length: int, tile: int, overlap: int, whole: bool) -> tuple[Span, ...]:
+    count = 1 if length <= tile else math.ceil((length - overlap) / (tile - overlap))
+    starts = [i * (tile - overlap) for i in range(count)]
+    if whole and count > 1:
+        starts[-1] = length - tile
+    stops = [min(start + tile, length) for start in starts]
+    cuts = [0, *((start + stop) // 2 for start, stop in zip(starts[1:], stops[:-1], strict=True)), length]
+    # seams of one tile must not meet, in one that was moved back neither
+    half = int(min(overlap * _SEAM, (tile - overlap) / 2) / 2)
+    return tuple(
+        Span(starts[i], stops[i], cuts[i], cuts[i + 1], half if i else 0, half if i + 1 < count else 0)
+        for i in range(count)
+    )
+
+
+def _ramp(length: int) -> Tensor:
+    return (torch.arange(length) + 0.5) / length

@@ -1,0 +1,111 @@
+"""How inputs are looked at: as the task was trained, unless something else is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from umedpt_lightning.data.slide.tiles import Tiles
+from umedpt_lightning.data.volume.intensity import Intensity, Level, Percentiles, Window
+from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.grid import Tiling, aligned
+from umedpt_lightning.predict.tiled import MOST_PIXELS
+from umedpt_lightning.types import TaskSpec
+
+#: Side of the tiles of large images, pixels.
+TILE = 1024
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was asked for; None as the task was trained, or as is usual.
+
+    Attributes:
+        batch_size: Images of one size at a time.
+        tile: Side of the tiles that images and slides are cut into, pixels.
+        overlap: Pixels that neighbouring tiles share; None a quarter of a tile.
+        mpp: µm from pixel to pixel of a slide's tiles.
+        pixel_size: µm from pixel to pixel of images, and of slides whose file does not say.
+        axis: The planes of volumes: axial, coronal or sagittal.
+        spacing: Size of their pixels, mm.
+        intensity: What becomes 0 and 1 of volumes.
+    """
+
+    batch_size: int = 8
+    tile: int | None = None
+    overlap: int | None = None
+    mpp: float | None = None
+    pixel_size: float | None = None
+    axis: Any = None
+    spacing: float | None = None
+    intensity: Intensity | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "tile", "mpp", "pixel_size", "spacing"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}, but it must be above 0.")
+        if self.overlap is not None and self.overlap < 0:
+            raise ValueError(f"overlap is {self.overlap}, but it must be 0 or more pixels.")
+
+    def slices(self, spec: TaskSpec) -> Slices:
+        """How volumes are cut: every slice."""
+        trained: Slices = _made(Slices, spec.cut.get("slices", {}), "slices")
+        asked: dict[str, Any] = {"axis": self.axis, "spacing": self.spacing}
+        return replace(trained, every=None, **{key: value for key, value in asked.items() if value is not None})
+
+    def intensities(self, spec: TaskSpec) -> Intensity | None:
+        """What becomes 0 and 1 of volumes; None keeps the stored intensities."""
+        options = spec.cut.get("intensity")
+        if self.intensity is not None or not options:
+            return self.intensity
+        kinds: dict[str, Any] = {"low": Window, "level": Level, "lower": Percentiles}
+        made: Intensity = _made(kinds.get(min(options), Window), options, "intensity")
+        return made
+
+    def tiles(self, spec: TaskSpec, task: str) -> Tiles:
+        """How slides are cut.
+
+        Raises:
+            ValueError: It is not known.
+        """
+        options = dict(spec.cut.get("tiles", {}))
+        if not options and self.mpp is None:
+            raise ValueError(
+                f"Task {task!r} was not trained on slides, so that it is not known how large its pixels are. Say it "
+                "with --mpp, in µm."
+            )
+        asked = {"mpp": self.mpp, "size": self.tile, "slide_mpp": self.pixel_size}
+        options |= {key: value for key, value in asked.items() if value is not None}
+        made: Tiles = _made(Tiles, options, "tiles")
+        return made
+
+    def tiling(self, model: MultiTaskModel, task: str, size: tuple[int, int]) -> Tiling | None:
+        """How an image of that height and width is cut; None where it is seen whole.
+
+        A task that resizes its images sees the whole image so, as in training, unless tiles are asked for; but classes
+        and numbers are always those of the whole image.
+        """
+        shown = model.sizes.get(task)
+        if shown is not None and (self.tile is None or model.task(task).needs == "embedding"):
+            return None
+        if shown is None and self.tile is None and size[0] * size[1] <= MOST_PIXELS:
+            return None
+        return self.tiling_of(model, task, self.tile or TILE)
+
+    def tiling_of(self, model: MultiTaskModel, task: str, tile: int) -> Tiling:
+        """Tiles of about that height and width, pixels; of the shape that the task resizes images to."""
+        overlap = tile // 4 if self.overlap is None else self.overlap
+        shown = model.sizes.get(task)
+        if shown is None:
+            return aligned(model.encoder, tile, overlap)
+        return Tiling((tile, max(1, round(tile * shown[1] / shown[0]))), overlap, whole=True)
+
+
+def _made(cls: Any, options: Mapping[str, Any], what: str) -> Any:
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise ValueError(f"The model says of its {what}: {dict(options)}, which cannot be ({error}).") from error

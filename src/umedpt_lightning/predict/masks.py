@@ -1,0 +1,81 @@
+"""Masks as files: PNG, NIfTI, and tiled TIFF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.volume.volumes import NiftiVolume, Volume
+from umedpt_lightning.drawing.pictures import colour
+from umedpt_lightning.predict.files import whole
+
+_TIFF_TILE, _SMALLEST_LEVEL = 512, 1024
+
+
+def write_png(mask: NDArray[np.uint8], path: Path) -> None:
+    """Class indices ``(H, W)`` with the colours of the overlays; the background is black."""
+    image = Image.fromarray(mask)
+    image.putpalette([0, 0, 0, *(part for index in range(1, 256) for part in colour(index))])
+    with whole(path) as unfinished:
+        image.save(unfinished)
+
+
+def write_nifti(voxels: NDArray[np.uint8], volume: Volume, path: Path) -> None:
+    """Class indices ``(X, Y, Z)`` in RAS order, with shape, affine and units of the volume they belong to.
+
+    Raises:
+        ImportError: nibabel is missing.
+    """
+    nibabel = require("nibabel", "nifti", path)
+    stored, header = volume.as_stored(voxels), None
+    if isinstance(volume, NiftiVolume):
+        image = nibabel.load(volume.path)
+        stored, header = stored.reshape(image.shape), image.header.copy()
+        header.set_data_dtype(np.uint8)
+        header["cal_min"] = header["cal_max"] = 0  # the window of the image is not that of classes
+    with whole(path) as unfinished:
+        nibabel.Nifti1Image(stored, volume.stored_affine, header, dtype=np.uint8).to_filename(unfinished)
+
+
+def write_tiff(mask: NDArray[np.uint8], mpp: float, path: Path) -> None:
+    """Class indices ``(H, W)`` as a tiled pyramid, which may be mapped: only tiles of it are read.
+
+    Args:
+        mask: The finest level; each coarser one has every second pixel.
+        mpp: µm from pixel to pixel.
+        path: The file.
+
+    Raises:
+        ImportError: tifffile is missing.
+    """
+    tifffile = require("tifffile", "slides", path)
+    with whole(path) as unfinished, tifffile.TiffWriter(unfinished, bigtiff=mask.size > 2**31) as writer:
+        step = 1
+        while step == 1 or max(mask.shape) / step >= _SMALLEST_LEVEL:
+            level = mask[::step, ::step]
+            writer.write(
+                _tiles(level),
+                shape=level.shape,
+                dtype=np.uint8,
+                tile=(_TIFF_TILE, _TIFF_TILE),
+                compression="zlib",
+                photometric="minisblack",
+                resolution=(1e4 / mpp / step,) * 2,
+                resolutionunit="CENTIMETER",
+                subfiletype=int(step > 1),
+            )
+            step *= 2
+
+
+def _tiles(mask: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
+    for y in range(0, mask.shape[0], _TIFF_TILE):
+        for x in range(0, mask.shape[1], _TIFF_TILE):
+            piece = mask[y : y + _TIFF_TILE, x : x + _TIFF_TILE]
+            missing = [(0, _TIFF_TILE - side) for side in piece.shape]
+            yield np.pad(piece, missing)

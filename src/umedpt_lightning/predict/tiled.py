@@ -1,0 +1,213 @@
+"""One task's prediction for an image that is too large for the memory: tile by tile, as if it were seen whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from umedpt_lightning.inference import read, resize
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.grid import Grid, Tile, Tiling, aligned
+from umedpt_lightning.predict.norms import Own, SharedNorms
+from umedpt_lightning.predict.seams import Seams
+from umedpt_lightning.tasks import Detection, Detections
+
+#: Pixels that are in memory at once as a network's maps; an image that has no more need not be cut.
+MOST_PIXELS = 2**22
+#: What is looked at to learn the statistics of an image that has more.
+_SAMPLE_TILE, _SAMPLE_OVERLAP = 512, 256
+
+
+class Pixels(Protocol):
+    """An image that is read by pieces."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """A piece ``(h, w, C)``."""
+
+
+class TiledTask:
+    """A task that sees images by tiles.
+
+    The result is that of `MultiTaskModel.predict` for the whole image, but for what an encoder sees from further away
+    than the overlap. Boxes are not limited to the head's `max_detections` an image, but a tile.
+
+    Args:
+        model: The whole model, which is set to evaluation mode.
+        task: The task's name.
+        tiling: How images are cut. Where the task has a size, each tile is resized to it, as images were in training.
+    """
+
+    def __init__(self, model: MultiTaskModel, task: str, tiling: Tiling) -> None:
+        self._model, self._task, self._head = model.eval(), task, model.task(task)
+        self._size = model.sizes.get(task)
+        self.tiling = tiling
+
+    def predict(
+        self,
+        pixels: Pixels,
+        out: NDArray[np.uint8] | None = None,
+        wanted: Callable[[Tile], bool] = lambda tile: True,
+        advance: Callable[[int], None] = lambda tiles: None,
+    ) -> Any:
+        """The prediction in the image's own pixels.
+
+        Args:
+            pixels: The image.
+            out: ``(H, W)`` where a mask is written; None for a new array.
+            wanted: Which tiles to look at; the others are background and have no boxes.
+            advance: Called after every tile, with 1.
+
+        Returns:
+            An item of what `MultiTaskModel.predict` returns; a mask is `out`.
+
+        Raises:
+            ValueError: A piece is not an image of this task.
+        """
+        grid = self.tiling.grid(*pixels.size)
+        tiles = _Looked(grid, wanted, advance)
+        norms = SharedNorms(self._model)
+        with torch.inference_mode():
+            self._measure(norms, pixels, grid, wanted)
+            with norms.used():
+                match self._head.needs:
+                    case "pixels":
+                        out = np.zeros(pixels.size, np.uint8) if out is None else out
+                        return self._mask(pixels, tiles, out)
+                    case "detection":
+                        return self._boxes(pixels, tiles)
+                    case _:
+                        return self._vector(pixels, tiles)
+
+    def _mask(self, pixels: Pixels, tiles: _Looked, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        classes = len(self._head.spec.classes)  # type: ignore[attr-defined]  # of a head that needs pixels
+        seams = Seams(tiles.grid, classes, out)
+        for tile, wanted in tiles:
+            down, across = tile.down, tile.across
+            size = (down.shown.stop - down.shown.start, across.shown.stop - across.shown.start)
+            if wanted:
+                found = self._head.exported(self._output(pixels, tile))["probabilities"]  # (1, K, h, w)
+                found = F.interpolate(found, _sides(tile), mode="bilinear") if self._size else found
+                rows, columns = (slice(s.shown.start - s.start, s.shown.stop - s.start) for s in (down, across))
+                shown = found[0, :, rows, columns].cpu().clone()
+            else:
+                shown = torch.zeros(classes, *size)
+                shown[0] = 1
+            seams.add(tile, shown)
+        return out
+
+    def _boxes(self, pixels: Pixels, tiles: _Looked) -> Detections:
+        kept: list[Detections] = [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))]
+        for tile, wanted in tiles:
+            if wanted:
+                (found,) = self._head.predict(self._output(pixels, tile))
+                kept.append(_own_boxes(self._head.resized(found, self._size or _sides(tile), _sides(tile)), tile))
+        merged = Detections(*(torch.cat([getattr(d, key) for d in kept]) for key in ("boxes", "scores", "labels")))
+        threshold = self._head.fcos.nms_thresh if isinstance(self._head, Detection) else 0.5
+        return _across_seams(merged, tiles.grid, threshold)
+
+    def _vector(self, pixels: Pixels, tiles: _Looked) -> Tensor:
+        """Of the mean of the coarsest map over all own parts, as `Pooling` takes it over the whole."""
+        total, places = torch.zeros(()), 0
+        for tile, wanted in tiles:
+            if wanted:
+                pyramid = self._model.pyramid(self._image(pixels, tile), self._task)
+                stride = pyramid.strides[-1]
+                rows, columns = (
+                    slice((s.low - s.start) // stride, -(-(s.high - s.start) // stride))
+                    for s in (tile.down, tile.across)
+                )
+                own = pyramid.maps[-1][0, :, rows, columns]  # (D, h, w)
+                total, places = total + own.double().sum(dim=(1, 2)).cpu(), places + own[0].numel()
+        mean = (total / max(1, places)).float().to(self._head.device)
+        found: Tensor = self._head.predict(self._head(self._model.pooling.norm(mean[None])))[0]
+        return found
+
+    def _output(self, pixels: Pixels, tile: Tile) -> Any:
+        return self._model(self._image(pixels, tile), self._task)
+
+    def _image(self, pixels: Pixels, tile: Tile) -> Tensor:
+        """``(1, C, h, w)`` as stored, resized if the task has a size."""
+        down, across = tile.down, tile.across
+        piece = pixels.read(slice(down.start, down.stop), slice(across.start, across.stop))
+        image = read(piece, self._head.spec.channels, f"the piece at row {down.start}, column {across.start}")
+        return (resize(image, self._size) if self._size else image)[None].to(self._head.device)
+
+    def _measure(self, norms: SharedNorms, pixels: Pixels, grid: Grid, wanted: Callable[[Tile], bool]) -> None:
+        """Tells GroupNorm what the whole image is like, by all of its tiles or by some, evenly spread."""
+        tiles = [tile for tile in grid if wanted(tile)]
+        most = MOST_PIXELS // int(np.prod(self._size or self.tiling.tile))
+        if len(tiles) > most and not self._size:
+            grid = aligned(self._model.encoder, _SAMPLE_TILE, _SAMPLE_OVERLAP).grid(*pixels.size)
+            tiles = [tile for tile in grid if wanted(tile)]
+            most = MOST_PIXELS // int(np.prod(_sides(tiles[0]))) if tiles else 0
+        if len(tiles) > most:
+            tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, max(1, most)).round().astype(int)]
+        if len(tiles) > 1:
+            norms.measure([(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles])
+
+    def _own(self, tile: Tile, grid: Grid) -> Own:
+        """The own part in shares of the maps, whose padding at the image's end belongs to it."""
+        stride = self._model.encoder.strides[-1]
+        shares: list[float] = []
+        for side, (span, spans) in enumerate(((tile.down, grid.rows), (tile.across, grid.columns))):
+            length = span.stop - span.start
+            shown = self._size[side] if self._size else length
+            padded = -(-shown // stride) * stride
+            shares.append((span.low - span.start) / length * shown / padded)
+            shares.append(1.0 if span is spans[-1] else (span.high - span.start) / length * shown / padded)
+        return Own(*shares)
+
+
+class _Looked:
+    """The tiles of a grid, each with whether it is looked at; tells when one is done."""
+
+    def __init__(self, grid: Grid, wanted: Callable[[Tile], bool], advance: Callable[[int], None]) -> None:
+        self.grid, self._wanted, self._advance = grid, wanted, advance
+
+    def __iter__(self) -> Iterator[tuple[Tile, bool]]:
+        for tile in self.grid:
+            yield tile, self._wanted(tile)
+            self._advance(1)
+
+
+def _sides(tile: Tile) -> tuple[int, int]:
+    return tile.down.stop - tile.down.start, tile.across.stop - tile.across.start
+
+
+def _own_boxes(found: Detections, tile: Tile) -> Detections:
+    """The boxes whose middle lies in the tile's own part, in pixels of the image."""
+    boxes = found.boxes.cpu() + torch.tensor([tile.across.start, tile.down.start] * 2)
+    x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
+    own = (tile.across.low <= x) & (x < tile.across.high) & (tile.down.low <= y) & (y < tile.down.high)
+    return Detections(boxes[own], found.scores.cpu()[own], found.labels.cpu()[own])
+
+
+def _across_seams(found: Detections, grid: Grid, threshold: float) -> Detections:
+    """Best first, without those that overlap a better one of another tile; only near seams there can be such."""
+    near = torch.zeros(len(found.boxes), dtype=torch.bool)
+    if len(found.boxes):
+        middles, reach = (
+            (found.boxes[:, :2] + found.boxes[:, 2:]) / 2,
+            (found.boxes[:, 2:] - found.boxes[:, :2]).amax(0),
+        )
+        for axis, spans in enumerate((grid.columns, grid.rows)):
+            for span in spans[:-1]:
+                near |= (middles[:, axis] - span.high).abs() <= reach[axis]
+    kept = ~near
+    at_seams = near.nonzero()[:, 0]
+    chosen = batched_nms(found.boxes[near], found.scores[near], found.labels[near], threshold)
+    kept[at_seams[chosen]] = True
+    order = found.scores[kept].argsort(descending=True, stable=True)
+    return Detections(found.boxes[kept][order], found.scores[kept][order], found.labels[kept][order])

@@ -1,0 +1,355 @@
+"""`umedpt predict`: files in, files out, the same as Python says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+import torch
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
+from PIL import Image
+from slide_files import slide, stained
+from volume_files import nifti, series
+
+from umedpt_lightning.blocks import DetectionDecoder
+from umedpt_lightning.cli import main
+from umedpt_lightning.data.formats.images import read_image, read_mask
+from umedpt_lightning.data.readers.volume_masks import VolumeMasks
+from umedpt_lightning.data.volume.intensity import Window
+from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.export import select_boxes
+from umedpt_lightning.model import MultiTaskModel
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MultiTaskModel]:
+    """A folder of a model with a task of every label type, and the model."""
+    torch.manual_seed(0)
+    specs = {f"a_{kind}": spec_of(kind) for kind in KINDS}
+    made = MultiTaskModel(
+        small_encoder(),
+        specs,
+        pixel_decoder=SMALL_PIXELS,
+        detection_decoder=partial(DetectionDecoder, channels=64, convolutions=1),
+        sizes={"a_class": (64, 48)},
+    ).eval()
+    with torch.no_grad():
+        made.task("a_mask").head.weight *= 5  # type: ignore[operator,union-attr]
+    folder = tmp_path_factory.mktemp("model")
+    made.save_pretrained(folder)
+    return folder, made
+
+
+def pictures(folder: Path, count: int = 3) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.random.default_rng(i).integers(0, 256, (70 + i, 90, 3), np.uint8)
+        Image.fromarray(pixels).resize((90, 70 + i)).save(folder / f"{i}.png")
+    return folder
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def predict(model: tuple[Path, MultiTaskModel], inputs: Path, out: Path, *more: str) -> None:
+    main(["predict", "--model", str(model[0]), "--inputs", str(inputs), "--out", str(out), "--device", "cpu", *more])
+
+
+def test_files_say_what_python_says(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in")
+    predict(model, folder, tmp_path / "out", "--min_score", "0.05")
+    coco = json.loads((tmp_path / "out" / "a_box.json").read_text())
+    for i, path in enumerate(sorted(folder.iterdir())):
+        image = read_image(path)
+        found = {task: model[1].predict([image], task)[0] for task in model[1].tasks}
+        rows = {task: table(tmp_path / "out" / f"{task}.csv")[i] for task in found}
+        assert {row["id"] for row in rows.values()} == {path.name}
+        for task, names in (("a_class", "p_n{}"), ("a_multilabel", "p_n{}"), ("a_regression", "n{} (mm)")):
+            written = [float(rows[task][names.format(k)]) for k in range(3)]
+            assert written == pytest.approx(found[task].tolist(), abs=1e-4)
+        mask = read_mask(tmp_path / "out" / rows["a_mask"]["mask"])
+        assert np.array_equal(mask, found["a_mask"].numpy())
+        assert [int(rows["a_mask"][f"pixels_n{k}"]) for k in range(3)] == np.bincount(
+            mask.ravel(), minlength=3
+        ).tolist()
+        (entry,) = (e for e in coco["images"] if e["file_name"] == path.name)
+        assert (entry["height"], entry["width"]) == image.shape[:2]
+        boxes = [a for a in coco["annotations"] if a["image_id"] == entry["id"]]
+        corners = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in boxes)]
+        assert np.allclose(corners, found["a_box"].boxes.numpy().reshape(-1, 4), atol=2e-3)
+        assert [a["score"] for a in boxes] == pytest.approx(found["a_box"].scores.tolist(), abs=1e-4)
+        assert [a["category_id"] - 1 for a in boxes] == found["a_box"].labels.tolist()
+        assert sum(int(rows["a_box"][f"n_n{k}"]) for k in range(3)) == len(boxes)
+    assert [c["name"] for c in coco["categories"]] == ["n0", "n1", "n2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx_says_what_the_files_say(tmp_path: Path, kind: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from umedpt_lightning.export.graph import TaskGraph
+    from umedpt_lightning.export.onnx import export_onnx
+
+    task = f"a_{kind}"
+    alone = MultiTaskModel(
+        small_encoder(), {task: spec_of(kind)}, pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION
+    )
+    file = next(f for f, _ in export_onnx(alone, tmp_path / "onnx") if f.name.startswith("task"))
+    session = onnxruntime.InferenceSession(file)
+    assert TaskGraph(alone, task).channels == 3
+    folder = tmp_path / "model"
+    alone.save_pretrained(folder)
+    inputs = pictures(tmp_path / "in", 1)
+    predict((folder, alone), inputs, tmp_path / "out", "--min_score", "0.05")
+    image = read_image(inputs / "0.png")
+    names = [output.name for output in session.get_outputs()]
+    feed = {"images": image.transpose(2, 0, 1)[None].astype(np.float32)}
+    there = dict(zip(names, session.run(None, feed), strict=True))
+    (row,) = table(tmp_path / "out" / f"{task}.csv")
+    match kind:
+        case "mask":
+            classes, sure = there["probabilities"][0].argmax(0), np.sort(there["probabilities"][0], axis=0)
+            differs = classes != read_mask(tmp_path / "out" / row["mask"])
+            assert not (differs & (sure[-1] - sure[-2] > 2e-4)).any()
+        case "box":
+            boxes, scores, labels = select_boxes(there["boxes"][0], there["scores"][0])
+            coco = json.loads((tmp_path / "out" / "a_box.json").read_text())["annotations"]
+            assert [a["score"] for a in coco] == pytest.approx(scores.tolist(), abs=1e-4)
+            assert [a["category_id"] - 1 for a in coco] == labels.tolist()
+            found = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in coco)]
+            assert np.allclose(np.reshape(found, (-1, 4)), boxes, atol=2e-3)
+        case _:
+            written = [float(value) for value in list(row.values())[-3:]]
+            assert written == pytest.approx(there["predictions"][0].tolist(), rel=1e-4, abs=1e-4)
+
+
+def test_a_large_image_is_cut_and_the_file_is_that_of_the_whole(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
+    Image.fromarray(noise).resize((720, 640), Image.Resampling.BICUBIC).save(tmp_path / "in" / "large.png")
+    (whole,) = model[1].predict([read_image(tmp_path / "in" / "large.png")], "a_mask")
+    options = ["--tasks", "a_mask", "--tile", "512", "--overlap", "256"]
+    predict(model, tmp_path / "in", tmp_path / "out", *options)
+    assert (read_mask(tmp_path / "out" / "a_mask" / "large.png") != whole.numpy()).mean() < 1e-3
+
+
+@pytest.mark.parametrize(("axes", "turn"), [("RAS", 0), ("LPI", 25), ("SRA", 0), ("PIR", 15)])
+def test_masks_of_volumes_have_their_grid_and_are_that_of_every_slice(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path, axes: str, turn: float
+) -> None:
+    voxels = np.random.default_rng(0).integers(-1000, 500, (20, 24, 5)).astype(np.int16)
+    path = nifti(tmp_path / "in" / "ct.nii.gz", voxels, (1, 1.5, 3), axes, turn)
+    predict(model, path, tmp_path / "out", "--tasks", "a_mask", "a_class", "--window", "-900", "400")
+    there, mask = nibabel.load(path), nibabel.load(tmp_path / "out" / "a_mask" / "ct.nii.gz")
+    assert mask.shape == there.shape
+    assert np.array_equal(mask.affine, there.affine)
+    assert (mask.get_sform(coded=True)[1], mask.get_qform(coded=True)[1]) == (
+        there.get_sform(coded=True)[1],
+        there.get_qform(coded=True)[1],
+    )
+    assert mask.get_data_dtype() == np.uint8
+    upright = nibabel.as_closest_canonical(mask).get_fdata().astype(np.uint8)  # RAS
+    rows = table(tmp_path / "out" / "a_class.csv")
+    assert len(rows) == voxels.shape[2]
+    for k in range(voxels.shape[2]):
+        plane = voxels[::-1, ::-1, k].T[..., None].repeat(3, -1)
+        shown = ((plane + 900.0) / 1300).clip(0, 1).astype(np.float32) * 255
+        (expected,) = model[1].predict([shown], "a_mask")
+        assert (expected.numpy() != upright[::-1, ::-1, k].T).mean() < 0.01, "rounding apart"
+        (expected,) = model[1].predict([shown], "a_class")
+        assert [float(rows[k][f"p_n{i}"]) for i in range(3)] == pytest.approx(expected.tolist(), abs=1e-4)
+    # the rows say where their slice is in the file
+    axis = axes.replace("I", "S").index("S")
+    assert sorted(int(row["slice"]) for row in rows) == list(range(there.shape[axis]))
+    assert int(rows[0]["slice"]) == (0 if "S" in axes else there.shape[axis] - 1)
+
+
+def test_a_dicom_series_gets_a_mask_that_lies_where_it_does(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 500, (20, 24, 6)).astype(np.int16)
+    spacing = (1, 1.5, 3)
+    same = nifti(tmp_path / "same.nii.gz", voxels, spacing)
+    options = ["--tasks", "a_mask", "--window", "0", "500", "--axis", "coronal", "--overlays"]
+    predict(model, series(tmp_path / "ct", voxels, spacing), tmp_path / "out", *options)
+    predict(model, same, tmp_path / "out2", *options)
+    mask, expected = (
+        nibabel.as_closest_canonical(nibabel.load(tmp_path / out / "a_mask" / f"{name}.nii.gz"))
+        for out, name in (("out", "ct"), ("out2", "same"))
+    )
+    assert np.allclose(mask.affine, expected.affine, atol=1e-4)
+    assert np.array_equal(mask.get_fdata(), expected.get_fdata())
+    assert (tmp_path / "out" / "overlays" / "a_mask" / "ct.png").is_file()
+
+
+def test_a_task_of_volumes_needs_no_options(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(-1000, 500, (20, 24, 5)).astype(np.int16)
+    nifti(tmp_path / "in" / "ct.nii.gz", voxels, (1, 1, 1))
+    nifti(tmp_path / "labels.nii.gz", (voxels > 0).astype(np.uint8), (1, 1, 1))
+    (tmp_path / "table.csv").write_text("path,mask\nin/ct.nii.gz,labels.nii.gz\n")
+    reader = VolumeMasks(
+        tmp_path / "table.csv", None, ["rest", "dense"], slices=Slices(spacing=2), intensity=Window(-900, 400)
+    )
+    model = MultiTaskModel(small_encoder(), {"dense": reader.spec}, pixel_decoder=SMALL_PIXELS).eval()
+    model.save_pretrained(tmp_path / "model")
+    predict((tmp_path / "model", model), tmp_path / "in", tmp_path / "out")
+    mask = nibabel.load(tmp_path / "out" / "dense" / "ct.nii.gz").get_fdata()
+    (seen,) = model.predict([reader[3].image], "dense")  # 10 x 12 pixels of 2 mm
+    assert np.array_equal(mask[::-1, ::-1, 3].T, seen.numpy().repeat(2, 0).repeat(2, 1))
+
+
+def test_slides_by_tiles_at_the_resolution_that_is_asked_for(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path
+) -> None:
+    path = slide(tmp_path / "in" / "s.tif", stained(600, 900, (100, 100, 500, 400)), mpp=0.25)
+    options = ["--mpp", "0.5", "--tile", "128", "--overlays", "--min_score", "0.05"]
+    predict(model, path, tmp_path / "out", "--tasks", "a_mask", "a_box", "a_class", *options)
+    (row,) = table(tmp_path / "out" / "a_mask.csv")
+    with tifffile.TiffFile(tmp_path / "out" / row["mask"]) as tiff:
+        assert tiff.pages[0].shape == (300, 450)
+        assert tiff.pages[0].is_tiled
+        assert tiff.pages[0].tags["XResolution"].value[0] / tiff.pages[0].tags["XResolution"].value[1] == 20_000
+    # a box is where it would be found in the slide's own pixels
+    coco = json.loads((tmp_path / "out" / "a_box.json").read_text())
+    assert (coco["images"][0]["height"], coco["images"][0]["width"]) == (600, 900)
+    geojson = json.loads((tmp_path / "out" / "a_box" / "s.tif.geojson").read_text())
+    corners = [f["geometry"]["coordinates"][0] for f in geojson["features"]]
+    for ring, annotation in zip(corners, coco["annotations"], strict=True):
+        assert [*ring[0], ring[2][0] - ring[0][0], ring[2][1] - ring[0][1]] == pytest.approx(
+            annotation["bbox"], abs=0.02
+        )
+    (row,) = table(tmp_path / "out" / "a_box.csv")
+    area = float(row["area_mm2"])
+    assert 0 < area <= 600 * 900 * 0.25**2 * 1e-6
+    assert float(row["n_n0_per_mm2"]) == pytest.approx(int(row["n_n0"]) / area, rel=1e-4)
+    tiles = table(tmp_path / "out" / "a_class" / "s.tif.csv")
+    (row,) = table(tmp_path / "out" / "a_class.csv")
+    assert int(row["tiles"]) == len(tiles) > 0
+    assert float(row["p_n1"]) == pytest.approx(np.mean([float(tile["p_n1"]) for tile in tiles]), abs=1e-5)
+    assert {tile["width"] for tile in tiles} == {"256.0"}
+    for task in ("a_mask", "a_box", "a_class"):
+        assert max(Image.open(tmp_path / "out" / "overlays" / task / "s.tif.png").size) >= 900
+
+
+def test_what_is_there_is_not_done_again(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = pictures(tmp_path / "in", 2), tmp_path / "out"
+    predict(model, folder, out, "--tasks", "a_mask")
+    before = (out / "a_mask" / "0.png").stat().st_mtime_ns
+    pictures(tmp_path / "more", 3)
+    (tmp_path / "more" / "2.png").rename(folder / "2.png")
+    journal = out / ".progress" / "a_mask.jsonl"
+    journal.write_text(journal.read_text() + '{"id": "2.png", "ro')  # it was killed while it wrote
+    (out / "a_mask" / "1.png").unlink()  # and somebody took this away
+    capsys.readouterr()
+    predict(model, folder, out, "--tasks", "a_mask")
+    assert "1 of 3 inputs were there already; --overwrite" in capsys.readouterr().out
+    assert (out / "a_mask" / "0.png").stat().st_mtime_ns == before
+    assert (out / "a_mask" / "1.png").is_file()
+    assert sorted(row["id"] for row in table(out / "a_mask.csv")) == ["0.png", "1.png", "2.png"]
+    predict(model, folder, out, "--tasks", "a_mask", "--overwrite")
+    assert (out / "a_mask" / "0.png").stat().st_mtime_ns > before
+    with pytest.raises(SystemExit, match=r"made with another min_score. Give another folder, or --overwrite"):
+        predict(model, folder, out, "--tasks", "a_mask", "--min_score", "0.9")
+
+
+def test_a_broken_image_is_named_and_the_others_are_done(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in", 3)
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:300])
+    with pytest.raises(SystemExit, match=r"1 input could not be predicted, the others are done:\n.*1\.png"):
+        predict(model, folder, tmp_path / "out", "--tasks", "a_class", "a_mask")
+    for task in ("a_class", "a_mask"):
+        assert [row["id"] for row in table(tmp_path / "out" / f"{task}.csv")] == ["0.png", "2.png"]
+
+
+def test_a_bomb_is_named(model: tuple[Path, MultiTaskModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pictures(tmp_path / "in", 1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(SystemExit, match=r"0\.png.*DecompressionBomb"):
+        predict(model, folder, tmp_path / "out")
+
+
+def test_one_pixel_is_an_image(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.full((1, 1, 3), 9, np.uint8)).save(tmp_path / "in" / "a.png")
+    predict(model, tmp_path / "in", tmp_path / "out", "--overlays", "--microns_per_pixel", "1000")
+    assert read_mask(tmp_path / "out" / "a_mask" / "a.png").shape == (1, 1)
+    (row,) = table(tmp_path / "out" / "a_box.csv")
+    assert float(row["area_mm2"]) == 1
+
+
+def test_names_cannot_lead_out_of_the_folder(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in", 1)
+    (folder / "tables").mkdir()
+    (folder / "tables" / "t.csv").write_text("path,patient\n../0.png,p1\n")
+    predict(model, folder / "tables" / "t.csv", tmp_path / "out", "--tasks", "a_mask", "--group", "patient")
+    (row,) = table(tmp_path / "out" / "a_mask.csv")
+    assert row["group"] == "p1"
+    written = (tmp_path / "out" / row["mask"]).resolve()
+    assert written.is_relative_to(tmp_path / "out" / "a_mask")
+    assert written.is_file()
+    assert not (tmp_path / "out" / "0.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--inputs", "nowhere"], "nowhere: there is no such file"),
+        (["--inputs", "empty"], "nothing in this folder"),
+        (["--inputs", "in", "copy"], "its id would be '0.png'"),
+        (["--inputs", "same"], "another input whose name lacks the suffix"),
+        (["--inputs", "in", "--tasks", "b"], "no task 'b'"),
+        (["--inputs", "in", "--tile", "0"], "tile is 0"),
+        (["--inputs", "in", "--tile", "64", "--overlap", "-1"], "overlap"),
+        (["--inputs", "in", "--window", "0", "1", "--percentiles", "0", "1"], "Leave one out"),
+        (["--inputs", "v.nii.gz"], "not trained on volumes.*--window"),
+        (["--inputs", "s.tif"], "not trained on slides.*--mpp"),
+        (["--inputs", "deep.png"], r"deep.png: the image is uint16"),
+        (["--inputs", "in", "--model", "nothing/there/at/all"], "nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    model: tuple[Path, MultiTaskModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "in", 1)
+    pictures(tmp_path / "copy", 1)
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save("deep.png")
+    if "same" in options:
+        series(Path("same"), np.zeros((8, 8, 2), np.uint16))
+        Path("same").rename("in/0")
+        options = ["--inputs", "in"]
+    if "v.nii.gz" in options:
+        nifti(Path("v.nii.gz"), np.zeros((8, 8, 2), np.float32))
+    if "s.tif" in options:
+        slide(Path("s.tif"), stained(300, 300, (0, 0, 300, 300)))
+    given: list[Any] = ["--model", model[0], "--out", "out", *options]
+    with pytest.raises(SystemExit, match=rf"(?s)umedpt: error: .*({message})"):
+        main(["predict", *map(str, given)])
+
+
+def test_training_libraries_are_not_imported() -> None:
+    code = (
+        "import sys, umedpt_lightning.cli.predict; "
+        "print({'lightning', 'albumentations', 'torchmetrics', 'tiffslide', 'nibabel'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "set()"

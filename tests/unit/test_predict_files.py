@@ -1,0 +1,115 @@
+"""What is written of predictions: names, records, tables, masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from builders import spec_of
+from PIL import Image
+
+from umedpt_lightning.data.volume.intensity import Level, Percentiles, Window
+from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.predict.files import check_names, file_name, whole
+from umedpt_lightning.predict.journal import Journal, Picture, Record
+from umedpt_lightning.predict.look import Look
+from umedpt_lightning.predict.masks import write_png, write_tiff
+from umedpt_lightning.predict.overlays import LARGEST, picture
+from umedpt_lightning.types import ClassSpec
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a.png", "a.png"), ("a.jpg", "a.jpg.png"), ("b c/a.PNG", "b c/a.PNG"), ("ä-1", "ä-1.png")]
+)
+def test_plain_names_are_kept_with_their_folders(name: str, expected: str) -> None:
+    assert file_name(name, ".png") == expected
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "a/../../b", "a\0b", ".hidden", "a\\..\\b", "", "x" * 500])
+def test_no_name_leads_elsewhere(name: str, tmp_path: Path) -> None:
+    path = tmp_path / file_name(name, ".png")
+    assert path.resolve().parent == tmp_path.resolve()
+    path.touch()
+    assert file_name(name, ".png") != file_name(name + "_", ".png")
+
+
+def test_inputs_whose_files_would_have_one_name_are_refused() -> None:
+    check_names(["a.png", "a.jpg", "b/a.png"])
+    with pytest.raises(ValueError, match=r"a\.nii\.gz would take the place"):
+        check_names(["a", "a.nii.gz"])
+
+
+def test_a_file_that_is_not_finished_leaves_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+
+    def interrupted() -> None:
+        with whole(file) as unfinished:
+            unfinished.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_journal_gives_the_last_of_every_input(tmp_path: Path) -> None:
+    boxes: dict[str, Any] = {"boxes": [[1.0, 2.0, 4.0, 8.0]], "scores": [0.5], "labels": [1]}
+    journal = Journal(tmp_path, "t", {"model": "m"}, overwrite=False)
+    journal.add(Record("a", [{"id": "a", "n_x": 1}], [Picture("a", 9, 8, **boxes)]))
+    journal.add(Record("b", [{"id": "b", "n_x": 2, "area": 3.0}], [Picture("b", 9, 8, [], [], [])], files=["gone.png"]))
+    again = Journal(tmp_path, "t", {"model": "m"}, overwrite=False)
+    assert again.done == {"a"}, "the file of b is not there"
+    again.add(Record("b", [{"id": "b", "n_x": 5}]))
+    assert again.write_table().read_text().split() == ["id,n_x", "a,1", "b,5"]
+    coco = json.loads(again.write_coco(["x", "y"]).read_text())
+    assert coco["images"] == [{"id": 1, "file_name": "a", "height": 9, "width": 8}]
+    (annotation,) = coco["annotations"]
+    assert (annotation["bbox"], annotation["category_id"], annotation["area"]) == ([1, 2, 3, 6], 2, 18)
+    with pytest.raises(ValueError, match="another model"):
+        Journal(tmp_path, "t", {"model": "other"}, overwrite=False)
+    assert Journal(tmp_path, "t", {"model": "other"}, overwrite=True).done == set()
+
+
+def test_masks_are_indices_in_png_and_tiff(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).integers(0, 4, (700, 2100), np.uint8)
+    write_png(mask, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image), mask)
+        assert len({tuple(c) for c in np.reshape(image.getpalette(), (-1, 3))[:4].tolist()}) == 4
+    write_tiff(mask, 0.5, tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert np.array_equal(tiff.pages[0].asarray(), mask)
+        assert np.array_equal(tiff.pages[1].asarray(), mask[::2, ::2])
+
+
+def test_volumes_are_cut_as_in_training_unless_something_else_is_asked_for() -> None:
+    cut = {"slices": {"axis": "coronal", "spacing": (2, 1), "every": 3.0}, "intensity": {"level": 40, "width": 400}}
+    spec = ClassSpec(channels=1, classes=("a",), cut=cut)
+    assert Look().slices(spec) == Slices(axis="coronal", spacing=(2, 1))  # but every slice
+    assert Look().intensities(spec) == Level(40, 400)
+    asked = Look(axis="axial", spacing=1.5, intensity=Percentiles(1, 99))
+    assert asked.slices(spec) == Slices(axis="axial", spacing=1.5)
+    assert asked.intensities(spec) == Percentiles(1, 99)
+    assert Look(intensity=Window(0, 1)).intensities(spec_of("class")) == Window(0, 1)
+    assert Look().intensities(spec_of("class")) is None
+    assert Look().tiles(ClassSpec(channels=3, classes=("a",), cut={"tiles": {"mpp": 1.0, "size": 64}}), "a").mpp == 1
+
+
+@pytest.mark.parametrize("cut", [{"slices": {"nonsense": 1}}, {"slices": {"spacing": "x"}}, {"intensity": {"a": 1}}])
+def test_a_model_that_says_nonsense_of_its_volumes_is_told(cut: Any) -> None:
+    spec = ClassSpec(channels=1, classes=("a",), cut=cut)
+    with pytest.raises(ValueError, match="The model says of its"):
+        print(Look().slices(spec), Look().intensities(spec))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30, 40), (2000, 100)])
+def test_overlays_can_be_read_and_are_not_huge(size: tuple[int, int]) -> None:
+    shown = picture(np.zeros((*size, 1), np.uint8), spec_of("mask"), np.ones(size, np.uint8), "name")
+    assert 400 < max(shown.size) < LARGEST + 200

@@ -1,0 +1,214 @@
+"""Images by tiles: what is predicted is what the whole image would give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
+from numpy.typing import NDArray
+from torchvision.ops import box_iou
+
+from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.grid import Grid, Span, Tile, Tiling, aligned
+from umedpt_lightning.predict.images import ArrayPixels
+from umedpt_lightning.predict.norms import Own, SharedNorms
+from umedpt_lightning.predict.seams import Seams
+from umedpt_lightning.predict.tiled import TiledTask
+from umedpt_lightning.tasks import Detections
+
+HEIGHT, WIDTH = 640, 740
+
+
+@pytest.fixture(scope="module")
+def model() -> MultiTaskModel:
+    torch.manual_seed(0)
+    specs = {f"a_{kind}": spec_of(kind) for kind in KINDS}
+    model = MultiTaskModel(small_encoder(), specs, pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION)
+    fcos: Any = model.task("a_box").fcos
+    with torch.no_grad():
+        model.task("a_mask").head.weight *= 3  # type: ignore[operator,union-attr]  # sure of itself, as if trained
+        torch.nn.init.constant_(fcos.head.regression_head.bbox_reg.bias, 0.5)  # large enough to overlap
+    fcos.detections_per_img = fcos.topk_candidates = 100_000
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.uint8]:
+    """Smooth, its upper half darker: tiles differ in what they show."""
+    noise = cv2.GaussianBlur(np.random.default_rng(0).random((HEIGHT, WIDTH, 3)), (0, 0), 6)
+    noise = (noise - noise.min()) / (noise.max() - noise.min())
+    noise[: HEIGHT // 2] *= 0.4
+    return (noise * 255).astype(np.uint8)
+
+
+def probabilities(model: MultiTaskModel, image: NDArray[Any], tiling: Tiling) -> torch.Tensor:
+    """Those of `TiledTask` before the classes are taken."""
+    seen: list[torch.Tensor] = []
+
+    tiled = TiledTask(model, "a_mask", tiling)
+    whole = torch.zeros(3, *image.shape[:2])
+    with pytest.MonkeyPatch.context() as patch:
+
+        def add(self: Seams, tile: Tile, found: torch.Tensor) -> None:
+            weights = tile.down.weights()[:, None] * tile.across.weights()
+            whole[:, tile.down.shown, tile.across.shown] += found * weights
+            seen.append(found)
+
+        patch.setattr(Seams, "add", add)
+        tiled.predict(ArrayPixels(image, 3))
+    assert len(seen) == 4
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["class", "multilabel", "regression"])
+def test_vectors_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any], kind: str) -> None:
+    (whole,) = model.predict([image], f"a_{kind}")
+    tiled = TiledTask(model, f"a_{kind}", aligned(model.encoder, 512, 256)).predict(ArrayPixels(image, 3))
+    assert torch.allclose(tiled, whole, atol=1e-4)
+
+
+def test_probabilities_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any]) -> None:
+    with torch.inference_mode():
+        batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+        whole = model.task("a_mask").exported(model(batch, "a_mask"))["probabilities"][0]
+    assert whole.std() > 0.1, "a network that says the same everywhere would show little"
+    difference = (probabilities(model, image, aligned(model.encoder, 512, 256)) - whole).abs()
+    assert difference.max() < 1e-3
+    # with less to see around it, it is worse: the overlap is needed
+    assert (probabilities(model, image, aligned(model.encoder, 512, 64)) - whole).abs().max() > 1e-2
+
+
+def test_without_shared_statistics_there_would_be_seams(
+    model: MultiTaskModel, image: NDArray[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = model.predict([image], "a_mask")
+    tiled = TiledTask(model, "a_mask", aligned(model.encoder, 512, 256))
+    shared = (tiled.predict(ArrayPixels(image, 3)) != whole.numpy()).mean()
+    monkeypatch.setattr(SharedNorms, "measure", lambda self, runs: None)
+    own = (tiled.predict(ArrayPixels(image, 3)) != whole.numpy()).mean()
+    assert shared < 1e-4 < 1e-2 < own
+
+
+def test_boxes_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any]) -> None:
+    fcos: Any = model.task("a_box").fcos
+    with torch.inference_mode():
+        batch = torch.from_numpy(image[:512, :512]).permute(2, 0, 1)[None]
+        scores = model.task("a_box").exported(model(batch, "a_box"))["scores"]
+    fcos.score_thresh = float(scores.flatten().quantile(0.99))
+    (whole,) = model.predict([image], "a_box")
+    tiled = TiledTask(model, "a_box", aligned(model.encoder, 512, 256)).predict(ArrayPixels(image, 3))
+    assert len(whole.boxes) == len(tiled.boxes) > 100
+    # in another order where scores are equal but for rounding
+    same = (box_iou(whole.boxes, tiled.boxes) > 0.999) & (whole.labels[:, None] == tiled.labels)
+    assert same.any(0).all()
+    assert same.any(1).all()
+    assert torch.allclose(tiled.scores, whole.scores, atol=1e-4)
+
+
+def test_a_task_with_a_size_sees_every_tile_in_that_size() -> None:
+    torch.manual_seed(0)
+    sizes = {"a_mask": (64, 96), "a_box": (64, 96)}
+    specs = {name: spec_of(name[2:]) for name in sizes}
+    model = MultiTaskModel(
+        small_encoder(), specs, pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION, sizes=sizes
+    ).eval()
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    pixels = ArrayPixels(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8), 3)
+    tiling = Tiling((100, 150), 30, whole=True)
+    assert TiledTask(model, "a_mask", tiling).predict(pixels).shape == (200, 300)
+    found = TiledTask(model, "a_box", tiling).predict(pixels)
+    assert found.boxes[:, 2].max() > 200
+    assert set(seen) == {(64, 96)}
+
+
+def test_tiles_that_are_not_wanted_are_background(model: MultiTaskModel, image: NDArray[Any]) -> None:
+    tiling = aligned(model.encoder, 512, 256)
+    looked_at: list[int] = []
+    mask = TiledTask(model, "a_mask", tiling).predict(
+        ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0, advance=looked_at.append
+    )
+    assert sum(looked_at) == len(tiling.grid(HEIGHT, WIDTH))
+    assert mask[:256].any()
+    assert not mask[500:].any()
+    nothing = TiledTask(model, "a_box", tiling).predict(ArrayPixels(image, 3), wanted=lambda tile: False)
+    assert isinstance(nothing, Detections)
+    assert len(nothing.boxes) == 0
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(1, 8, 4), (8, 8, 4), (9, 8, 4), (100, 32, 8), (97, 32, 0), (1000, 64, 60)]
+)
+def test_own_parts_are_the_whole_and_weights_add_up_to_one(length: int, tile: int, overlap: int, whole: bool) -> None:
+    spans = Tiling((tile, tile), overlap, whole).grid(length, length).rows
+    assert [span.low for span in spans] == [0, *(span.high for span in spans[:-1])]
+    assert spans[-1].high == length
+    total = torch.zeros(length)
+    for span in spans:
+        assert span.start <= span.shown.start < span.shown.stop <= span.stop <= length
+        assert span.stop - span.start == tile if whole and length > tile else span.stop - span.start <= tile
+        total[span.shown] += span.weights()
+    assert torch.allclose(total, torch.ones(length))
+
+
+def test_tiles_begin_where_the_encoders_pixels_do() -> None:
+    assert all(
+        span.start % 32 == 0 and span.low % 32 == 0 for span in aligned(small_encoder(), 500, 100).grid(3000, 1).rows
+    )
+
+
+@pytest.mark.slow
+def test_tiles_begin_where_the_windows_of_swin_do() -> None:
+    tiling = aligned(Encoder(), 1024, 256)
+    assert all(span.start % (32 * 7) == 0 for span in tiling.grid(5000, 1).rows)
+    assert tiling.tile[0] > 900
+
+
+def test_blended_tiles_are_finished_piece_by_piece() -> None:
+    tiling = Tiling((16, 16), 8)
+    grid: Grid = tiling.grid(50, 37)
+    rng = torch.Generator().manual_seed(0)
+    out = np.full((50, 37), 9, np.uint8)
+    seams, total = Seams(grid, 3, out), torch.zeros(3, 50, 37)
+    for tile in grid:
+        size = (tile.down.shown.stop - tile.down.shown.start, tile.across.shown.stop - tile.across.shown.start)
+        found = torch.rand(3, *size, generator=rng)
+        weights = tile.down.weights()[:, None] * tile.across.weights()
+        total[:, tile.down.shown, tile.across.shown] += found * weights
+        seams.add(tile, found)
+    assert np.array_equal(out, total.argmax(0).numpy())
+
+
+def test_an_error_in_one_tile_ends_the_measuring(model: MultiTaskModel) -> None:
+    whole = Own(0, 1, 0, 1)
+
+    def broken() -> None:
+        raise ValueError("this tile is broken")
+
+    batch = torch.zeros(1, 3, 64, 64)
+    runs = [(whole, lambda: model(batch, "a_mask")), (whole, broken), (whole, lambda: model(batch, "a_mask"))]
+    with pytest.raises(ValueError, match="this tile is broken"):
+        SharedNorms(model).measure(runs)
+
+
+def test_statistics_are_forgotten_afterwards(model: MultiTaskModel, image: NDArray[Any]) -> None:
+    (before,) = model.predict([image[:300, :300]], "a_mask")
+    TiledTask(model, "a_mask", aligned(model.encoder, 256, 64)).predict(ArrayPixels(image, 3))
+    (after,) = model.predict([image[:300, :300]], "a_mask")
+    assert torch.equal(before, after)
+
+
+def test_tiles_that_are_all_overlap_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot overlap by 64"):
+        Tiling((64, 64), 64)
+
+
+def test_a_span_without_neighbours_has_no_seams() -> None:
+    (span,) = Tiling((64, 64), 32).grid(40, 40).rows
+    assert span == Span(0, 40, 0, 40, 0, 0)
