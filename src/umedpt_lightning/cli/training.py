@@ -76,7 +76,8 @@ class UmedptCLI(LightningCLI):
         """Parses without Lightning's warning that the process has arguments too."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list, as it was given above
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+    @staticmethod
+    def add_arguments_to_parser(parser: LightningArgumentParser) -> None:
         """Adds the run's folder, a root for paths, and the callbacks that every run has."""
         parser.add_argument("--run", type=str, default=None, help="Folder of the run; runs/<date-time> by default.")
         parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
