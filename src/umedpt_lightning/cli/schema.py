@@ -59,6 +59,7 @@ def config_schema() -> Schema:
         one = {"$ref": f"#/$defs/{name}"}
         schema["$defs"][name] = {"anyOf": [_described(found, module.__name__) for found in _classes(module)]}
         trainer[name]["anyOf"] = [{"type": ["boolean", "null"]}, one, {"type": "array", "items": one}]
+    del schema["properties"]["model"]["properties"]["specs"]  # the data module says them
     schema["properties"]["run"]["type"] = ["string", "null"]  # its default is none
     for section in (schema, *schema["properties"].values()):
         section.pop("required", None)
@@ -75,7 +76,8 @@ def _parser() -> LightningArgumentParser:
     """All options that may stand in a config."""
     parser = LightningArgumentParser(add_help=False)
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seeds torch, NumPy and Python.")
-    parser.add_method_arguments(pl.Trainer, "fit", skip={"model", "datamodule", "train_dataloaders", "val_dataloaders"})
+    checkpoint = "Checkpoint to go on with or to use: best, best_<task>, last or a file."
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help=checkpoint)
     parser.add_class_arguments(pl.Trainer, "trainer", skip=_OBJECTS)
     parser.add_class_arguments(MultiTaskModule, "model")
     parser.add_class_arguments(MultiTaskDataModule, "data")
@@ -87,7 +89,10 @@ def _parser() -> LightningArgumentParser:
 
 
 def _classes(module: Any) -> Iterator[type]:
-    yield from (getattr(module, name) for name in sorted(module.__all__))
+    """The classes that a module of Lightning offers, without those that are there to be derived from."""
+    bases = {"Callback", "Checkpoint", "Logger", "ProgressBar"}
+    names = [name for name in sorted(module.__all__) if name not in bases and not name.startswith("Base")]
+    yield from (getattr(module, name) for name in names)
 
 
 def _described(found: type, module: str) -> Schema:
