@@ -11,12 +11,9 @@ import yaml
 
 from umedpt_lightning.cli import main
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
-# the page's task is one of the project
-BLOCKS = [
-    block.replace("pneumonia", "sizes")
-    for block in re.findall(r"^```yaml\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
-]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
+TEXT = PAGE.read_text(encoding="utf-8").replace("pneumonia", "sizes")  # a task of the project
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = [
     shlex.split(line, comments=True)
     for line in "".join(re.findall(r"^```bash\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)).splitlines()

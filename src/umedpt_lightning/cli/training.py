@@ -184,7 +184,7 @@ def be_quiet() -> None:
         ".*sync_dist=True.*",  # torchmetrics has gathered over the ranks already
         ".*exists and is not empty.*",  # of a run that goes on
         ".*dirpath has changed.*",  # a checkpoint is used in another run, as was asked
-        ".*does not round-trip.*",  # a tuple of albumentations becomes a list in config.yaml, which it takes too
+        "(?s).*does not round-trip.*",  # a tuple of albumentations becomes a list in config.yaml, which it takes too
         ".*WeightAveraging callback, but loading a checkpoint outside.*",  # the averaged weights are what is evaluated
         ".*smaller than the logging interval.*",  # losses are logged by rounds, over the ends of epochs
     ):
