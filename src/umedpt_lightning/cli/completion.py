@@ -45,7 +45,7 @@ def _all_commands() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         options = commands.add_parser(name, help=command.help)
         with suppress(ImportError):  # an extra is not installed: then the command's name alone
-            _copy(_parser_of(name), options)
+            _copy(parser_of(name), options)
     return whole
 
 
@@ -53,7 +53,7 @@ class _HelpIsAsked(BaseException):  # no command's `except Exception` is meant
     pass
 
 
-def _parser_of(command: str) -> argparse.ArgumentParser:
+def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser that answers ``umedpt COMMAND --help``, however the command builds it."""
 
     def print_help(self: argparse.ArgumentParser, file: Any = None) -> None:
