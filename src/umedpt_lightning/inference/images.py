@@ -31,7 +31,7 @@ def read(image: Image, channels: int, name: str) -> Tensor:
         raise ValueError(f"{name} is an array of {image.dtype}. Give stored intensities, integers or floats.")
     try:
         # a copy where torch cannot look at the array as it is, or may not write to it
-        tensor = torch.as_tensor(np.require(image, requirements="CW") if isinstance(image, np.ndarray) else image)
+        tensor = torch.as_tensor(np.require(image, requirements=["C", "W"]) if isinstance(image, np.ndarray) else image)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} is a {type(image).__name__}. Give an array (H, W) or (H, W, C).") from error
     tensor = tensor[..., None] if tensor.ndim == 2 else tensor
