@@ -181,3 +181,12 @@ def test_the_drawing_is_that_of_its_program() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.FILE.read_text(encoding="utf-8") == module.svg(module.drawing())
+
+
+def test_the_python_on_the_page_of_the_demo_data_runs(demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMEDPT_CACHE", str(demo_data.parent))
+    (block,) = blocks(ROOT / "docs" / "demo-data.md", "python")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["folder"] == demo_data
+    assert names["part"].images > 0
