@@ -110,7 +110,7 @@ def _table(options: dict[str, Schema], required: set[str] | None = None) -> str:
 
 def _default(one: Schema) -> str:
     if "default" not in one:
-        return ""
+        return "`null`" if "`null`" in _type(one) else ""
     value = one["default"]
     if isinstance(value, dict) and "class_path" in value:
         value = value["class_path"].rpartition(".")[2]
