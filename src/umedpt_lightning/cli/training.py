@@ -74,7 +74,8 @@ class UmedptCLI(LightningCLI):
         """Parses without Lightning's warning that the process has arguments too."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list, as it was given above
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+    @staticmethod
+    def add_arguments_to_parser(parser: LightningArgumentParser) -> None:
         """Adds the run's folder, a root for paths, and the callbacks that every run has."""
         parser.add_argument("--run", type=str, default=None, help="Folder of the run; runs/<date-time> by default.")
         parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
@@ -179,7 +180,7 @@ def be_quiet() -> None:
         ".*sync_dist=True.*",  # torchmetrics has gathered over the ranks already
         ".*exists and is not empty.*",  # of a run that goes on
         ".*dirpath has changed.*",  # a checkpoint is used in another run, as was asked
-        ".*does not round-trip.*",  # a tuple of albumentations becomes a list in config.yaml, which it takes too
+        "(?s).*does not round-trip.*",  # a tuple of albumentations becomes a list in config.yaml, which it takes too
         ".*WeightAveraging callback, but loading a checkpoint outside.*",  # the averaged weights are what is evaluated
         ".*smaller than the logging interval.*",  # losses are logged by rounds, over the ends of epochs
     ):

@@ -30,8 +30,8 @@ def read(image: Image, channels: int, name: str) -> Tensor:
     if isinstance(image, np.ndarray) and (image.dtype.kind not in "uif" or image.dtype.itemsize > 8):
         raise ValueError(f"{name} is an array of {image.dtype}. Give stored intensities, integers or floats.")
     try:
-        # a copy where torch cannot look at the array as it is
-        tensor = torch.as_tensor(np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image)
+        # a copy where torch cannot look at the array as it is, or may not write to it
+        tensor = torch.as_tensor(np.require(image, requirements=["C", "W"]) if isinstance(image, np.ndarray) else image)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} is a {type(image).__name__}. Give an array (H, W) or (H, W, C).") from error
     tensor = tensor[..., None] if tensor.ndim == 2 else tensor

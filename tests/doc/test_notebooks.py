@@ -1,0 +1,63 @@
+"""The notebooks run from any folder, as a user runs them, and git has them without outputs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FILES = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+#: Takes a few seconds less than the others, and needs no data.
+QUICK = "own_data"
+SECONDS = 240  # for a cell on a busy machine
+
+
+def read(file: Path) -> nbformat.NotebookNode:
+    return nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]  # nbformat's are not typed
+
+
+def execute(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
+    """The notebook with its outputs; a command that fails fails the test, which IPython would not notice."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    notebook = read(file)
+    client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}})
+    client.execute()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("text", "")
+            assert "umedpt: error" not in text, text
+            assert "Traceback" not in text, text
+    return notebook
+
+
+def pictures(notebook: nbformat.NotebookNode) -> int:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum(bool({"image/png", "image/svg+xml"} & output.get("data", {}).keys()) for output in outputs)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_git_has_no_outputs(file: Path) -> None:
+    notebook = read(file)
+    nbformat.validate(notebook)  # type: ignore[no-untyped-call]
+    for cell in notebook.cells:
+        assert not cell.get("outputs"), cell.source
+        assert cell.get("execution_count") is None
+        assert not cell.metadata
+    assert notebook.metadata.keys() == {"kernelspec", "language_info"}
+
+
+def test_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = (file for file in FILES if file.stem == QUICK)
+    assert pictures(execute(file, tmp_path, monkeypatch)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [file for file in FILES if file.stem != QUICK], ids=lambda file: file.stem)
+def test_those_that_take_longer(file: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMEDPT_CACHE", str(demo_data.parent))
+    assert pictures(execute(file, tmp_path, monkeypatch)) >= 1
