@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "training": {"types", "blocks", "tasks", "model", "training"},
     "data": {"types", "data"},
     "transfer": {"types", "blocks", "tasks", "model", "data", "transfer"},
+    "embed": {"types", "model", "data", "embed"},
     "predict": {"types", "blocks", "tasks", "model", "data", "predict", "export"},
     "export": {"types", "blocks", "tasks", "pretrained", "model", "export"},
 }

@@ -37,7 +37,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"--out {options.out} is not empty. Give another folder.")
     checkpoint = find_checkpoint(options.ckpt_path, options.run)
-    model = load_checkpoint(str(checkpoint), [_class(path) for path in options.classes])
+    model = load_checkpoint(str(checkpoint), [class_of(path) for path in options.classes])
     card = {"data": _data(options.run / "config.yaml"), "metrics": _metrics(options.run / "metrics.json")}
     model.save_pretrained(options.out, model_card_kwargs=card)
     print(f"model:  {options.out} ({', '.join(model.tasks)})")
@@ -50,7 +50,12 @@ def _export(options: argparse.Namespace) -> None:
         log_artifact(options.out, options.wandb_artifact)
 
 
-def _class(path: str) -> type:
+def class_of(path: str) -> type:
+    """The class that ``package.module.Class`` names.
+
+    Raises:
+        ValueError: There is none.
+    """
     module, _, name = path.rpartition(".")
     found = getattr(importlib.import_module(module), name, None) if module else None
     if not isinstance(found, type):
