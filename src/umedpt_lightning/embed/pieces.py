@@ -131,8 +131,7 @@ class Pieces(Dataset[NDArray[Any]]):
             path = Path(os.fsdecode(self._files[number].item()))
             result.update(repr((self._ids[number], self._groups[number], self._first[number].item())).encode())
             for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-                stat = file.stat()
-                result.update(f"\0{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+                result.update(os.fsencode(file.name) + _state(file))
         return result.hexdigest()[:32]
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -152,6 +151,15 @@ class Pieces(Dataset[NDArray[Any]]):
                 "model does not say. Give the `intensity` of its training, such as `{low: -160, high: 240}`."
             )
         return VolumeImages([source.path], cut.slices, None, channels, value_range, source.file)
+
+
+def _state(file: Path) -> bytes:
+    """Size and time of change; a file that is gone is told where it is read."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return b"\0gone"
+    return f"\0{stat.st_size}\0{stat.st_mtime_ns}".encode()
 
 
 def _check(image: NDArray[Any], value_range: tuple[float, float], name: str) -> None:

@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 
 def _joined(several: Sequence[Rows]) -> Rows:
     ids, groups, vectors = ([rows[column] for rows in several] for column in range(3))
-    return Rows(np.concatenate(ids), np.concatenate(groups), np.concatenate(vectors))  # type: ignore[arg-type]
+    return Rows(np.concatenate(ids), np.concatenate(groups), np.concatenate(vectors))
 
 
 class Store:
@@ -84,7 +84,8 @@ class Store:
         Whoever finds the part finds all of it.
         """
         content = {"digest": np.array(self._digest(start, stop)), "skipped": np.array(skipped, np.str_)}
-        _write(self._folder / f"{start:012}-{stop:012}.npz", lambda s: np.savez(s, **rows._asdict(), **content))
+        arrays: dict[str, Any] = rows._asdict() | content
+        _write(self._folder / f"{start:012}-{stop:012}.npz", lambda stream: np.savez(stream, **arrays))
         self.done = stop
 
     def finish(self, skipped: Sequence[str]) -> tuple[int, int, list[str]]:

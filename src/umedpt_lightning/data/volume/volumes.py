@@ -171,6 +171,7 @@ def _decompress(path: Path, most: int, stream: IO[bytes]) -> None:
         while most > 0 and (piece := packed.read(min(most, 1 << 20))):
             stream.write(piece)
             most -= len(piece)
+        packed.read(1)  # at the end of the file its checksum is looked at
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
