@@ -33,9 +33,9 @@ _NET, _SIZE, _BATCH = "convnext_atto", (128, 128), 32
 def measure(quick: bool = False) -> dict[str, float]:
     """Images a second over those of the bare loop, and peak RSS with ten times as many images over that with one."""
     with tempfile.TemporaryDirectory() as folder:
-        make_jpegs(Path(folder), 150 if quick else 300, size=224, classes=1)
-        by_cpu, by_clock = in_fresh_process(_rates, folder, 2 if quick else 7)
-        few = 30 if quick else 300
+        make_jpegs(Path(folder), 100 if quick else 200, size=224, classes=1)
+        by_cpu, by_clock = in_fresh_process(_rates, folder, 2 if quick else 5)
+        few = 20 if quick else 200
         many, once = (in_fresh_process(_peak, folder, count) for count in (10 * few, few))
     return {
         "embed.rate_over_bare_timm": by_cpu,

@@ -128,7 +128,7 @@ BENCHMARKS = {
     ),
     "embed": Benchmark(
         "embed:measure",
-        (40, 10),
+        (35, 10),
         {
             "embed.rate_over_bare_timm": Figure(at_least=0.95),
             "embed.rate_over_bare_timm_clock": Figure(),

@@ -53,8 +53,8 @@ def images(tmp_path: Path) -> Path:
 
 def embed(model: Path, inputs: Sequence[Path] | Path, out: Path, *more: str, task: str = "colour") -> None:
     given = [str(path) for path in ([inputs] if isinstance(inputs, Path) else inputs)]
-    options = ["--out", str(out), "--task", task, "--batch_size", "4", "--device", "cpu", *more]
-    main(["embed", "--model", str(model), "--inputs", *given, *options])
+    options = ["--out", str(out), "--task", task, "--batch_size", "4", "--device", "cpu"]
+    main(["embed", "--model", str(model), "--inputs", *given, *options, "--num_workers", "0", *more])
 
 
 def rows(file: Path) -> tuple[list[str], NDArray[np.float32]]:
@@ -112,7 +112,7 @@ def test_parquet_and_npy_agree_and_groups_are_those_of_a_table(model: Path, imag
     loaded = np.load(tmp_path / "e.npy", allow_pickle=False)
     assert loaded.dtype == np.float32
     assert np.array_equal(loaded, vectors)
-    with (tmp_path / "e.csv").open(newline="") as stream:
+    with (tmp_path / "e.npy.csv").open(newline="") as stream:
         named = list(csv.reader(stream))
     assert named == [["id", "group"], *([f"n{i}", f"p{i % 2}"] for i in range(5))]
     assert ids == [f"n{i}" for i in range(5)]
@@ -210,6 +210,18 @@ def test_a_corrupt_image_stops_but_keeps_what_was_done(
     assert "4 of 11 are there already" in capsys.readouterr().out
     embed(model, images, tmp_path / "again.parquet")
     assert out.read_bytes() == (tmp_path / "again.parquet").read_bytes()
+
+
+def test_a_command_that_did_nothing_yet_binds_nobody(model: Path, images: Path, tmp_path: Path) -> None:
+    first = images / "part0" / "0.png"
+    whole = first.read_bytes()
+    first.write_bytes(b"x")
+    with pytest.raises(SystemExit, match=r"0\.png"):
+        embed(model, images, tmp_path / "e.parquet", "--scales")
+    first.write_bytes(whole)
+    embed(model, images, tmp_path / "e.parquet")
+    embed(model, images, tmp_path / "again.parquet")
+    assert (tmp_path / "e.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
 
 
 def test_inputs_that_change_in_between_are_told(model: Path, images: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import jsonargparse
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from umedpt_lightning.cli.export import class_of
 from umedpt_lightning.data.inputs.sources import Columns, find_sources
@@ -39,7 +39,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
         options = parser.instantiate_classes(config)
     try:
         _run(options)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         raise SystemExit(f"umedpt: error: {error}") from error
 
 
@@ -57,14 +57,14 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
         required=True,
         help="Images, NIfTI, DICOM, slides, folders of them, tables (.csv, .parquet) with a column of paths.",
     )
-    parser.add_argument("--out", type=Path, required=True, help="A .parquet file; or .npy, with a .csv of ids.")
+    parser.add_argument("--out", type=Path, required=True, help="A .parquet file; or .npy, with ids in .npy.csv.")
     parser.add_argument("--task", type=str, default=None, help="Whose size, channels and intensities are used.")
     parser.add_argument("--scales", action="store_true", help="Means of all maps of the encoder, not of the last.")
     parser.add_argument("--skip_bad", action="store_true", help="Leave out what cannot be read, and list it.")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
     parser.add_argument("--precision", type=Literal["32", "bf16"], default="32", help="Of the encoder.")
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at a time.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    parser.add_argument("--num_workers", type=NonNegativeInt, default=2, help="Processes that read images.")
     parser.add_argument("--classes", type=str, nargs="*", default=[], help="Tasks of your own: package.module.Class.")
     parser.add_argument("--columns", type=Columns, default=Columns(), help="Of tables.")
     parser.add_argument("--slices", type=Slices, default=Slices(), help="How volumes are cut.")

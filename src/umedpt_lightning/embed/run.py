@@ -83,13 +83,20 @@ def embed(
 
     Raises:
         ValueError: An image cannot be used, and `skip_bad` is off.
-        RuntimeError: A worker died.
+        ChildProcessError: A worker died.
+        MemoryError: The device has too little.
     """
     model.eval().to(machine.device)
     waiting = _Waiting(store, pieces)
     try:
         for batch in _batches(pieces, store.done, machine):
-            vectors = _vectors(model, task, batch.images, machine, scales)
+            try:
+                vectors = _vectors(model, task, batch.images, machine, scales)
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(
+                    f"{machine.device} has no room for {len(batch.rows)} images at a time. What was done is kept: give "
+                    "a smaller --batch_size, and the same command again."
+                ) from error
             rows, finite = np.array(batch.rows, np.int64), np.isfinite(vectors).all(axis=1)  # (B,), (B,)
             faults = batch.faults + [
                 f"{pieces.id(row)}: its embedding is not finite. Check the image and the model."
@@ -213,7 +220,7 @@ def _batches(pieces: Pieces, start: int, machine: Machine) -> Iterator[Batch]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise RuntimeError(
+        raise ChildProcessError(
             f"A process that reads images died ({error}). What was done is kept. Memory may have run out: give fewer "
             "--num_workers or a smaller --batch_size, and the same command again."
         ) from error

@@ -49,7 +49,7 @@ class Store:
     Beside it lie ``<file>.parts/`` until it is complete, and then ``<file>.json`` with what it was made of.
 
     Args:
-        file: ``.parquet``, or ``.npy`` with ids and groups in a ``.csv`` of its name.
+        file: ``.parquet``, or ``.npy`` with ids and groups beside it in ``<file>.csv``.
         made_of: All that embeddings depend on but the inputs: the model, the task, options; in types of JSON.
         digest: A text for the inputs of the images from one to another, see `Pieces.digest`.
         total: How many images there are.
@@ -133,7 +133,7 @@ class Store:
     def _go_on(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         request = self._folder / "made_of.json"
-        if not request.is_file():
+        if not (self._parts() and request.is_file()):
             text = json.dumps(self._made_of, indent=1)
             _write(request, lambda stream: stream.write(text.encode()))
         before = json.loads(request.read_text(encoding="utf-8"))
@@ -194,7 +194,7 @@ class Store:
             for rows in self._chunks():
                 stream.write(np.ascontiguousarray(rows.vectors, "<f4").tobytes())
 
-        _write(self.file.with_suffix(".csv"), write_names)
+        _write(self.file.with_name(f"{self.file.name}.csv"), write_names)
         _write(self.file, write_vectors)
 
 

@@ -50,7 +50,8 @@ def _is_pyramid(path: Path) -> bool:
     """Whether a TIFF has tiles and several levels."""
     try:
         # not by Image.open, which refuses what is large
-        with path.open("rb") as stream, TiffImageFile(stream) as image:
+        with path.open("rb") as stream:
+            image = TiffImageFile(stream)
             return TILEWIDTH in image.tag_v2 and (_SUB_IFDS in image.tag_v2 or image.n_frames > 1)
     except Exception:  # broken files raise nearly anything; reading it tells what is wrong
         return False
