@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -210,6 +211,24 @@ def test_a_corrupt_image_stops_but_keeps_what_was_done(
     assert "4 of 11 are there already" in capsys.readouterr().out
     embed(model, images, tmp_path / "again.parquet")
     assert out.read_bytes() == (tmp_path / "again.parquet").read_bytes()
+
+
+def test_a_process_that_dies_is_told_and_what_was_done_is_kept(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, main_process = run.Pieces.__getitem__, os.getpid()
+
+    def die(self: run.Pieces, index: int) -> NDArray[Any]:
+        if index == 9 and os.getpid() != main_process:
+            time.sleep(1)  # so that the batches before it are handed over
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reading(self, index)
+
+    monkeypatch.setattr(run.Pieces, "__getitem__", die)
+    with pytest.raises(SystemExit, match="A process that reads images died"):
+        embed(model, images, tmp_path / "e.parquet", "--num_workers", "1")
+    embed(model, images, tmp_path / "e.parquet")
+    assert "8 of 11 are there already" in capsys.readouterr().out
 
 
 def test_a_command_that_did_nothing_yet_binds_nobody(model: Path, images: Path, tmp_path: Path) -> None:
