@@ -134,6 +134,15 @@ BENCHMARKS = {
         (40, 6),
         {"check.rate_over_bare_decode": Figure(at_least=0.8), "check.rate_over_bare_decode_clock": Figure()},
     ),
+    "embed": Benchmark(
+        "embed:measure",
+        (35, 10),
+        {
+            "embed.rate_over_bare_timm": Figure(at_least=0.95),
+            "embed.rate_over_bare_timm_clock": Figure(),
+            "embed.memory_10x_images": Figure(at_most=1.05),
+        },
+    ),
     "encoder_bound_small": Benchmark(
         "encoder_bound:small",
         (45, 10),

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "transfer": {"types", "blocks", "tasks", "model", "data", "transfer"},
     "predict": {"types", "inference", "blocks", "tasks", "model", "data", "drawing", "predict"},
     "app": {"types", "inference", "tasks", "model", "data", "drawing", "app"},
+    "embed": {"types", "model", "data", "embed"},
     "export": {"types", "blocks", "tasks", "pretrained", "model", "export"},
 }
 #: Where a library may be imported, as paths below the package.

@@ -147,9 +147,10 @@ def test_an_id_follows_no_link_out_of_the_folder(tmp_path: Path) -> None:
         output_path(out, "link/b.png", ".csv")
 
 
-def test_a_file_with_a_line_break_in_its_name_is_told(tmp_path: Path) -> None:
-    png(tmp_path / "a\nb.png")
-    with pytest.raises(ValueError, match="control characters"):
+@pytest.mark.parametrize(("name", "told"), [("a\nb.png", "control characters"), (os.fsdecode(b"\xff.png"), "UTF-8")])
+def test_a_file_whose_name_is_no_text_is_told(tmp_path: Path, name: str, told: str) -> None:
+    png(tmp_path / name)
+    with pytest.raises(ValueError, match=told):
         find_sources([tmp_path])
 
 

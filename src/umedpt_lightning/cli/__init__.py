@@ -28,6 +28,10 @@ COMMANDS = {
     "test": Command("metrics of a checkpoint on the test parts", "umedpt_lightning.cli.training"),
     "predict": Command("predict images, volumes and slides, with overlays if wanted", "umedpt_lightning.cli.predict"),
     "export": Command("make a model's folder from a checkpoint, with ONNX if wanted", "umedpt_lightning.cli.export"),
+    "embed": Command(
+        "a vector for every image, slice of a volume or tile of a slide, as Parquet or .npy",
+        "umedpt_lightning.cli.embed",
+    ),
     "data": Command(
         "`data check` lists what is wrong with the data of a config, `data preview` draws them",
         "umedpt_lightning.cli.data",

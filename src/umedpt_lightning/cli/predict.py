@@ -8,14 +8,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from umedpt_lightning.cli.classes import find_class
+from umedpt_lightning.cli.loading import device_of, load_model
 from umedpt_lightning.data.inputs.sources import Columns, find_sources
 from umedpt_lightning.data.volume.intensity import Intensity, Percentiles, Window
 from umedpt_lightning.data.volume.volumes import AXES
-from umedpt_lightning.export import load_checkpoint
-from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.run import Run
 from umedpt_lightning.transfer.progress import progress
@@ -72,6 +69,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
+    device = device_of(options.device)
     look = Look(
         batch_size=options.batch_size,
         tile=options.tile,
@@ -84,7 +82,6 @@ def _predict(options: argparse.Namespace) -> list[str]:
     )
     sources = find_sources(options.inputs, Columns(group=options.group))
     model = load_model(options.model, [find_class(path) for path in options.classes])
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     tasks = list(dict.fromkeys(options.tasks or model.tasks))
     run = Run(model.to(device), tasks, options.out, look, options.min_score, options.overlays, options.overwrite)
     try:
@@ -95,32 +92,6 @@ def _predict(options: argparse.Namespace) -> list[str]:
         print(f"{outcome.skipped} of {len(sources)} inputs were there already; --overwrite does them again.")
     print(f"predictions: {', '.join(map(str, written))}", file=sys.stdout)
     return outcome.failed
-
-
-def load_model(path: str, classes: Sequence[type] = ()) -> MultiTaskModel:
-    """The model of a checkpoint, of a run (its best one), of a folder, or of the Hub.
-
-    Raises:
-        FileNotFoundError: There is no such thing.
-        ValueError: It cannot be read.
-    """
-    place = Path(path)
-    if place.is_file():
-        return load_checkpoint(place, classes)
-    if (place / "checkpoints").is_dir():
-        return load_checkpoint(_best(place), classes)
-    return MultiTaskModel.from_pretrained(path, classes=classes)
-
-
-def _best(run: Path) -> str:
-    """The best checkpoint of a run; only here Lightning is imported."""
-    from umedpt_lightning.cli.checkpoint import find_checkpoint
-    from umedpt_lightning.training.checkpoints import CheckpointError
-
-    try:
-        return str(find_checkpoint("best", run))
-    except CheckpointError as error:
-        raise ValueError(str(error)) from error
 
 
 def _intensity(options: argparse.Namespace) -> Intensity | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from umedpt_lightning.data.inputs.trained import trained_intensity, trained_slices, trained_tiles
 from umedpt_lightning.data.slide.tiles import Tiles
-from umedpt_lightning.data.volume.intensity import Intensity, Level, Percentiles, Window
+from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.grid import Tiling, aligned
@@ -52,18 +52,12 @@ class Look:
 
     def slices(self, spec: TaskSpec) -> Slices:
         """How volumes are cut: every slice."""
-        trained: Slices = _made(Slices, spec.cut.get("slices", {}), "slices")
         asked: dict[str, Any] = {"axis": self.axis, "spacing": self.spacing}
-        return replace(trained, every=None, **{key: value for key, value in asked.items() if value is not None})
+        return replace(trained_slices(spec), **{key: value for key, value in asked.items() if value is not None})
 
     def intensities(self, spec: TaskSpec) -> Intensity | None:
         """What becomes 0 and 1 of volumes; None keeps the stored intensities."""
-        options = spec.cut.get("intensity")
-        if self.intensity is not None or not options:
-            return self.intensity
-        kinds: dict[str, Any] = {"low": Window, "level": Level, "lower": Percentiles}
-        made: Intensity = _made(kinds.get(min(options), Window), options, "intensity")
-        return made
+        return self.intensity if self.intensity is not None else trained_intensity(spec)
 
     def tiles(self, spec: TaskSpec, task: str) -> Tiles:
         """How slides are cut.
@@ -71,16 +65,12 @@ class Look:
         Raises:
             ValueError: It is not known.
         """
-        options = dict(spec.cut.get("tiles", {}))
-        if not options and self.mpp is None:
+        if not spec.cut.get("tiles") and self.mpp is None:
             raise ValueError(
                 f"Task {task!r} was not trained on slides, so that it is not known how large its pixels are. Say it "
                 "with --mpp, in µm."
             )
-        asked = {"mpp": self.mpp, "size": self.tile, "slide_mpp": self.pixel_size}
-        options |= {key: value for key, value in asked.items() if value is not None}
-        made: Tiles = _made(Tiles, options, "tiles")
-        return made
+        return trained_tiles(spec, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
 
     def tiling(self, model: MultiTaskModel, task: str, size: tuple[int, int]) -> Tiling | None:
         """How an image of that height and width is cut; None where it is seen whole.
@@ -102,10 +92,3 @@ class Look:
         if shown is None:
             return aligned(model.encoder, tile, overlap)
         return Tiling((tile, max(1, round(tile * shown[1] / shown[0]))), overlap, whole=True)
-
-
-def _made(cls: Any, options: Mapping[str, Any], what: str) -> Any:
-    try:
-        return cls(**options)
-    except TypeError as error:
-        raise ValueError(f"The model says of its {what}: {dict(options)}, which cannot be ({error}).") from error

@@ -178,6 +178,11 @@ def _open(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
         raise FileNotFoundError(
             f"{path}: there is no such file. Correct the path or the table that names it."
         ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path}: {os.path.getsize(path)} bytes that would become far too many pixels ({error}). If it is no "
+            "attack, cut it up, or convert it to a pyramidal TIFF and read it as a slide."
+        ) from error
     except Exception as error:  # broken files raise nearly anything: OSError, SyntaxError, struct.error, ...
         raise ValueError(
             f"{path}: not an image that can be read ({os.path.getsize(path)} bytes; {type(error).__name__}: {error}). "

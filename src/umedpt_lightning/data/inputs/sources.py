@@ -228,6 +228,8 @@ def _id_fault(id: str) -> str:
         return "is empty"
     if any(ord(character) < 32 for character in id):
         return "has control characters"
+    if any("\ud800" <= character <= "\udfff" for character in id):  # Python's stand-ins for bytes that are no text
+        return "is not UTF-8"
     drive = id[1:2] == ":"
     if drive or id.startswith(("/", "\\")) or ".." in id.replace("\\", "/").split("/"):
         return "leads out of a folder"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import shutil
+import math
 import zlib
 from abc import ABC, abstractmethod
 from functools import partial
@@ -125,6 +125,7 @@ class NiftiVolume(Volume):
         if self._stored_dtype.kind not in "iuf":
             raise ValueError(f"{path}: voxels are real numbers, but these are {self._stored_dtype}. Convert the file.")
         self._stored_shape = shape
+        self._bytes = self._offset + math.prod(shape) * self._stored_dtype.itemsize
         plain = (self._slope, self._inter) == (1, 0) and self._stored_dtype.newbyteorder("=") in (np.uint8, np.uint16)
         dtype = self._stored_dtype.newbyteorder("=") if plain else np.dtype(np.float32)
         super().__init__(path, (shape[0], shape[1], shape[2]), affine, dtype)
@@ -133,7 +134,7 @@ class NiftiVolume(Volume):
         path = self.path
         if path.suffix.lower() == ".gz":
             try:
-                path = unpacked(f"{fingerprint([path])}.nii", partial(_decompress, path), path)
+                path = unpacked(f"{fingerprint([path])}.nii", partial(_decompress, path, self._bytes), path)
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise _unreadable(self.path, error) from error
         try:
@@ -173,9 +174,13 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(NIFTI_SUFFIXES)
 
 
-def _decompress(path: Path, stream: IO[bytes]) -> None:
+def _decompress(path: Path, most: int, stream: IO[bytes]) -> None:
+    """Unpacks so many bytes at most: what the header tells of, and not what a bomb holds behind it."""
     with gzip.open(path) as packed:
-        shutil.copyfileobj(packed, stream, 1 << 20)
+        while most > 0 and (piece := packed.read(min(most, 1 << 20))):
+            stream.write(piece)
+            most -= len(piece)
+        packed.read(1)  # at the end of the file its checksum is looked at
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:

@@ -1,0 +1,124 @@
+"""``umedpt embed``: a vector for every image, slice or tile, in a table."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import jsonargparse
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from umedpt_lightning.cli.classes import find_class
+from umedpt_lightning.cli.loading import device_of, load_model
+from umedpt_lightning.data.inputs.sources import Columns, find_sources
+from umedpt_lightning.data.inputs.trained import trained_intensity, trained_slices, trained_tiles
+from umedpt_lightning.data.slide.tiles import Tiles
+from umedpt_lightning.data.volume.intensity import Intensity
+from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.embed import Cut, Machine, Pieces, Store, embed
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.transfer.progress import progress
+from umedpt_lightning.transfer.sources import weights_digest
+
+
+def main(command: str, arguments: Sequence[str]) -> None:
+    """Computes what is not there yet, and joins it.
+
+    Raises:
+        SystemExit: With a line on what the user can mend.
+    """
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # that a pyramid has no classifier is no news
+    parser = _parser(command)
+    config = parser.parse_args(list(arguments))
+    with warnings.catch_warnings():  # see cli/transfer.py
+        warnings.simplefilter("ignore", DeprecationWarning)
+        options = parser.instantiate_classes(config)
+    try:
+        _run(options)
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        raise SystemExit(f"umedpt: error: {error}") from error
+
+
+def _parser(command: str) -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog=f"umedpt {command}",
+        description="Embed images, slices of volumes and tiles of slides. The same command goes on where it ended.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with these options.")
+    parser.add_argument("--model", type=str, required=True, help="A model's folder or Hub name, a run, or a .ckpt.")
+    parser.add_argument(
+        "--inputs",
+        type=str,
+        nargs="+",
+        required=True,
+        help="Images, NIfTI, DICOM, slides, folders of them, tables (.csv, .parquet) with a column of paths.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="A .parquet file; or .npy, with ids in .npy.csv.")
+    parser.add_argument("--task", type=str, default=None, help="Whose size, channels and intensities are used.")
+    parser.add_argument("--scales", action="store_true", help="Means of all maps of the encoder, not of the last.")
+    parser.add_argument("--skip_bad", action="store_true", help="Leave out what cannot be read, and list it.")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
+    parser.add_argument("--precision", type=Literal["32", "bf16"], default="32", help="Of the encoder.")
+    parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at a time.")
+    parser.add_argument("--num_workers", type=NonNegativeInt, default=2, help="Processes that read images.")
+    parser.add_argument("--classes", type=str, nargs="*", default=[], help="Tasks of your own: package.module.Class.")
+    parser.add_argument("--columns", type=Columns, default=Columns(), help="Of tables.")
+    parser.add_argument("--slices", type=Slices | None, default=None, help="How volumes are cut.")
+    parser.add_argument("--intensity", type=Intensity | None, default=None, help="What becomes 0 and 1 in volumes.")
+    parser.add_argument("--tiles", type=Tiles | None, default=None, help="How slides are cut.")
+    return parser
+
+
+def _run(options: jsonargparse.Namespace) -> None:
+    device = device_of(options.device)
+    model = load_model(options.model, [find_class(path) for path in options.classes])
+    task = _task(model, options.task)
+    spec, size = model.task(task).spec, model.sizes.get(task)
+    sources = find_sources(options.inputs, options.columns)
+    cut = Cut(
+        options.slices or trained_slices(spec),
+        options.intensity or trained_intensity(spec),
+        options.tiles or trained_tiles(spec),
+    )
+    pieces = Pieces(sources, spec, size, cut, options.skip_bad)
+    made_of = {
+        "model": weights_digest(model),
+        "task": [task, spec.channels, spec.value_range, size],
+        "scales": options.scales,
+        "precision": options.precision,
+        "cut": repr(cut),
+    }
+    store = Store(options.out, made_of, pieces.digest, len(pieces))
+    if store.complete:
+        print(f"{options.out} is complete.")
+        return
+    machine = Machine(device, options.precision, options.batch_size, options.num_workers)
+    left, start = len(pieces) - store.done, time.monotonic()
+    if store.done:
+        print(f"{store.done:,} of {len(pieces):,} are there already.", flush=True)
+    with progress("embeddings", left) as advance:
+        embed(model, task, pieces, store, machine, scales=options.scales, skip_bad=options.skip_bad, advance=advance)
+    seconds = max(time.monotonic() - start, 1e-9)
+    count, width, skipped = store.finish(pieces.skipped)
+    print(f"{options.out}: {count:,} vectors of {width} numbers ({left / seconds:.0f} images a second)")
+    if skipped:
+        print(f"{len(skipped)} inputs were left out, see {store.about}:")
+        print("\n".join(f"  {reason}" for reason in skipped[:10]))
+
+
+def _task(model: MultiTaskModel, name: str | None) -> str:
+    """The task whose size, channels and intensities are used."""
+    tasks = list(model.tasks)
+    if name is None and len(tasks) == 1:
+        return str(tasks[0])
+    if name not in tasks:
+        found = "The model has several tasks" if name is None else f"The model has no task {name!r}"
+        raise ValueError(
+            f"{found}. Give one by --task, that with images most like yours (its size, channels and intensities are "
+            f"used): {', '.join(tasks)}."
+        )
+    return name
