@@ -29,7 +29,7 @@ def measure(quick: bool = False) -> dict[str, float]:
         return rate(Path(folder) / "class0", **({"images": 600, "runs": 2} if quick else {}))
 
 
-def rate(jpegs: Path, images: int = 3000, runs: int = 7, processes: int | None = None) -> dict[str, float]:
+def rate(jpegs: Path, images: int = 3000, runs: int = 5, processes: int | None = None) -> dict[str, float]:
     """Images a second of the check over those of the bare loop, interleaved, the median of several runs.
 
     Args:

@@ -247,7 +247,7 @@ def _first_batch(folder: str, round_: int) -> float:
 
 def measure(quick: bool = False) -> dict[str, float]:
     """The figures of resuming."""
-    found = in_fresh_process(differing, kills(4 if quick else 24))
+    found = in_fresh_process(differing, kills(4 if quick else 20))
     for line in found:
         print(line)
     ratio = in_fresh_process(first_batch, 5 if quick else 21)

@@ -11,7 +11,7 @@ import sys
 def measure(quick: bool = False) -> dict[str, float]:
     """CPU time of `umedpt --help` over that of importing Lightning, each in a new process, interleaved."""
     ratios = []
-    for run in range(3 if quick else 6):
+    for run in range(3 if quick else 4):
         mine, lightning = _cpu("-m", "umedpt_lightning", "--help"), _cpu("-c", "import lightning")
         if run:  # the first fills the file cache
             ratios.append(mine / lightning)
