@@ -37,12 +37,12 @@ def closer_look(results: Mapping[Cell, Result], cells: CellFolder, test: Reader,
     parts = [f"<h2>Confusion at {percent(largest)} of the labels</h2><p>All seeds together; rows are the truth.</p>"]
     parts.append('<div class="row">')
     for method, mode in dict.fromkeys((cell.method, cell.mode) for cell in whole):
-        found = [cells.outputs(cell) for cell in whole if (cell.method, cell.mode) == (method, mode)]
+        found = [cells.answers(cell) for cell in whole if (cell.method, cell.mode) == (method, mode)]
         matrix = confusion((answers for answers in found if answers is not None), len(test.spec.classes))
         parts.append(f"<div><p>{escape(method)}, {mode}</p>{_matrix(matrix, test.spec.classes)}</div>")
     parts.append("</div>")
     best = max(whole, key=lambda cell: results[cell].val.get(main, -np.inf))
-    answers = cells.outputs(best)
+    answers = cells.answers(best)
     if answers is not None:
         parts.append(_pictures(best, answers, test, test.spec.classes))
     return "".join(parts)
