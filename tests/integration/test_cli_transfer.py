@@ -14,7 +14,9 @@ import yaml
 from umedpt_lightning.cli import main
 from umedpt_lightning.transfer import evaluation
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "transfer").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+ALL = sorted(FOLDER.rglob("transfer/*.yaml"))
+CONFIGS = [file for file in ALL if "transfer" in yaml.safe_load(file.read_text())]
 ROOTS = {"~/.cache/umedpt/demo": "demo_data", "data": "shared_data"}
 
 
@@ -88,15 +90,26 @@ def test_mistakes_are_told_in_a_line(project: Path, tmp_path: Path, change: dict
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
-def test_a_config_runs(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_config_runs_in_small(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     content = yaml.safe_load(config.read_text())
     protocol = content["transfer"]
     protocol["data"]["size"] = 32
+    small = {"name": "test_resnet"}
     for method in protocol["methods"].values():
-        method["init_args"] = {"name": "test_resnet", "in_channels": method["init_args"].get("in_channels", 3)}
+        method["init_args"] = small | {"in_channels": method["init_args"].get("in_channels", 3)}
+        method["class_path"] = "TimmSource"  # there is no checkpoint
     protocol["finetuning"] = {"steps": 2, "evaluations": 1, "learning_rates": [0.001]}
     run = _run(tmp_path, content, "--root", str(request.getfixturevalue(ROOTS[content["root"]])), "--transfer.seeds=1")
     assert (run / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_config_on_the_demo_runs_as_it_is(tmp_path: Path, demo_data: Path) -> None:
+    content = yaml.safe_load((FOLDER / "transfer" / "slice_plane.yaml").read_text())
+    run = _run(tmp_path, content, "--root", str(demo_data))
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    best = [float(row["auroc"]) for row in rows if row["fraction"] == "1.0"]
+    assert max(best) > 0.9, "the planes of slices are easy to tell apart"
 
 
 def test_masks_are_measured_with_the_decoder_that_is_asked_for(project: Path, tmp_path: Path) -> None:
