@@ -9,7 +9,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import wandb
 import yaml
+from PIL import Image
 
 from umedpt_lightning.cli import main
 from umedpt_lightning.transfer import evaluation
@@ -110,6 +112,38 @@ def test_the_config_on_the_demo_runs_as_it_is(tmp_path: Path, demo_data: Path) -
     rows = list(csv.DictReader((run / "results.csv").open()))
     best = [float(row["auroc"]) for row in rows if row["fraction"] == "1.0"]
     assert max(best) > 0.9, "the planes of slices are easy to tell apart"
+
+
+@pytest.mark.parametrize(("task", "metric"), [("squares", "dice"), ("boxes", "map50")])
+def test_masks_and_boxes_are_drawn_and_have_intervals_over_patients(
+    task: str, metric: str, project: Path, tmp_path: Path
+) -> None:
+    source = {"class_path": "TimmSource", "init_args": {"name": "test_resnet"}}
+    training = {"steps": 2, "evaluations": 1, "learning_rates": [0.001]}
+    options = {"methods": {"small": source}, "modes": ["frozen"], "fractions": [1.0], "seeds": 1}
+    run = _run(tmp_path, _config(project, task, finetuning=training, **options))
+    page = (run / "report.html").read_text()
+    for title in ("best", "worst"):
+        assert Image.open(run / f"{title}.png").width > 300
+        assert f"{title.capitalize()} test samples" in page
+    assert page.count('src="data:image/png;base64,') == 2
+    assert Image.open(run / "curve.png").width > 300
+    (cell,) = (run / "cells").rglob("*.json")
+    low, high = json.loads(cell.read_text())["intervals"][metric]
+    assert 0 <= low <= high <= 1
+
+
+def test_results_go_to_weights_and_biases_where_asked_for(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logged: dict[str, Any] = {}
+    monkeypatch.setattr(wandb.Run, "log", lambda self, row: logged.update(row))
+    _run(tmp_path, _config(project, "sizes", fractions=[1.0], seeds=1), "--wandb", "labels")
+    assert set(logged) == {"results", "report", "pictures/curve"}
+    assert len(logged["results"].data) == 2 * 2
+    assert (tmp_path / "run" / "wandb").is_dir()
 
 
 def test_masks_are_measured_with_the_decoder_that_is_asked_for(project: Path, tmp_path: Path) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from umedpt_lightning.transfer.cells import Cell, Mode, Result
 from umedpt_lightning.transfer.closer import confusion
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.report import write_page
+from umedpt_lightning.transfer.shapes import Dot
 from umedpt_lightning.transfer.summary import Row, answers, summarise, write_tables
 
 FRACTIONS = (0.05, 0.5, 1.0)
@@ -55,11 +58,11 @@ def test_the_answer_names_the_first_fraction_that_reaches(rows: list[Row]) -> No
 def test_an_undefined_mean_reaches_nothing() -> None:
     found = summarise(results({("A", "knn"): (math.nan, 0.2, 0.3), ("B", "knn"): (0.1, 0.2, math.nan)}), "auroc")
     assert answers(found, "auroc")[0].startswith("No method")
-    ElementTree.fromstring(draw_curves(found, "auroc", 0.5))
+    ElementTree.fromstring(draw_curves(found, "auroc", 0.5).svg())
 
 
 def test_a_curve_goes_through_its_means_and_higher_is_higher(rows: list[Row]) -> None:
-    figure = ElementTree.fromstring(draw_curves(rows, "auroc", 0.5))
+    figure = ElementTree.fromstring(draw_curves(rows, "auroc", 0.5).svg())
     space = "{http://www.w3.org/2000/svg}"
     lines = [
         [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
@@ -77,9 +80,21 @@ def test_a_curve_goes_through_its_means_and_higher_is_higher(rows: list[Row]) ->
 @pytest.mark.parametrize("means", [(0.5, 0.5, 0.5), (math.nan,) * 3, (0.0, 1.0, -40.0)])
 def test_any_curve_can_be_drawn(means: tuple[float, ...]) -> None:
     found = summarise(results({("A <b>", "knn"): means}, seeds=1), "auroc")
-    assert "nan" not in draw_curves(found, "auroc", math.nan)
-    ElementTree.fromstring(draw_curves(found, "auroc", math.nan))
+    figure = draw_curves(found, "auroc", math.nan)
+    assert "nan" not in figure.svg()
+    ElementTree.fromstring(figure.svg())
+    assert Image.open(BytesIO(figure.png())).width == 2 * figure.size[0]
     assert "A <b>" not in write_page("task", found, "auroc", {})
+
+
+def test_a_picture_shows_what_the_svg_does(rows: list[Row]) -> None:
+    figure = draw_curves(rows, "auroc", 0.5)
+    pixels = np.asarray(Image.open(BytesIO(figure.png())))
+    for shape in figure.shapes:
+        if isinstance(shape, Dot):
+            x, y = (round(2 * place) for place in shape.centre)
+            assert "#{:02x}{:02x}{:02x}".format(*pixels[y, x]) == shape.colour
+    assert sum(isinstance(shape, Dot) for shape in figure.shapes) == 6
 
 
 def test_tables_hold_the_same_figures(rows: list[Row], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def write_page(name: str, rows: Sequence[Row], main: str, trivial: Mapping[str, 
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: labels needed</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(name)}: how many labels are needed</h1>"
-        f"<ul>{sentences}</ul>{draw_curves(rows, main, trivial.get(main, math.nan))}"
+        f"<ul>{sentences}</ul>{draw_curves(rows, main, trivial.get(main, math.nan)).svg()}"
         f"<p>Test part. Lines are means over the seeds, bands their 95 % intervals (Student's t). Everything that is "
         f"free was chosen on the val part. Where all seeds have the same labels, as at 100 %, a frozen encoder has no "
         f"spread over the seeds; the interval over patients tells how sure the figure is.</p>"
