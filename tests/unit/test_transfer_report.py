@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from umedpt_lightning.transfer.calibration import draw_reliability
 from umedpt_lightning.transfer.cells import Cell, Mode, Result
 from umedpt_lightning.transfer.closer import confusion
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.report import write_page
-from umedpt_lightning.transfer.shapes import Dot
+from umedpt_lightning.transfer.shapes import Dot, Segment
 from umedpt_lightning.transfer.summary import Row, answers, summarise, write_tables
 
 FRACTIONS = (0.05, 0.5, 1.0)
@@ -105,6 +106,32 @@ def test_tables_hold_the_same_figures(rows: list[Row], tmp_path: Path) -> None:
     assert float(cells["auroc"]) == pytest.approx(content["rows"][0]["metrics"]["auroc"]["mean"])
     assert float(cells["auroc_low"]) == pytest.approx(content["rows"][0]["metrics"]["auroc"]["low"], abs=1e-5)
     assert content["trivial"] == {"auroc": 0.5}
+
+
+def test_other_centres_stand_beside_the_test_part_with_their_gap(tmp_path: Path) -> None:
+    found = results({("A", "frozen"): (0.8, 0.85, 0.9)})
+    for result in found.values():
+        result.external = {"far": {"auroc": result.test["auroc"] - 0.2}}
+    rows = summarise(found, "auroc")
+    there, gap = rows[-1].external["far"]
+    assert (there.mean, gap.mean, gap.low) == pytest.approx((0.7, -0.2, -0.2))
+    assert "Other centres" in write_page("task", rows, "auroc", {})
+    write_tables(rows, "auroc", {}, tmp_path)
+    header, first, *_ = (tmp_path / "results.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), first.split(","), strict=False))
+    assert '"auroc of far, gap"' in header
+    assert first.endswith("0.6,-0.2")
+    assert cells["method"] == "A"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_reliability_shows_how_often_answers_are_right(share: float) -> None:
+    correct = np.arange(100) < 100 * share
+    figure = draw_reliability({"A": (np.full(100, 0.75), correct)})
+    (dot,) = [shape for shape in figure.shapes if isinstance(shape, Dot)]
+    (diagonal,) = [shape for shape in figure.shapes if isinstance(shape, Segment) and shape.dashed]
+    (left, bottom), (right, top) = diagonal.start, diagonal.end
+    assert dot.centre == pytest.approx((left + 0.75 * (right - left), bottom - share * (bottom - top)))
 
 
 def test_confusion_counts_truth_by_answer() -> None:

@@ -247,6 +247,24 @@ def test_what_cannot_be_is_told_at_once(change: dict[str, Any], message: str) ->
         protocol(kind, **change)
 
 
+@pytest.mark.parametrize(("kind", "mode"), [("class", "frozen"), ("class", "finetune"), ("mask", "frozen")])
+def test_other_centres_are_measured_as_the_test_part_is(kind: str, mode: str, tmp_path: Path) -> None:
+    here = protocol(kind, modes=[mode], fractions=[1.0], seeds=1)
+    external = {"same": here.part("test"), "other": MemoryReader(kind, size=12, seed=5)}
+    (result,) = run(kind, tmp_path, modes=[mode], fractions=[1.0], seeds=1, external=external).values()
+    assert result.external["same"] == pytest.approx(result.test, nan_ok=True)
+    assert result.external["other"] != result.external["same"]
+    (without,) = run(kind, tmp_path / "without", modes=[mode], fractions=[1.0], seeds=1).values()
+    assert (without.options, without.test) == (result.options, result.test), "nothing is chosen by them"
+
+
+def test_other_centres_have_names_and_classes_that_fit() -> None:
+    with pytest.raises(ValueError, match="external: val is a part of `data` already"):
+        protocol("class", external={"val": MemoryReader("class")})
+    with pytest.raises(ValueError, match="train and far parts do not fit"):
+        protocol("class", external={"far": MemoryReader("class", channels=1)})
+
+
 def test_each_method_can_have_modes_of_its_own(tmp_path: Path) -> None:
     methods = {"random": TimmSource("test_convnext"), "other": TimmSource("test_convnext2")}
     parts = {part: MemoryReader("class", size=16, seed=i) for i, part in enumerate(("train", "val", "test"))}

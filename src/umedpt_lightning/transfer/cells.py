@@ -48,6 +48,7 @@ class Result:
         test: Metrics of the test part.
         intervals: 95 % intervals of the test metrics over patients.
         notes: What is not as one might expect.
+        external: Metrics of each other centre, by its name.
         seconds: How long it took, embeddings left out.
     """
 
@@ -57,6 +58,7 @@ class Result:
     test: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    external: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
 
 

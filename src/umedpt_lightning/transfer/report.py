@@ -39,7 +39,7 @@ def write_page(name: str, rows: Sequence[Row], main: str, trivial: Mapping[str, 
         f"<p>Test part. Lines are means over the seeds, bands their 95 % intervals (Student's t). Everything that is "
         f"free was chosen on the val part. Where all seeds have the same labels, as at 100 %, a frozen encoder has no "
         f"spread over the seeds; the interval over patients tells how sure the figure is.</p>"
-        f"{_table(rows, main, trivial)}{closer}"
+        f"{_table(rows, main, trivial)}{_centres(rows, main)}{closer}"
         + (f"<h2>Notes</h2><ul>{noted}</ul>" if noted else "")
         + "</body></html>\n"
     )
@@ -60,6 +60,24 @@ def _table(rows: Sequence[Row], main: str, trivial: Mapping[str, float]) -> str:
         f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>labels</th>{head}'
         f"<th>{escape(main)} over patients</th></tr>{''.join(body)}"
         f"<tr><td>without an image</td><td></td><td></td>{seen}<td></td></tr></table></div>"
+    )
+
+
+def _centres(rows: Sequence[Row], main: str) -> str:
+    """The main metric at other centres, with the gap to the test part."""
+    names = list(dict.fromkeys(name for row in rows for name in row.external))
+    if not names:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th><th>gap</th>" for name in names)
+    body = []
+    for row in rows:
+        both = "".join(f"<td>{_interval(i)}</td>" for name in names for i in row.external[name])
+        inside = _interval(row.metrics.get(main))
+        body.append(f"<tr><td>{escape(row.line)}</td><td>{percent(row.fraction)}</td><td>{inside}</td>{both}</tr>")
+    return (
+        f"<h2>Other centres</h2><p>{escape(main)} there, and how far it lies above that of the test part.</p>"
+        f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>test part</th>{head}</tr>'
+        f"{''.join(body)}</table></div>"
     )
 
 

@@ -43,6 +43,7 @@ class Protocol:
             ``finetune``; one list for all methods, or lists by their names, and a method without one is left out.
         task: How to build the head; None for the default of the label type.
         finetuning: How models are trained.
+        external: Other centres' samples of the same task, by a name for the report, which are read as the test part is.
     """
 
     data: TaskData
@@ -53,15 +54,17 @@ class Protocol:
     modes: list[Mode] | dict[str, list[Mode]] = field(default_factory=lambda: list[Mode](("frozen", "knn")))
     task: TaskFactory | None = None
     finetuning: FineTuning = field(default_factory=FineTuning)
+    external: dict[str, Reader] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for part in PARTS:
-            reader = self.part(part)
+        for name, reader in self.readers.items():
             if reader.spec != self.part("train").spec:
                 raise ValueError(
-                    f"data: the train and {part} parts do not fit each other. train has {self.part('train').spec}, "
-                    f"{part} has {reader.spec}. Give both the same channels, value_range and classes."
+                    f"data: the train and {name} parts do not fit each other. train has {self.part('train').spec}, "
+                    f"{name} has {reader.spec}. Give both the same channels, value_range and classes."
                 )
+        if taken := self.external.keys() & set(PARTS):
+            raise ValueError(f"external: {', '.join(taken)} is a part of `data` already. Give the centre another name.")
         check_task_names({self.name: None}, {})
         if isinstance(self.modes, dict) and not self.modes.keys() <= self.methods.keys():
             raise ValueError(
@@ -89,6 +92,11 @@ class Protocol:
         """How a method is measured."""
         return self.modes.get(method, []) if isinstance(self.modes, dict) else self.modes
 
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """The parts and the other centres, by name."""
+        return {part: self.part(part) for part in PARTS} | self.external
+
     def part(self, part: Part) -> Reader:
         """The reader of a part."""
         reader = self.data.readers.get(part)
@@ -114,7 +122,8 @@ class Sweep:
         self, protocol: Protocol, cells: CellFolder, machine: Machine, head: str = "", training: str = ""
     ) -> None:
         self._protocol, self._cells, self._machine = protocol, cells, machine
-        parts = [identity(protocol.part(part)) for part in PARTS]
+        self._readers = protocol.readers
+        parts = [identity(reader) for reader in self._readers.values()]
         self._settings = repr((parts, protocol.data.size, protocol.name, head))
         self._training = training
         self._subsets: dict[int, LabelSubsets] = {}
@@ -164,26 +173,34 @@ class Sweep:
 
     def _measure(self, cell: Cell, subset: LabelSubset) -> tuple[Result, Answers]:
         labelled = Labelled(self._protocol.part("train"), subset.rows)
-        notes, probe = list(subset.notes), None
-        if self._protocol.embeds:
-            parts: dict[Part, Embeddings] = {part: self._embeddings(cell, part) for part in PARTS}
-            started = time.monotonic()
-            task = self._head(labelled)
+        embedded = {name: self._embeddings(cell, name) for name in self._readers} if self._protocol.embeds else {}
+        started = time.monotonic()
+        task, probe = self._head(labelled), None
+        if embedded:
             fit = neighbour_probe if cell.mode == "knn" else linear_probe
-            probe = fit(task, parts["train"][subset.rows], parts["val"])
-            notes += probe.notes
-        test = self._protocol.part("test")
-        if probe is not None and cell.mode != "finetune":
-            options, val, answers = probe.options, probe.val, answers_of(task)
-            answers.add(probe(parts["test"].features), torch.from_numpy(parts["test"].targets))
-        else:
-            started = time.monotonic()
-            trained = self._train(cell, labelled, probe)
-            options, val = trained.options, trained.val
-            answers = answer(trained.model, self._protocol.name, self._protocol.data, test, self._machine)
-        intervals = patient_intervals(answers, test)
-        seconds = round(time.monotonic() - started, 2)
-        return Result(len(labelled), options, val, answers.score(), intervals, notes, seconds), answers
+            probe = fit(task, embedded["train"][subset.rows], embedded["val"])
+        chosen = self._train(cell, labelled, probe) if probe is None or cell.mode == "finetune" else probe
+
+        def answered(name: str) -> Answers:
+            if isinstance(chosen, Trained):
+                protocol = self._protocol
+                return answer(chosen.model, protocol.name, protocol.data, self._readers[name], self._machine)
+            answers = answers_of(task)
+            answers.add(chosen(embedded[name].features), torch.from_numpy(embedded[name].targets))
+            return answers
+
+        test = answered("test")
+        result = Result(
+            len(labelled),
+            chosen.options,
+            chosen.val,
+            test.score(),
+            patient_intervals(test, self._readers["test"]),
+            [*subset.notes, *(probe.notes if probe else ())],
+            {name: answered(name).score() for name in self._protocol.external},
+        )
+        result.seconds = round(time.monotonic() - started, 2)
+        return result, test
 
     def _train(self, cell: Cell, labelled: Reader, probe: Probe | None) -> Trained:
         protocol = self._protocol
@@ -220,7 +237,7 @@ class Sweep:
             self._digests[which] = weights_digest(self._build(cell, self._protocol.part("train")))
         return self._digests[which]
 
-    def _embeddings(self, cell: Cell, part: Part) -> Embeddings:
+    def _embeddings(self, cell: Cell, part: str) -> Embeddings:
         digest, protocol = self._digest(cell), self._protocol
         if (digest, part) not in self._embedded:
             for other in [key for key in self._embedded if key[0] != digest]:
@@ -228,7 +245,7 @@ class Sweep:
             model = self._build(cell, protocol.part("train"))
             what = f"{cell.method}: embeddings of {part}"
             self._embedded[digest, part] = embeddings(
-                model, protocol.name, protocol.data, protocol.part(part), self._machine, what
+                model, protocol.name, protocol.data, self._readers[part], self._machine, what
             )
         return self._embedded[digest, part]
 
