@@ -16,8 +16,10 @@ from umedpt_lightning.transfer.calibration import draw_reliability
 from umedpt_lightning.transfer.cells import Cell, Mode, Result
 from umedpt_lightning.transfer.closer import confusion
 from umedpt_lightning.transfer.curve import draw_curves
+from umedpt_lightning.transfer.differences import Difference, difference_table, differences
 from umedpt_lightning.transfer.report import write_page
 from umedpt_lightning.transfer.shapes import Dot, Segment
+from umedpt_lightning.transfer.statistics import over_seeds
 from umedpt_lightning.transfer.summary import Row, answers, summarise, write_tables
 
 FRACTIONS = (0.05, 0.5, 1.0)
@@ -122,6 +124,22 @@ def test_other_centres_stand_beside_the_test_part_with_their_gap(tmp_path: Path)
     assert '"auroc of far, gap"' in header
     assert first.endswith("0.6,-0.2")
     assert cells["method"] == "A"
+
+
+def test_methods_are_compared_with_the_same_labels() -> None:
+    lucky = {("A", "frozen"): (0.8, 0.85, 0.9), ("B", "frozen"): (0.7, 0.8, 0.9), ("C", "knn"): (0.5, 0.5, 0.5)}
+    found = differences(results(lucky), "auroc")
+    assert [(d.first, d.second, d.mode, d.fraction) for d in found] == [("A", "B", "frozen", f) for f in FRACTIONS]
+    assert [d.gap.mean for d in found] == pytest.approx([0.1, 0.05, 0.0])
+    assert found[0].gap.high - found[0].gap.low < 1e-9, "what the labels do to both falls out"
+    assert "A &minus; B, frozen" in difference_table(found, "auroc")
+    assert difference_table([], "auroc") == ""
+
+
+@pytest.mark.parametrize(("values", "bold"), [((0.1, 0.2, 0.15), True), ((-0.1, 0.2, 0.15), False)])
+def test_what_does_not_hold_zero_is_bold(values: tuple[float, ...], bold: bool) -> None:
+    gap = Difference("A", "B", "knn", 0.5, over_seeds(values))
+    assert ("<b>" in difference_table([gap], "auroc")) == bold
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -26,6 +26,7 @@ from umedpt_lightning.tasks import DEFAULT_TASKS
 from umedpt_lightning.transfer.cells import CellFolder, write_whole
 from umedpt_lightning.transfer.closer import closer_look
 from umedpt_lightning.transfer.curve import draw_curves
+from umedpt_lightning.transfer.differences import difference_table, differences
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.report import write_page
 from umedpt_lightning.transfer.summary import Row, answers, percent, summarise, write_tables
@@ -79,11 +80,13 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
 
     main_metric = DEFAULT_TASKS[type(protocol.part("test").spec)].main_metric
     rows, trivial = summarise(results, main_metric), trivial_score(protocol)
-    write_tables(rows, main_metric, trivial, folder)
     sheets = draw_samples(results, cells, protocol.data, main_metric)
     for title, sheet in sheets.items():
         save(sheet, folder / f"{title}.png")
-    closer = closer_look(results, cells, protocol.part("test"), main_metric) + page_of(sheets)
+    gaps = differences(results, main_metric)
+    look = closer_look(results, cells, protocol.part("test"), main_metric)
+    closer = difference_table(gaps, main_metric) + look + page_of(sheets)
+    write_tables(rows, main_metric, trivial, folder, gaps)
     page = write_page(protocol.name, rows, main_metric, trivial, closer)
     write_whole(folder / "report.html", lambda stream: stream.write(page.encode()))
     figure = draw_curves(rows, main_metric, trivial.get(main_metric, float("nan")))

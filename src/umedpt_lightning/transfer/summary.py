@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -98,8 +99,18 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:g} %"
 
 
-def write_tables(rows: Sequence[Row], main: str, trivial: Mapping[str, float], folder: Path) -> None:
-    """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words)."""
+def write_tables(
+    rows: Sequence[Row], main: str, trivial: Mapping[str, float], folder: Path, gaps: Sequence[Any] = ()
+) -> None:
+    """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words).
+
+    Args:
+        rows: Of the sweep.
+        main: The task's main metric.
+        trivial: The metrics of an answer that has seen no image.
+        folder: Where they are written.
+        gaps: Differences of methods, dataclasses.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     text = io.StringIO()
     table = csv.writer(text)
@@ -119,6 +130,7 @@ def write_tables(rows: Sequence[Row], main: str, trivial: Mapping[str, float], f
         "main_metric": main,
         "answers": answers(rows, main),
         "trivial": dict(trivial),
+        "differences": [asdict(gap) for gap in gaps],
         "rows": [asdict(row) for row in rows],
     }
     whole = json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n"
