@@ -129,10 +129,10 @@ def test_other_centres_stand_beside_the_test_part_with_their_gap(tmp_path: Path)
 def test_methods_are_compared_with_the_same_labels() -> None:
     lucky = {("A", "frozen"): (0.8, 0.85, 0.9), ("B", "frozen"): (0.7, 0.8, 0.9), ("C", "knn"): (0.5, 0.5, 0.5)}
     found = differences(results(lucky), "auroc")
-    assert [(d.first, d.second, d.mode, d.fraction) for d in found] == [("A", "B", "frozen", f) for f in FRACTIONS]
-    assert [d.gap.mean for d in found] == pytest.approx([0.1, 0.05, 0.0])
+    assert [(d.first, d.second, d.mode, d.fraction) for d in found] == [("B", "A", "frozen", f) for f in FRACTIONS]
+    assert [d.gap.mean for d in found] == pytest.approx([-0.1, -0.05, 0.0])
     assert found[0].gap.high - found[0].gap.low < 1e-9, "what the labels do to both falls out"
-    assert "A &minus; B, frozen" in difference_table(found, "auroc")
+    assert "B &minus; A, frozen" in difference_table(found, "auroc")
     assert difference_table([], "auroc") == ""
 
 

@@ -35,7 +35,7 @@ class Difference:
 
 
 def differences(results: Mapping[Cell, Result], main: str) -> list[Difference]:
-    """Of all pairs of methods that have a mode in common, the one named first less the other.
+    """Of all pairs of methods that have a mode in common, the one named later less the other: baselines come first.
 
     Args:
         results: Of all cells.
@@ -44,7 +44,7 @@ def differences(results: Mapping[Cell, Result], main: str) -> list[Difference]:
     found = []
     for mode in dict.fromkeys(cell.mode for cell in results):
         methods = dict.fromkeys(cell.method for cell in results if cell.mode == mode)
-        for first, second in combinations(methods, 2):
+        for second, first in combinations(methods, 2):
             for fraction in sorted({cell.fraction for cell in results}):
                 gaps = [
                     result.test.get(main, math.nan) - other.test.get(main, math.nan)

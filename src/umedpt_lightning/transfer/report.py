@@ -12,7 +12,8 @@ from umedpt_lightning.transfer.summary import Row, answers, percent
 
 _STYLE = """
 body { font-family: sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; font-size: 0.85rem; } th, td { padding: 0.2rem 0.6rem; text-align: right; }
+table { border-collapse: collapse; font-size: 0.85rem; }
+th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #333; } td:first-child, th:first-child { text-align: left; }
 tr:hover { background: #f3f3f3; } svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
 .row { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; font-size: 0.8rem; text-align: center; }
