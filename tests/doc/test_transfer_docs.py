@@ -10,7 +10,7 @@ import yaml
 from umedpt_lightning.cli.transfer import _parser
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "transfer.md").read_text()
-(BLOCK,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+BLOCK, EXTERNAL = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_config_of_the_page_is_understood() -> None:
@@ -20,6 +20,12 @@ def test_the_config_of_the_page_is_understood() -> None:
     del content["transfer"]["fractions"], content["transfer"]["seeds"]
     default = _parser("transfer").parse_object(content).transfer
     assert (default.fractions, default.seeds) == (config.fractions, config.seeds)
+
+
+def test_other_centres_are_given_as_the_page_says() -> None:
+    content = yaml.safe_load(BLOCK)
+    content["transfer"] |= yaml.safe_load(EXTERNAL)
+    assert set(_parser("transfer").parse_object(content).transfer.external) == {"elsewhere"}
 
 
 def test_the_options_that_the_page_names_exist() -> None:

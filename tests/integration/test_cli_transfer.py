@@ -9,12 +9,16 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import wandb
 import yaml
+from PIL import Image
 
 from umedpt_lightning.cli import main
 from umedpt_lightning.transfer import evaluation
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "transfer").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+ALL = sorted(FOLDER.rglob("transfer/*.yaml"))
+CONFIGS = [file for file in ALL if "transfer" in yaml.safe_load(file.read_text())]
 ROOTS = {"~/.cache/umedpt/demo": "demo_data", "data": "shared_data"}
 
 
@@ -88,15 +92,58 @@ def test_mistakes_are_told_in_a_line(project: Path, tmp_path: Path, change: dict
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
-def test_a_config_runs(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_config_runs_in_small(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     content = yaml.safe_load(config.read_text())
     protocol = content["transfer"]
     protocol["data"]["size"] = 32
+    small = {"name": "test_resnet"}
     for method in protocol["methods"].values():
-        method["init_args"] = {"name": "test_resnet", "in_channels": method["init_args"].get("in_channels", 3)}
+        method["init_args"] = small | {"in_channels": method["init_args"].get("in_channels", 3)}
+        method["class_path"] = "TimmSource"  # there is no checkpoint
     protocol["finetuning"] = {"steps": 2, "evaluations": 1, "learning_rates": [0.001]}
     run = _run(tmp_path, content, "--root", str(request.getfixturevalue(ROOTS[content["root"]])), "--transfer.seeds=1")
     assert (run / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_config_on_the_demo_runs_as_it_is(tmp_path: Path, demo_data: Path) -> None:
+    content = yaml.safe_load((FOLDER / "transfer" / "slice_plane.yaml").read_text())
+    run = _run(tmp_path, content, "--root", str(demo_data))
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    best = [float(row["auroc"]) for row in rows if row["fraction"] == "1.0"]
+    assert max(best) > 0.9, "the planes of slices are easy to tell apart"
+
+
+@pytest.mark.parametrize(("task", "metric"), [("squares", "dice"), ("boxes", "map50")])
+def test_masks_and_boxes_are_drawn_and_have_intervals_over_patients(
+    task: str, metric: str, project: Path, tmp_path: Path
+) -> None:
+    source = {"class_path": "TimmSource", "init_args": {"name": "test_resnet"}}
+    training = {"steps": 2, "evaluations": 1, "learning_rates": [0.001]}
+    options = {"methods": {"small": source}, "modes": ["frozen"], "fractions": [1.0], "seeds": 1}
+    run = _run(tmp_path, _config(project, task, finetuning=training, **options))
+    page = (run / "report.html").read_text()
+    for title in ("best", "worst"):
+        assert Image.open(run / f"{title}.png").width > 300
+        assert f"{title.capitalize()} test samples" in page
+    assert page.count('src="data:image/png;base64,') == 2
+    assert Image.open(run / "curve.png").width > 300
+    (cell,) = (run / "cells").rglob("*.json")
+    low, high = json.loads(cell.read_text())["intervals"][metric]
+    assert 0 <= low <= high <= 1
+
+
+def test_results_go_to_weights_and_biases_where_asked_for(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logged: dict[str, Any] = {}
+    monkeypatch.setattr(wandb.Run, "log", lambda self, row: logged.update(row))
+    _run(tmp_path, _config(project, "sizes", fractions=[1.0], seeds=1), "--wandb", "labels")
+    assert set(logged) == {"results", "report", "pictures/curve"}
+    assert len(logged["results"].data) == 2 * 2
+    assert (tmp_path / "run" / "wandb").is_dir()
 
 
 def test_masks_are_measured_with_the_decoder_that_is_asked_for(project: Path, tmp_path: Path) -> None:

@@ -26,10 +26,22 @@ def _small(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def _root(default: str, both: bool, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The folder that ``${root}`` stands for; those of the results hold the demo's images beside the sets."""
+    if not both:
+        return request.getfixturevalue("demo_data" if ROOTS[default] == "demo" else "shared_data")
+    folder = tmp_path / "both"
+    folder.mkdir()
+    (folder / "demo").symlink_to(request.getfixturevalue("demo_data"))
+    for file in request.getfixturevalue("shared_data").iterdir():
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
 def test_a_config_trains_all_its_tasks(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     content = yaml.safe_load(config.read_text())
-    root = request.getfixturevalue("demo_data" if ROOTS[content["root"]] == "demo" else "shared_data")
+    root = _root(content["root"], config.parent.name == "results", tmp_path, request)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(_small(content)))
     main(["fit", "--config", str(tmp_path / "config.yaml"), "--root", str(root), "--run", str(tmp_path / "run")])
     report = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from benchmarks.saved_bytes import SavedBytes
+from umedpt_lightning.blocks import BatchNormMode, Encoder
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading import loaders
 from umedpt_lightning.training import MultiTaskModule, Optimization
@@ -344,6 +345,21 @@ def test_one_dev_run_trains_every_task_and_gets_through_validation() -> None:
     assert heads
     assert all(not torch.equal(v, before[k]) for k, v in heads.items())
     assert trainer.global_step == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*eval mode")
+@pytest.mark.parametrize(("mode", "moves"), [("keep", True), ("freeze", False)])
+def test_frozen_statistics_stay_as_they_are_in_a_trainers_hands(mode: BatchNormMode, moves: bool) -> None:
+    data = data_of({"a_class": MemoryReader("class")})
+    module = MultiTaskModule(data.specs, Encoder("test_resnet", batch_norm=mode))
+
+    def statistics() -> list[Tensor]:
+        return [buffer.clone() for name, buffer in module.named_buffers() if "running" in name]
+
+    before = statistics()
+    trainer_of(max_steps=2, limit_val_batches=1, num_sanity_val_steps=1).fit(module, data)
+    assert len(before) > 4
+    assert all(not torch.equal(a, b) for a, b in zip(before, statistics(), strict=True)) == moves
 
 
 def test_training_without_an_end_is_refused() -> None:

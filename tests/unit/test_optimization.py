@@ -52,6 +52,22 @@ def test_frozen_parameters_are_left_out() -> None:
     assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in module.parameters() if p.requires_grad}
 
 
+def test_the_encoder_learns_with_its_share_of_the_rate_all_along() -> None:
+    module = nn.ModuleDict({"model": nn.ModuleDict({"encoder": network(), "pixel_decoder": network()})})
+    optimization = Optimization(learning_rate=0.1, encoder_share=0.5, warmup=0.5)
+    optimizer = optimization.optimizer(module, fused=False)
+    schedule = optimization.schedule(optimizer, 4)
+    assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {id(p) for p in module.parameters()}
+    encoder = {id(p) for p in module["model"]["encoder"].parameters()}
+    for _ in range(5):
+        rate = optimizer.param_groups[0]["lr"]  # as the log shows it
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                assert group["lr"] == pytest.approx(rate * (0.5 if id(parameter) in encoder else 1))
+        optimizer.step()
+        schedule.step()
+
+
 def test_its_options_reach_adamw() -> None:
     optimizer = Optimization(learning_rate=0.1, betas=(0.5, 0.6)).optimizer(network(), fused=True)
     assert optimizer.defaults["lr"] == 0.1

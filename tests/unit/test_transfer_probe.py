@@ -10,8 +10,8 @@ from builders import WIDTHS, spec_of
 
 from umedpt_lightning.tasks import DEFAULT_TASKS, Classification, MultilabelClassification, Segmentation, Task
 from umedpt_lightning.transfer import probe as module
+from umedpt_lightning.transfer.answers import score
 from umedpt_lightning.transfer.embeddings import Embeddings
-from umedpt_lightning.transfer.evaluation import score
 from umedpt_lightning.transfer.linear import binary_path, logistic_path, ridge_path
 from umedpt_lightning.transfer.neighbours import Neighbours
 from umedpt_lightning.transfer.probe import NEIGHBOURS, STRENGTHS, linear_probe, neighbour_probe

@@ -16,7 +16,7 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.transfer import evaluation
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
 from umedpt_lightning.transfer.embeddings import Machine, embeddings
-from umedpt_lightning.transfer.evaluation import evaluate
+from umedpt_lightning.transfer.evaluation import answer, evaluate
 from umedpt_lightning.transfer.finetune import FineTuning, Trainer, set_head
 from umedpt_lightning.transfer.probe import linear_probe
 from umedpt_lightning.transfer.sources import TimmSource
@@ -30,6 +30,11 @@ SHORT = FineTuning(steps=3, learning_rates=(1e-3,), evaluations=1)
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMEDPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(evaluation, "REPLICATES", 5)
+
+
+class SomeAnswers:
+    def arrays(self) -> dict[str, Any]:
+        return {}
 
 
 def protocol(kind: str, **options: Any) -> Protocol:
@@ -48,17 +53,18 @@ def run(kind: str, folder: Path, **options: Any) -> dict[Cell, Result]:
 def test_every_label_type_is_measured_in_every_mode(kind: str, tmp_path: Path) -> None:
     modes = ["frozen", "knn", "finetune"] if kind in EMBEDDING else ["frozen", "finetune"]
     results = run(kind, tmp_path, modes=modes, seeds=1)
-    assert list(results) == list(grid(["random"], modes, [0.5, 1.0], 1))
+    assert list(results) == list(grid({"random": modes}, [0.5, 1.0], 1))
     for cell, result in results.items():
         assert result.labels == round(16 * cell.fraction)
         assert result.options
         assert set(result.val) <= set(result.test)
         assert any(not math.isnan(value) for value in result.test.values())
         assert ("ece" in result.test) == (kind in ("class", "multilabel"))
-        if kind in EMBEDDING:
-            low, high = next(iter(result.intervals.values()))
-            assert low <= high
-        assert (CellFolder(tmp_path).outputs(cell) is not None) == (kind in EMBEDDING)
+        assert result.intervals.keys() == result.test.keys()
+        assert all(low <= high for low, high in result.intervals.values() if not math.isnan(low))
+        kept = CellFolder(tmp_path).answers(cell)
+        assert kept is not None
+        assert ("outputs" if kind in EMBEDDING else "answer_15") in kept
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,7 +101,7 @@ def test_finished_cells_are_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_other_weights_data_or_options_are_other_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Cell] = []
     monkeypatch.setattr(
-        Sweep, "_measure", lambda self, cell, subset: (measured.append(cell) or Result(1, {}, {}, {}), (None, None))
+        Sweep, "_measure", lambda self, cell, subset: (measured.append(cell) or Result(1, {}, {}, {}), SomeAnswers())
     )
     base = {"fractions": [1.0], "seeds": 1, "modes": ["frozen", "finetune"]}
     folder = CellFolder(tmp_path)
@@ -129,9 +135,9 @@ def test_processes_share_the_cells_out(tmp_path: Path, monkeypatch: pytest.Monke
         if not measured:  # another process is at the second cell and finishes it
             second = Cell("random", "knn", 0.5, 0)
             claimed.enter_context(folder.claim(second, wait=False))
-            folder.write(second, self._key(second), Result(99, {}, {}, {}), None, None)
+            folder.write(second, self._key(second), Result(99, {}, {}, {}), {})
         measured.append(cell)
-        return Result(1, {}, {}, {}), (None, None)
+        return Result(1, {}, {}, {}), SomeAnswers()
 
     monkeypatch.setattr(Sweep, "_measure", elsewhere)
     with ExitStack() as claimed:
@@ -177,9 +183,10 @@ def test_fine_tuning_starts_from_the_probe(kind: str) -> None:
     parts = {part: embeddings(model, "new", plan.data, plan.part(part), Machine()) for part in ("train", "val")}
     probe = linear_probe(model.task("new"), parts["train"], parts["val"])
     set_head(model, "new", probe)
-    metrics, outputs, _ = evaluate(model, "new", plan.data, plan.part("val"), Machine())
+    found = answer(model, "new", plan.data, plan.part("val"), Machine())
+    outputs, metrics = torch.from_numpy(found.arrays()["outputs"]), found.score()
     torch.testing.assert_close(outputs, probe(parts["val"].features), atol=1e-3, rtol=1e-3)
-    assert metrics == pytest.approx(probe.val, abs=1e-3, nan_ok=True)
+    assert {key: metrics[key] for key in probe.val} == pytest.approx(probe.val, abs=1e-3, nan_ok=True)
 
 
 def trainer(kind: str, **options: Any) -> tuple[Trainer, Any]:
@@ -218,10 +225,10 @@ def test_every_stage_of_the_encoder_learns_slower_than_the_next() -> None:
 def test_training_learns_and_keeps_the_best_of_val() -> None:
     training, model = trainer("class", steps=40, learning_rates=(1e-3, 1e-2), evaluations=4)
     seen = training.everything(model, lambda _: None)
-    train = evaluate(seen.model, "new", training.data, training.labelled, Machine())[0]
-    untrained = evaluate(model, "new", training.data, training.labelled, Machine())[0]
+    train = evaluate(seen.model, "new", training.data, training.labelled, Machine())
+    untrained = evaluate(model, "new", training.data, training.labelled, Machine())
     assert train["auroc"] > untrained["auroc"]
-    assert evaluate(seen.model, "new", training.data, training.data.val, Machine())[0] == pytest.approx(seen.val)
+    assert evaluate(seen.model, "new", training.data, training.data.val, Machine()) == pytest.approx(seen.val)
     assert seen.options["steps"] in (10, 20, 30, 40)
 
 
@@ -238,6 +245,36 @@ def test_what_cannot_be_is_told_at_once(change: dict[str, Any], message: str) ->
     kind = change.pop("kind", "class")
     with pytest.raises(ValueError, match=message):
         protocol(kind, **change)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("class", "frozen"), ("class", "finetune"), ("mask", "frozen")])
+def test_other_centres_are_measured_as_the_test_part_is(kind: str, mode: str, tmp_path: Path) -> None:
+    here = protocol(kind, modes=[mode], fractions=[1.0], seeds=1)
+    external = {"same": here.part("test"), "other": MemoryReader(kind, size=12, seed=5)}
+    (result,) = run(kind, tmp_path, modes=[mode], fractions=[1.0], seeds=1, external=external).values()
+    assert result.external["same"] == pytest.approx(result.test, nan_ok=True)
+    assert result.external["other"] != result.external["same"]
+    (without,) = run(kind, tmp_path / "without", modes=[mode], fractions=[1.0], seeds=1).values()
+    assert (without.options, without.test) == (result.options, result.test), "nothing is chosen by them"
+
+
+def test_other_centres_have_names_and_classes_that_fit() -> None:
+    with pytest.raises(ValueError, match="external: val is a part of `data` already"):
+        protocol("class", external={"val": MemoryReader("class")})
+    with pytest.raises(ValueError, match="train and far parts do not fit"):
+        protocol("class", external={"far": MemoryReader("class", channels=1)})
+
+
+def test_each_method_can_have_modes_of_its_own(tmp_path: Path) -> None:
+    methods = {"random": TimmSource("test_convnext"), "other": TimmSource("test_convnext2")}
+    parts = {part: MemoryReader("class", size=16, seed=i) for i, part in enumerate(("train", "val", "test"))}
+    options: dict[str, Any] = {"fractions": [1.0], "seeds": 1, "finetuning": SHORT}
+    modes: dict[str, Any] = {"random": ["frozen", "finetune"], "other": ["knn"]}
+    results = Sweep(Protocol(TaskData(**parts), methods, modes=modes, **options), CellFolder(tmp_path), Machine()).run()
+    assert [(c.method, c.mode) for c in results] == [("random", "frozen"), ("random", "finetune"), ("other", "knn")]
+    assert [c.method for c in grid({"random": [], "other": ["knn"]}, [1.0], 1)] == ["other"]
+    with pytest.raises(ValueError, match="modes: some are for randm, but the methods are random, other"):
+        Protocol(TaskData(**parts), methods, modes={"randm": ["frozen"]})
 
 
 def test_parts_that_are_missing_or_differ_are_told() -> None:

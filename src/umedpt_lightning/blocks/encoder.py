@@ -108,6 +108,7 @@ class Encoder(Recorded, nn.Module):
                 f"encoder.checkpointing: timm's {name} has no blocks that could be computed again, only single layers. "
                 "Take it out, or take another encoder."
             )
+        self.train()  # what is frozen is so from the start: Lightning leaves the modes as it finds them
 
     def bind(self, tasks: Sequence[str]) -> None:
         """Makes room for every task's own BatchNorm statistics, where the encoder keeps such."""

@@ -182,6 +182,7 @@ def be_quiet() -> None:
         ".*dirpath has changed.*",  # a checkpoint is used in another run, as was asked
         "(?s).*does not round-trip.*",  # a tuple of albumentations becomes a list in config.yaml, which it takes too
         ".*WeightAveraging callback, but loading a checkpoint outside.*",  # the averaged weights are what is evaluated
+        ".*in eval mode at the start of training.*",  # frozen BatchNorm
         ".*smaller than the logging interval.*",  # losses are logged by rounds, over the ends of epochs
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 import warnings
@@ -11,15 +12,21 @@ from typing import Any
 
 import jsonargparse
 import torch
+import yaml
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from umedpt_lightning.callbacks.drawing import save
+from umedpt_lightning.callbacks.sweep_log import log_sweep
 from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
 from umedpt_lightning.tasks import DEFAULT_TASKS
 from umedpt_lightning.transfer.cells import CellFolder, write_whole
 from umedpt_lightning.transfer.closer import closer_look
 from umedpt_lightning.transfer.curve import draw_curves
+from umedpt_lightning.transfer.differences import difference_table, differences
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.report import write_page
 from umedpt_lightning.transfer.summary import Row, answers, percent, summarise, write_tables
@@ -53,6 +60,7 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
     parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    parser.add_argument("--wandb", metavar="[ENTITY/]PROJECT", default=None, help="Log the results there, too.")
     parser.add_class_arguments(Protocol, "transfer")
     return parser
 
@@ -72,12 +80,22 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
 
     main_metric = DEFAULT_TASKS[type(protocol.part("test").spec)].main_metric
     rows, trivial = summarise(results, main_metric), trivial_score(protocol)
-    write_tables(rows, main_metric, trivial, folder)
-    closer = closer_look(results, cells, protocol.part("test"), main_metric)
+    sheets = draw_samples(results, cells, protocol.data, main_metric)
+    for title, sheet in sheets.items():
+        save(sheet, folder / f"{title}.png")
+    gaps = differences(results, main_metric)
+    look = closer_look(results, cells, protocol.part("test"), main_metric)
+    closer = difference_table(gaps, main_metric) + look + page_of(sheets)
+    write_tables(rows, main_metric, trivial, folder, gaps)
     page = write_page(protocol.name, rows, main_metric, trivial, closer)
     write_whole(folder / "report.html", lambda stream: stream.write(page.encode()))
     figure = draw_curves(rows, main_metric, trivial.get(main_metric, float("nan")))
-    write_whole(folder / "curve.svg", lambda stream: stream.write(figure.encode()))
+    write_whole(folder / "curve.svg", lambda stream: stream.write(figure.svg().encode()))
+    write_whole(folder / "curve.png", lambda stream: stream.write(figure.png()))
+    if config.wandb:
+        curve = Image.open(io.BytesIO(figure.png()))
+        asked = yaml.safe_load(parser.dump(config, skip_validation=True))
+        log_sweep(folder, config.wandb, asked, {"curve": curve, **sheets})
     _show(rows, main_metric, protocol.name)
     print(f"report: {folder / 'report.html'}")
 

@@ -92,16 +92,7 @@ class Segmentation(Task):
 
     def compute(self) -> dict[str, Tensor]:
         """``dice``, ``iou``, ``dice_<class>``, ``iou_<class>``."""
-        confusion = self.metrics.confusion.compute().double()  # (K, K), rows are the truth
-        hits = confusion.diagonal()
-        truth, predicted = confusion.sum(1), confusion.sum(0)
-        dice = (2 * hits / (truth + predicted)).float()  # 0 / 0 is NaN: neither there nor predicted
-        iou = (hits / (truth + predicted - hits)).float()
-        first = 1 if len(self.spec.classes) > 1 else 0
-        metrics = {"dice": dice[first:].nanmean(), "iou": iou[first:].nanmean()}
-        for index, name in enumerate(self.spec.classes[first:], start=first):
-            metrics |= {f"dice_{name}": dice[index], f"iou_{name}": iou[index]}
-        return metrics
+        return overlap(self.metrics.confusion.compute(), self.spec.classes)
 
     def predict(self, output: Tensor) -> Tensor:
         """Classes ``(B, H, W)`` uint8."""
@@ -123,3 +114,25 @@ class Segmentation(Task):
             raise TypeError(f"Masks come as a tensor, not as {type(targets).__name__}.")
         background = torch.eye(len(self.spec.classes), device=self.device)[0]  # (K,)
         return background.view(1, -1, 1, 1).expand(len(targets), -1, *targets.shape[1:])
+
+
+def overlap(confusion: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
+    """How far predicted and true pixels overlap.
+
+    Args:
+        confusion: ``(K, K)`` counts of pixels, rows are the truth.
+        classes: Their names, the background first.
+
+    Returns:
+        ``dice`` and ``iou``, means over the classes but the background, and both for every class.
+    """
+    counts = confusion.double()
+    hits = counts.diagonal()
+    truth, predicted = counts.sum(1), counts.sum(0)
+    dice = (2 * hits / (truth + predicted)).float()  # 0 / 0 is NaN: neither there nor predicted
+    iou = (hits / (truth + predicted - hits)).float()
+    first = 1 if len(classes) > 1 else 0
+    metrics = {"dice": dice[first:].nanmean(), "iou": iou[first:].nanmean()}
+    for index, name in enumerate(classes[first:], start=first):
+        metrics |= {f"dice_{name}": dice[index], f"iou_{name}": iou[index]}
+    return metrics

@@ -98,8 +98,9 @@ class RateSweep(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """The step is made with the rate of the sweep, over that of the schedule."""
+        peak = max(group["initial_lr"] for group in optimizer.param_groups)
         for group in optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group["initial_lr"] / peak  # an encoder may be to learn slower
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Round, batch_idx: int

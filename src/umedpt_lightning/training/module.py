@@ -94,7 +94,7 @@ class MultiTaskModule(pl.LightningModule):
         self._since = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One AdamW with two parameter groups, and its schedule over all rounds of the run."""
+        """One AdamW, and its schedule over all rounds of the run."""
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise ValueError("The learning rate needs an end: set trainer.max_steps or trainer.max_epochs.")

@@ -16,6 +16,8 @@ class Optimization:
 
     Attributes:
         learning_rate: Its peak.
+        encoder_share: The encoder learns with this share of the rate; below 1 it keeps more of the weights it starts
+            from, while heads and decoders, which are new, learn at full speed.
         weight_decay: Decoupled weight decay; none on norms and biases.
         betas: Decay rates of AdamW's two moments.
         warmup: Rounds until the peak; below 1 a share of all rounds.
@@ -24,6 +26,7 @@ class Optimization:
     """
 
     learning_rate: float = 3e-4
+    encoder_share: float = 1.0
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.05
@@ -36,18 +39,27 @@ class Optimization:
                 "optimization: learning_rate must be positive, warmup not negative and final between 0 and 1, but they "
                 f"are {self.learning_rate}, {self.warmup} and {self.final}."
             )
+        if self.encoder_share <= 0:
+            raise ValueError(
+                f"optimization.encoder_share must be positive, but it is {self.encoder_share}. Write 0.1 for a tenth."
+            )
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"optimization.clip must be positive, or null for no clipping, but it is {self.clip}.")
 
     def optimizer(self, module: nn.Module, fused: bool) -> AdamW:
-        """AdamW over the trainable parameters of `module`."""
-        trainable = [p for p in module.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
-            # norms' scales and shifts, and biases, are vectors
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=fused)
+        """AdamW over the trainable parameters of `module`, whose encoder is ``module.model.encoder``."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # by learning rate and weight decay
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                rate = self.learning_rate * (self.encoder_share if name.startswith("model.encoder.") else 1.0)
+                # norms' scales and shifts, and biases, are vectors
+                decay = self.weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((rate, decay), []).append(parameter)
+        ordered = sorted(
+            groups.items(), key=lambda item: (-item[0][0], -item[0][1])
+        )  # the log shows the rate of the first
+        described = [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in ordered]
+        return AdamW(described, lr=self.learning_rate, betas=self.betas, fused=fused)
 
     def schedule(self, optimizer: AdamW, steps: int) -> LambdaLR:
         """The schedule over `steps` steps; the last rate holds afterwards.

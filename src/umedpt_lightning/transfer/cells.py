@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 Mode = Literal["frozen", "knn", "finetune"]
 
@@ -46,8 +46,9 @@ class Result:
         options: What was chosen on the val part.
         val: Metrics of the val part.
         test: Metrics of the test part.
-        intervals: 95 % intervals of the test metrics over patients; of tasks with an embedding.
+        intervals: 95 % intervals of the test metrics over patients.
         notes: What is not as one might expect.
+        external: Metrics of each other centre, by its name.
         seconds: How long it took, embeddings left out.
     """
 
@@ -57,11 +58,12 @@ class Result:
     test: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    external: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
 
 
 class CellFolder:
-    """Finished cells in a folder, a JSON file each; outputs of the head on the test part lie beside as ``.npz``.
+    """Finished cells in a folder, a JSON file each; answers for the test part lie beside as ``.npz``.
 
     A cell belongs to a key: to the weights, the data and the options that it came from. One with another key counts as
     not finished.
@@ -84,11 +86,9 @@ class CellFolder:
         del content["cell"]
         return Result(**_nan_for_null(content))
 
-    def write(self, cell: Cell, key: str, result: Result, outputs: Tensor | None, targets: Tensor | None) -> None:
-        """Keeps a finished cell; whoever finds its file finds all of it."""
-        if outputs is not None and targets is not None:
-            ours, truth = outputs.numpy(), targets.numpy()
-            write_whole(self._file(cell, ".npz"), lambda s: np.savez_compressed(s, outputs=ours, targets=truth))
+    def write(self, cell: Cell, key: str, result: Result, answers: Mapping[str, NDArray[Any]]) -> None:
+        """Keeps a finished cell, with the answers for the test part; whoever finds its file finds all of it."""
+        write_whole(self._file(cell, ".npz"), lambda stream: np.savez_compressed(stream, **dict[str, Any](answers)))
         content = null_for_nan({"key": key, "cell": asdict(cell), **asdict(result)})
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         write_whole(self._file(cell, ".json"), lambda stream: stream.write(text.encode()))
@@ -116,8 +116,8 @@ class CellFolder:
             else:
                 yield True
 
-    def outputs(self, cell: Cell) -> dict[str, Any] | None:
-        """``outputs`` and ``targets`` of the test part of a finished cell, None where they are not kept."""
+    def answers(self, cell: Cell) -> dict[str, NDArray[Any]] | None:
+        """What `Answers.arrays` gave for the test part of a finished cell; None where the file is gone."""
         file = self._file(cell, ".npz")
         if not file.is_file():
             return None
@@ -164,9 +164,15 @@ def _nan_for_null(value: Any) -> Any:
     return value
 
 
-def grid(methods: list[str], modes: list[Mode], fractions: list[float], seeds: int) -> Iterator[Cell]:
-    """All cells, those that share a model one after the other."""
-    for method in methods:
+def grid(modes: Mapping[str, list[Mode]], fractions: list[float], seeds: int) -> Iterator[Cell]:
+    """All cells, those that share a model one after the other.
+
+    Args:
+        modes: Of each method, by its name.
+        fractions: Of the labels.
+        seeds: How many repetitions.
+    """
+    for method in modes:
         for seed in range(seeds):
             for fraction in fractions:
-                yield from (Cell(method, mode, fraction, seed) for mode in modes)
+                yield from (Cell(method, mode, fraction, seed) for mode in modes[method])

@@ -1,4 +1,4 @@
-"""A closer look at the answers of a class task: confusion matrices, and the best and worst test samples."""
+"""A closer look at the answers of a class task: confusion, reliability, and the best and worst test samples."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.transfer.calibration import draw_reliability
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
 from umedpt_lightning.transfer.summary import percent
 from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, Sample
@@ -36,13 +37,17 @@ def closer_look(results: Mapping[Cell, Result], cells: CellFolder, test: Reader,
     whole = [cell for cell in results if cell.fraction == largest]
     parts = [f"<h2>Confusion at {percent(largest)} of the labels</h2><p>All seeds together; rows are the truth.</p>"]
     parts.append('<div class="row">')
+    sure: dict[str, tuple[NDArray[np.floating], NDArray[np.bool_]]] = {}
     for method, mode in dict.fromkeys((cell.method, cell.mode) for cell in whole):
-        found = [cells.outputs(cell) for cell in whole if (cell.method, cell.mode) == (method, mode)]
-        matrix = confusion((answers for answers in found if answers is not None), len(test.spec.classes))
+        kept = [cells.answers(cell) for cell in whole if (cell.method, cell.mode) == (method, mode)]
+        found = [answers for answers in kept if answers is not None]
+        matrix = confusion(found, len(test.spec.classes))
         parts.append(f"<div><p>{escape(method)}, {mode}</p>{_matrix(matrix, test.spec.classes)}</div>")
-    parts.append("</div>")
+        if found:
+            sure[f"{method}, {mode}"] = _sureness(found)
+    parts.append(f"</div><h2>Reliability at {percent(largest)} of the labels</h2>{draw_reliability(sure).svg()}")
     best = max(whole, key=lambda cell: results[cell].val.get(main, -np.inf))
-    answers = cells.outputs(best)
+    answers = cells.answers(best)
     if answers is not None:
         parts.append(_pictures(best, answers, test, test.spec.classes))
     return "".join(parts)
@@ -56,6 +61,16 @@ def confusion(answers: Iterable[Mapping[str, NDArray[np.generic]]], classes: int
         known = truth != IGNORE_INDEX
         np.add.at(counts, (truth[known].astype(np.int64), said[known]), 1)
     return counts
+
+
+def _sureness(
+    answers: Sequence[Mapping[str, NDArray[np.generic]]],
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """The probability of every answer, and whether it is right."""
+    truth = np.concatenate([found["targets"] for found in answers])
+    stated, said = torch.from_numpy(np.concatenate([found["outputs"] for found in answers])).softmax(1).max(1)
+    known = truth != IGNORE_INDEX
+    return stated.numpy()[known], (said.numpy() == truth)[known]
 
 
 def _matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:

@@ -1,11 +1,11 @@
-"""A metric over the fraction of labels as SVG."""
+"""A metric over the fraction of labels as a figure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 
+from umedpt_lightning.transfer.shapes import Area, Dot, Figure, Polyline, Segment, Shape, Text
 from umedpt_lightning.transfer.summary import Row, percent
 
 # Told apart by colour-blind people too: Okabe & Ito, 2008.
@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT = 760, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 20, 50
 
 
-def draw_curves(rows: Sequence[Row], metric: str, trivial: float) -> str:
+def draw_curves(rows: Sequence[Row], metric: str, trivial: float) -> Figure:
     """One line a method and mode with its 95 % interval over seeds as a band, over a logarithmic fraction.
 
     Args:
@@ -43,48 +43,37 @@ def draw_curves(rows: Sequence[Row], metric: str, trivial: float) -> str:
         share = (min(max(value, low), high) - low) / (high - low)
         return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [*_axes(fractions, _ticks(low, high), x, y), _text(_LEFT, 12, metric, "start")]
+    shapes = [*_axes(fractions, _ticks(low, high), x, y), Text((_LEFT, 12), metric)]
     if not math.isnan(trivial):
-        ends = f'x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(trivial):.1f}" y2="{y(trivial):.1f}"'
-        parts.append(f'<line {ends} stroke="#888" stroke-dasharray="6 4"/>')
-        parts.append(_text(_WIDTH - _RIGHT, y(trivial) - 4, "without an image", "end"))
+        shapes.append(Segment((_LEFT, y(trivial)), (_WIDTH - _RIGHT, y(trivial)), "#888888", dashed=True))
+        shapes.append(Text((_WIDTH - _RIGHT, y(trivial) - 4), "without an image", "end"))
     for index, (name, line) in enumerate(lines.items()):
         colour, place = COLOURS[index % len(COLOURS)], _HEIGHT + 16 * index
-        parts += _line(line, metric, colour, x, y)
-        parts.append(f'<rect x="{_LEFT}" y="{place - 9}" width="14" height="10" fill="{colour}"/>')
-        parts.append(_text(_LEFT + 20, place, name, "start"))
+        shapes += _line(line, metric, colour, x, y)
+        corners = [(_LEFT + dx, place + dy) for dx, dy in ((0, -9), (14, -9), (14, 1), (0, 1))]
+        shapes += [Area(corners, colour), Text((_LEFT + 20, place), name)]
     height = _HEIGHT + 16 * len(lines) + 8
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
-        f'font-family="sans-serif" font-size="12" role="img" aria-label="{escape(metric)} over the fraction of labels">'
-        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>'
-    )
+    return Figure(shapes, (_WIDTH, height), f"{metric} over the fraction of labels")
 
 
-def _line(rows: Sequence[Row], metric: str, colour: str, x: Scale, y: Scale) -> list[str]:
+def _line(rows: Sequence[Row], metric: str, colour: str, x: Scale, y: Scale) -> list[Shape]:
     intervals = [(row.fraction, row.metrics[metric]) for row in rows]
     banded = [(f, i) for f, i in intervals if not math.isnan(i.low)]
-    points = " ".join(f"{x(f):.1f},{y(i.mean):.1f}" for f, i in intervals)
     edge = [(f, i.high) for f, i in banded] + [(f, i.low) for f, i in reversed(banded)]
-    band = " ".join(f"{x(f):.1f},{y(value):.1f}" for f, value in edge)
-    dots = [f'<circle cx="{x(f):.1f}" cy="{y(i.mean):.1f}" r="3" fill="{colour}"/>' for f, i in intervals]
-    return [
-        f'<polygon points="{band}" fill="{colour}" fill-opacity="0.15"/>' if banded else "",
-        f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>',
-        *dots,
-    ]
+    points = [(x(f), y(i.mean)) for f, i in intervals]
+    band = [Area([(x(f), y(value)) for f, value in edge], colour, 0.15)] if len(banded) > 1 else []
+    return [*band, Polyline(points, colour), *(Dot(point, colour) for point in points)]
 
 
-def _axes(fractions: Sequence[float], ticks: Sequence[float], x: Scale, y: Scale) -> list[str]:
+def _axes(fractions: Sequence[float], ticks: Sequence[float], x: Scale, y: Scale) -> list[Shape]:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    parts = []
+    shapes: list[Shape] = []
     for tick in ticks:
-        parts.append(f'<line x1="{_LEFT}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#ddd"/>')
-        parts.append(_text(_LEFT - 6, y(tick) + 4, f"{tick:.3g}", "end"))
-    parts.append(f'<line x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="#333"/>')
-    parts += [_text(x(fraction), bottom + 16, percent(fraction), "middle") for fraction in fractions]
-    parts.append(_text((_LEFT + right) / 2, bottom + 36, "labels", "middle"))
-    return parts
+        shapes.append(Segment((_LEFT, y(tick)), (right, y(tick)), "#dddddd"))
+        shapes.append(Text((_LEFT - 6, y(tick) + 4), f"{tick:.3g}", "end"))
+    shapes.append(Segment((_LEFT, bottom), (right, bottom), "#333333"))
+    shapes += [Text((x(fraction), bottom + 16), percent(fraction), "middle") for fraction in fractions]
+    return [*shapes, Text(((_LEFT + right) / 2, bottom + 36), "labels", "middle")]
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -93,7 +82,3 @@ def _ticks(low: float, high: float) -> list[float]:
     unit = 10 ** math.floor(math.log10(rough))
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough)
     return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -142,7 +142,7 @@ class Trainer:
             schedule.step()
             advance(1)
             if step in looks:
-                metrics = evaluate(model, self.name, self.data, self._val, self.machine)[0]
+                metrics = evaluate(model, self.name, self.data, self._val, self.machine)
                 if not val or _defined(metrics[task.main_metric]) > best:
                     best, val, step_of = _defined(metrics[task.main_metric]), metrics, step
                     kept = copy.deepcopy(model.state_dict())

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from umedpt_lightning.tasks import Classification, MultilabelClassification, Regression, Task
+from umedpt_lightning.transfer.answers import score
 from umedpt_lightning.transfer.embeddings import Embeddings
-from umedpt_lightning.transfer.evaluation import score
 from umedpt_lightning.transfer.linear import Linear, binary_path, logistic_path, ridge_path
 from umedpt_lightning.transfer.neighbours import Neighbours
 from umedpt_lightning.types import IGNORE_INDEX

@@ -12,7 +12,8 @@ from umedpt_lightning.transfer.summary import Row, answers, percent
 
 _STYLE = """
 body { font-family: sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; font-size: 0.85rem; } th, td { padding: 0.2rem 0.6rem; text-align: right; }
+table { border-collapse: collapse; font-size: 0.85rem; }
+th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #333; } td:first-child, th:first-child { text-align: left; }
 tr:hover { background: #f3f3f3; } svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
 .row { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; font-size: 0.8rem; text-align: center; }
@@ -35,11 +36,11 @@ def write_page(name: str, rows: Sequence[Row], main: str, trivial: Mapping[str, 
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: labels needed</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(name)}: how many labels are needed</h1>"
-        f"<ul>{sentences}</ul>{draw_curves(rows, main, trivial.get(main, math.nan))}"
+        f"<ul>{sentences}</ul>{draw_curves(rows, main, trivial.get(main, math.nan)).svg()}"
         f"<p>Test part. Lines are means over the seeds, bands their 95 % intervals (Student's t). Everything that is "
         f"free was chosen on the val part. Where all seeds have the same labels, as at 100 %, a frozen encoder has no "
         f"spread over the seeds; the interval over patients tells how sure the figure is.</p>"
-        f"{_table(rows, main, trivial)}{closer}"
+        f"{_table(rows, main, trivial)}{_centres(rows, main)}{closer}"
         + (f"<h2>Notes</h2><ul>{noted}</ul>" if noted else "")
         + "</body></html>\n"
     )
@@ -60,6 +61,24 @@ def _table(rows: Sequence[Row], main: str, trivial: Mapping[str, float]) -> str:
         f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>labels</th>{head}'
         f"<th>{escape(main)} over patients</th></tr>{''.join(body)}"
         f"<tr><td>without an image</td><td></td><td></td>{seen}<td></td></tr></table></div>"
+    )
+
+
+def _centres(rows: Sequence[Row], main: str) -> str:
+    """The main metric at other centres, with the gap to the test part."""
+    names = list(dict.fromkeys(name for row in rows for name in row.external))
+    if not names:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th><th>gap</th>" for name in names)
+    body = []
+    for row in rows:
+        both = "".join(f"<td>{_interval(i)}</td>" for name in names for i in row.external[name])
+        inside = _interval(row.metrics.get(main))
+        body.append(f"<tr><td>{escape(row.line)}</td><td>{percent(row.fraction)}</td><td>{inside}</td>{both}</tr>")
+    return (
+        f"<h2>Other centres</h2><p>{escape(main)} there, and how far it lies above that of the test part.</p>"
+        f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>test part</th>{head}</tr>'
+        f"{''.join(body)}</table></div>"
     )
 
 

@@ -97,6 +97,25 @@ def calibration_error(probabilities: NDArray[np.floating], correct: NDArray[np.b
     """
     if not len(probabilities):
         return math.nan
+    stated, frequency, counts = reliability(probabilities, correct)
+    return float((np.abs(stated - frequency) * counts).sum() / len(probabilities))
+
+
+def reliability(
+    probabilities: NDArray[np.floating], correct: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """What was stated and how often it was so, in bins of equal width; empty bins are left out.
+
+    Args:
+        probabilities: ``(N,)`` of what was answered.
+        correct: ``(N,)`` whether it was so.
+
+    Returns:
+        ``(bins,)`` mean probability, frequency, and how many there are.
+    """
     bins = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
-    gaps = np.bincount(bins, weights=correct - probabilities.astype(np.float64), minlength=_BINS)  # (bins,)
-    return float(np.abs(gaps).sum() / len(probabilities))
+    counts = np.bincount(bins, minlength=_BINS)
+    filled = counts > 0
+    stated = np.bincount(bins, weights=probabilities.astype(np.float64), minlength=_BINS)
+    right = np.bincount(bins, weights=correct.astype(np.float64), minlength=_BINS)
+    return stated[filled] / counts[filled], right[filled] / counts[filled], counts[filled]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class Row:
         metrics: Of the test part over the seeds, by name.
         patients: The ends of the main metric's interval over patients, means over the seeds; NaN where there is none.
         notes: Of any seed, each once.
+        external: The main metric at each other centre, and how far it lies above that of the test part, over the seeds.
     """
 
     method: str
@@ -37,6 +39,7 @@ class Row:
     metrics: dict[str, Interval]
     patients: tuple[float, float]
     notes: tuple[str, ...]
+    external: dict[str, tuple[Interval, Interval]]
 
     @property
     def line(self) -> str:
@@ -60,8 +63,15 @@ def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
             ends = np.array([result.intervals.get(main, (math.nan, math.nan)) for result in found]).mean(0)
             notes = tuple(dict.fromkeys(note for result in found for note in result.notes))
             labels = float(np.mean([result.labels for result in found]))
-            rows.append(Row(method, mode, fraction, labels, metrics, (float(ends[0]), float(ends[1])), notes))
+            external = {centre: _at_centre(found, centre, main) for centre in found[0].external}
+            rows.append(Row(method, mode, fraction, labels, metrics, (float(ends[0]), float(ends[1])), notes, external))
     return rows
+
+
+def _at_centre(results: Sequence[Result], centre: str, main: str) -> tuple[Interval, Interval]:
+    there = [result.external[centre].get(main, math.nan) for result in results]
+    gaps = [value - result.test.get(main, math.nan) for value, result in zip(there, results, strict=True)]
+    return over_seeds(there), over_seeds(gaps)
 
 
 def answers(rows: Sequence[Row], main: str) -> list[str]:
@@ -89,16 +99,29 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:g} %"
 
 
-def write_tables(rows: Sequence[Row], main: str, trivial: Mapping[str, float], folder: Path) -> None:
-    """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words)."""
+def write_tables(
+    rows: Sequence[Row], main: str, trivial: Mapping[str, float], folder: Path, gaps: Sequence[Any] = ()
+) -> None:
+    """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words).
+
+    Args:
+        rows: Of the sweep.
+        main: The task's main metric.
+        trivial: The metrics of an answer that has seen no image.
+        folder: Where they are written.
+        gaps: Differences of methods, dataclasses.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     text = io.StringIO()
     table = csv.writer(text)
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    table.writerow(["method", "mode", "fraction", "labels", "seeds", *ends, "patients_low", "patients_high"])
+    centres = list(dict.fromkeys(centre for row in rows for centre in row.external))
+    ends += ["patients_low", "patients_high", *(f"{main} of {c}{end}" for c in centres for end in ("", ", gap"))]
+    table.writerow(["method", "mode", "fraction", "labels", "seeds", *ends])
     for row in rows:
         intervals = [row.metrics.get(name, Interval(math.nan, math.nan, math.nan, 0)) for name in names]
         numbers = [n for i in intervals for n in (i.mean, i.low, i.high)] + list(row.patients)
+        numbers += [interval.mean for centre in centres for interval in row.external[centre]]
         cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
         seeds = max((interval.count for interval in intervals), default=0)
         table.writerow([row.method, row.mode, row.fraction, f"{row.labels:g}", seeds, *cells])
@@ -107,6 +130,7 @@ def write_tables(rows: Sequence[Row], main: str, trivial: Mapping[str, float], f
         "main_metric": main,
         "answers": answers(rows, main),
         "trivial": dict(trivial),
+        "differences": [asdict(gap) for gap in gaps],
         "rows": [asdict(row) for row in rows],
     }
     whole = json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n"

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel, TaskFactory, check_task_names
 from umedpt_lightning.tasks import DEFAULT_TASKS, FeatureWidths, Task
+from umedpt_lightning.transfer.answers import Answers, answers_of, score
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result, grid
 from umedpt_lightning.transfer.embeddings import Embeddings, Machine, embeddings, evaluation_batches
-from umedpt_lightning.transfer.evaluation import evaluate, full_score, patient_intervals, score
+from umedpt_lightning.transfer.evaluation import answer, patient_intervals
 from umedpt_lightning.transfer.finetune import FineTuning, Trained, Trainer, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
 from umedpt_lightning.transfer.progress import progress
@@ -27,8 +27,6 @@ from umedpt_lightning.types import BoxSpec, MaskSpec
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
-#: Answers of the head on the test part, and the truth.
-Answers = tuple[Tensor | None, Tensor | None]
 
 
 @dataclass
@@ -42,9 +40,10 @@ class Protocol:
         fractions: Of the labels of the train part.
         seeds: How many repetitions, each with other labels.
         modes: ``frozen`` (a linear probe; for masks and boxes head and decoder on the frozen encoder), ``knn``,
-            ``finetune``.
+            ``finetune``; one list for all methods, or lists by their names, and a method without one is left out.
         task: How to build the head; None for the default of the label type.
         finetuning: How models are trained.
+        external: Other centres' samples of the same task, by a name for the report, which are read as the test part is.
     """
 
     data: TaskData
@@ -52,20 +51,28 @@ class Protocol:
     name: str = "task"
     fractions: list[float] = field(default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0])
     seeds: int = 5
-    modes: list[Mode] = field(default_factory=lambda: ["frozen", "knn"])
+    modes: list[Mode] | dict[str, list[Mode]] = field(default_factory=lambda: list[Mode](("frozen", "knn")))
     task: TaskFactory | None = None
     finetuning: FineTuning = field(default_factory=FineTuning)
+    external: dict[str, Reader] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for part in PARTS:
-            reader = self.part(part)
+        for name, reader in self.readers.items():
             if reader.spec != self.part("train").spec:
                 raise ValueError(
-                    f"data: the train and {part} parts do not fit each other. train has {self.part('train').spec}, "
-                    f"{part} has {reader.spec}. Give both the same channels, value_range and classes."
+                    f"data: the train and {name} parts do not fit each other. train has {self.part('train').spec}, "
+                    f"{name} has {reader.spec}. Give both the same channels, value_range and classes."
                 )
+        if taken := self.external.keys() & set(PARTS):
+            raise ValueError(f"external: {', '.join(taken)} is a part of `data` already. Give the centre another name.")
         check_task_names({self.name: None}, {})
-        if not self.methods or not self.fractions or not self.modes or self.seeds < 1:
+        if isinstance(self.modes, dict) and not self.modes.keys() <= self.methods.keys():
+            raise ValueError(
+                f"modes: some are for {', '.join(self.modes.keys() - self.methods.keys())}, but the methods are "
+                f"{', '.join(self.methods)}. Correct the name."
+            )
+        modes = [mode for method in self.methods for mode in self.modes_of(method)]
+        if not self.methods or not self.fractions or not modes or self.seeds < 1:
             raise ValueError("methods, fractions and modes must not be empty, and seeds at least 1.")
         for name in self.methods:
             if not name or "/" in name or name.startswith("."):
@@ -73,13 +80,22 @@ class Protocol:
         for fraction in self.fractions:
             if not 0 < fraction <= 1:
                 raise ValueError(f"fractions: {fraction} must be above 0 and at most 1. Write 0.01 for 1 %.")
-        if "knn" in self.modes and not self.embeds:
+        if "knn" in modes and not self.embeds:
             raise ValueError("modes: knn needs one embedding an image, which masks and boxes have not. Leave it out.")
 
     @property
     def embeds(self) -> bool:
         """Whether the task reads the embedding of a whole image."""
         return not isinstance(self.part("train").spec, MaskSpec | BoxSpec)
+
+    def modes_of(self, method: str) -> list[Mode]:
+        """How a method is measured."""
+        return self.modes.get(method, []) if isinstance(self.modes, dict) else self.modes
+
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """The parts and the other centres, by name."""
+        return {part: self.part(part) for part in PARTS} | self.external
 
     def part(self, part: Part) -> Reader:
         """The reader of a part."""
@@ -106,7 +122,8 @@ class Sweep:
         self, protocol: Protocol, cells: CellFolder, machine: Machine, head: str = "", training: str = ""
     ) -> None:
         self._protocol, self._cells, self._machine = protocol, cells, machine
-        parts = [identity(protocol.part(part)) for part in PARTS]
+        self._readers = protocol.readers
+        parts = [identity(reader) for reader in self._readers.values()]
         self._settings = repr((parts, protocol.data.size, protocol.name, head))
         self._training = training
         self._subsets: dict[int, LabelSubsets] = {}
@@ -119,7 +136,7 @@ class Sweep:
         Several processes may run the same sweep in the same folder, on a GPU each: they share the cells out.
         """
         protocol, results = self._protocol, dict[Cell, Result]()
-        cells = list(grid(list(protocol.methods), protocol.modes, protocol.fractions, protocol.seeds))
+        cells = list(grid({m: protocol.modes_of(m) for m in protocol.methods}, protocol.fractions, protocol.seeds))
         with progress(f"{protocol.name}: cells", len(cells)) as advance:
             for wait in (False, True):  # those that another process is at come last
                 for cell in cells:
@@ -145,7 +162,7 @@ class Sweep:
                 found, answers = self._measure(cell, self._subsets[cell.seed](cell.fraction))
             except ValueError as error:
                 raise ValueError(f"{cell}: {error}") from error
-            self._cells.write(cell, key, found, *answers)
+            self._cells.write(cell, key, found, answers.arrays())
         return found
 
     def _key(self, cell: Cell) -> str:
@@ -156,35 +173,34 @@ class Sweep:
 
     def _measure(self, cell: Cell, subset: LabelSubset) -> tuple[Result, Answers]:
         labelled = Labelled(self._protocol.part("train"), subset.rows)
-        notes, probe = list(subset.notes), None
-        if self._protocol.embeds:
-            parts: dict[Part, Embeddings] = {part: self._embeddings(cell, part) for part in PARTS}
-            started = time.monotonic()
-            task = self._head(labelled)
+        embedded = {name: self._embeddings(cell, name) for name in self._readers} if self._protocol.embeds else {}
+        started = time.monotonic()
+        task, probe = self._head(labelled), None
+        if embedded:
             fit = neighbour_probe if cell.mode == "knn" else linear_probe
-            probe = fit(task, parts["train"][subset.rows], parts["val"])
-            notes += probe.notes
-        if probe is not None and cell.mode != "finetune":
-            answers: Answers = probe(parts["test"].features), torch.from_numpy(parts["test"].targets)
-            result = Result(len(labelled), probe.options, probe.val, {})
-        else:
-            started = time.monotonic()
-            trained = self._train(cell, labelled, probe)
-            test = self._protocol.part("test")
-            metrics, *answers_ = evaluate(trained.model, self._protocol.name, self._protocol.data, test, self._machine)
-            answers = (answers_[0], answers_[1])
-            result = Result(len(labelled), trained.options, trained.val, metrics)
-        self._judge(labelled, answers, result)
-        result.notes, result.seconds = notes, round(time.monotonic() - started, 2)
-        return result, answers
+            probe = fit(task, embedded["train"][subset.rows], embedded["val"])
+        chosen = self._train(cell, labelled, probe) if probe is None or cell.mode == "finetune" else probe
 
-    def _judge(self, labelled: Reader, answers: Answers, result: Result) -> None:
-        """Adds calibration and intervals where the answers are at hand."""
-        outputs, targets = answers
-        if outputs is not None and targets is not None:
-            task = self._head(labelled)
-            result.test = full_score(task, outputs, targets)
-            result.intervals = patient_intervals(task, outputs, targets, self._protocol.part("test").groups)
+        def answered(name: str) -> Answers:
+            if isinstance(chosen, Trained):
+                protocol = self._protocol
+                return answer(chosen.model, protocol.name, protocol.data, self._readers[name], self._machine)
+            answers = answers_of(task)
+            answers.add(chosen(embedded[name].features), torch.from_numpy(embedded[name].targets))
+            return answers
+
+        test = answered("test")
+        result = Result(
+            len(labelled),
+            chosen.options,
+            chosen.val,
+            test.score(),
+            patient_intervals(test, self._readers["test"]),
+            [*subset.notes, *(probe.notes if probe else ())],
+            {name: answered(name).score() for name in self._protocol.external},
+        )
+        result.seconds = round(time.monotonic() - started, 2)
+        return result, test
 
     def _train(self, cell: Cell, labelled: Reader, probe: Probe | None) -> Trained:
         protocol = self._protocol
@@ -221,7 +237,7 @@ class Sweep:
             self._digests[which] = weights_digest(self._build(cell, self._protocol.part("train")))
         return self._digests[which]
 
-    def _embeddings(self, cell: Cell, part: Part) -> Embeddings:
+    def _embeddings(self, cell: Cell, part: str) -> Embeddings:
         digest, protocol = self._digest(cell), self._protocol
         if (digest, part) not in self._embedded:
             for other in [key for key in self._embedded if key[0] != digest]:
@@ -229,7 +245,7 @@ class Sweep:
             model = self._build(cell, protocol.part("train"))
             what = f"{cell.method}: embeddings of {part}"
             self._embedded[digest, part] = embeddings(
-                model, protocol.name, protocol.data, protocol.part(part), self._machine, what
+                model, protocol.name, protocol.data, self._readers[part], self._machine, what
             )
         return self._embedded[digest, part]
 

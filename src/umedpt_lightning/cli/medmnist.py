@@ -1,0 +1,63 @@
+"""``umedpt medmnist``: encoders on the twelve 2-D sets of MedMNIST, beside published figures."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import jsonargparse
+import torch
+
+from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.transfer.cells import write_whole
+from umedpt_lightning.transfer.embeddings import Machine
+from umedpt_lightning.transfer.medmnist import SETS, MedMNISTProtocol, as_csv, measure, table
+
+
+def main(command: str, arguments: Sequence[str]) -> None:
+    """Runs what is not finished, and writes the table.
+
+    Raises:
+        SystemExit: With a line on what the user can mend.
+    """
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # a pyramid has no classifier, which is no news
+    parser = jsonargparse.ArgumentParser(
+        prog=f"umedpt {command}",
+        description="Accuracy and AUC of encoders on the twelve 2-D sets of MedMNIST. Sets that are not there are left "
+        "out; what is finished in the run's folder is not run again.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file.")
+    parser.add_argument("--run", type=Path, default=None, help="Folder of the run; runs/<date-time> by default.")
+    parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    parser.add_class_arguments(MedMNISTProtocol, "medmnist")
+    config = parser.parse_args(list(arguments))
+    try:
+        _run(parser, fill_root(config, config.root))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"umedpt: error: {error}") from error
+
+
+def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) -> None:
+    folder = config.run or Path(time.strftime("runs/%Y%m%d-%H%M%S"))
+    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
+        warnings.simplefilter("ignore", DeprecationWarning)
+        protocol: MedMNISTProtocol = parser.instantiate_classes(config).medmnist
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    missing: list[str] = []
+    entries = list(measure(protocol, folder / "cells", Machine(device, config.num_workers), missing))
+    if missing:
+        print(f"left out, since not in {protocol.folder}: {', '.join(missing)}")
+    if not entries:
+        raise ValueError(
+            f"medmnist.folder: {protocol.folder} holds none of the {len(SETS)} sets at {protocol.sizes} pixels. Get "
+            "them with the package medmnist, or from https://medmnist.com."
+        )
+    written = table(entries)
+    write_whole(folder / "medmnist.md", lambda stream: stream.write(written.encode()))
+    write_whole(folder / "medmnist.csv", lambda stream: stream.write(as_csv(entries).encode()))
+    print(f"accuracy / AUC on the test parts, per cent\n\n{written}\ntable: {folder / 'medmnist.md'}")

@@ -1,0 +1,79 @@
+"""The best and the worst test samples of a mask or box task, drawn."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from umedpt_lightning.callbacks.drawing import Example, draw, to_rgb
+from umedpt_lightning.callbacks.views import describe
+from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.tasks.detection import Detections
+from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
+from umedpt_lightning.types import BoxSpec, MaskSpec
+
+_SHOWN = 4
+
+
+def draw_samples(
+    results: Mapping[Cell, Result], cells: CellFolder, data: TaskData, main: str
+) -> dict[str, Image.Image]:
+    """Sheets ``best`` and ``worst``; none for other tasks, or where the answers are gone.
+
+    Args:
+        results: Of all cells.
+        cells: Where their answers are.
+        data: Of the task.
+        main: The main metric: the answers are of the cell with all labels that is best by it on the val part.
+    """
+    if data.test is None or not isinstance(data.test.spec, MaskSpec | BoxSpec):
+        return {}
+    largest = max(cell.fraction for cell in results)
+    whole = [cell for cell in results if cell.fraction == largest]
+    best = max(whole, key=lambda cell: np.nan_to_num(results[cell].val.get(main, -np.inf), nan=-np.inf))
+    answers = cells.answers(best)
+    if answers is None:
+        return {}
+    scores = answers["score"]
+    known = np.flatnonzero(~np.isnan(scores))
+    order = known[np.argsort(-scores[known], kind="stable")]
+    sheets = {}
+    for title, rows in (("best", order[:_SHOWN]), ("worst", order[::-1][:_SHOWN])):
+        if len(rows):
+            examples = [_example(data, row, answers[f"answer_{row}"], float(scores[row])) for row in rows.tolist()]
+            sheets[title] = draw(examples, f"{title} test samples of {best}, by {main}")
+    return sheets
+
+
+def _example(data: TaskData, row: int, answer: NDArray[Any], score: float) -> Example:
+    """A sample at the size that the model saw, to which its answer belongs."""
+    if data.test is None:
+        raise ValueError("data.test: there is nothing to draw from. Give a test part.")
+    spec = data.test.spec
+    sample = Transform(data.size)(data.test[row], 0)
+    prediction = Detections(answer[:, :4], answer[:, 5], answer[:, 4]) if isinstance(spec, BoxSpec) else answer  # type: ignore[arg-type]
+    view = describe(spec, sample.target, prediction)
+    pixels = to_rgb(np.moveaxis(sample.image, -1, 0), spec.value_range)
+    return Example(pixels, f"{sample.name}: {score:.3f}", view)
+
+
+def page_of(sheets: Mapping[str, Image.Image]) -> str:
+    """The sheets for the page, in itself."""
+    parts = []
+    for title, picture in sheets.items():
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        data = base64.b64encode(stream.getvalue()).decode()
+        parts.append(
+            f"<h2>{escape(title.capitalize())} test samples</h2>"
+            f'<img style="max-width:100%" src="data:image/png;base64,{data}" alt="{escape(title)} test samples">'
+        )
+    return "".join(parts)

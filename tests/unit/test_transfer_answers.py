@@ -1,0 +1,86 @@
+"""Answers of a part, scored as a whole and for any choice of samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, small_encoder, spec_of
+
+from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.transfer.answers import Answers
+from umedpt_lightning.transfer.embeddings import Machine
+from umedpt_lightning.transfer.evaluation import answer, evaluate
+from umedpt_lightning.transfer.matches import BoxMatches
+from umedpt_lightning.types import IGNORE_INDEX
+
+KINDS = ("class", "multilabel", "regression", "mask", "box")
+
+
+def answered(kind: str, rows: list[int] | None = None) -> tuple[Answers, dict[str, float]]:
+    """The answers of an untrained model for some samples, and the metrics that its task finds."""
+    reader = MemoryReader(kind, size=8)
+    if kind == "mask":
+        reader.values[0][:9] = IGNORE_INDEX
+    if rows is not None:
+        reader.images, reader.values = reader.images[rows], [reader.values[row] for row in rows]
+    torch.manual_seed(0)
+    model = MultiTaskModel(small_encoder(), {"new": spec_of(kind)}, None, SMALL_PIXELS, SMALL_DETECTION)
+    if kind == "box":  # an untrained one says nothing above its threshold
+        model.task("new").fcos.score_thresh = 0.0
+    data = TaskData(batch_size=3)
+    return answer(model, "new", data, reader, Machine()), evaluate(model, "new", data, reader, Machine())
+
+
+@pytest.mark.parametrize("rows", [None, [0, 3, 5]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_score_of_some_samples_is_that_of_a_part_with_only_these(kind: str, rows: list[int] | None) -> None:
+    answers, metrics = answered(kind)
+    if rows is not None:
+        metrics = answered(kind, rows)[1]
+    found = answers.score(None if rows is None else np.array(rows))
+    assert metrics
+    assert {name: found[name] for name in metrics} == pytest.approx(metrics, abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_that_is_drawn_twice_counts_twice(kind: str) -> None:
+    answers = answered(kind)[0]
+    assert answers.score(np.array([0, 0, 1])) == pytest.approx(
+        answered(kind, [0, 0, 1])[0].score(), abs=1e-5, nan_ok=True
+    )
+
+
+@pytest.mark.parametrize("kind", ["mask", "box"])
+def test_every_answer_is_kept_with_its_own_score(kind: str) -> None:
+    answers = answered(kind)[0]
+    kept = answers.arrays()
+    assert len(kept["score"]) == 8
+    assert sum(name.startswith("answer_") for name in kept) == 8
+    main = "dice" if kind == "mask" else "map50"
+    assert kept["score"][5] == pytest.approx(answers.score(np.array([5]))[main], nan_ok=True)
+
+
+def boxes(*rows: list[float]) -> Any:
+    return np.array(rows, np.float32).reshape(len(rows), -1)
+
+
+def test_a_wrong_box_that_is_surer_than_a_right_one_lowers_precision_only_where_it_is_drawn() -> None:
+    right, wrong = boxes([0, 0, 10, 10, 0, 0.5]), boxes([50, 50, 60, 60, 0, 0.9])
+    true = boxes([0, 0, 10, 10, 0])
+    matches = BoxMatches([right, wrong], [true, true], 2, 100)
+    assert matches(np.array([0, 0])) == (1.0, 1.0)
+    assert matches(np.array([1])) == (0.0, 0.0)
+    both = matches(np.array([0, 1]))[1]
+    assert 0 < both < 0.5, "one of two found, after a wrong one"
+
+
+def test_without_a_true_box_there_is_no_precision() -> None:
+    matches = BoxMatches([boxes([0, 0, 9, 9, 0, 0.5])], [np.zeros((0, 5), np.float32)], 1, 100)
+    assert all(math.isnan(value) for value in matches(np.array([0])))
+    nothing = BoxMatches([np.zeros((0, 6), np.float32)], [boxes([0, 0, 9, 9, 0])], 1, 100)
+    assert nothing(np.array([0])) == (0.0, 0.0)
