@@ -17,11 +17,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from umedpt_lightning.callbacks.drawing import save
 from umedpt_lightning.callbacks.sweep_log import log_sweep
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
+from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.tasks import DEFAULT_TASKS
 from umedpt_lightning.transfer.cells import CellFolder, write_whole
 from umedpt_lightning.transfer.closer import closer_look

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from umedpt_lightning.callbacks.drawing import Example, draw, to_rgb
-from umedpt_lightning.callbacks.views import describe
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.drawing.pictures import Example, draw, to_rgb
+from umedpt_lightning.drawing.views import describe
 from umedpt_lightning.tasks.detection import Detections
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
 from umedpt_lightning.types import BoxSpec, MaskSpec
