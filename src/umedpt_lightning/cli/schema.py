@@ -20,6 +20,7 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.schedule import ScheduleFactory
 from umedpt_lightning.model import DetectionDecoderFactory, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.transfer.medmnist import MedMNISTProtocol
 from umedpt_lightning.transfer.sweep import Protocol
 
 Schema = dict[str, Any]
@@ -39,7 +40,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
 
 
 def config_schema() -> Schema:
-    """The JSON schema, draft 7, of configs of `umedpt fit`, its relatives and `umedpt transfer`.
+    """The JSON schema, draft 7, of configs of `umedpt fit`, its relatives, `umedpt transfer` and `umedpt medmnist`.
 
     A class is named by its name alone or with its module; one that is not known here may have any options. Nothing at
     the top is required, since a config may be put together of several files.
@@ -82,9 +83,11 @@ def _parser() -> LightningArgumentParser:
     parser.add_class_arguments(MultiTaskModule, "model")
     parser.add_class_arguments(MultiTaskDataModule, "data")
     UmedptCLI.add_arguments_to_parser(parser)
-    parser.add_argument("--device", type=str, default="auto", help="Of `umedpt transfer`: cpu, cuda, cuda:1 or auto.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Of `umedpt transfer`: processes that read images.")
+    parser.add_argument("--device", type=str, default="auto", help="Of transfer and medmnist: cpu, cuda, cuda:1, auto.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Of transfer and medmnist: readers.")
+    parser.add_argument("--wandb", type=str | None, default=None, help="Of `umedpt transfer`: [entity/]project.")
     parser.add_class_arguments(Protocol, "transfer")
+    parser.add_class_arguments(MedMNISTProtocol, "medmnist")
     return parser
 
 
