@@ -25,7 +25,7 @@ TASKS, BATCH = 20, 8
 
 def small(quick: bool = False) -> dict[str, float]:
     """Of a convolutional encoder that takes about 10 ms an image, forward and backward on one core."""
-    return _both("small", "mobilenetv3_small_050", runs=2 if quick else 5, micro_batches=20 if quick else 30)
+    return _both("small", "mobilenetv3_small_050", runs=2 if quick else 4, micro_batches=20 if quick else 30)
 
 
 def swin(quick: bool = False) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.jpegs import make_jpegs
 from benchmarks.micro_batches import batches_of, round_of, specs_of
-from benchmarks.processes import in_fresh_process, peak_rss, rss
+from benchmarks.processes import in_fresh_process, peak_rss, rss, side_by_side
 from benchmarks.saved_bytes import SavedBytes
 from benchmarks.timing import ratio
 from umedpt_lightning.blocks import Encoder
@@ -79,15 +79,15 @@ def _peak_of_joint_loss(batches: list[TaskBatch]) -> int:
 def rss_trainer(quick: bool = False) -> dict[str, float]:
     """Growth of the training process (peak RSS) with 64 tasks over that with 4, real loader, as many micro-batches."""
     with tempfile.TemporaryDirectory() as folder:
-        make_jpegs(Path(folder), 64, size=128)
-        many, few = (in_fresh_process(_growth, folder, tasks, 64 // tasks) for tasks in (64, 4))
+        make_jpegs(Path(folder), 64, size=96)
+        many, few = side_by_side(*((_growth, folder, tasks, 64 // tasks) for tasks in (64, 4)))
     return {"memory.rss_trainer_64_over_4": many / few}
 
 
 def _growth(folder: str, tasks: int, rounds: int) -> float:
     torch.set_num_threads(1)
     data = MultiTaskDataModule(
-        {f"task{i}": TaskData(train=ClassFolders(folder), batch_size=8, size=128) for i in range(tasks)},
+        {f"task{i}": TaskData(train=ClassFolders(folder), batch_size=8, size=96) for i in range(tasks)},
         num_workers=2,
         steps_per_epoch=rounds,
     )
@@ -118,7 +118,7 @@ def trainer_of(folder: str, **options: object) -> pl.Trainer:
 def checkpointing(quick: bool = False) -> dict[str, float]:
     """Swin-T at 224 pixels with checkpointing over without: peak RSS at 32 images, CPU time at 8."""
     images = 16 if quick else 32
-    with_it, without = (in_fresh_process(_peak_of_swin, on, images) for on in (True, False))
+    with_it, without = side_by_side(*((_peak_of_swin, on, images) for on in (True, False)))
     time = in_fresh_process(_time_of_checkpointing, 1 if quick else 3)
     return {"memory.checkpointing_rss": with_it / without, "memory.checkpointing_time": time}
 

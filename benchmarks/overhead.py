@@ -26,6 +26,7 @@ SIDE = 64
 
 def measure(quick: bool = False) -> dict[str, float]:
     """Ratios at 4 tasks, and how the difference grows from 4 tasks to 64."""
+    torch.set_num_threads(1)  # two that wait for each other would be measured
     runs, steps = (3, 20) if quick else (9, 30)
     short = compare(4, _images_for(17e-3 / 4), runs, steps)
     micro_batch = compare(4, _images_for(10e-3), runs, max(4, steps // 3))

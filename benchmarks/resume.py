@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from benchmarks.jpegs import make_jpegs
-from benchmarks.processes import in_fresh_process
+from benchmarks.processes import in_fresh_process, side_by_side
 from tests.project import write_project
 from umedpt_lightning.callbacks.run_logger import _AppendingWriter
 from umedpt_lightning.cli import main, training
@@ -247,7 +247,10 @@ def _first_batch(folder: str, round_: int) -> float:
 
 def measure(quick: bool = False) -> dict[str, float]:
     """The figures of resuming."""
-    found = in_fresh_process(differing, kills(4 if quick else 20))
+    planned = kills(4 if quick else 20)
+    half = len(planned) // 2
+    first, second = side_by_side((differing, planned[:half]), (differing, planned[half:]))
+    found = first + second
     for line in found:
         print(line)
     ratio = in_fresh_process(first_batch, 5 if quick else 21)

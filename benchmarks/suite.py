@@ -113,7 +113,7 @@ BENCHMARKS = {
     "whole_run": Benchmark(
         "whole_run:measure",
         (80, 20),
-        {"speed.run_16_tasks_over_bare": Figure(at_most=1.10), "speed.run_16_tasks_over_bare_clock": Figure()},
+        {"speed.run_16_tasks_over_bare": Figure(at_most=1.10)},
     ),
     "resume": Benchmark(
         "resume:measure",
