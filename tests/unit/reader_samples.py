@@ -143,6 +143,12 @@ def subset(folder: Path, part: str) -> readers.Reader:
     return readers.Subset(whole, stop=0.5) if part == "train" else readers.Subset(whole, start=0.5)
 
 
+def centres(folder: Path, part: str) -> readers.Reader:
+    whole = readers.ManifestClasses(readers.Table(manifest(folder), group="patient"), None)
+    first = [str(whole.groups[0])]
+    return readers.Centres(whole, without=first) if part == "train" else readers.Centres(whole, only=first)
+
+
 def split(folder: Path, part: str) -> readers.Reader:
     whole = readers.ManifestClasses(readers.Table(manifest(folder), group="patient"), None)
     return readers.Split(whole, part, (0.6, 0.4, 0), seed=1)
@@ -205,6 +211,7 @@ def slides(folder: Path) -> Path:
 
 
 make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
+    readers.Centres: centres,
     readers.ClassFolders: class_folders,
     readers.CocoBoxes: lambda folder, part: readers.CocoBoxes(folder / part, coco(folder / part, coco_content(part))),
     readers.CocoMasks: lambda folder, part: readers.CocoMasks(folder / part, coco(folder / part, coco_content(part))),

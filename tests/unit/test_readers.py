@@ -168,7 +168,7 @@ def test_channels_and_value_range_are_options_of_every_reader(
 
 
 def test_only_wrappers_lack_these_options() -> None:
-    assert set(CLASSES) - set(COMMON) == {readers.FileSplit, readers.Split, readers.Subset}
+    assert set(CLASSES) - set(COMMON) == {readers.Centres, readers.FileSplit, readers.Split, readers.Subset}
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

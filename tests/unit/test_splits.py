@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from reader_samples import PARTS, image, manifest, mask, mask_folders, medmnist,
 
 from umedpt_lightning.data.check import check
 from umedpt_lightning.data.readers import (
+    Centres,
     FileSplit,
     ManifestClasses,
     ManifestLabels,
@@ -281,6 +283,49 @@ def test_a_group_in_two_parts_is_an_error_with_two_samples(tmp_path: Path) -> No
     mended = ManifestClasses(Table(file, group="patient"), None)
     halves = {part: Split(mended, part, (0.5, 0.5, 0)) for part in ("train", "val")}
     assert not check({"it": TaskData(**halves)}, 1).problems
+
+
+# centres
+
+
+def of_centres() -> Reader:
+    names = [f"sample {i}" for i in range(6)]
+    return Whole(ClassSpec(channels=1, classes=("a",)), None, names, ["A-1", "A-1", "B-1", "B-2", "C-1", "A-2"])
+
+
+def without_groups() -> Reader:
+    return Whole(ClassSpec(channels=1, classes=("a",)), None, [f"sample {i}" for i in range(3)], None)
+
+
+def names_of(reader: Reader) -> list[int]:
+    return [int(reader.name(i)[-1]) for i in range(len(reader))]
+
+
+def test_a_centre_is_left_out_or_alone_and_patients_stay_groups() -> None:
+    alone, others = (Centres(of_centres(), centre=r"^([A-Z]+)-", **{how: ["A"]}) for how in ("only", "without"))
+    assert names_of(alone) == [0, 1, 5]
+    assert names_of(others) == [2, 3, 4]
+    whole = Centres(of_centres(), only=["A-1", "C-1"])
+    assert names_of(whole) == [0, 1, 4]
+    assert list(others.groups) == ["B-1", "B-2", "C-1"]
+    assert names_of(Centres(without_groups(), without=["1"], centre=r"sample (\d)")) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "takes `only` or `without`"),
+        ({"only": ["A-1"], "without": ["B-1"]}, "takes `only` or `without`"),
+        ({"only": ["D"]}, "No sample is of the centre 'D', but of \\['A-1', 'A-2', 'B-1', 'B-2', 'C-1'\\]"),
+        ({"without": ["A", "B", "C"], "centre": "^(.)"}, "Without \\['A', 'B', 'C'\\] there is no sample left"),
+        ({"without": ["A"], "centre": "^."}, "centre is '\\^.', but it needs one pair of parentheses"),
+    ],
+)
+def test_centres_that_cannot_be_chosen_are_told(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Centres(of_centres(), **options)
+    with pytest.raises(ValueError, match="knows no groups"):
+        Centres(without_groups(), only=["A"])
 
 
 # real data

@@ -793,3 +793,11 @@ def test_heads_take_their_sizes_from_spec_and_widths() -> None:
     assert Segmentation(MaskSpec(channels=1, classes=("a",) * 4), widths).head.weight.shape == (4, 5, 1, 1)
     head = Detection(BoxSpec(channels=1, classes=("a",) * 4), widths).fcos.head
     assert head.classification_head.cls_logits.weight.shape[:2] == (4, 64)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_new_box_head_learns_from_every_place(seed: int) -> None:
+    torch.manual_seed(seed)
+    task = Detection(spec_of("box"), WIDTHS)
+    sides = task(detection_features()).raw["bbox_regression"]
+    assert (sides > 0).all(), "what lies below zero is cut off and gets no gradient"

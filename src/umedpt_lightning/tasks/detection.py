@@ -93,6 +93,9 @@ class Detection(Task):
             nms_thresh=nms_threshold,
             detections_per_img=max_detections,
         )
+        # torchvision cuts negative distances off: a head that starts around zero may end up below it everywhere, and
+        # there it gets no gradient any more
+        nn.init.ones_(self.fcos.head.regression_head.bbox_reg.bias)
         self.max_detections = max_detections
 
     def new_metrics(self) -> Mapping[str, nn.Module]:

@@ -2,6 +2,7 @@
 
 from umedpt_lightning.data.formats.table import Table
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.readers.centres import Centres
 from umedpt_lightning.data.readers.class_folders import ClassFolders
 from umedpt_lightning.data.readers.coco import CocoBoxes, CocoMasks
 from umedpt_lightning.data.readers.manifest import ManifestClasses, ManifestLabels, ManifestMasks, ManifestNumbers
@@ -16,6 +17,7 @@ from umedpt_lightning.data.readers.volume_masks import VolumeMaskFolders, Volume
 from umedpt_lightning.data.readers.volumes import VolumeClasses, VolumeLabels, VolumeNumbers
 
 __all__ = [
+    "Centres",
     "ClassFolders",
     "CocoBoxes",
     "CocoMasks",

@@ -56,7 +56,7 @@ class Split(Selection):
             )
         known = reader.groups if group is None else None
         names = [] if known is not None else [reader.name(i) for i in range(len(reader))]
-        self._own = None if group is None else _matches(group, names)
+        self._own = None if group is None else matches(group, names, "group")
         groups = known if known is not None else np.array(names) if self._own is None else self._own
         shares = tuple(fractions[i] for i in wanted)
         strata = strata_of(reader.spec, reader.targets, len(reader), min(shares))
@@ -119,21 +119,23 @@ class FileSplit(Selection):
         super().__init__(reader, chosen)
 
 
-def _matches(pattern: str, names: list[str]) -> NDArray[np.str_]:
-    """What the expression finds in each name."""
+def matches(pattern: str, names: list[str], option: str) -> NDArray[np.str_]:
+    """What an expression finds in each name; `option` is what messages call it."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"group is {pattern!r}, no regular expression ({error}). Correct it.") from error
+        raise ValueError(f"{option} is {pattern!r}, no regular expression ({error}). Correct it.") from error
     if expression.groups != 1:
         raise ValueError(
-            f"group is {pattern!r}, but it needs one pair of parentheses around what files of a group have in common, "
-            r"such as `patient(\d+)_`."
+            f"{option} is {pattern!r}, but it needs one pair of parentheses around what files of a group have in "
+            r"common, such as `patient(\d+)_`."
         )
     found = [expression.search(name) for name in names]
     without = [name for name, match in zip(names, found, strict=True) if match is None or match[1] is None]
     if without:
-        raise ValueError(f"group {pattern!r} is not found in {len(without)} names: {shorten(without, 5)}. Correct it.")
+        raise ValueError(
+            f"{option} {pattern!r} is not found in {len(without)} names: {shorten(without, 5)}. Correct it."
+        )
     return np.array([match[1] for match in found if match is not None])
 
 
