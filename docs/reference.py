@@ -62,7 +62,8 @@ def _parts(schema: Schema) -> Iterator[str]:
     for name, heading in CLASSES.items():
         yield f"## {heading} {{#{name.lower()}}}"
         for found in definitions[name]["anyOf"]:
-            if "enum" in found.get("properties", {}).get("class_path", {}):
+            _, path = found.get("properties", {}).get("class_path", {}).get("enum", ("", ""))
+            if path.startswith(("umedpt_lightning.", "lightning.")):  # not those that somebody else has imported
                 yield from _class(found)
     rest = definitions.keys() - CLASSES.keys() - OPTIONS.keys() - ELSEWHERE.keys()
     if missing := [name for name in rest if _is_ours(definitions[name])]:

@@ -194,6 +194,7 @@ def test_bf16_mixed_runs_to_the_end(project: Path, tmp_path: Path) -> None:
     assert np.isfinite(report["val"]["score"])
 
 
+@pytest.mark.slow
 def test_two_processes_run_to_the_end_with_the_metrics_of_one(project: Path, run: Path, tmp_path: Path) -> None:
     arguments = ["--config", str(project / "config.yaml"), "--run", str(tmp_path / "run")]
     ddp = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]

@@ -84,7 +84,7 @@ def test_vectors_are_those_of_the_model(model: Path, images: Path, tmp_path: Pat
     assert np.abs(vectors - expected(model, [images / name for name in ids], "colour")).max() <= 1e-5
 
 
-@pytest.mark.parametrize("task", ["colour", "grey"])
+@pytest.mark.parametrize("task", ["colour", pytest.param("grey", marks=pytest.mark.slow)])
 def test_vectors_of_real_images_are_those_of_the_model(
     model: Path, shared_data: Path, tmp_path: Path, task: str
 ) -> None:

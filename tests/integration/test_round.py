@@ -323,7 +323,7 @@ def test_metrics_are_named_by_part_and_task_and_the_score_is_the_mean_of_the_mai
     expected |= {f"val/{task}/loss" for task in TASKS} if part == "val" else set()
     assert logged.keys() == expected | {f"{part}/score"}
     main = [logged[f"{part}/{task}/{module.model.task(task).main_metric}"] for task in TASKS]
-    assert logged[f"{part}/score"] == pytest.approx(np.nanmean(main))
+    assert logged[f"{part}/score"] == pytest.approx(np.nanmean(main), rel=1e-5)  # a float32 mean
     with torch.inference_mode():
         for batch in data.val_dataloader():  # as an interrupted validation would leave it
             task = module.model.task(batch.task)

@@ -65,7 +65,8 @@ def test_a_process_killed_at_any_system_call_of_a_save_leaves_a_good_checkpoint(
             folder = tmp_path / f"{name}{count}"
             save(folder / "last.ckpt", 1)
             save(folder / "last.ckpt", 2)
-            if not os.fork():  # dies without any clean-up before the call
+            child = os.fork()
+            if not child:  # dies without any clean-up before the call
                 original, left = getattr(place, name), [count]
 
                 def dying(*args: Any, original: Any = original, left: list[int] = left, **options: Any) -> Any:
@@ -77,7 +78,7 @@ def test_a_process_killed_at_any_system_call_of_a_save_leaves_a_good_checkpoint(
                 setattr(place, name, dying)
                 save(folder / "last.ckpt", 3)
                 os._exit(0)
-            os.wait()
+            os.waitpid(child, 0)
             assert damage(folder / "last.ckpt") is None
             assert step_of(folder / "last.ckpt") in (2, 3)
             assert step_of(folder / "previous.ckpt") in (1, 2)

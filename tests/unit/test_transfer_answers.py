@@ -44,7 +44,9 @@ def test_the_score_of_some_samples_is_that_of_a_part_with_only_these(kind: str, 
         metrics = answered(kind, rows)[1]
     found = answers.score(None if rows is None else np.array(rows))
     assert metrics
-    assert {name: found[name] for name in metrics} == pytest.approx(metrics, abs=1e-5, nan_ok=True)
+    # boxes of an untrained head are nearly equal: which of them is kept hangs on the last bits, thus on the batch
+    near = 1e-3 if kind == "box" else 1e-5
+    assert {name: found[name] for name in metrics} == pytest.approx(metrics, abs=near, nan_ok=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
