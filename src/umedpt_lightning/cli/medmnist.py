@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jsonargparse
-import torch
 
+from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.transfer.cells import write_whole
 from umedpt_lightning.transfer.embeddings import Machine
@@ -47,7 +47,7 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
     with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
         warnings.simplefilter("ignore", DeprecationWarning)
         protocol: MedMNISTProtocol = parser.instantiate_classes(config).medmnist
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    device = device_of(config.device)
     missing: list[str] = []
     entries = list(measure(protocol, folder / "cells", Machine(device, config.num_workers), missing))
     if missing:

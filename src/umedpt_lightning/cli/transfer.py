@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import torch
 import yaml
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.callbacks.sweep_log import log_sweep
+from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
@@ -71,7 +71,7 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
     with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
         warnings.simplefilter("ignore", DeprecationWarning)
         protocol: Protocol = parser.instantiate_classes(config).transfer
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    device = device_of(config.device)
     data: dict[str, Any] = {key: value for key, value in vars(described.data).items() if key not in _PARTS}
     training = repr((data, described.finetuning))
     cells = CellFolder(folder / "cells")
