@@ -19,7 +19,7 @@ QUICK = Path("runs/benchmarks-quick.json")  # git ignores it: a snapshot is of f
 
 
 def run(names: Sequence[str], quick: bool, file: Path, benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> list[str]:
-    """Runs benchmarks one after the other, each in a process of its own, and writes after each.
+    """Runs benchmarks one after the other, none in a process that another one has used, and writes after each.
 
     Returns:
         The names of those that failed.
@@ -32,8 +32,9 @@ def run(names: Sequence[str], quick: bool, file: Path, benchmarks: Mapping[str, 
         console.print(f"[{number}/{len(names)}] {name} …", end=" ", highlight=False)
         start = time.monotonic()
         try:
-            values = in_fresh_process(benchmarks[name].measure, quick)
-            results.write(results.merged(results.read(file), name, benchmarks[name], values, quick), file)
+            benchmark = benchmarks[name]
+            values = benchmark.measure(quick) if benchmark.own_processes else in_fresh_process(benchmark.measure, quick)
+            results.write(results.merged(results.read(file), name, benchmark, values, quick), file)
         except Exception as error:  # the others are still worth measuring
             failed.append(name)
             console.print(f"failed: {type(error).__name__}: {error}", style="red", highlight=False)

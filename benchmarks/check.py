@@ -6,10 +6,8 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.jpegs import make_jpegs
+from benchmarks.processes import seconds
 from umedpt_lightning.data.check import check
 from umedpt_lightning.data.readers import ClassFolders
 from umedpt_lightning.data.task_data import TaskData
@@ -52,9 +51,9 @@ def rate(jpegs: Path, images: int = 3000, runs: int = 5, processes: int | None =
         ]
         ratios = []
         for run in range(runs + 1):
-            seconds = [_seconds(side) for side in sides]
+            took = [seconds(side) for side in sides]
             if run:  # the first fills the file cache
-                ratios.append([bare / checked for checked, bare in zip(*seconds, strict=True)])
+                ratios.append([bare / checked for checked, bare in zip(*took, strict=True)])
     by_cpu, by_clock = (statistics.median(column) for column in zip(*ratios, strict=True))
     return {"check.rate_over_bare_decode": round(by_cpu, 3), "check.rate_over_bare_decode_clock": round(by_clock, 3)}
 
@@ -82,18 +81,6 @@ def _decode_all(files: Sequence[Path], processes: int) -> None:
 def _decode(file: Path) -> None:
     with Image.open(file) as image:
         np.array(image)  # writable, as a training needs it
-
-
-def _seconds(function: Callable[[], object]) -> tuple[float, float]:
-    """CPU time, that of child processes included, and time by the clock."""
-    cpu, clock = _cpu(), time.perf_counter()
-    function()
-    return _cpu() - cpu, time.perf_counter() - clock
-
-
-def _cpu() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def main() -> None:

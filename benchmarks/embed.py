@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.jpegs import make_jpegs
-from benchmarks.processes import in_fresh_process, peak_rss
+from benchmarks.processes import in_fresh_process, peak_rss, seconds
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.data.inputs.sources import find_sources
 from umedpt_lightning.embed import Cut, Machine, Pieces, Store, embed
@@ -55,7 +53,7 @@ def _rates(folder: str, runs: int) -> tuple[float, float]:
     sides: list[Callable[[], object]] = [lambda: _embed(model, folder, 1), lambda: _bare(net, folder)]
     ratios = []
     for run in range(runs + 1):
-        ours, bare = (_seconds(side) for side in sides)
+        ours, bare = (seconds(side) for side in sides)
         if run:  # the first fills the file cache
             ratios.append([theirs / mine for mine, theirs in zip(ours, bare, strict=True)])
     by_cpu, by_clock = (statistics.median(column) for column in zip(*ratios, strict=True))
@@ -96,18 +94,6 @@ def _bare(net: torch.nn.Module, folder: str) -> NDArray[np.float32]:
     mean, std = (torch.tensor(net.default_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))  # type: ignore[index,arg-type]
     loader = DataLoader(_Files(folder), _BATCH, num_workers=1)
     return np.concatenate([net((images.float() / 255 - mean) / std).numpy() for images in loader])
-
-
-def _seconds(function: Callable[[], object]) -> tuple[float, float]:
-    """CPU time, that of the workers included, and time by the clock."""
-    cpu, clock = _cpu(), time.perf_counter()
-    function()
-    return _cpu() - cpu, time.perf_counter() - clock
-
-
-def _cpu() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

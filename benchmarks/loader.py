@@ -68,8 +68,8 @@ def _interleaved(sides: list[tuple[str, int]], quick: bool) -> list[Cost]:
     runs, batches = (1, 64) if quick else (3, 640)
     with tempfile.TemporaryDirectory() as folder:
         make_jpegs(Path(folder), 320)
-        found = [[in_fresh_process(measure, folder, *side, batches) for side in sides] for _ in range(runs + 1)]
-    columns = zip(*found[1:], strict=True)  # the first fills the file cache
+        found = [[in_fresh_process(measure, folder, *side, batches) for side in sides] for _ in range(runs)]
+    columns = zip(*found, strict=True)
     return [Cost(*(statistics.median(values) for values in zip(*costs, strict=True))) for costs in columns]
 
 

@@ -23,6 +23,7 @@ from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.types import TaskBatch
 
+SIDE = 64  # pixels of the real loader's images
 SWIN = "swin_tiny_patch4_window7_224"
 
 
@@ -79,7 +80,7 @@ def _peak_of_joint_loss(batches: list[TaskBatch]) -> int:
 def rss_trainer(quick: bool = False) -> dict[str, float]:
     """Growth of the training process (peak RSS) with 64 tasks over that with 4, real loader, as many micro-batches."""
     with tempfile.TemporaryDirectory() as folder:
-        make_jpegs(Path(folder), 64, size=96)
+        make_jpegs(Path(folder), 64, size=SIDE)
         many, few = side_by_side(*((_growth, folder, tasks, 64 // tasks) for tasks in (64, 4)))
     return {"memory.rss_trainer_64_over_4": many / few}
 
@@ -87,7 +88,7 @@ def rss_trainer(quick: bool = False) -> dict[str, float]:
 def _growth(folder: str, tasks: int, rounds: int) -> float:
     torch.set_num_threads(1)
     data = MultiTaskDataModule(
-        {f"task{i}": TaskData(train=ClassFolders(folder), batch_size=8, size=96) for i in range(tasks)},
+        {f"task{i}": TaskData(train=ClassFolders(folder), batch_size=8, size=SIDE) for i in range(tasks)},
         num_workers=2,
         steps_per_epoch=rounds,
     )

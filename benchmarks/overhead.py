@@ -30,7 +30,7 @@ def measure(quick: bool = False) -> dict[str, float]:
     runs, steps = (3, 20) if quick else (9, 30)
     short = compare(4, _images_for(17e-3 / 4), runs, steps)
     micro_batch = compare(4, _images_for(10e-3), runs, max(4, steps // 3))
-    long = compare(4, _images_for(170e-3 / 4), runs, max(2, steps // 10))
+    long = compare(4, _images_for(170e-3 / 4), runs, max(4, steps // 5))
     few, many = (compare(tasks, 1, runs, 10 * steps // tasks, _OneConvolution) for tasks in (4, 64))
     return {
         "speed.trainer_over_bare_17ms_4_tasks": _ratio(short.trainer, short.bare),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import resource
 import sys
 import time
 import warnings
@@ -32,16 +33,34 @@ def cpu() -> float:
     return time.process_time() + cpu_of_workers()
 
 
+def cpu_with_ended() -> float:
+    """Seconds of CPU time of this process and of those of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def seconds(function: Callable[[], object]) -> tuple[float, float]:
+    """CPU time of a call, that of the workers it starts and ends included, and its time by the clock."""
+    cpu_before, clock = cpu_with_ended(), time.perf_counter()
+    function()
+    return cpu_with_ended() - cpu_before, time.perf_counter() - clock
+
+
 def memory() -> float:
-    """MiB that this process and its workers use; what several share is divided between them (PSS)."""
-    return sum(_pss(pid) for pid in [os.getpid(), *workers()])
+    """MiB that this process and its workers use; what several share is divided between them (PSS).
+
+    The parent counts too: what it still shares with this process is used as well.
+    """
+    return sum(_pss(pid) for pid in [os.getppid(), os.getpid(), *workers()])
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a process that has done nothing before."""
-    # it is spawned, but is to start its own workers as any other process does
+    """What a function returns in a process that has done nothing before, other than import what it needs."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["benchmarks.imported"])
+    # it is to start its own workers as any other process does
     method = multiprocessing.get_start_method()
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_workers_by, (method,)) as pool:
+    with ProcessPoolExecutor(1, server, _start_workers_by, (method,)) as pool:
         return pool.submit(function, *arguments).result()
 
 

@@ -253,5 +253,5 @@ def measure(quick: bool = False) -> dict[str, float]:
     found = first + second
     for line in found:
         print(line)
-    ratio = in_fresh_process(first_batch, 5 if quick else 21)
+    ratio = in_fresh_process(first_batch, 5 if quick else 11)
     return {"resume.runs_that_differ": len(found), "resume.first_batch_20000_over_0": round(ratio, 3)}

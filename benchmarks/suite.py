@@ -45,11 +45,13 @@ class Benchmark:
         function: Where its `Measure` is, as ``module:name`` below ``benchmarks``.
         seconds: About how long it takes on two cores, in full and when it is quick; 0 where no quick run has it.
         figures: What it measures, by ``group.figure``.
+        own_processes: Whether it measures in processes that it starts itself, and needs none made for it.
     """
 
     function: str
     seconds: tuple[int, int]
     figures: dict[str, Figure]
+    own_processes: bool = False
 
     def measure(self, quick: bool) -> dict[str, float]:
         """Runs it here."""
@@ -59,32 +61,38 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "start": Benchmark("start:measure", (22, 10), {"start.help_over_import_lightning": Figure(at_most=0.10)}),
+    "start": Benchmark(
+        "start:measure", (22, 17), {"start.help_over_import_lightning": Figure(at_most=0.10)}, own_processes=True
+    ),
     "inference_start": Benchmark(
         "inference_start:measure",
-        (29, 0),
+        (28, 0),
         {
             "start.import_model_over_import_timm": Figure(at_most=1.30),
             "start.memory_model_over_import_timm": Figure(at_most=1.20),
         },
+        own_processes=True,
     ),
     "saved_tensors": Benchmark(
         "memory:saved_tensors",
-        (21, 10),
+        (21, 21),
         {
             "memory.saved_tensors_64_over_largest": Figure(at_most=1.01),
             "memory.accumulate_over_joint_16": Figure(at_most=0.10),
         },
     ),
-    "rss_trainer": Benchmark("memory:rss_trainer", (86, 0), {"memory.rss_trainer_64_over_4": Figure(at_most=1.10)}),
+    "rss_trainer": Benchmark(
+        "memory:rss_trainer", (72, 0), {"memory.rss_trainer_64_over_4": Figure(at_most=1.10)}, own_processes=True
+    ),
     "checkpointing": Benchmark(
         "memory:checkpointing",
-        (101, 25),
+        (54, 0),
         {"memory.checkpointing_rss": Figure(at_most=0.70), "memory.checkpointing_time": Figure(at_most=1.35)},
+        own_processes=True,
     ),
     "overhead": Benchmark(
         "overhead:measure",
-        (60, 15),
+        (65, 17),
         {
             "speed.step_over_forward_backward": Figure(at_most=1.10),
             "speed.trainer_over_bare_17ms_4_tasks": Figure(at_most=1.05),
@@ -94,11 +102,11 @@ BENCHMARKS = {
             "speed.bare_step_ms_of_170": Figure("ms"),
         },
     ),
-    "optimizer": Benchmark("speed:optimizer", (11, 5), {"speed.optimizer_one_over_many_64": Figure(at_most=0.20)}),
-    "packed": Benchmark("speed:packed", (15, 6), {"speed.packed_over_accumulated": Figure(at_most=0.85)}),
+    "optimizer": Benchmark("speed:optimizer", (4, 1), {"speed.optimizer_one_over_many_64": Figure(at_most=0.20)}),
+    "packed": Benchmark("speed:packed", (9, 3), {"speed.packed_over_accumulated": Figure(at_most=0.85)}),
     "options": Benchmark(
         "speed:options",
-        (40, 15),
+        (33, 19),
         {
             "speed.bf16_over_fp32": Figure(),
             "speed.bf16_over_fp32_swin": Figure(),
@@ -107,78 +115,86 @@ BENCHMARKS = {
     ),
     "compiled": Benchmark(
         "speed:compiled",
-        (13, 0),
+        (6, 0),
         {"speed.compiled_over_eager": Figure(), "speed.compiled_first_step_seconds": Figure("s")},
     ),
     "whole_run": Benchmark(
         "whole_run:measure",
-        (151, 20),
+        (126, 0),
         {"speed.run_16_tasks_over_bare": Figure(at_most=1.10)},
+        own_processes=True,
     ),
     "resume": Benchmark(
         "resume:measure",
-        (165, 10),
+        (76, 26),
         {"resume.runs_that_differ": Figure("runs", at_most=0), "resume.first_batch_20000_over_0": Figure(at_most=1.5)},
+        own_processes=True,
     ),
     "distributed": Benchmark(
         "distributed:measure",
-        (46, 10),
+        (38, 17),
         {
             "distributed.collectives_32_over_2_tasks": Figure(at_most=1.0),
             "distributed.bytes_over_gradients": Figure(at_most=1.01),
             "distributed.max_parameter_error": Figure("absolute", at_most=1e-6),
         },
+        own_processes=True,
     ),
     "check": Benchmark(
         "check:measure",
-        (18, 6),
+        (13, 2),
         {"check.rate_over_bare_decode": Figure(at_least=0.8), "check.rate_over_bare_decode_clock": Figure()},
     ),
     "embed": Benchmark(
         "embed:measure",
-        (50, 10),
+        (32, 7),
         {
             "embed.rate_over_bare_timm": Figure(at_least=0.95),
             "embed.rate_over_bare_timm_clock": Figure(),
             "embed.memory_10x_images": Figure(at_most=1.05),
         },
+        own_processes=True,
     ),
     "encoder_bound_small": Benchmark(
         "encoder_bound:small",
-        (48, 10),
+        (35, 13),
         {
             "loader.encoder_bound_share_small": Figure(at_least=0.90),
             "loader.encoder_bound_share_small_clock": Figure(),
             "loader.encoder_bound_ms_an_image_small": Figure("ms"),
         },
+        own_processes=True,
     ),
     "encoder_bound_swin": Benchmark(
         "encoder_bound:swin",
-        (73, 0),
+        (59, 0),
         {
             "loader.encoder_bound_share_swin": Figure(at_least=0.98),
             "loader.encoder_bound_share_swin_clock": Figure(),
             "loader.encoder_bound_ms_an_image_swin": Figure("ms"),
         },
+        own_processes=True,
     ),
     "many_tasks": Benchmark(
         "loader:many_tasks",
-        (40, 10),
+        (23, 3),
         {
             "loader.workers_64_over_2_tasks": Figure(at_most=1.0),
             "loader.memory_64_over_2_tasks": Figure(at_most=1.2),
             "loader.first_batch_64_over_2_tasks": Figure(at_most=1.5),
             "loader.first_batch_64_over_2_tasks_clock": Figure(),
         },
+        own_processes=True,
     ),
     "loader_a_task": Benchmark(
         "loader:loader_a_task",
-        (50, 10),
+        (25, 3),
         {
             "loader.memory_pool_over_loader_a_task": Figure(at_most=0.25),
             "loader.first_batch_pool_over_loader_a_task": Figure(at_most=0.2),
             "loader.first_batch_pool_over_loader_a_task_clock": Figure(),
             "loader.throughput_pool_over_loader_a_task": Figure(at_least=0.95),
         },
+        own_processes=True,
     ),
 }

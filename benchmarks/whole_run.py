@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.jpegs import make_jpegs
-from benchmarks.processes import side_by_side
+from benchmarks.processes import cpu_with_ended, side_by_side
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.model import MultiTaskModel
@@ -36,14 +35,9 @@ def measure(quick: bool = False) -> dict[str, float]:
 
 def _seconds(run: Callable[[str, int], None], folder: str, rounds: int) -> float:
     torch.set_num_threads(1)
-    before = _cpu()
+    before = cpu_with_ended()
     run(folder, rounds)
-    return _cpu() - before
-
-
-def _cpu() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return cpu_with_ended() - before
 
 
 def _fit(folder: str, rounds: int) -> None:
