@@ -43,7 +43,8 @@ class Benchmark:
 
     Attributes:
         function: Where its `Measure` is, as ``module:name`` below ``benchmarks``.
-        seconds: About how long it takes on two cores, in full and when it is quick; 0 where no quick run has it.
+        seconds: About how long it takes on two cores, in full and when it is quick; 0 where such a run of all
+            programs does without it.
         figures: What it measures, by ``group.figure``.
         own_processes: Whether it measures in processes that it starts itself, and needs none made for it.
     """
@@ -154,6 +155,18 @@ BENCHMARKS = {
             "embed.memory_10x_images": Figure(at_most=1.05),
         },
         own_processes=True,
+    ),
+    # minutes, so only where it is asked for by its name
+    "large_image": Benchmark(
+        "large_image:memory", (0, 0), {"predict.peak_gib_10000_pixels": Figure("GiB", at_most=3)}, own_processes=True
+    ),
+    "tiles": Benchmark(
+        "large_image:tiles",
+        (30, 0),
+        {
+            "predict.tiles_difference_convnext_atto": Figure("probability", at_most=1e-3),
+            "predict.tiles_difference_resnet18": Figure("probability", at_most=1e-3),
+        },
     ),
     "encoder_bound_small": Benchmark(
         "encoder_bound:small",

@@ -10,8 +10,8 @@ import pytest
 from nbclient import NotebookClient
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
-#: Takes a few seconds less than the others, and needs no data.
-QUICK = "own_data"
+#: How many each of them shows.
+PICTURES = {"first_steps": 2, "own_data": 2, "transfer": 1}
 SECONDS = 240  # for a cell on a busy machine
 
 
@@ -51,13 +51,9 @@ def test_git_has_no_outputs(file: Path) -> None:
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}
 
 
-def test_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (file,) = (file for file in FILES if file.stem == QUICK)
-    assert pictures(execute(file, tmp_path, monkeypatch)) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("file", [file for file in FILES if file.stem != QUICK], ids=lambda file: file.stem)
-def test_those_that_take_longer(file: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_runs_and_shows_its_pictures(
+    file: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UMEDPT_CACHE", str(demo_data.parent))
-    assert pictures(execute(file, tmp_path, monkeypatch)) >= 1
+    assert pictures(execute(file, tmp_path, monkeypatch)) == PICTURES[file.stem]

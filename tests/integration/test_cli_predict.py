@@ -127,9 +127,12 @@ def test_onnx_says_what_the_files_say(tmp_path: Path, kind: str) -> None:
             boxes, scores, labels = select_boxes(there["boxes"][0], there["scores"][0])
             coco = json.loads((tmp_path / "out" / "a_box.json").read_text())["annotations"]
             assert [a["score"] for a in coco] == pytest.approx(scores.tolist(), abs=1e-4)
-            assert [a["category_id"] - 1 for a in coco] == labels.tolist()
-            found = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in coco)]
-            assert np.allclose(np.reshape(found, (-1, 4)), boxes, atol=2e-3)
+            found = np.array([[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in coco)])
+            same = np.abs(found[:, None] - boxes).max(axis=2) < 2e-3
+            same &= np.array([a["category_id"] - 1 for a in coco])[:, None] == labels
+            assert len(found) == len(boxes) > 0
+            assert same.any(axis=0).all()  # in another order where scores are equal but for rounding
+            assert same.any(axis=1).all()
         case _:
             written = [float(value) for value in list(row.values())[-3:]]
             assert written == pytest.approx(there["predictions"][0].tolist(), rel=1e-4, abs=1e-4)

@@ -94,6 +94,26 @@ def test_without_shared_statistics_there_would_be_seams(
     assert shared < 1e-4 < 1e-2 < own
 
 
+@pytest.mark.parametrize(("fits", "measured"), [(True, 9), (False, 4)])
+def test_statistics_are_those_of_all_tiles_where_the_image_fits(
+    model: MultiTaskModel, image: NDArray[Any], monkeypatch: pytest.MonkeyPatch, fits: bool, measured: int
+) -> None:
+    # together the tiles have more pixels than the image, since they overlap
+    monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", HEIGHT * WIDTH if fits else HEIGHT * WIDTH - 1)
+    monkeypatch.setattr("umedpt_lightning.predict.tiled._SAMPLE_TILE", 320)
+    monkeypatch.setattr("umedpt_lightning.predict.tiled._SAMPLE_OVERLAP", 64)
+    counts = []
+    measure = SharedNorms.measure
+
+    def counted(self: SharedNorms, runs: Any) -> None:
+        counts.append(len(runs))
+        measure(self, runs)
+
+    monkeypatch.setattr(SharedNorms, "measure", counted)
+    TiledTask(model, "a_mask", aligned(model.encoder, 384, 192)).predict(ArrayPixels(image, 3))
+    assert counts == [measured]
+
+
 def test_boxes_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any]) -> None:
     fcos: Any = model.task("a_box").fcos
     with torch.inference_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,9 @@ import timm
 import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
+
+# an encoder has no place for the classifier of a whole model, which is no news
+logging.getLogger("timm.models._builder").addFilter(lambda record: "Unexpected keys" not in record.getMessage())
 
 
 def create_encoder(name: str, weights: Literal["timm"] | Path | None, **options: Any) -> nn.Module:

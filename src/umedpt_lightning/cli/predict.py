@@ -57,7 +57,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add("--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help="tasks, specs and blocks of your own")
     large = parser.add_argument_group("large images and slides")
     large.add_argument("--tile", type=int, help="side of a tile, pixels (1024, or as the task was trained on slides)")
-    large.add_argument("--overlap", type=int, help="pixels that tiles share (a quarter of a tile)")
+    large.add_argument("--overlap", type=int, help="pixels that tiles share (three eighths of a tile)")
     large.add_argument("--mpp", type=float, help="µm from pixel to pixel of a slide's tiles (as in training)")
     large.add_argument("--microns_per_pixel", type=float, help="of images, and of slides whose file does not say")
     volumes = parser.add_argument_group("volumes, where it is not to be as in training")

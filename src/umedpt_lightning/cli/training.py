@@ -175,6 +175,10 @@ def be_quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )
+    # said when a whole checkpoint is written; it sounds as if one were read without care
+    logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector").addFilter(
+        lambda record: "`weights_only` was not set" not in record.getMessage()
+    )
     for message in (
         ".*LeafSpec.*",  # Lightning calls torch's old name
         ".*sync_dist=True.*",  # torchmetrics has gathered over the ranks already

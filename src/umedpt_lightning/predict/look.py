@@ -25,7 +25,7 @@ class Look:
     Attributes:
         batch_size: Images of one size at a time.
         tile: Side of the tiles that images and slides are cut into, pixels.
-        overlap: Pixels that neighbouring tiles share; None a quarter of a tile.
+        overlap: Pixels that neighbouring tiles share; None three eighths of a tile.
         mpp: µm from pixel to pixel of a slide's tiles.
         pixel_size: µm from pixel to pixel of images, and of slides whose file does not say.
         axis: The planes of volumes: axial, coronal or sagittal.
@@ -87,7 +87,7 @@ class Look:
 
     def tiling_of(self, model: MultiTaskModel, task: str, tile: int) -> Tiling:
         """Tiles of about that height and width, pixels; of the shape that the task resizes images to."""
-        overlap = tile // 4 if self.overlap is None else self.overlap
+        overlap = 3 * tile // 8 if self.overlap is None else self.overlap
         shown = model.sizes.get(task)
         if shown is None:
             return aligned(model.encoder, tile, overlap)

@@ -22,7 +22,7 @@ from umedpt_lightning.tasks import Detection, Detections
 
 #: Pixels that are in memory at once as a network's maps; an image that has no more need not be cut.
 MOST_PIXELS = 2**22
-#: What is looked at to learn the statistics of an image that has more.
+#: What is looked at, no more than that many pixels together, to learn the statistics of an image that has more.
 _SAMPLE_TILE, _SAMPLE_OVERLAP = 512, 256
 
 
@@ -145,15 +145,15 @@ class TiledTask:
         return (resize(image, self._size) if self._size else image)[None].to(self._head.device)
 
     def _measure(self, norms: SharedNorms, pixels: Pixels, grid: Grid, wanted: Callable[[Tile], bool]) -> None:
-        """Tells GroupNorm what the whole image is like, by all of its tiles or by some, evenly spread."""
+        """Tells GroupNorm what the whole image is like: by all tiles if it fits, else by some, evenly spread."""
         tiles = [tile for tile in grid if wanted(tile)]
-        most = MOST_PIXELS // int(np.prod(self._size or self.tiling.tile))
-        if len(tiles) > most and not self._size:
-            grid = aligned(self._model.encoder, _SAMPLE_TILE, _SAMPLE_OVERLAP).grid(*pixels.size)
-            tiles = [tile for tile in grid if wanted(tile)]
-            most = MOST_PIXELS // int(np.prod(_sides(tiles[0]))) if tiles else 0
-        if len(tiles) > most:
-            tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, max(1, most)).round().astype(int)]
+        seen = [self._size or _sides(tile) for tile in tiles]
+        if int(np.prod(pixels.size)) > MOST_PIXELS and sum(h * w for h, w in seen) > MOST_PIXELS:
+            if not self._size:
+                grid = aligned(self._model.encoder, _SAMPLE_TILE, _SAMPLE_OVERLAP).grid(*pixels.size)
+                tiles = [tile for tile in grid if wanted(tile)]
+            most = max(1, MOST_PIXELS // int(np.prod(self._size or (_SAMPLE_TILE, _SAMPLE_TILE))))
+            tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int)]
         if len(tiles) > 1:
             norms.measure([(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles])
 

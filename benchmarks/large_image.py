@@ -1,0 +1,93 @@
+"""How much memory the prediction of a large image takes, and how far tiles are from the whole image."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.processes import in_fresh_process, peak_rss
+from umedpt_lightning.blocks import Encoder, PixelDecoder
+from umedpt_lightning.cli import main
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.grid import Tile
+from umedpt_lightning.predict.images import ArrayPixels
+from umedpt_lightning.predict.look import TILE, Look
+from umedpt_lightning.predict.seams import Seams
+from umedpt_lightning.predict.tiled import TiledTask
+from umedpt_lightning.types import MaskSpec
+
+_TASK = "regions"
+
+
+def memory(quick: bool = False) -> dict[str, float]:
+    """Peak RSS of `umedpt predict` with masks for a JPEG in colour of 10,000 x 10,000 pixels."""
+    side = 10_000
+    with tempfile.TemporaryDirectory() as folder:
+        _model("test_convnext", channels=3).save_pretrained(Path(folder) / "model")
+        Image.fromarray(_image(side, channels=3)).save(Path(folder) / "large.jpg", quality=90)
+        peak = in_fresh_process(_peak, folder)
+    return {"predict.peak_gib_10000_pixels": peak / 1024}
+
+
+def _peak(folder: str) -> float:
+    torch.set_num_threads(1)
+    main(["predict", "--model", f"{folder}/model", "--inputs", f"{folder}/large.jpg", "--out", f"{folder}/out"])
+    return peak_rss()
+
+
+def tiles(quick: bool = False) -> dict[str, float]:
+    """The largest difference of a class probability between the tiles of `umedpt predict` and the whole image."""
+    torch.set_num_threads(1)
+    image = _image(1280 if quick else 1536, channels=1)
+    return {
+        f"predict.tiles_difference_{name}": _difference(_model(name, channels=1), image)
+        for name in ("convnext_atto", "resnet18")
+    }
+
+
+def _difference(model: MultiTaskModel, image: NDArray[np.uint8]) -> float:
+    head = model.task(_TASK)
+    with torch.inference_mode():
+        batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+        whole = head.exported(model(batch, _TASK))["probabilities"][0]
+    if whole.std() < 0.1:
+        raise ValueError("A model that says the same everywhere shows no difference.")
+    blended = torch.zeros_like(whole)
+
+    def add(self: Seams, tile: Tile, found: Tensor) -> None:
+        weights = tile.down.weights()[:, None] * tile.across.weights()
+        blended[:, tile.down.shown, tile.across.shown] += found * weights
+
+    with patch.object(Seams, "add", add):
+        TiledTask(model, _TASK, Look().tiling_of(model, _TASK, TILE)).predict(ArrayPixels(image, 1))
+    return float((blended - whole).abs().max())
+
+
+def _model(encoder: str, channels: int) -> MultiTaskModel:
+    """With random weights, but sure of itself, as if it were trained."""
+    torch.manual_seed(0)
+    spec = MaskSpec(channels=channels, classes=("background", "one", "other"))
+    decoder = partial(PixelDecoder, channels=16)
+    model = MultiTaskModel(Encoder(encoder, in_channels=channels), {_TASK: spec}, pixel_decoder=decoder).eval()
+    with torch.no_grad():
+        model.task(_TASK).head.weight *= 3  # type: ignore[operator,union-attr]
+    return model
+
+
+def _image(side: int, channels: int) -> NDArray[np.uint8]:
+    """Fields of 192 pixels that differ in brightness, with structures of several sizes."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((side, side, channels), np.float32)
+    for size, strength in ((192, 120), (48, 60), (8, 40)):
+        coarse = rng.random((side // size + 2, side // size + 2, channels), dtype=np.float32)
+        image += strength * cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR).reshape(image.shape)
+    return image.astype(np.uint8)
