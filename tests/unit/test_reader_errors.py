@@ -382,7 +382,7 @@ def test_ranges_cover_the_whole_once_and_have_their_own_statistics(tmp_path: Pat
         parts = [Subset(whole, stop=border), Subset(whole, start=border)]
         assert [s.name for part in parts for s in part] == [s.name for s in whole]
         assert tuple(np.sum([part.spec.counts for part in parts], axis=0)) == whole.spec.counts
-    assert Subset(whole, 1, 3).spec.counts == (0, 1, 1)
+    assert Subset(whole, 1, 3).spec.counts == Subset(whole, 1, 3.0).spec.counts == (0, 1, 1)  # a parser's float
     assert Subset(Subset(whole, 1), 1, 3)[0].name == whole[2].name
 
 

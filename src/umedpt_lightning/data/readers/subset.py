@@ -75,6 +75,8 @@ class Subset(Selection):
 
 
 def _border(name: str, value: int | float, total: int) -> int:
+    if isinstance(value, float) and value > 1 and value.is_integer():
+        value = int(value)  # parsers of configs may take an integer for a float, where a union allows both
     most = 1.0 if isinstance(value, float) else total
     if not 0 <= value <= most:
         raise ValueError(
