@@ -15,6 +15,7 @@ from PIL import Image
 
 from umedpt_lightning.cli import main
 from umedpt_lightning.transfer import evaluation
+from umedpt_lightning.transfer.sweep import Protocol, Sweep
 
 FOLDER = Path(__file__).parents[2] / "configs"
 ALL = sorted(FOLDER.rglob("transfer/*.yaml"))
@@ -72,6 +73,55 @@ def test_a_run_leaves_page_figure_and_tables(
     monkeypatch.setattr("umedpt_lightning.transfer.sweep.Sweep._measure", lambda *_: pytest.fail("run again"))
     _run(tmp_path, content, "--transfer.modes", "[frozen,knn,finetune]")
     assert (run / "report.html").read_text() == page
+
+
+def _of_two_centres(project: Path) -> dict[str, Any]:
+    """A table whose groups are patients of two centres; every part has both."""
+    with (project / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (project / "centres.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, [*rows[0], "patient"])
+        table.writeheader()
+        table.writerows(row | {"patient": f"{'AB'[i % 3 // 2]}-{row['split']}{i}"} for i, row in enumerate(rows))
+    content = _config(project, "sizes", modes=["knn"], fractions=[1.0])
+    del content["transfer"]["methods"]["other"]
+    for reader in (content["transfer"]["data"][part] for part in ("train", "val", "test")):
+        reader["init_args"]["table"] = {"file": "${root}/centres.csv", "group": "patient"}
+    return content
+
+
+def test_every_centre_is_left_out_in_turn(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = _of_two_centres(project)
+    seen: list[dict[str, set[str]]] = []
+    init = Sweep.__init__
+
+    def noted(self: Sweep, protocol: Protocol, *rest: Any) -> None:
+        seen.append({part: {group[0] for group in reader.groups} for part, reader in protocol.readers.items()})
+        init(self, protocol, *rest)
+
+    monkeypatch.setattr(Sweep, "__init__", noted)
+    run = _run(tmp_path, content, "--centres", "^([A-Z])-")
+    assert seen == [
+        {"train": {"B"}, "val": {"B"}, "test": {"B"}, "A": {"A"}},
+        {"train": {"A"}, "val": {"A"}, "test": {"A"}, "B": {"B"}},
+    ]
+    rows = list(csv.DictReader((run / "centres.csv").open()))
+    assert [row["centre"] for row in rows] == ["A", "B"]
+    for row in rows:
+        assert float(row["gap"]) == pytest.approx(float(row["auroc at centre"]) - float(row["auroc"]), abs=1e-5)
+        assert "Other centres" in (run / row["centre"] / "report.html").read_text()
+    assert "left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("^([AB])-train", "is not found in 6 names"), ("(-)", "test part has samples of - only")],
+)
+def test_a_pattern_that_finds_no_two_centres_is_told(project: Path, tmp_path: Path, pattern: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        _run(tmp_path, _of_two_centres(project), "--centres", pattern)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -31,7 +30,6 @@ def main(command: str, arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: With a line on what the user can mend.
     """
-    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # that a pyramid has no classifier is no news
     parser = _parser(command)
     config = parser.parse_args(list(arguments))
     with warnings.catch_warnings():  # see cli/transfer.py

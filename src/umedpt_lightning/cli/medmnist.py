@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ def main(command: str, arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: With a line on what the user can mend.
     """
-    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # a pyramid has no classifier, which is no news
     parser = jsonargparse.ArgumentParser(
         prog=f"umedpt {command}",
         description="Accuracy and AUC of encoders on the twelve 2-D sets of MedMNIST. Sets that are not there are left "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from umedpt_lightning.data import readers  # noqa: F401  # so that configs can n
 from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.tasks import DEFAULT_TASKS
 from umedpt_lightning.transfer.cells import CellFolder, write_whole
+from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
 from umedpt_lightning.transfer.closer import closer_look
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.differences import difference_table, differences
@@ -39,8 +39,6 @@ def main(command: str, arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: With a line on what the user can mend.
     """
-    # that a pyramid has no classifier is no news, and would be said for every cell
-    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     parser = _parser(command)
     config = parser.parse_args(list(arguments))
     try:
@@ -60,6 +58,12 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
     parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    parser.add_argument(
+        "--centres",
+        metavar="REGEX",
+        default=None,
+        help="Leave every centre out in turn. What finds it in the group of a sample, as ^([A-Z]+)-; (.+) takes all.",
+    )
     parser.add_argument("--wandb", metavar="[ENTITY/]PROJECT", default=None, help="Log the results there, too.")
     parser.add_class_arguments(Protocol, "transfer")
     return parser
@@ -71,6 +75,31 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
     with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
         warnings.simplefilter("ignore", DeprecationWarning)
         protocol: Protocol = parser.instantiate_classes(config).transfer
+    if config.centres is None:
+        _measure(parser, config, described, protocol, folder)
+        return
+    rows = {
+        centre: _measure(parser, config, described, others, folder / centre)
+        for centre, others in leave_one_out(protocol, config.centres)
+    }
+    main_metric = _main_metric(protocol)
+    write_centres(rows, main_metric, folder)
+    table = Table("left out", "method", "labels", f"{main_metric}, others", "there", "gap", title=protocol.name)
+    for centre, row, there, gap in left_out_table(rows):
+        values = (interval.mean for interval in (row.metrics[main_metric], there))
+        table.add_row(centre, row.line, percent(row.fraction), *(f"{v:.3f}" for v in values), f"{gap.mean:+.3f}")
+    Console().print(table)
+    print(f"centres: {folder / 'centres.csv'}")
+
+
+def _measure(
+    parser: jsonargparse.ArgumentParser,
+    config: jsonargparse.Namespace,
+    described: jsonargparse.Namespace,
+    protocol: Protocol,
+    folder: Path,
+) -> list[Row]:
+    """Runs one sweep and writes its report."""
     device = device_of(config.device)
     data: dict[str, Any] = {key: value for key, value in vars(described.data).items() if key not in _PARTS}
     training = repr((data, described.finetuning))
@@ -78,7 +107,7 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
     sweep = Sweep(protocol, cells, Machine(device, config.num_workers), repr(described.task), training)
     results = sweep.run()
 
-    main_metric = DEFAULT_TASKS[type(protocol.part("test").spec)].main_metric
+    main_metric = _main_metric(protocol)
     rows, trivial = summarise(results, main_metric), trivial_score(protocol)
     sheets = draw_samples(results, cells, protocol.data, main_metric)
     for title, sheet in sheets.items():
@@ -98,6 +127,11 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
         log_sweep(folder, config.wandb, asked, {"curve": curve, **sheets})
     _show(rows, main_metric, protocol.name)
     print(f"report: {folder / 'report.html'}")
+    return rows
+
+
+def _main_metric(protocol: Protocol) -> str:
+    return DEFAULT_TASKS[type(protocol.part("test").spec)].main_metric
 
 
 _PARTS = ("train", "val", "test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.data.readers.base import Reader
@@ -37,14 +38,7 @@ class Centres(Selection):
         named = only or without
         if not named or (only and without):
             raise ValueError("Centres takes `only` or `without`, a list of names. Give one of both.")
-        groups = reader.groups
-        if groups is None and centre is None:
-            raise ValueError(
-                "The reader knows no groups of its samples, so nothing tells their centres. Give its table a column of "
-                r"groups, or `centre`, a regular expression such as `^([A-Z]+)-`, to find them in the names."
-            )
-        texts = [reader.name(i) for i in range(len(reader))] if groups is None else groups.tolist()
-        centres = np.array(texts) if centre is None else matches(centre, texts, "centre")
+        centres = centres_of(reader, centre)
         known = sorted(set(centres.tolist()))
         unknown = [name for name in named if name not in known]
         if unknown:
@@ -54,3 +48,23 @@ class Centres(Selection):
         if not len(rows):
             raise ValueError(f"Without {shorten(named)} there is no sample left. Name fewer centres.")
         super().__init__(reader, rows)
+
+
+def centres_of(reader: Reader, centre: str | None) -> NDArray[np.str_]:
+    """``(N,)`` the centre of each sample.
+
+    Args:
+        reader: Of the samples.
+        centre: How it is found, as for `Centres`.
+
+    Raises:
+        ValueError: Nothing tells the centres.
+    """
+    groups = reader.groups
+    if groups is None and centre is None:
+        raise ValueError(
+            "The reader knows no groups of its samples, so nothing tells their centres. Give its table a column of "
+            r"groups, or `centre`, a regular expression such as `^([A-Z]+)-`, to find them in the names."
+        )
+    texts = [reader.name(i) for i in range(len(reader))] if groups is None else groups.tolist()
+    return np.array(texts) if centre is None else matches(centre, texts, "centre")
