@@ -14,11 +14,11 @@ demo: install
 
 test: install
 	$(BIN)/umedpt demo-data --folder $(DEMO) > /dev/null
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: install
 	$(BIN)/umedpt demo-data --folder $(DEMO) > /dev/null
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 install: $(VENV)/installed
 

@@ -85,6 +85,8 @@ def _parser() -> LightningArgumentParser:
     UmedptCLI.add_arguments_to_parser(parser)
     parser.add_argument("--device", type=str, default="auto", help="Of transfer and medmnist: cpu, cuda, cuda:1, auto.")
     parser.add_argument("--num_workers", type=int, default=0, help="Of transfer and medmnist: readers.")
+    centres = "Of `umedpt transfer`: what finds the centre, each of which is left out in turn."
+    parser.add_argument("--centres", type=str | None, default=None, help=centres)
     parser.add_argument("--wandb", type=str | None, default=None, help="Of `umedpt transfer`: [entity/]project.")
     parser.add_class_arguments(Protocol, "transfer")
     parser.add_class_arguments(MedMNISTProtocol, "medmnist")
