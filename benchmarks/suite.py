@@ -162,7 +162,7 @@ BENCHMARKS = {
     ),
     "tiles": Benchmark(
         "large_image:tiles",
-        (30, 0),
+        (70, 0),
         {
             "predict.tiles_difference_convnext_atto": Figure("probability", at_most=1e-3),
             "predict.tiles_difference_resnet18": Figure("probability", at_most=1e-3),
