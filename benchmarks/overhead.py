@@ -28,10 +28,10 @@ def measure(quick: bool = False) -> dict[str, float]:
     """Ratios at 4 tasks, and how the difference grows from 4 tasks to 64."""
     torch.set_num_threads(1)  # two that wait for each other would be measured
     runs, steps = (3, 20) if quick else (9, 30)
-    short = compare(4, _images_for(17e-3 / 4), runs, steps)
-    micro_batch = compare(4, _images_for(10e-3), runs, max(4, steps // 3))
-    long = compare(4, _images_for(170e-3 / 4), runs, max(4, steps // 5))
-    few, many = (compare(tasks, 1, runs, 10 * steps // tasks, _OneConvolution) for tasks in (4, 64))
+    short = compare(4, _images_for(17e-3, _few_layers), 2 * runs, steps, _few_layers)
+    micro_batch = compare(4, _images_for(4 * 11e-3), runs, max(4, steps // 3))
+    long = compare(4, _images_for(170e-3), runs, max(4, steps // 5))
+    few, many = (compare(tasks, 1, runs, 10 * steps // tasks, _one_layer) for tasks in (4, 64))
     return {
         "speed.trainer_over_bare_17ms_4_tasks": _ratio(short.trainer, short.bare),
         "speed.trainer_over_bare_170ms": _ratio(long.trainer, long.bare),
@@ -42,17 +42,34 @@ def measure(quick: bool = False) -> dict[str, float]:
     }
 
 
-class _OneConvolution(Encoder):
-    """Takes so little time that what the Trainer adds does not drown in the noise of its own."""
+def _small() -> Encoder:
+    return Encoder("test_convnext")
 
-    def __init__(self) -> None:
+
+class _Plain(Encoder):
+    """Layers that end with 16 channels at a 32nd of the resolution."""
+
+    def __init__(self, *layers: nn.Module) -> None:
         super().__init__("test_convnext")
-        self.net = nn.Sequential(nn.Conv2d(3, 16, kernel_size=32, stride=32))
+        self.net = nn.Sequential(*layers)
         self.channels, self.strides = [16], [32]
 
     def forward(self, images: Tensor, task: str | None = None) -> Pyramid:
         size = (images.shape[2], images.shape[3])
         return Pyramid([self.net(images)], self.strides, size, size)
+
+
+def _one_layer() -> Encoder:
+    """Takes so little time that what the Trainer adds does not drown in the noise of its own."""
+    return _Plain(nn.Conv2d(3, 16, kernel_size=32, stride=32))
+
+
+def _few_layers() -> Encoder:
+    """Takes some milliseconds a micro-batch, where a single image takes 10 with an encoder used in earnest."""
+    wide = nn.Conv2d(32, 32, kernel_size=3, padding=1)
+    return _Plain(
+        nn.Conv2d(3, 32, kernel_size=4, stride=4), wide, nn.GELU(), nn.Conv2d(32, 16, kernel_size=8, stride=8)
+    )
 
 
 class Times:
@@ -72,9 +89,7 @@ class Times:
         self.forward_backward: list[float] = []
 
 
-def compare(
-    tasks: int, images: int, runs: int, steps: int, encoder: Callable[[], Encoder] = lambda: Encoder("test_convnext")
-) -> Times:
+def compare(tasks: int, images: int, runs: int, steps: int, encoder: Callable[[], Encoder] = _small) -> Times:
     """The Trainer with bar, CSV log and all losses, and a bare loop, `steps` rounds of each in turn."""
     torch.manual_seed(0)
     specs = specs_of(tasks)
@@ -147,14 +162,14 @@ class _BareLoop:
         self.schedule.step()
 
 
-def _images_for(seconds: float) -> int:
-    """Images in a micro-batch that takes about so long forward and backward."""
-    specs = specs_of(1)
-    loop = _BareLoop(MultiTaskModel(Encoder("test_convnext"), specs), [])
+def _images_for(seconds: float, encoder: Callable[[], Encoder] = _small) -> int:
+    """Images in a micro-batch where a bare step of 4 tasks is to take about so long."""
+    specs = specs_of(4)
+    loop = _BareLoop(MultiTaskModel(encoder(), specs), [])
 
     def took(images: int) -> float:
         loop.batches = batches_of(specs, images, SIDE)
-        return statistics.median(cpu_seconds(loop.step) for _ in range(7))
+        return statistics.median(cpu_seconds(loop.step) for _ in range(15))
 
     took(1)
     few, many = took(1), took(17)

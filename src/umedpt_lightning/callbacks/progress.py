@@ -15,7 +15,7 @@ from umedpt_lightning.training import MultiTaskModule
 
 _WORST = 3
 # More often nobody can read it, and drawing the bar after every round takes a tenth of a short round's time.
-_REFRESHES_PER_SECOND = 4
+_REFRESHES_PER_SECOND = 2
 
 
 def standing(trainer: pl.Trainer) -> dict[str, str]:
@@ -57,7 +57,6 @@ class RunBar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=_REFRESHES_PER_SECOND)
-        self._metrics: dict[str, int | str | float | dict[str, float]] = {}
         self._next = 0.0
         self._loss: Tensor | None = None
         self._left: TimeLeft | None = None
@@ -68,21 +67,19 @@ class RunBar(RichProgressBar):
         self._left = TimeLeft(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
-        """Keeps the total loss for the next refresh."""
+        """Keeps the total loss for the next refresh, and does no more until that is due."""
         self._loss = outputs["loss"]
-        super().on_train_batch_end(trainer, pl_module, outputs, *args)
+        if (now := time.monotonic()) >= self._next or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._next = now + 1 / _REFRESHES_PER_SECOND
+            super().on_train_batch_end(trainer, pl_module, outputs, *args)
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands right of the bar; asked for after every round, put together when it will be drawn."""
-        if (now := time.monotonic()) < self._next:
-            return self._metrics
-        self._next = now + 1 / _REFRESHES_PER_SECOND
+        """What stands right of the bar."""
         left = {} if self._left is None else {"left": self._left.text(trainer)}
         loss = {} if self._loss is None else {"loss": f"{float(self._loss):.3f}"}
-        self._metrics = {**left, **loss, **standing(trainer)}
-        return self._metrics
+        return {**left, **loss, **standing(trainer)}
 
 
 class RunLines(ProgressBar):

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -146,29 +145,26 @@ def _what(loss: Tensor, model: nn.Module | None) -> str:
 
 
 class RoundStart:
-    """What the backward passes of a round change besides gradients, to begin it anew.
+    """Begins a round, and begins it anew: what its backward passes change besides gradients is as it was.
 
-    That is the running statistics of norms and the random numbers of dropout and the like. To keep them costs
+    That is the running statistics of norms and the random numbers of dropout and the like. To keep the first costs
     microseconds a BatchNorm layer; most encoders have none.
 
     Args:
         norms: See `running_norms`.
-        device: Where the model is.
+        seed: Seeds the generators for the round.
     """
 
-    def __init__(self, norms: Iterable[nn.Module], device: torch.device) -> None:
+    def __init__(self, norms: Iterable[nn.Module], seed: Callable[[], None]) -> None:
         self._buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
-        self._device = device
-        self._random = torch.get_rng_state()
-        self._random_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._seed = seed
+        seed()
 
     def restore(self) -> None:
         """Goes back to it."""
         for buffer, value in self._buffers:
             buffer.copy_(value)
-        torch.set_rng_state(self._random)
-        if self._random_there is not None:
-            torch.cuda.set_rng_state(self._random_there, self._device)
+        self._seed()
 
 
 def running_norms(model: nn.Module) -> list[nn.Module]:

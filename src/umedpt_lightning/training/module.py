@@ -120,10 +120,6 @@ class MultiTaskModule(pl.LightningModule):
             with self.trainer.precision_plugin.train_step_context():
                 loader.set_costs(measure_costs(self, loader.examples(), self._passes))
 
-    def on_train_batch_start(self, batch: Round, batch_idx: int) -> None:
-        """Seeds what the round draws."""
-        self.randomness.start(self.trainer.fit_loop.total_batch_idx, self.global_rank)
-
     def setup(self, stage: str) -> None:
         """Takes over in which size the data module gives a task's images, for those who use the model later."""
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -136,7 +132,7 @@ class MultiTaskModule(pl.LightningModule):
         strategy = self.trainer.strategy
         # the ranks exchange gradients once, when all are there
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
-            done = self.gradients.fill(batch, self.replaced.add)
+            done = self.gradients.fill(batch, self.replaced.add, self._seed)
         optimizer.step()
         self.losses.add(done.tasks, done.losses, done.samples)
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
@@ -146,8 +142,9 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips; here, because fp16 gradients have been unscaled by now, as their norm has."""
-        if self.optimization.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.gradients.parameters, self.optimization.clip, self.gradients.norm)
+        clip, norm = self.optimization.clip, self.gradients.norm
+        if clip is not None and norm + 1e-6 > clip:  # else torch would multiply all gradients with 1
+            nn.utils.clip_grads_with_norm_(self.gradients.parameters, clip, torch.tensor(norm))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights, the optimizer and the schedule do not say, and how to build the model without data.
@@ -213,6 +210,10 @@ class MultiTaskModule(pl.LightningModule):
             warnings.simplefilter("ignore")  # metrics warn that they have seen nothing
             return {*self._metrics("val", tasks), *(f"val/{task}/loss" for task in tasks)}
 
+    def _seed(self) -> None:
+        """Seeds what the round draws."""
+        self.randomness.start(self.trainer.fit_loop.total_batch_idx, self.global_rank)
+
     def _passes(self, batch: TaskBatch) -> None:
         """Forward and backward pass of a micro-batch."""
         batch = batch.to(self.device)
@@ -252,7 +253,7 @@ class MultiTaskModule(pl.LightningModule):
         if weights:  # else there was no loss that is finite
             metrics["train/loss"] = sum(self.weights[task] * loss for task, loss in losses.items()) / weights
         metrics["train/learning_rate"] = learning_rate
-        metrics["train/gradient_norm"] = float(self.gradients.norm)
+        metrics["train/gradient_norm"] = self.gradients.norm
         metrics["train/samples_per_second"] = speed
         # not `self.log`: it takes 0.3 ms a metric, and there are several a task; and it would hand them to the loggers
         # only after the checkpoints of this round, so that a run that goes on from one of those would lack the row

@@ -51,7 +51,7 @@ class RoundGradients:
 
     Attributes:
         faults: What was left out so far.
-        norm: Of all gradients of the last round together, a scalar.
+        norm: Of all gradients of the last round together, unscaled.
         pack_pixels: As above.
         parameters: All of the module; to look for them in every round would take milliseconds.
 
@@ -70,12 +70,12 @@ class RoundGradients:
         self._module, self._model, self._weights = module, model, weights
         self.pack_pixels = pack_pixels
         self.faults = Faults(max_bad_rounds)
-        self.norm = torch.tensor(math.nan)
+        self.norm = math.nan
         self.parameters = list(module.parameters())
         self._statistics = RunningStatistics(model)
         self._norms = running_norms(model)
 
-    def fill(self, batch: Round, look: Callable[[TaskBatch], None]) -> RoundLosses:
+    def fill(self, batch: Round, look: Callable[[TaskBatch], None], seed: Callable[[], None]) -> RoundLosses:
         """Gradients of the loss of a round, the same on all ranks.
 
         A micro-batch whose loss or gradients are not finite on any rank is left out on all of them. Until then nothing
@@ -84,12 +84,13 @@ class RoundGradients:
         Args:
             batch: The round.
             look: Is given every micro-batch of this rank once.
+            seed: Seeds what the round draws; called again where the round is begun anew.
 
         Raises:
             FloatingPointError: A task was not finite in too many rounds in a row.
             MemoryError: Memory ran out.
         """
-        start = RoundStart(self._norms, self._module.device)
+        start = RoundStart(self._norms, seed)
         self._statistics.start()
         losses = self._pass(_shown(batch, look), self.shares(batch.plan))
         if self._may_step(losses.total):
@@ -157,13 +158,12 @@ class RoundGradients:
 
     def _may_step(self, total: Tensor) -> bool:
         """Whether loss and gradients of a round are finite, the same on all ranks; waits for the device once."""
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        gradients = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm, loss = torch.stack([gradients, total]).tolist()
         scale = loss_scale(self._module.trainer)
         self.norm = norm / scale
-        if math.isfinite(float(norm + total)):
-            return True
         # infinite gradients are how a scaler finds its scale; it passes over the step itself
-        return scale > 1 and math.isfinite(float(total))
+        return math.isfinite(loss) and (math.isfinite(norm) or scale > 1)
 
     def _without_faults(self, batch: Round, start: RoundStart) -> RoundLosses:
         """As `fill`, as if the micro-batches of the round that are not finite had never been in it."""
@@ -180,7 +180,7 @@ class RoundGradients:
             start.restore()
             found = all_faulty(found, plan.micro_batches)
             losses = RoundLosses(losses.total, [], self._nothing(), [])
-            self.norm = torch.zeros((), device=self._module.device)
+            self.norm = 0.0
             leave_nothing_to_step(self._module)
         self.faults.add(found, plan.micro_batches, self._module.global_step)
         return losses

@@ -40,12 +40,13 @@ class RunningStatistics:
         uses = self._tracked() - self._before
         return [self._means() * self._by_channel(uses), self._variances() * self._by_channel(uses), uses]
 
-    @torch.no_grad()
     def take(self, sums: Sequence[Tensor]) -> None:
         """Sets the layers to what was summed; those that no rank has used stay."""
-        if self._before is None:
-            return
-        means, variances, uses = sums
+        if self._before is not None:
+            self._set(*sums, before=self._before)
+
+    @torch.no_grad()
+    def _set(self, means: Tensor, variances: Tensor, uses: Tensor, before: Tensor) -> None:
         by_channel = self._by_channel(uses)
         channels = [layer.num_features for layer in self._layers]
         means = torch.where(by_channel > 0, means / by_channel, self._means())
@@ -54,7 +55,7 @@ class RunningStatistics:
             self._layers,
             torch.split(means, channels),
             torch.split(variances, channels),
-            self._before + uses,
+            before + uses,
             strict=True,
         ):
             layer.running_mean.copy_(mean)

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from umedpt_lightning.training.gradients import several_ranks
 
+# So many rounds are kept before their losses are added up: to do that in every round takes ten times as long.
+_KEPT = 64
+
 
 class LossTracker:
     """Mean loss of each task since the last reading, and how many samples there were.
@@ -24,9 +27,7 @@ class LossTracker:
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self._number = {task: number for number, task in enumerate(tasks)}
-        self._sums = torch.zeros(len(tasks))
-        self._counts: Counter[str] = Counter()
-        self._samples = 0
+        self._clear()
 
     def add(self, tasks: Sequence[str], losses: Tensor, samples: Sequence[int]) -> None:
         """Adds micro-batches.
@@ -36,10 +37,11 @@ class LossTracker:
             losses: Their losses, ``(N,)``.
             samples: How many samples each has.
         """
-        numbers = torch.tensor([self._number[task] for task in tasks], dtype=torch.long, device=losses.device)
-        self._sums = self._sums.to(losses.device).index_add(0, numbers, losses.detach().float())
-        self._counts.update(tasks)
+        self._kept.append(losses.detach())
+        self._kept_tasks += tasks
         self._samples += sum(samples)
+        if len(self._kept) == _KEPT:
+            self._add_up()
 
     def read(self, device: torch.device) -> tuple[dict[str, float], int]:
         """Reads off all ranks, and starts anew. Every rank must call it; waits for the device once.
@@ -50,6 +52,7 @@ class LossTracker:
         Returns:
             The mean loss of every task that any rank had, and the number of samples on all ranks.
         """
+        self._add_up()
         counts = torch.tensor([*(self._counts[task] for task in self._number), self._samples], device=device)
         totals = torch.cat([self._sums.to(device), counts])
         if several_ranks():
@@ -61,6 +64,7 @@ class LossTracker:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last reading, of this rank."""
+        self._add_up()
         sums = dict(zip(self._number, self._sums.cpu(), strict=True))
         return {"sums": sums, "counts": dict(self._counts), "samples": self._samples}
 
@@ -73,5 +77,18 @@ class LossTracker:
             self._counts.update(state["counts"])
             self._samples += state["samples"]
 
+    def _add_up(self) -> None:
+        if not self._kept:
+            return
+        losses = torch.cat(self._kept).float()
+        numbers = torch.tensor(
+            [self._number[task] for task in self._kept_tasks], dtype=torch.long, device=losses.device
+        )
+        self._sums = self._sums.to(losses.device).index_add(0, numbers, losses)
+        self._counts.update(self._kept_tasks)
+        self._kept, self._kept_tasks = [], []
+
     def _clear(self) -> None:
-        self._sums, self._counts, self._samples = torch.zeros(len(self._number)), Counter(), 0
+        self._sums, self._counts, self._samples = torch.zeros(len(self._number)), Counter[str](), 0
+        self._kept: list[Tensor] = []
+        self._kept_tasks: list[str] = []
