@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from umedpt_lightning.blocks import Encoder
 
-#: Share of an overlap in which neighbours fade into each other; what is nearer to a tile's edge does not count.
-_SEAM = 0.25
+#: Pixels in which neighbours fade into each other; what is nearer to a tile's edge does not count.
+_SEAM = 16
 
 
 class Span(NamedTuple):
@@ -22,7 +22,7 @@ class Span(NamedTuple):
     Attributes:
         start: Where the tile begins.
         stop: Where it ends.
-        low: Where its own part begins; own parts of neighbours meet in the middle of their overlap.
+        low: Where its own part begins; own parts of neighbours meet near the middle of their overlap.
         high: Where its own part ends.
         before: Half the width of the seam at `low`, in which it fades in; 0 at the image's edge.
         after: Half the width of the seam at `high`.
@@ -90,6 +90,7 @@ class Tiling:
         overlap: Pixels that neighbours share.
         whole: Whether the last tiles are moved back so that they are as large as the others, for tasks that resize
             them; else they are smaller and begin where the encoder's grid of pixels is that of the whole image.
+        pixel: Own parts begin at multiples of it, pixels.
 
     Raises:
         ValueError: Tiles are not larger than their overlap.
@@ -98,6 +99,7 @@ class Tiling:
     tile: tuple[int, int]
     overlap: int
     whole: bool = False
+    pixel: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < min(self.tile):
@@ -105,15 +107,28 @@ class Tiling:
 
     def grid(self, height: int, width: int) -> Grid:
         """The tiles of an image of that size, pixels."""
-        down, across = ((side, *given) for side, given in zip((height, width), self._sides(), strict=True))
-        return Grid(_spans(*down), _spans(*across))
+        down, across = (self._spans(*sides) for sides in zip((height, width), self.tile, strict=True))
+        return Grid(down, across)
 
-    def _sides(self) -> list[tuple[int, int, bool]]:
-        return [(tile, self.overlap, self.whole) for tile in self.tile]
+    def _spans(self, length: int, tile: int) -> tuple[Span, ...]:
+        step = tile - self.overlap
+        count = 1 if length <= tile else math.ceil((length - self.overlap) / step)
+        starts = [i * step for i in range(count)]
+        if self.whole and count > 1:
+            starts[-1] = length - tile
+        stops = [min(start + tile, length) for start in starts]
+        middles = ((start + stop) // 2 for start, stop in zip(starts[1:], stops[:-1], strict=True))
+        cuts = [0, *(middle // self.pixel * self.pixel for middle in middles), length]
+        # seams of one tile must not meet, in one that was moved back neither
+        half = min(_SEAM, self.overlap // 2, step) // 2
+        return tuple(
+            Span(starts[i], stops[i], cuts[i], cuts[i + 1], half if i else 0, half if i + 1 < count else 0)
+            for i in range(count)
+        )
 
 
 def aligned(encoder: Encoder, tile: int, overlap: int) -> Tiling:
-    """Tiles at least that large, whose corners lie where the encoder's pixels of the whole image do.
+    """Tiles of about that size, whose corners lie where the encoder's pixels of the whole image do.
 
     Encoders with windows (Swin) want whole windows of their coarsest map; all want whole pixels of it.
 
@@ -122,31 +137,27 @@ def aligned(encoder: Encoder, tile: int, overlap: int) -> Tiling:
         tile: Side of a tile, pixels.
         overlap: Pixels that neighbours share.
     """
-    step = encoder.strides[-1] * max(1, *(_window(module) for module in encoder.modules()))
+    step = step_of(encoder)
     own = max(step, round((tile - overlap) / step) * step)
-    # half of it is a whole number of pixels of the coarsest map
-    overlap = math.ceil(overlap / (2 * encoder.strides[-1])) * 2 * encoder.strides[-1]
-    return Tiling((own + overlap, own + overlap), overlap)
+    overlap = math.ceil(overlap / step) * step
+    return Tiling((own + overlap, own + overlap), overlap, pixel=encoder.strides[-1])
+
+
+def step_of(encoder: Encoder) -> int:
+    """How far apart tiles may begin, so that the encoder's pixels, and its windows, are those of the whole image."""
+    return encoder.strides[-1] * max(1, *(_window(module) for module in encoder.modules()))
+
+
+def overlap_for(encoder: Encoder, reach: int) -> int:
+    """The overlap, pixels, where all that is shown of a tile lies at least so far from its inner edges."""
+    step = step_of(encoder)
+    # own parts meet up to a pixel of the coarsest map beside the middle
+    return math.ceil((2 * reach + encoder.strides[-1] + _SEAM) / step) * step
 
 
 def _window(module: nn.Module) -> int:
     size = getattr(module, "window_size", 1)
     return max(size) if isinstance(size, tuple) else int(size)
-
-
-def _spans(length: int, tile: int, overlap: int, whole: bool) -> tuple[Span, ...]:
-    count = 1 if length <= tile else math.ceil((length - overlap) / (tile - overlap))
-    starts = [i * (tile - overlap) for i in range(count)]
-    if whole and count > 1:
-        starts[-1] = length - tile
-    stops = [min(start + tile, length) for start in starts]
-    cuts = [0, *((start + stop) // 2 for start, stop in zip(starts[1:], stops[:-1], strict=True)), length]
-    # seams of one tile must not meet, in one that was moved back neither
-    half = int(min(overlap * _SEAM, (tile - overlap) / 2) / 2)
-    return tuple(
-        Span(starts[i], stops[i], cuts[i], cuts[i + 1], half if i else 0, half if i + 1 < count else 0)
-        for i in range(count)
-    )
 
 
 def _ramp(length: int) -> Tensor:

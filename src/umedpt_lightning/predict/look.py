@@ -11,11 +11,12 @@ from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.grid import Tiling, aligned
+from umedpt_lightning.predict.reach import needed_overlap, usual_overlap
 from umedpt_lightning.predict.tiled import MOST_PIXELS
 from umedpt_lightning.types import TaskSpec
 
-#: Side of the tiles of large images, pixels.
-TILE = 1024
+#: Side of the tiles of large images, pixels: as large as an image that is not cut.
+TILE = 2048
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Look:
     Attributes:
         batch_size: Images of one size at a time.
         tile: Side of the tiles that images and slides are cut into, pixels.
-        overlap: Pixels that neighbouring tiles share; None three eighths of a tile.
+        overlap: Pixels that neighbouring tiles share; None what the network needs to give what the whole image would.
         mpp: µm from pixel to pixel of a slide's tiles.
         pixel_size: µm from pixel to pixel of images, and of slides whose file does not say.
         axis: The planes of volumes: axial, coronal or sagittal.
@@ -87,8 +88,9 @@ class Look:
 
     def tiling_of(self, model: MultiTaskModel, task: str, tile: int) -> Tiling:
         """Tiles of about that height and width, pixels; of the shape that the task resizes images to."""
-        overlap = 3 * tile // 8 if self.overlap is None else self.overlap
         shown = model.sizes.get(task)
         if shown is None:
+            overlap = needed_overlap(model, task, tile) if self.overlap is None else self.overlap
             return aligned(model.encoder, tile, overlap)
+        overlap = usual_overlap(tile) if self.overlap is None else self.overlap
         return Tiling((tile, max(1, round(tile * shown[1] / shown[0]))), overlap, whole=True)

@@ -43,10 +43,10 @@ class RunningStatistics:
     def take(self, sums: Sequence[Tensor]) -> None:
         """Sets the layers to what was summed; those that no rank has used stay."""
         if self._before is not None:
-            self._set(*sums, before=self._before)
+            self._set(self._before, *sums)
 
     @torch.no_grad()
-    def _set(self, means: Tensor, variances: Tensor, uses: Tensor, before: Tensor) -> None:
+    def _set(self, before: Tensor, means: Tensor, variances: Tensor, uses: Tensor) -> None:
         by_channel = self._by_channel(uses)
         channels = [layer.num_features for layer in self._layers]
         means = torch.where(by_channel > 0, means / by_channel, self._means())

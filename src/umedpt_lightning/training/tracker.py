@@ -27,7 +27,11 @@ class LossTracker:
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self._number = {task: number for number, task in enumerate(tasks)}
-        self._clear()
+        self._sums = torch.zeros(len(tasks))
+        self._counts: Counter[str] = Counter()
+        self._samples = 0
+        self._kept: list[Tensor] = []
+        self._kept_tasks: list[str] = []
 
     def add(self, tasks: Sequence[str], losses: Tensor, samples: Sequence[int]) -> None:
         """Adds micro-batches.
@@ -89,6 +93,5 @@ class LossTracker:
         self._kept, self._kept_tasks = [], []
 
     def _clear(self) -> None:
-        self._sums, self._counts, self._samples = torch.zeros(len(self._number)), Counter[str](), 0
-        self._kept: list[Tensor] = []
-        self._kept_tasks: list[str] = []
+        self._sums, self._counts, self._samples = torch.zeros(len(self._number)), Counter(), 0
+        self._kept, self._kept_tasks = [], []

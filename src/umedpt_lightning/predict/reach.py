@@ -1,0 +1,116 @@
+"""How far a network sees, measured: by so much tiles must overlap to give what the whole image would."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.grid import overlap_for, step_of
+from umedpt_lightning.predict.norms import Own, SharedNorms
+
+#: A cut further away than this is not looked for, pixels.
+_FURTHEST = 1024
+#: Differences of features, as a share of their standard deviation, that make none of 1e-3 in a probability.
+_NONE = 1e-4
+
+_measured: WeakKeyDictionary[MultiTaskModel, dict[str, int | None]] = WeakKeyDictionary()
+
+
+def reach(model: MultiTaskModel, task: str) -> int | None:
+    """How far from the edge of a piece its features are those of the whole image, pixels of the image.
+
+    A strip of noise is seen whole and cut off; the reach ends where both no longer differ. In theory some networks
+    see further, but what comes from there is nothing beside rounding: 96 pixels of ResNet-18, 320 of Swin-T.
+
+    Args:
+        model: In evaluation mode.
+        task: The task's name; those that read masks see as far as the pixel decoder does, others as the encoder does.
+
+    Returns:
+        A multiple of the encoder's last stride; None where there is no end, as some layers look at all of an image
+        (squeeze-and-excitation of EfficientNet, ConvNeXt V2).
+    """
+    needs = model.task(task).needs
+    known = _measured.setdefault(model, {})
+    if needs not in known:
+        known[needs] = _measure(model, task)
+    return known[needs]
+
+
+def needed_overlap(model: MultiTaskModel, task: str, tile: int) -> int:
+    """The overlap of tiles that give what the whole image would; where there is none, `usual_overlap` and a warning.
+
+    Args:
+        model: In evaluation mode.
+        task: The task's name.
+        tile: Side of a tile, pixels.
+    """
+    seen = reach(model, task)
+    needed = None if seen is None else overlap_for(model.encoder, seen)
+    if needed is not None and 4 * needed <= 3 * tile:  # else most of each tile would be seen by others as well
+        return needed
+    told = (
+        "The encoder looks at all of an image at once (squeeze-and-excitation, or the like)"
+        if seen is None
+        else f"Tiles of {tile} pixels are small for an encoder that sees {seen} pixels far"
+    )
+    mend = (
+        "Images that fit are seen whole with a --tile that is larger than they are."
+        if needed is None
+        else f"--tile {-(-4 * needed // 3)} or larger is exact."
+    )
+    warnings.warn(
+        f"{told}: near seams, task {task!r} may differ from what the whole image would give. {mend}", stacklevel=2
+    )
+    return usual_overlap(tile)
+
+
+def usual_overlap(tile: int) -> int:
+    """Three eighths of a tile, pixels."""
+    return 3 * tile // 8
+
+
+def _measure(model: MultiTaskModel, task: str) -> int | None:
+    step, stride = step_of(model.encoder), model.encoder.strides[-1]
+    height = max(2 * step, 256)
+    length = -(-(_FURTHEST + stride) // step) * step
+    strip = _noise(height, 2 * length, model.task(task).spec.channels).to(model.encoder.mean.device)
+    low, high = model.task(task).spec.value_range
+    images = low + strip * (high - low)
+    norms = SharedNorms(model)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        norms.measure([(Own(0, 1, 0, 1), lambda: _maps(model, task, images))])
+        with norms.used():
+            whole, piece = (_maps(model, task, part) for part in (images, images[..., :length]))
+    furthest = 0
+    for one, other in zip(whole, piece, strict=True):
+        pixels = length // other.shape[-1]  # of the image, a pixel of the map
+        differs = (one[..., : other.shape[-1]] - other).abs().amax((0, 1, 2)) > _NONE * one.std()
+        if differs.any():
+            furthest = max(furthest, length - int(differs.nonzero()[0]) * pixels)
+    return furthest if furthest <= _FURTHEST else None
+
+
+def _maps(model: MultiTaskModel, task: str, images: Tensor) -> list[Tensor]:
+    """What heads read, each ``(1, C, h, w)``."""
+    pyramid = model.pyramid(images, task)
+    if model.task(task).needs != "pixels":
+        return pyramid.maps
+    decoder: Callable[..., Tensor] = model.pixel_decoder  # type: ignore[assignment]  # a task needs it
+    return [decoder(pyramid)]
+
+
+def _noise(height: int, width: int, channels: int) -> Tensor:
+    """Structures of several sizes, 0 to 1, ``(1, C, H, W)``; always the same."""
+    random = torch.Generator().manual_seed(0)
+    image = torch.zeros(1, channels, height, width)
+    for size in (128, 32, 8, 1):
+        coarse = torch.rand(1, channels, -(-height // size), -(-width // size), generator=random)
+        image += coarse.repeat_interleave(size, 2).repeat_interleave(size, 3)[..., :height, :width] / 4
+    return image
