@@ -342,3 +342,28 @@ def test_weights_that_cannot_be_downloaded_are_answered_with_the_mend(monkeypatc
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ConnectionError, match=rf"{NORMED} could not be downloaded.*unreachable.*encoder\.weights"):
         Encoder(NORMED, weights="timm")
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_cr_small_ns_224", "swinv2_tiny_window8_256"])
+def test_opposite_edges_do_not_see_each_other(name: str) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(name).eval()
+    for parameter in encoder.parameters():  # those of V2 are so small at first that blocks do nothing
+        torch.nn.init.normal_(parameter, std=0.1)
+    images = torch.rand(1, 3, 320, 640)
+    other = images.clone()
+    other[..., -32:] += 1
+    with torch.inference_mode():
+        finest, changed = (encoder(each).maps[0] for each in (images, other))
+    assert not torch.equal(finest[..., -8:], changed[..., -8:])
+    assert torch.equal(finest[..., :8], changed[..., :8])
+
+
+def test_images_that_are_whole_windows_are_seen_as_by_timm() -> None:
+    encoder = Encoder("swin_tiny_patch4_window7_224").eval()
+    net = timm.create_model("swin_tiny_patch4_window7_224", features_only=True).eval()
+    net.load_state_dict(encoder.net.state_dict())
+    images = torch.rand(1, 3, 224, 224)
+    with torch.inference_mode():
+        for ours, theirs in zip(encoder(images).maps, net(images), strict=True):
+            assert torch.equal(ours, theirs.permute(0, 3, 1, 2))

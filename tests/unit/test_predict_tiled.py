@@ -114,6 +114,23 @@ def test_statistics_are_those_of_all_tiles_where_the_image_fits(
     assert counts == [measured]
 
 
+def test_exact_statistics_of_a_large_image_are_those_of_the_whole(
+    model: MultiTaskModel, image: NDArray[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = model.predict([image], "a_mask")
+    boxes = model.predict([image], "a_box")[0]
+    tiling = aligned(model.encoder, 512, 256)
+    monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", HEIGHT * WIDTH // 4)
+    pixels = ArrayPixels(image, 3)
+    exact, sampled = (TiledTask(model, "a_mask", tiling, exact).predict(pixels) for exact in (True, False))
+    assert (exact != whole.numpy()).mean() < 1e-4 < (sampled != whole.numpy()).mean()
+    scores = TiledTask(model, "a_box", tiling, exact=True).predict(pixels).scores
+    assert torch.allclose(scores[:50], boxes.scores[:50], atol=1e-4)
+    assert torch.allclose(  # no encoder of these has a GroupNorm: there is nothing to measure
+        TiledTask(model, "a_class", tiling, exact=True).predict(pixels), model.predict([image], "a_class")[0], atol=1e-4
+    )
+
+
 def test_boxes_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any]) -> None:
     fcos: Any = model.task("a_box").fcos
     with torch.inference_mode():

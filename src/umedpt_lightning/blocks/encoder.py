@@ -21,6 +21,7 @@ from umedpt_lightning.blocks.batch_norm import (
 )
 from umedpt_lightning.blocks.checkpointing import checkpoint_blocks
 from umedpt_lightning.blocks.weights import create_encoder
+from umedpt_lightning.blocks.windows import part_edges
 from umedpt_lightning.recorded import Recorded
 
 
@@ -91,6 +92,7 @@ class Encoder(Recorded, nn.Module):
         if "swin" in name:
             options["strict_img_size"] = False  # any size; windows are padded
         net: Any = create_encoder(name, weights, **options)  # timm's classes are not typed
+        part_edges(net)
         self.net: nn.Module = net
         self.channels: list[int] = net.feature_info.channels()
         self.strides: list[int] = net.feature_info.reduction()

@@ -80,7 +80,7 @@ def predict_images(
     def by_tiles(image: NDArray[Any], tiling: Tiling) -> Any:
         size = (image.shape[0], image.shape[1])
         with watch(f"{task}: tiles of an image of {size[1]}x{size[0]}", len(tiling.grid(*size))) as advance:
-            return TiledTask(model, task, tiling).predict(ArrayPixels(image, channels), advance=advance)
+            return TiledTask(model, task, tiling, look.exact).predict(ArrayPixels(image, channels), advance=advance)
 
     return [
         on_cpu(next(found) if tiling is None else by_tiles(image, tiling))

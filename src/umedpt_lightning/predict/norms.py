@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,10 @@ class Own(NamedTuple):
     bottom: float
     left: float
     right: float
+
+
+class _Enough(Exception):  # noqa: N818  # nothing is wrong
+    """Ends the pass of a tile where its statistics are known."""
 
 
 class SharedNorms:
@@ -57,7 +61,7 @@ class SharedNorms:
         without_gradients = torch.is_inference_mode_enabled()
 
         def run(own: Own, forward: Callable[[], object]) -> None:
-            def meet(layer: nn.GroupNorm, features: Tensor) -> None:
+            def meet(layer: nn.GroupNorm, features: Tensor, call: int) -> None:
                 self._sums.append(_sums(layer, features, own))
                 turn.release()
                 try:
@@ -81,6 +85,28 @@ class SharedNorms:
         if told:
             raise next((error for error in told if not isinstance(error, threading.BrokenBarrierError)), told[0])
 
+    def measure_in_turn(self, runs: Sequence[tuple[Own, Callable[[], object]]]) -> None:
+        """As `measure`, but with one tile in memory at a time: all tiles are gone through once for every layer."""
+
+        def meet(layer: nn.GroupNorm, features: Tensor, call: int) -> None:
+            if call == len(self._known):
+                self._sums.append(_sums(layer, features, own))
+                raise _Enough
+
+        self._pass.meet = meet
+        try:
+            with self.used():
+                met = bool(self._layers)
+                while met:
+                    for own, forward in runs:  # noqa: B007  # `meet` reads it
+                        with suppress(_Enough):
+                            forward()
+                    met = bool(self._sums)
+                    if met:
+                        self._settle()
+        finally:
+            del self._pass.meet
+
     @contextmanager
     def used(self) -> Iterator[None]:
         """Normalises by what was measured."""
@@ -103,10 +129,10 @@ class SharedNorms:
 
     def _normalise(self, layer: Any, inputs: Any, output: Tensor) -> Tensor:
         (features,) = inputs  # (B, C, H, W)
+        call = self._pass.calls
         meet = getattr(self._pass, "meet", None)
         if meet is not None:
-            meet(layer, features)
-        call = self._pass.calls
+            meet(layer, features, call)
         self._pass.calls += 1
         if call >= len(self._known):  # a single tile is the whole image
             return output

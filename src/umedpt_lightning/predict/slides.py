@@ -140,7 +140,9 @@ class SlideTask:
         pixels = SlidePixels(slide, tiles.mpp, task.spec.channels)
         trained = bool(task.spec.cut.get("tiles")) or self._look.tile
         tile = tiles.shape[0] if output.name in self._model.sizes and trained else self._look.tile or TILE
-        tiled = TiledTask(self._model, output.name, self._look.tiling_of(self._model, output.name, tile))
+        tiled = TiledTask(
+            self._model, output.name, self._look.tiling_of(self._model, output.name, tile), self._look.exact
+        )
         grid = tiled.tiling.grid(*pixels.size)
         wanted = _with_tissue(slide, tiles, pixels.scale)
         looked_at = sum(_area(t) for t in grid if wanted(t)) * tiles.mpp**2

@@ -47,12 +47,14 @@ class TiledTask:
         model: The whole model, which is set to evaluation mode.
         task: The task's name.
         tiling: How images are cut. Where the task has a size, each tile is resized to it, as images were in training.
+        exact: GroupNorm goes by all of an image also where it has more than `MOST_PIXELS`. Then all tiles are gone
+            through once more for every layer of it; without, it goes by a sample.
     """
 
-    def __init__(self, model: MultiTaskModel, task: str, tiling: Tiling) -> None:
+    def __init__(self, model: MultiTaskModel, task: str, tiling: Tiling, exact: bool = False) -> None:
         self._model, self._task, self._head = model.eval(), task, model.task(task)
         self._size = model.sizes.get(task)
-        self.tiling = tiling
+        self.tiling, self._exact = tiling, exact
 
     def predict(
         self,
@@ -147,15 +149,22 @@ class TiledTask:
     def _measure(self, norms: SharedNorms, pixels: Pixels, grid: Grid, wanted: Callable[[Tile], bool]) -> None:
         """Tells GroupNorm what the whole image is like: by all tiles if it fits, else by some, evenly spread."""
         tiles = [tile for tile in grid if wanted(tile)]
-        seen = [self._size or _sides(tile) for tile in tiles]
-        if int(np.prod(pixels.size)) > MOST_PIXELS and sum(h * w for h, w in seen) > MOST_PIXELS:
-            if not self._size:
-                grid = aligned(self._model.encoder, _SAMPLE_TILE, _SAMPLE_OVERLAP).grid(*pixels.size)
+        large = int(np.prod(pixels.size)) > MOST_PIXELS
+        seen = sum(h * w for h, w in (self._size or _sides(tile) for tile in tiles))
+        if large and seen > MOST_PIXELS and not self._exact:
+            sampled = self._size
+            if not sampled:
+                tiling = aligned(self._model.encoder, _SAMPLE_TILE, _SAMPLE_OVERLAP)
+                grid, sampled = tiling.grid(*pixels.size), tiling.tile
                 tiles = [tile for tile in grid if wanted(tile)]
-            most = max(1, MOST_PIXELS // int(np.prod(self._size or (_SAMPLE_TILE, _SAMPLE_TILE))))
+            most = max(1, MOST_PIXELS // int(np.prod(sampled)))
             tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int)]
         if len(tiles) > 1:
-            norms.measure([(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles])
+            runs = [(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles]
+            if large and self._exact:
+                norms.measure_in_turn(runs)
+            else:
+                norms.measure(runs)
 
     def _own(self, tile: Tile, grid: Grid) -> Own:
         """The own part in shares of the maps, whose padding at the image's end belongs to it."""
