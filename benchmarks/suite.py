@@ -164,8 +164,9 @@ BENCHMARKS = {
         "large_image:tiles",
         (70, 0),
         {
-            "predict.tiles_difference_convnext_atto": Figure("probability", at_most=1e-3),
+            "predict.tiles_difference_swin_t": Figure("probability", at_most=1e-3),
             "predict.tiles_difference_resnet18": Figure("probability", at_most=1e-3),
+            "predict.tiles_difference_efficientnet_lite0": Figure("probability", at_most=1e-3),
         },
     ),
     "encoder_bound_small": Benchmark(
