@@ -27,6 +27,8 @@ def main(command: str, arguments: Sequence[str]) -> None:
     options = _parser(command).parse_args(arguments)
     # images up to twice the size that Pillow warns of are predicted by tiles, larger ones are errors
     warnings.filterwarnings("ignore", message=".*decompression bomb.*")
+    # a line of source says nothing to those who use the command
+    warnings.formatwarning = lambda message, *_, **__: f"umedpt: warning: {message}\n"
     try:
         failed = _predict(options)
     except (ValueError, OSError, ImportError) as error:
