@@ -58,7 +58,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add("--device", default="auto", help="cpu, cuda, cuda:1 or auto")
     add("--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help="tasks, specs and blocks of your own")
     large = parser.add_argument_group("large images and slides")
-    large.add_argument("--tile", type=int, help="side of a tile, pixels (2048, or as the task was trained on slides)")
+    large.add_argument("--tile", type=int, help="side of a tile, pixels (1792, or as the task was trained on slides)")
     large.add_argument("--overlap", type=int, help="pixels that tiles share (as far as the encoder sees)")
     large.add_argument("--exact", action="store_true", help="as the whole image in one, at ten times the time")
     large.add_argument("--mpp", type=float, help="µm from pixel to pixel of a slide's tiles (as in training)")

@@ -15,8 +15,8 @@ from umedpt_lightning.predict.reach import needed_overlap, usual_overlap
 from umedpt_lightning.predict.tiled import MOST_PIXELS
 from umedpt_lightning.types import TaskSpec
 
-#: Side of the tiles of large images, pixels: as large as an image that is not cut.
-TILE = 2048
+#: Side of the tiles of large images, pixels: whole windows of Swin, and no more memory than an image that is not cut.
+TILE = 1792
 
 
 @dataclass(frozen=True)
