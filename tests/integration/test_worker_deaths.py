@@ -12,7 +12,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 from builders import MemoryReader, small_encoder, trainer_of
+from torch.utils.data._utils import signal_handling
 
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Subset
@@ -98,18 +100,23 @@ class Busy(pl.Callback):
             time.sleep(0.01)
 
 
-def test_a_death_in_the_midst_of_a_step_is_told_once() -> None:
+def test_a_death_in_the_midst_of_a_step_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch hears of a death by a signal handler that it sets once, and Lightning takes it away after its first run
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
     data = data_of(Deadly(lambda: os._exit(3)), prefetch=8)
     with pytest.raises(RuntimeError) as raised:
         run(data, callbacks=[Busy()])
     told = [str(raised.value), *getattr(raised.value, "__notes__", [])]
+    assert "exited unexpectedly" in told[0], "it was not the step that was interrupted"
     assert sum(f"was reading file{DEADLY}.png" in text for text in told) == 1
 
 
-def test_a_worker_that_hangs_is_told_after_the_time_that_was_given() -> None:
+def test_a_worker_that_hangs_is_told_after_the_time_that_was_given_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)  # how long torch waits for it to end
     data = data_of(Deadly(lambda: time.sleep(60)), timeout=2)
     with pytest.raises(RuntimeError, match=rf"No micro-batch came for 2 s \(data\.timeout\).*file{DEADLY}\.png"):
         run(data)
+    assert not multiprocessing.active_children()
 
 
 def test_a_file_that_cannot_be_read_is_told_as_ever() -> None:
@@ -118,3 +125,22 @@ def test_a_file_that_cannot_be_read_is_told_as_ever() -> None:
 
     with pytest.raises(ValueError, match=r"Task 'deadly': file5\.png: broken"):
         run(data_of(Deadly(fail)))
+    assert not multiprocessing.active_children()
+
+
+def test_no_worker_outlives_a_run() -> None:
+    data = data_of(MemoryReader("class", size=8))
+    for _ in range(2):  # the same data can be trained on again
+        trainer = trainer_of(max_steps=5, limit_val_batches=4)  # validation is broken off
+        trainer.fit(MultiTaskModule(data.specs, small_encoder()), data)
+        assert not multiprocessing.active_children()
+
+
+def test_an_error_in_training_ends_the_workers() -> None:
+    class Failing(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        run(data_of(MemoryReader("class", size=8)), callbacks=[Failing()])
+    assert not multiprocessing.active_children()

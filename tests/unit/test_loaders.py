@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -87,6 +89,21 @@ def test_workers_read_on_when_all_processes_are_told_to_stop(
     (worker,) = set(multiprocessing.active_children()) - others
     os.kill(worker.pid or 0, number)
     assert len(list(stream)) == 19
+
+
+def test_workers_end_when_the_garbage_collector_finds_what_they_read_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umedpt_lightning.data.loading.loaders.collate_micro_batch", lambda items: items)
+    others = set(multiprocessing.active_children())
+    pool = WorkerPool(2)
+    cycle: dict[str, Any] = {"stream": pool.stream(pool.load(Threads(), [[SampleKey("t", 0, 0)]] * 20))}  # type: ignore[arg-type]
+    cycle["cycle"] = cycle
+    next(cycle["stream"])
+    assert len(set(multiprocessing.active_children()) - others) == 2
+    started = time.monotonic()
+    del cycle
+    gc.collect()
+    assert time.monotonic() - started < 4, "torch's way takes ten seconds for each of them"
+    assert set(multiprocessing.active_children()) <= others
 
 
 # --- rounds ---------------------------------------------------------------------------------------------------------

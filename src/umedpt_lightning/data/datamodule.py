@@ -124,9 +124,20 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return self._evaluation(self._readers("test"))
 
     def on_exception(self, exception: BaseException) -> None:
-        """Names the sample that a worker died of: its death interrupts whatever the training process is doing."""
+        """Ends the workers, and names the sample that one died of, which interrupts whatever training is doing."""
         if self._workers is not None and (explanation := self._workers.explain(exception)):
             exception.add_note(explanation)
+        self._end_workers()
+
+    def teardown(self, stage: str) -> None:
+        """Ends the workers."""
+        self._end_workers()
+
+    def _end_workers(self) -> None:
+        if self._rounds is not None:
+            self._rounds.close()
+        if self._workers is not None:
+            self._workers.close()
 
     def _evaluation(self, readers: Mapping[str, Reader]) -> EvaluationLoader:
         sampler = EvaluationSampler(

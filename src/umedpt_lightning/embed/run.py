@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from umedpt_lightning.data.loading.ending import end_together, end_workers
 from umedpt_lightning.data.loading.worker import outlive_signals, prepare_worker
 from umedpt_lightning.embed.pieces import Pieces
 from umedpt_lightning.embed.store import Rows, Store
@@ -215,8 +216,15 @@ def _batches(pieces: Pieces, start: int, machine: Machine) -> Iterator[Batch]:
         pin_memory=machine.device.startswith("cuda"),
         worker_init_fn=_prepare_worker,
     )
+    batches = iter(loader)
+    read = _read(batches)
+    end_together(read, batches)
+    return read
+
+
+def _read(batches: Iterator[Batch]) -> Iterator[Batch]:
     try:
-        yield from loader
+        yield from batches
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -224,6 +232,8 @@ def _batches(pieces: Pieces, start: int, machine: Machine) -> Iterator[Batch]:
             f"A process that reads images died ({error}). What was done is kept. Memory may have run out: give fewer "
             "--num_workers or a smaller --batch_size, and the same command again."
         ) from error
+    finally:
+        end_workers(batches)
 
 
 def _prepare_worker(number: int) -> None:

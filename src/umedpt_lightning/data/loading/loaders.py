@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate_micro_batch
+from umedpt_lightning.data.loading.ending import WorkersEnd, end_together, end_workers
 from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler
 from umedpt_lightning.data.loading.watch import Watch
 from umedpt_lightning.data.loading.worker import how_ended, outlive_signals, prepare_worker
@@ -46,6 +47,7 @@ class WorkerPool:
     pin_memory: bool = False
     timeout: float = 0
     _watch: Watch = field(default_factory=Watch, init=False, repr=False)
+    _ends: list[WorkersEnd] = field(default_factory=list, init=False, repr=False)
 
     def load(self, dataset: MultiTaskDataset, sampler: Any) -> DataLoader[TaskBatch]:
         """A loader of the micro-batches that `sampler` names."""
@@ -72,11 +74,21 @@ class WorkerPool:
         with self._explained():
             batches = iter(loader)
             self._watch.started(batches)
-        return self._read(batches)
+        stream = self._read(batches)
+        self._ends[:] = [*(end for end in self._ends if end.alive), end_together(stream, batches)]
+        return stream
+
+    def close(self) -> None:
+        """Ends all workers; what is being read with them cannot be read on."""
+        for end in self._ends:
+            end()
 
     def _read(self, batches: Iterator[TaskBatch]) -> Iterator[TaskBatch]:
-        with self._explained():
-            yield from batches
+        try:
+            with self._explained():
+                yield from batches
+        finally:
+            end_workers(batches)  # the error that ends a run may be kept, and with it all that it went through
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -156,6 +168,11 @@ class RoundLoader:
             # counted when it is handed out: a checkpoint is written after the step that used it
             plan = self.sampler.advance()
             yield Round(plan, self._stream, partial(self._read_again, before, len(plan.mine)))
+
+    def close(self) -> None:
+        """Ends the workers; what is read after that is read by new ones, which go on where the state says."""
+        self._stream = None
+        self.pool.close()
 
     def _read_again(self, sampler: RoundSampler, count: int) -> Iterator[TaskBatch]:
         """The micro-batches of the next round of `sampler`, in this process: they are the same in any."""
