@@ -1,7 +1,9 @@
 """A small project on disk: five tasks, one of each label type, and a config."""
 
 import csv
+import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,12 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's images; tests that need them are skipped where their packages are absent."""
     from umedpt_lightning.data.demo import prepare
 
-    try:
-        return prepare(tmp_path_factory.mktemp("demo") / "demo")
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # all processes of this run have the one set
+    with (folder / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return prepare(folder / "demo")  # a finished set is left as it is
+        except FileNotFoundError as error:
+            pytest.skip(str(error))

@@ -42,7 +42,7 @@ def test_the_first_config_and_its_command_leave_what_is_promised(
     (tmp_path / "tasks.yaml").write_text(_blocks("yaml")[0])
     command = _commands()[0]
     assert command[:2] == ["umedpt", "fit"]
-    main([*command[1:], *QUICK])
+    main([*command[1:], *QUICK, "--trainer.limit_val_batches", "10"])
     promised = re.search(r"What comes out: `(.*?)` with (.*?) \(image", TEXT, flags=re.DOTALL)
     assert promised is not None
     for name in re.findall(r"`(.*?)`", promised[2]):
