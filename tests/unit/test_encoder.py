@@ -350,13 +350,14 @@ def test_opposite_edges_do_not_see_each_other(name: str) -> None:
     encoder = Encoder(name).eval()
     for parameter in encoder.parameters():  # those of V2 are so small at first that blocks do nothing
         torch.nn.init.normal_(parameter, std=0.1)
-    images = torch.rand(1, 3, 320, 640)
+    images = torch.rand(1, 3, 320, 1056)  # 66 wide at a sixteenth: no multiple of windows of 7 or 8
     other = images.clone()
     other[..., -32:] += 1
     with torch.inference_mode():
-        finest, changed = (encoder(each).maps[0] for each in (images, other))
-    assert not torch.equal(finest[..., -8:], changed[..., -8:])
-    assert torch.equal(finest[..., :8], changed[..., :8])
+        features, changed = (encoder(each).maps[2] for each in (images, other))
+    assert (features - changed)[..., -2:].abs().max() > 1e-3
+    # V2-CR differs by rounding, 2e-7, wherever one looks
+    assert (features - changed)[..., :2].abs().max() < 1e-5
 
 
 def test_images_that_are_whole_windows_are_seen_as_by_timm() -> None:

@@ -6,7 +6,6 @@ import gc
 import multiprocessing
 import os
 import signal
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -99,10 +98,9 @@ def test_workers_end_when_the_garbage_collector_finds_what_they_read_for(monkeyp
     cycle["cycle"] = cycle
     next(cycle["stream"])
     assert len(set(multiprocessing.active_children()) - others) == 2
-    started = time.monotonic()
     del cycle
     gc.collect()
-    assert time.monotonic() - started < 4, "torch's way takes ten seconds for each of them"
+    # torch's own way leaves them alive, after ten seconds for each
     assert set(multiprocessing.active_children()) <= others
 
 

@@ -144,7 +144,8 @@ class MultiTaskModule(pl.LightningModule):
         """Clips; here, because fp16 gradients have been unscaled by now, as their norm has."""
         clip, norm = self.optimization.clip, self.gradients.norm
         if clip is not None and norm + 1e-6 > clip:  # else torch would multiply all gradients with 1
-            nn.utils.clip_grads_with_norm_(self.gradients.parameters, clip, torch.tensor(norm))
+            parameters = self.gradients.parameters
+            nn.utils.clip_grads_with_norm_(parameters, clip, torch.tensor(norm, dtype=parameters[0].dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights, the optimizer and the schedule do not say, and how to build the model without data.
