@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -16,9 +18,10 @@ from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.grid import Grid, Span, Tile, Tiling, aligned
 from umedpt_lightning.predict.images import ArrayPixels
-from umedpt_lightning.predict.norms import Own, SharedNorms
 from umedpt_lightning.predict.seams import Seams
+from umedpt_lightning.predict.shared_statistics import SharedStatistics
 from umedpt_lightning.predict.tiled import TiledTask
+from umedpt_lightning.predict.whole_image_layers import Own
 from umedpt_lightning.tasks import Detections
 
 HEIGHT, WIDTH = 640, 740
@@ -89,7 +92,7 @@ def test_without_shared_statistics_there_would_be_seams(
     (whole,) = model.predict([image], "a_mask")
     tiled = TiledTask(model, "a_mask", aligned(model.encoder, 512, 256))
     shared = (tiled.predict(ArrayPixels(image, 3)) != whole.numpy()).mean()
-    monkeypatch.setattr(SharedNorms, "measure", lambda self, runs: None)
+    monkeypatch.setattr(SharedStatistics, "measure", lambda *_: None)
     own = (tiled.predict(ArrayPixels(image, 3)) != whole.numpy()).mean()
     assert shared < 1e-4 < 1e-2 < own
 
@@ -103,13 +106,13 @@ def test_statistics_are_those_of_all_tiles_where_the_image_fits(
     monkeypatch.setattr("umedpt_lightning.predict.tiled._SAMPLE_TILE", 320)
     monkeypatch.setattr("umedpt_lightning.predict.tiled._SAMPLE_OVERLAP", 64)
     counts = []
-    measure = SharedNorms.measure
+    measure = SharedStatistics.measure
 
-    def counted(self: SharedNorms, runs: Any) -> None:
+    def counted(self: SharedStatistics, runs: Any, advance: Any) -> None:
         counts.append(len(runs))
-        measure(self, runs)
+        measure(self, runs, advance)
 
-    monkeypatch.setattr(SharedNorms, "measure", counted)
+    monkeypatch.setattr(SharedStatistics, "measure", counted)
     TiledTask(model, "a_mask", aligned(model.encoder, 384, 192)).predict(ArrayPixels(image, 3))
     assert counts == [measured]
 
@@ -129,6 +132,28 @@ def test_exact_statistics_of_a_large_image_are_those_of_the_whole(
     assert torch.allclose(  # no encoder of these has a GroupNorm: there is nothing to measure
         TiledTask(model, "a_class", tiling, exact=True).predict(pixels), model.predict([image], "a_class")[0], atol=1e-4
     )
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_whole_time_is_watched(
+    model: MultiTaskModel, image: NDArray[Any], monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", HEIGHT * WIDTH // (4 if exact else 1))
+    told: dict[str, list[int]] = {}
+
+    @contextmanager
+    def watch(what: str, total: int) -> Iterator[Callable[[int], None]]:
+        told[what] = [total, 0]
+
+        def advance(steps: int) -> None:
+            told[what][1] += steps
+
+        yield advance
+
+    tiled = TiledTask(model, "a_mask", aligned(model.encoder, 512, 256), exact)
+    tiled.predict(ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0, watch=watch, name="x.png")
+    norms = sum(isinstance(layer, torch.nn.GroupNorm) for layer in model.pixel_decoder.modules())  # type: ignore[union-attr]
+    assert told == {"a_mask: statistics of x.png": [2 * norms] * 2, "a_mask: tiles of x.png": [4, 4]}
 
 
 def test_boxes_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any]) -> None:
@@ -166,11 +191,7 @@ def test_a_task_with_a_size_sees_every_tile_in_that_size() -> None:
 
 def test_tiles_that_are_not_wanted_are_background(model: MultiTaskModel, image: NDArray[Any]) -> None:
     tiling = aligned(model.encoder, 512, 256)
-    looked_at: list[int] = []
-    mask = TiledTask(model, "a_mask", tiling).predict(
-        ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0, advance=looked_at.append
-    )
-    assert sum(looked_at) == len(tiling.grid(HEIGHT, WIDTH))
+    mask = TiledTask(model, "a_mask", tiling).predict(ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0)
     assert mask[:256].any()
     assert not mask[500:].any()
     nothing = TiledTask(model, "a_box", tiling).predict(ArrayPixels(image, 3), wanted=lambda tile: False)
@@ -231,7 +252,7 @@ def test_an_error_in_one_tile_ends_the_measuring(model: MultiTaskModel) -> None:
     batch = torch.zeros(1, 3, 64, 64)
     runs = [(whole, lambda: model(batch, "a_mask")), (whole, broken), (whole, lambda: model(batch, "a_mask"))]
     with pytest.raises(ValueError, match="this tile is broken"):
-        SharedNorms(model).measure(runs)
+        SharedStatistics(model).measure(runs)
 
 
 def test_statistics_are_forgotten_afterwards(model: MultiTaskModel, image: NDArray[Any]) -> None:

@@ -68,7 +68,7 @@ def predict_images(
         task: The task's name.
         images: ``(H, W, C)`` each, grey, in colour, or with the task's channels.
         look: How.
-        watch: Is told of every tile.
+        watch: Is told of every tile, and of what is learnt of the whole image before.
     """
     channels = model.task(task).spec.channels
     tilings = [look.tiling(model, task, (image.shape[0], image.shape[1])) for image in images]
@@ -78,9 +78,8 @@ def predict_images(
     found = iter(model.predict(together, task, look.batch_size) if together else [])
 
     def by_tiles(image: NDArray[Any], tiling: Tiling) -> Any:
-        size = (image.shape[0], image.shape[1])
-        with watch(f"{task}: tiles of an image of {size[1]}x{size[0]}", len(tiling.grid(*size))) as advance:
-            return TiledTask(model, task, tiling, look.exact).predict(ArrayPixels(image, channels), advance=advance)
+        name = f"an image of {image.shape[1]}x{image.shape[0]}"
+        return TiledTask(model, task, tiling, look.exact).predict(ArrayPixels(image, channels), watch=watch, name=name)
 
     return [
         on_cpu(next(found) if tiling is None else by_tiles(image, tiling))

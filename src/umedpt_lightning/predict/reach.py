@@ -11,7 +11,8 @@ from torch import Tensor
 
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.grid import overlap_for, step_of
-from umedpt_lightning.predict.norms import Own, SharedNorms
+from umedpt_lightning.predict.shared_statistics import SharedStatistics
+from umedpt_lightning.predict.whole_image_layers import Own
 
 #: A cut further away than this is not looked for, pixels.
 _FURTHEST = 1024
@@ -32,8 +33,8 @@ def reach(model: MultiTaskModel, task: str) -> int | None:
         task: The task's name; those that read masks see as far as the pixel decoder does, others as the encoder does.
 
     Returns:
-        None where there is no end, as some layers look at all of an image
-        (squeeze-and-excitation of EfficientNet, ConvNeXt V2).
+        None where there is no end, as some layers look at all of an image in a way that tiles cannot share: attention
+        over all of it, or weights for channels that go by its maximum.
     """
     needs = model.task(task).needs
     known = _measured.setdefault(model, {})
@@ -55,7 +56,7 @@ def needed_overlap(model: MultiTaskModel, task: str, tile: int) -> int:
     if needed is not None and 4 * needed <= 3 * tile:  # else most of each tile would be seen by others as well
         return needed
     told = (
-        "The encoder looks at all of an image at once (squeeze-and-excitation, or the like)"
+        "The encoder looks at all of an image at once in a way that tiles cannot share (such as attention over all of it)"
         if seen is None
         else f"Tiles of {tile} pixels are small for an encoder that sees {seen} pixels far"
     )
@@ -82,11 +83,11 @@ def _measure(model: MultiTaskModel, task: str) -> int | None:
     strip = _noise(height, 2 * length, model.task(task).spec.channels).to(model.encoder.mean.device)
     low, high = model.task(task).spec.value_range
     images = low + strip * (high - low)
-    norms = SharedNorms(model)
+    statistics = SharedStatistics(model)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        norms.measure([(Own(0, 1, 0, 1), lambda: _maps(model, task, images))])
-        with norms.used():
+        statistics.measure([(Own(0, 1, 0, 1), lambda: _maps(model, task, images))])
+        with statistics.used():
             whole, piece = (_maps(model, task, part) for part in (images, images[..., :length]))
     furthest = 0
     for one, other in zip(whole, piece, strict=True):

@@ -150,8 +150,7 @@ class SlideTask:
             mask = None
             if task.needs == "pixels":  # a file, so that it need not be in memory
                 mask = np.memmap(Path(folder) / "mask", np.uint8, "w+", shape=pixels.size)
-            with watch(f"{output.name}: tiles of {of['id']}", len(grid)) as advance:
-                found = tiled.predict(pixels, mask, wanted, advance)
+            found = tiled.predict(pixels, mask, wanted, watch, of["id"])
             row: Row = dict(of)
             files, pictures = [], []
             if isinstance(found, Detections):

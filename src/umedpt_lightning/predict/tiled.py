@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,8 +17,10 @@ from torchvision.ops import batched_nms
 from umedpt_lightning.inference import read, resize
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.grid import Grid, Tile, Tiling, aligned
-from umedpt_lightning.predict.norms import Own, SharedNorms
 from umedpt_lightning.predict.seams import Seams
+from umedpt_lightning.predict.shared_statistics import SharedStatistics
+from umedpt_lightning.predict.watch import Advance, Watch, unwatched
+from umedpt_lightning.predict.whole_image_layers import Own
 from umedpt_lightning.tasks import Detection, Detections
 
 #: Pixels that are in memory at once as a network's maps; an image that has no more need not be cut.
@@ -47,8 +50,8 @@ class TiledTask:
         model: The whole model, which is set to evaluation mode.
         task: The task's name.
         tiling: How images are cut. Where the task has a size, each tile is resized to it, as images were in training.
-        exact: GroupNorm goes by all of an image also where it has more than `MOST_PIXELS`. Then all tiles are gone
-            through once more for every layer of it; without, it goes by a sample.
+        exact: GroupNorm and the like go by all of an image also where it has more than `MOST_PIXELS`. Then all tiles
+            are gone through once more for every layer of the kind; without, they go by a sample.
     """
 
     def __init__(self, model: MultiTaskModel, task: str, tiling: Tiling, exact: bool = False) -> None:
@@ -61,7 +64,8 @@ class TiledTask:
         pixels: Pixels,
         out: NDArray[np.uint8] | None = None,
         wanted: Callable[[Tile], bool] = lambda tile: True,
-        advance: Callable[[int], None] = lambda tiles: None,
+        watch: Watch = unwatched,
+        name: str = "an image",
     ) -> Any:
         """The prediction in the image's own pixels.
 
@@ -69,7 +73,8 @@ class TiledTask:
             pixels: The image.
             out: ``(H, W)`` where a mask is written; None for a new array.
             wanted: Which tiles to look at; the others are background and have no boxes.
-            advance: Called after every tile, with 1.
+            watch: Is told of every tile, and before them of what is learnt of the whole image.
+            name: What it calls the image.
 
         Returns:
             An item of what `MultiTaskModel.predict` returns; a mask is `out`.
@@ -78,11 +83,11 @@ class TiledTask:
             ValueError: A piece is not an image of this task.
         """
         grid = self.tiling.grid(*pixels.size)
-        tiles = _Looked(grid, wanted, advance)
-        norms = SharedNorms(self._model)
+        statistics = SharedStatistics(self._model)
         with torch.inference_mode():
-            self._measure(norms, pixels, grid, wanted)
-            with norms.used():
+            self._measure(statistics, pixels, grid, wanted, partial(watch, f"{self._task}: statistics of {name}"))
+            with statistics.used(), watch(f"{self._task}: tiles of {name}", len(grid)) as advance:
+                tiles = _Looked(grid, wanted, advance)
                 match self._head.needs:
                     case "pixels":
                         out = np.zeros(pixels.size, np.uint8) if out is None else out
@@ -146,8 +151,15 @@ class TiledTask:
         image = read(piece, self._head.spec.channels, f"the piece at row {down.start}, column {across.start}")
         return (resize(image, self._size) if self._size else image)[None].to(self._head.device)
 
-    def _measure(self, norms: SharedNorms, pixels: Pixels, grid: Grid, wanted: Callable[[Tile], bool]) -> None:
-        """Tells GroupNorm what the whole image is like: by all tiles if it fits, else by some, evenly spread."""
+    def _measure(
+        self,
+        statistics: SharedStatistics,
+        pixels: Pixels,
+        grid: Grid,
+        wanted: Callable[[Tile], bool],
+        watch: Callable[[int], AbstractContextManager[Advance]],
+    ) -> None:
+        """Learns what the whole image is like: from all tiles if it fits, else from some, evenly spread."""
         tiles = [tile for tile in grid if wanted(tile)]
         large = int(np.prod(pixels.size)) > MOST_PIXELS
         seen = sum(h * w for h, w in (self._size or _sides(tile) for tile in tiles))
@@ -159,12 +171,17 @@ class TiledTask:
                 tiles = [tile for tile in grid if wanted(tile)]
             most = max(1, MOST_PIXELS // int(np.prod(sampled)))
             tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int)]
-        if len(tiles) > 1:
-            runs = [(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles]
+        if len(tiles) < 2:  # a single tile is the whole image
+            return
+        runs = [(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles]
+        calls = statistics.calls(runs[0][1])
+        if not calls:
+            return
+        with watch(len(runs) * calls) as advance:
             if large and self._exact:
-                norms.measure_in_turn(runs)
+                statistics.measure_in_turn(runs, calls, advance)
             else:
-                norms.measure(runs)
+                statistics.measure(runs, advance)
 
     def _own(self, tile: Tile, grid: Grid) -> Own:
         """The own part in shares of the maps, whose padding at the image's end belongs to it."""

@@ -1,4 +1,4 @@
-"""GroupNorm over a whole image that is seen tile by tile."""
+"""Layers that look at all of an image, where it is seen tile by tile."""
 
 from __future__ import annotations
 
@@ -6,29 +6,25 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.whole_image_layers import Own, WholeImageLayer, whole_image_layers
 
-
-class Own(NamedTuple):
-    """The part of a tile that no other tile answers for, as shares of its height and width."""
-
-    top: float
-    bottom: float
-    left: float
-    right: float
+#: For every tile its own part, and what runs the model on it.
+Runs = Sequence[tuple[Own, Callable[[], object]]]
 
 
 class _Enough(Exception):  # noqa: N818  # nothing is wrong
     """Ends the pass of a tile where its statistics are known."""
 
 
-class SharedNorms:
-    """Lets every GroupNorm of a model normalise by the whole image rather than by the tile that it sees.
+class SharedStatistics:
+    """Lets GroupNorm, squeeze-and-excitation and the like go by the whole image rather than by the tile that they see.
 
     Else a tile full of tissue and its neighbour of glass would be normalised differently, and a seam be seen.
 
@@ -40,19 +36,31 @@ class SharedNorms:
 
     def __init__(self, model: MultiTaskModel) -> None:
         self._encoder = model.encoder
-        self._layers = [layer for layer in model.modules() if isinstance(layer, nn.GroupNorm)]
-        self._known: list[tuple[Tensor, Tensor]] = []
+        self._layers = whole_image_layers(model)
+        self._known: list[tuple[Tensor, Tensor]] = []  # scale and shift, (C,) each
         self._sums: list[Tensor] = []
         self._pass = threading.local()
 
-    def measure(self, runs: Sequence[tuple[Own, Callable[[], object]]]) -> None:
-        """Finds the statistics of several tiles together.
-
-        What a layer sees depends on the statistics of those before it. So all tiles go from one GroupNorm to the next
-        side by side, and wait there for each other: each has a thread, but one runs at a time.
+    def calls(self, forward: Callable[[], object]) -> int:
+        """How many calls of such layers a pass has.
 
         Args:
-            runs: For every tile its own part, and what runs the model on it.
+            forward: Runs the model on anything.
+        """
+        with self.used():
+            forward()
+        calls: int = self._pass.calls
+        return calls
+
+    def measure(self, runs: Runs, advance: Callable[[int], None] = lambda steps: None) -> None:
+        """Finds the statistics of several tiles together.
+
+        What a layer sees depends on the statistics of those before it. So all tiles go from one layer to the next side
+        by side, and wait there for each other: each has a thread, but one runs at a time.
+
+        Args:
+            runs: The tiles.
+            advance: Is called with 1 for every tile at every call of a layer.
         """
         if not self._layers:
             return
@@ -61,12 +69,13 @@ class SharedNorms:
         without_gradients = torch.is_inference_mode_enabled()
 
         def run(own: Own, forward: Callable[[], object]) -> None:
-            def meet(layer: nn.GroupNorm, features: Tensor, call: int) -> None:
-                self._sums.append(_sums(layer, features, own))
+            def meet(layer: WholeImageLayer, features: Tensor, call: int) -> None:
+                self._sums.append(layer.sums(features, own))
+                advance(1)
                 turn.release()
                 try:
                     if meeting.wait() == 0:  # one of them, while the others wait again
-                        self._settle()
+                        self._settle(layer)
                     meeting.wait()
                 finally:
                     turn.acquire()
@@ -85,32 +94,37 @@ class SharedNorms:
         if told:
             raise next((error for error in told if not isinstance(error, threading.BrokenBarrierError)), told[0])
 
-    def measure_in_turn(self, runs: Sequence[tuple[Own, Callable[[], object]]]) -> None:
-        """As `measure`, but with one tile in memory at a time: all tiles are gone through once for every layer."""
+    def measure_in_turn(self, runs: Runs, calls: int, advance: Callable[[int], None] = lambda steps: None) -> None:
+        """As `measure`, but with one tile in memory at a time: all tiles are gone through once for every call.
 
-        def meet(layer: nn.GroupNorm, features: Tensor, call: int) -> None:
+        Args:
+            runs: The tiles.
+            calls: How many there are.
+            advance: Is called with 1 for every tile at every call of a layer.
+        """
+
+        def meet(layer: WholeImageLayer, features: Tensor, call: int) -> None:
             if call == len(self._known):
-                self._sums.append(_sums(layer, features, own))
+                self._sums.append(layer.sums(features, own))
+                if len(self._sums) == len(runs):
+                    self._settle(layer)
                 raise _Enough
 
         self._pass.meet = meet
         try:
             with self.used():
-                met = bool(self._layers)
-                while met:
+                for _ in range(calls):
                     for own, forward in runs:  # noqa: B007  # `meet` reads it
                         with suppress(_Enough):
                             forward()
-                    met = bool(self._sums)
-                    if met:
-                        self._settle()
+                        advance(1)
         finally:
             del self._pass.meet
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Normalises by what was measured."""
-        handles = [layer.register_forward_hook(self._normalise) for layer in self._layers]
+        """Goes by what was measured."""
+        handles = [each.layer.register_forward_hook(partial(self._shared, each)) for each in self._layers]
         handles.append(self._encoder.register_forward_pre_hook(self._begin))
         try:
             yield
@@ -121,14 +135,13 @@ class SharedNorms:
     def _begin(self, *_: Any) -> None:
         self._pass.calls = 0
 
-    def _settle(self) -> None:
-        count, total, squares = torch.stack(self._sums).sum(0)
+    def _settle(self, layer: WholeImageLayer) -> None:
+        scale, shift = layer.scale_and_shift(torch.stack(self._sums).sum(0))
         self._sums = []
-        mean = total / count
-        self._known.append(((total / count).float(), (squares / count - mean.square()).clamp_min(0).float()))
+        self._known.append((scale.float(), shift.float()))
 
-    def _normalise(self, layer: Any, inputs: Any, output: Tensor) -> Tensor:
-        (features,) = inputs  # (B, C, H, W)
+    def _shared(self, layer: WholeImageLayer, _: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        (features,) = inputs
         call = self._pass.calls
         meet = getattr(self._pass, "meet", None)
         if meet is not None:
@@ -136,18 +149,4 @@ class SharedNorms:
         self._pass.calls += 1
         if call >= len(self._known):  # a single tile is the whole image
             return output
-        width = features.shape[1] // layer.num_groups
-        mean, variance = (each.repeat_interleave(width) for each in self._known[call])  # (C,)
-        scale = (variance + layer.eps).rsqrt() * layer.weight
-        shift = layer.bias - mean * scale
-        return torch.addcmul(shift[:, None, None], features, scale[:, None, None])
-
-
-def _sums(layer: nn.GroupNorm, features: Tensor, own: Own) -> Tensor:
-    """Numbers, their sum and the sum of their squares, ``(3, groups)``, in the own part of a tile ``(1, C, H, W)``."""
-    height, width = features.shape[2:]
-    rows = slice(round(own.top * height), round(own.bottom * height))
-    columns = slice(round(own.left * width), round(own.right * width))
-    part = features[0, :, rows, columns].reshape(layer.num_groups, -1).double()
-    count = torch.full_like(part[:, 0], part.shape[1])
-    return torch.stack([count, part.sum(1), part.square().sum(1)])
+        return layer.output(features, *self._known[call])
