@@ -168,6 +168,8 @@ BENCHMARKS = {
             "predict.tiles_difference_swin_t": Figure("probability", at_most=1e-3),
             "predict.tiles_difference_resnet18": Figure("probability", at_most=1e-3),
             "predict.tiles_difference_efficientnet_lite0": Figure("probability", at_most=1e-3),
+            "predict.tiles_difference_efficientnet_b0": Figure("probability", at_most=1e-3),
+            "predict.tiles_difference_convnextv2_atto": Figure("probability", at_most=1e-3),
         },
     ),
     "encoder_bound_small": Benchmark(

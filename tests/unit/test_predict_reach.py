@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import timm
 import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
 
-from umedpt_lightning.blocks import Encoder, PixelDecoder
+from benchmarks.large_image import as_if_trained
+from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.grid import overlap_for
+from umedpt_lightning.predict.grid import Tiling, aligned, overlap_for
 from umedpt_lightning.predict.images import ArrayPixels
 from umedpt_lightning.predict.look import TILE, Look
 from umedpt_lightning.predict.reach import needed_overlap, reach, usual_overlap
 from umedpt_lightning.predict.seams import Seams
 from umedpt_lightning.predict.tiled import TiledTask
-from umedpt_lightning.types import MaskSpec
+from umedpt_lightning.predict.whole_image_layers import WholeImageLayer, whole_image_layers
 
 
 def model_with(encoder: Encoder) -> MultiTaskModel:
     torch.manual_seed(0)
     specs = {f"a_{kind}": spec_of(kind) for kind in KINDS}
-    return MultiTaskModel(encoder, specs, pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION).eval()
+    model = MultiTaskModel(encoder, specs, pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION).eval()
+    with torch.no_grad():
+        model.task("a_mask").head.weight *= 3  # type: ignore[operator,union-attr]  # sure of itself, as if trained
+    return model
 
 
 def test_convolutions_see_as_far_as_their_kernels() -> None:
@@ -33,6 +38,16 @@ def test_convolutions_see_as_far_as_their_kernels() -> None:
     model = model_with(encoder)
     assert reach(model, "a_class") == 4 * 4, "four pixels of the finest map, which are four of the image each"
     assert reach(model, "a_mask") > reach(model, "a_class"), "the decoder sees further"
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_convolutions_that_see_to_one_side_see_as_far(left: bool) -> None:
+    encoder = small_encoder()
+    encoder.net = Kernel(encoder.channels, side=9)
+    with torch.no_grad():
+        encoder.net.look.weight[..., 5:] *= not left
+        encoder.net.look.weight[..., :4] *= left
+    assert reach(model_with(encoder), "a_class") == 4 * 4
 
 
 class Kernel(torch.nn.Module):
@@ -74,13 +89,54 @@ def test_tiles_overlap_by_what_is_seen_and_say_so_where_they_cannot() -> None:
         assert needed_overlap(model, "a_mask", 128) == usual_overlap(128)
 
 
-def test_an_encoder_that_looks_at_everything_has_no_reach() -> None:
-    model = model_with(Encoder("test_efficientnet"))
-    squeezed = [m for m in model.encoder.modules() if type(m).__name__ == "SqueezeExcite"]
-    assert squeezed
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("test_byobnet", {"attn_kwargs": {"add_maxpool": True}}),
+        ("test_byobnet", {"attn_layer": "cbam", "attn_kwargs": {}}),
+        ("test_byobnet", {"attn_layer": "gc", "attn_kwargs": {}}),
+    ],
+    ids=["maximum", "CBAM", "global context"],
+)
+def test_an_encoder_that_looks_at_everything_in_another_way_has_no_reach(name: str, options: dict[str, Any]) -> None:
+    model = model_with(encoder_with(name, **options))
     assert reach(model, "a_mask") is None
-    with pytest.warns(UserWarning, match="looks at all of an image at once"):
+    with pytest.warns(UserWarning, match="looks at all of an image at once in a way that tiles cannot share"):
         assert needed_overlap(model, "a_mask", 1024) == 384
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("test_efficientnet", {}),
+        ("test_efficientnet_gn", {}),
+        ("test_byobnet", {"attn_layer": "ese", "attn_kwargs": {}}),
+        ("test_byobnet", {"attn_layer": "eca", "attn_kwargs": {}}),
+        ("test_convnext", {"use_grn": True, "ls_init_value": None}),
+    ],
+    ids=["SE", "SE and GroupNorm", "effective SE", "ECA", "GRN"],
+)
+def test_tiles_share_what_layers_learn_of_all_of_an_image(
+    name: str, options: dict[str, Any], exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_with(encoder_with(name, **options))
+    seen = reach(model, "a_mask")
+    assert seen is not None
+    overlap = overlap_for(model.encoder, seen)
+    tiling = aligned(model.encoder, overlap + 64, overlap)
+    if exact:
+        monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", 1)
+    image = fields(overlap + 80, overlap + 100)
+    assert tiles_difference(model, image, tiling, exact) < 1e-3
+    if exact:
+        return
+
+    def norms_only(model: torch.nn.Module) -> list[WholeImageLayer]:
+        return [each for each in whole_image_layers(model) if isinstance(each.layer, torch.nn.GroupNorm)]
+
+    monkeypatch.setattr("umedpt_lightning.predict.shared_statistics.whole_image_layers", norms_only)
+    assert tiles_difference(model, image, tiling) > 2e-3, "they need it"
 
 
 @pytest.mark.slow
@@ -88,32 +144,49 @@ def test_an_encoder_that_looks_at_everything_has_no_reach() -> None:
     ("name", "tile", "size"),
     [
         ("swin_tiny_patch4_window7_224", 1120, (1300, 1400)),  # no multiples of the windows of 224 pixels
-        ("resnet18", 512, (700, 800)),
-        ("efficientnet_lite0", 1344, (1400, 1500)),
+        ("resnet18", 896, (1000, 1100)),
+        ("efficientnet_lite0", 1408, (1500, 1500)),
+        ("efficientnet_b0", 1120, (1200, 1200)),
+        ("convnextv2_atto", 1280, (1400, 1400)),
     ],
 )
-def test_tiles_at_their_default_overlap_are_the_whole(
-    name: str, tile: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_at_their_default_overlap_are_the_whole(name: str, tile: int, size: tuple[int, int]) -> None:
+    model = model_with(encoder_with(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiling = Look().tiling_of(model, "a_mask", tile)
+    assert tiles_difference(model, fields(*size), tiling) < 1e-3
+
+
+def encoder_with(name: str, **options: Any) -> Encoder:
+    """An encoder of timm, with options of timm's."""
     torch.manual_seed(0)
-    spec = MaskSpec(channels=3, classes=("background", "one", "other"))
-    model = MultiTaskModel(Encoder(name), {"m": spec}, pixel_decoder=partial(PixelDecoder, channels=16)).eval()
-    head: Any = model.task("m")
-    with torch.no_grad():
-        head.head.weight *= 3  # sure of itself, as if trained
-    noise = torch.rand(1, 3, size[0] // 16 + 1, size[1] // 16 + 1)
-    image = (torch.nn.functional.interpolate(noise, size, mode="bicubic").clamp(0, 1) * 255).byte()
+    encoder = Encoder(name)
+    if options:
+        encoder.net = timm.create_model(name, features_only=True, **options)
+    return as_if_trained(encoder)
+
+
+def fields(height: int, width: int) -> torch.Tensor:
+    """An image ``(1, 3, H, W)`` that is smooth, and darker to the left."""
+    noise = torch.rand(1, 3, height // 16 + 1, width // 16 + 1, generator=torch.Generator().manual_seed(0))
+    noise[..., : noise.shape[-1] // 2] *= 0.4
+    return (torch.nn.functional.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1) * 255).byte()
+
+
+def tiles_difference(model: MultiTaskModel, image: torch.Tensor, tiling: Tiling, exact: bool = False) -> float:
+    """The largest difference of a probability between at least four tiles and the whole image."""
+    head: Any = model.task("a_mask")
     with torch.inference_mode():
-        whole = head.exported(model(image, "m"))["probabilities"][0]
-    assert whole.std() > 0.1
+        whole = head.exported(model(image, "a_mask"))["probabilities"][0]
+    assert whole.std() > 0.1, "a network that says the same everywhere would show little"
     blended = torch.zeros_like(whole)
 
     def add(self: Seams, tile: Any, found: torch.Tensor) -> None:
         weights = tile.down.weights()[:, None] * tile.across.weights()
         blended[:, tile.down.shown, tile.across.shown] += found * weights
 
-    monkeypatch.setattr(Seams, "add", add)
-    tiling = Look().tiling_of(model, "m", tile)
-    assert len(tiling.grid(*size)) >= 4
-    TiledTask(model, "m", tiling).predict(ArrayPixels(image[0].permute(1, 2, 0).numpy(), 3))
-    assert (blended - whole).abs().max() < 1e-3
+    assert len(tiling.grid(*image.shape[2:])) >= 4
+    with patch.object(Seams, "add", add):
+        TiledTask(model, "a_mask", tiling, exact).predict(ArrayPixels(image[0].permute(1, 2, 0).numpy(), 3))
+    return float((blended - whole).abs().max())

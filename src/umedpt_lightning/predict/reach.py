@@ -56,7 +56,7 @@ def needed_overlap(model: MultiTaskModel, task: str, tile: int) -> int:
     if needed is not None and 4 * needed <= 3 * tile:  # else most of each tile would be seen by others as well
         return needed
     told = (
-        "The encoder looks at all of an image at once in a way that tiles cannot share (such as attention over all of it)"
+        "The encoder looks at all of an image at once in a way that tiles cannot share (attention over all of it, say)"
         if seen is None
         else f"Tiles of {tile} pixels are small for an encoder that sees {seen} pixels far"
     )

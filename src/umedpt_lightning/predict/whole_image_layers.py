@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from timm.layers import CecaModule, EcaModule, EffectiveSEModule, SEModule
+from timm.layers.eca import CecaModule, EcaModule
 from timm.layers.grn import GlobalResponseNorm
+from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
 from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models.hgnet import EseModule
 from timm.models.senet import SEModule as LegacySEModule
