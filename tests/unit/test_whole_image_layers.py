@@ -17,7 +17,7 @@ from timm.models.metaformer import GroupNorm1NoBias
 from timm.models.senet import SEModule as LegacySEModule
 from torch import Tensor, nn
 
-from umedpt_lightning.predict.whole_image_layers import _GATES, Own, whole_image_layers
+from umedpt_lightning.predict.whole_image_layers import GATES, Own, whole_image_layers
 
 CHANNELS = 16
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -76,7 +76,7 @@ def test_parts_with_shared_sums_give_what_the_whole_gives(make: Callable[[], nn.
 
 
 def test_every_gate_is_tested() -> None:
-    assert {type(make()) for make in LAYERS.values()} >= _GATES
+    assert {type(make()) for make in LAYERS.values()} >= GATES
 
 
 @pytest.mark.parametrize(

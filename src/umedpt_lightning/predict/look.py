@@ -27,7 +27,7 @@ class Look:
         batch_size: Images of one size at a time.
         tile: Side of the tiles that images and slides are cut into, pixels.
         overlap: Pixels that neighbouring tiles share; None what the network needs to give what the whole image would.
-        exact: GroupNorm goes by all of an image, however large.
+        exact: GroupNorm, squeeze-and-excitation and the like go by all of an image, however large.
         mpp: µm from pixel to pixel of a slide's tiles.
         pixel_size: µm from pixel to pixel of images, and of slides whose file does not say.
         axis: The planes of volumes: axial, coronal or sagittal.

@@ -110,7 +110,7 @@ class _ResponseNorm(WholeImageLayer):
 
 
 #: What timm has of the form ``x * gate(x.mean((2, 3)))``. A subclass may be of another form.
-_GATES = {SqueezeExcite, SEModule, LegacySEModule, EffectiveSEModule, EseModule, EcaModule, CecaModule}
+GATES = {SqueezeExcite, SEModule, LegacySEModule, EffectiveSEModule, EseModule, EcaModule, CecaModule}
 
 
 def whole_image_layers(model: nn.Module) -> list[WholeImageLayer]:
@@ -132,6 +132,6 @@ def _known(module: nn.Module) -> WholeImageLayer | None:
         return _GroupNorm(module)
     if type(module) is GlobalResponseNorm:
         return _ResponseNorm(module)
-    if type(module) in _GATES and not getattr(module, "add_maxpool", False):
+    if type(module) in GATES and not getattr(module, "add_maxpool", False):
         return _Gate(module)
     return None
