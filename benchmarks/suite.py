@@ -163,7 +163,7 @@ BENCHMARKS = {
     ),
     "tiles": Benchmark(
         "large_image:tiles",
-        (70, 0),
+        (87, 0),
         {
             "predict.tiles_difference_swin_t": Figure("probability", at_most=1e-3),
             "predict.tiles_difference_resnet18": Figure("probability", at_most=1e-3),
