@@ -60,7 +60,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     large = parser.add_argument_group("large images and slides")
     large.add_argument("--tile", type=int, help="side of a tile, pixels (1792, or as the task was trained on slides)")
     large.add_argument("--overlap", type=int, help="pixels that tiles share (as far as the encoder sees)")
-    large.add_argument("--exact", action="store_true", help="as the whole image in one, at ten times the time")
+    large.add_argument("--exact", action="store_true", help="as the whole image in one, at ten times the time or so")
     large.add_argument("--mpp", type=float, help="µm from pixel to pixel of a slide's tiles (as in training)")
     large.add_argument("--microns_per_pixel", type=float, help="of images, and of slides whose file does not say")
     volumes = parser.add_argument_group("volumes, where it is not to be as in training")
