@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import statistics
 import tempfile
 import time
@@ -146,6 +147,7 @@ class _InTurn:
     def timed(self, training_step: Callable[..., object]) -> Callable[..., object]:
         """The same step, its time added up."""
 
+        @functools.wraps(training_step)  # Lightning looks at its signature
         def step(batch: Round, batch_idx: int) -> object:
             start = time.process_time()
             result = training_step(batch, batch_idx)

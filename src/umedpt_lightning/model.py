@@ -157,9 +157,10 @@ class MultiTaskModel(PretrainedModel):
 
     def task(self, name: str) -> Task:
         """The task called `name`."""
-        if name not in self.tasks:
-            raise ValueError(f"The model has no task {name!r}. It has {', '.join(self.tasks)}.")
-        task = self.tasks[name]
+        try:
+            task = self.tasks[name]
+        except KeyError:
+            raise ValueError(f"The model has no task {name!r}. It has {', '.join(self.tasks)}.") from None
         return task  # type: ignore[return-value]  # a ModuleDict forgets what it holds
 
     def _features(self, pyramid: Pyramid, head: Task) -> Any:

@@ -50,6 +50,7 @@ class Classification(Task):
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``accuracy``, ``f1``, ``ranking``."""
         from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+        from torchmetrics.functional.classification import binary_auroc
 
         from umedpt_lightning.tasks.ranking import Ranking
 
@@ -57,7 +58,7 @@ class Classification(Task):
         return {
             "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE_INDEX),
             "f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE_INDEX),
-            "ranking": Ranking(len(self.spec.classes)),
+            "ranking": Ranking(len(self.spec.classes), binary_auroc),
         }
 
     def forward(self, features: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class Classification(Task):
 
     def compute(self) -> dict[str, Tensor]:
         """``auroc``, ``accuracy``, ``f1``."""
-        areas = self.metrics.ranking.compute()[0]
+        areas = self.metrics.ranking.compute()  # one a class
         others = {name: self.metrics[name].compute() for name in ("accuracy", "f1")}
         return {"auroc": areas.nanmean(), **others}
 

@@ -47,9 +47,11 @@ class MultilabelClassification(Task):
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``ranking``."""
+        from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
         from umedpt_lightning.tasks.ranking import Ranking
 
-        return {"ranking": Ranking(len(self.spec.labels))}
+        return {"ranking": Ranking(len(self.spec.labels), binary_auroc, binary_average_precision)}
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(B, L)`` for an embedding ``(B, D)``."""

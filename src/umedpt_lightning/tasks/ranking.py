@@ -1,30 +1,39 @@
-"""AUROC and average precision of several labels, where some labels are unknown and some never seen."""
+"""Areas under curves of several labels, where some labels are unknown and some never seen."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.utilities.data import dim_zero_cat
 
 
+class Area(Protocol):
+    """torchmetrics' `binary_auroc`, `binary_average_precision` and the like."""
+
+    def __call__(self, preds: Tensor, target: Tensor, *, validate_args: bool) -> Tensor:
+        """The area, a scalar, from scores and targets ``(N,)``."""
+
+
 class Ranking(Metric):
-    """Area under the ROC curve and average precision, label by label.
+    """Areas under curves of scores, such as the ROC curve, label by label.
 
     torchmetrics counts a class that has no positive sample as an area of 0, and raises where all of a label's values
     are unknown. Here such a label is NaN, and the mean is over the others. Exact: every score is kept, in float32.
 
     Args:
         labels: Number of labels.
+        areas: Which.
     """
 
     scores: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, labels: int) -> None:
+    def __init__(self, labels: int, *areas: Area) -> None:
         super().__init__()
-        self.labels = labels
+        self.labels, self.areas = labels, areas
         # flat, since torchmetrics stands in for a rank that has seen nothing with an empty vector
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
@@ -40,15 +49,15 @@ class Ranking(Metric):
         self.targets.append(targets.float().flatten())
 
     def compute(self) -> Tensor:
-        """AUROC and average precision, ``(2, L)``, NaN where there are not both a positive and a negative."""
-        areas = torch.full((2, self.labels), torch.nan, device=self.device)
+        """``(areas, L)``, a scalar if there is one; NaN where there are not both a positive and a negative."""
+        found = torch.full((len(self.areas), self.labels), torch.nan, device=self.device)
         if not len(self.scores):
-            return areas
+            return found
         scores, targets = (dim_zero_cat(state).view(-1, self.labels) for state in (self.scores, self.targets))
         for label in range(self.labels):
             known = ~targets[:, label].isnan()
             score, target = scores[known, label], targets[known, label].int()
             if 0 < target.sum() < len(target):
-                areas[0, label] = binary_auroc(score, target)
-                areas[1, label] = binary_average_precision(score, target)
-        return areas
+                for number, area in enumerate(self.areas):  # the targets are known to be 0 and 1
+                    found[number, label] = area(score, target, validate_args=False)
+        return found

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -36,6 +35,7 @@ from umedpt_lightning.training.packing import check_packing
 from umedpt_lightning.training.randomness import RoundRandomness
 from umedpt_lightning.training.replaced import ReplacedSamples
 from umedpt_lightning.training.round_gradients import RoundGradients
+from umedpt_lightning.training.round_module import RoundModule
 from umedpt_lightning.training.tracker import LossTracker
 from umedpt_lightning.types import Round, TaskBatch, TaskSpec
 
@@ -43,7 +43,7 @@ from umedpt_lightning.types import Round, TaskBatch, TaskSpec
 _COUNTED = ("losses", "replaced")
 
 
-class MultiTaskModule(pl.LightningModule):
+class MultiTaskModule(RoundModule):
     """Trains a `MultiTaskModel`: for each task in turn forward, backward, free the graph; then one step.
 
     Args:
@@ -105,6 +105,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Lets weight averaging average what can be averaged, and torch leave to this module what ranks exchange."""
+        super().on_fit_start()
         spare_whole_numbers(self.trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
         wrapper: Any = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
