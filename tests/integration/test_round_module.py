@@ -51,8 +51,8 @@ def data_of() -> MultiTaskDataModule:
 def test_lightning_moves_micro_batches_of_validation_but_no_round() -> None:
     data = data_of()
     module = Watching(data.specs, small_encoder())
-    trainer_of(max_steps=2, limit_val_batches=1).fit(module, data)
-    assert module.global_step == 2
+    trainer_of(max_epochs=1, limit_val_batches=1).fit(module, data)
+    assert module.global_step == 3
     assert module.moved
     assert set(module.moved) == {TaskBatch}
 

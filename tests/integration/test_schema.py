@@ -128,6 +128,10 @@ def test_readers_are_offered_by_name_with_their_options_described(validator: Dra
         assert all(option.get("description") for option in choice["properties"]["init_args"]["properties"].values())
 
 
+def test_no_default_is_the_address_of_an_object(validator: Draft7Validator) -> None:
+    assert " at 0x" not in json.dumps(validator.schema)
+
+
 def test_the_command_prints_the_schema(validator: Draft7Validator, capsys: pytest.CaptureFixture[str]) -> None:
     main(["schema"])
     assert json.loads(capsys.readouterr().out) == validator.schema

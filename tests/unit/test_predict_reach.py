@@ -105,7 +105,7 @@ def test_an_encoder_that_looks_at_everything_in_another_way_has_no_reach(name: s
         assert needed_overlap(model, "a_mask", 1024) == 384
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, get_args
 
 import jsonargparse
@@ -26,6 +27,8 @@ from umedpt_lightning.transfer.sweep import Protocol
 Schema = dict[str, Any]
 #: Options of the trainer that hold objects of Lightning, whose types reach into all of torch.
 _OBJECTS = {"accelerator", "strategy", "profiler", "plugins", "logger", "callbacks"}
+#: Callbacks that take modules of torch: jsonargparse looks at all there are for seconds, and then gives up.
+_TAKE_MODULES = {callbacks.ModelPruning}
 #: Whose classes a config may name.
 _LIBRARIES = ("umedpt_lightning.", "lightning.", "albumentations.")
 #: What is called with what only the program knows, so that a config leaves the first parameters out.
@@ -103,11 +106,11 @@ def _classes(module: Any) -> Iterator[type]:
 def _described(found: type, module: str) -> Schema:
     """An object of a class of Lightning; where its options cannot be described, any are taken."""
     parser = jsonargparse.ArgumentParser(add_help=False)
-    try:
-        parser.add_class_arguments(found)
-        options = json.loads(parser.get_completion_script("jsonschema"))
-    except Exception:  # types that jsonargparse cannot describe make it raise whatever they raise
-        options = {"type": "object"}
+    options: Schema = {"type": "object"}
+    if found not in _TAKE_MODULES:
+        with suppress(Exception):  # types that jsonargparse cannot describe make it raise whatever they raise
+            parser.add_class_arguments(found)
+            options = json.loads(parser.get_completion_script("jsonschema"))
     if "$defs" in options:  # of objects in objects
         options = {"type": "object", "properties": {key: {} for key in options["properties"]}}
     options = {key: value for key, value in options.items() if key not in ("$schema", "description")}
@@ -175,6 +178,8 @@ def _draft_7(value: Any, inside: bool = False) -> Any:
             return [_draft_7(item, True) for item in value]
         case dict():
             kept = {key: item for key, item in value.items() if not (inside and key == "$schema")}
+            if re.search(r"^<.* at 0x\w+>$", str(kept.get("default"))):  # an object, which no config can hold
+                del kept["default"]
             if "prefixItems" in kept:
                 kept |= {"items": kept.pop("prefixItems"), "additionalItems": kept["items"]}
             if "$ref" in kept:
