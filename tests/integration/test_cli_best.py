@@ -90,7 +90,7 @@ def test_averaged_weights_by_config_are_validated_saved_and_tested(fit: Fit) -> 
     assert "test" in json.loads((run / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_seed_gives_the_same_run_twice(fit: Fit, workers: int) -> None:
     runs = [fit(name, arguments=("--data.num_workers", str(workers))) for name in ("one", "two")]
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs]
