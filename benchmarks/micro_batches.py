@@ -29,9 +29,13 @@ def batches_of(specs: dict[str, TaskSpec], images: int, side: int) -> list[TaskB
     return batches
 
 
-def round_of(batches: list[TaskBatch]) -> Round:
-    """A round of one micro-batch a task."""
+def plan_of(batches: list[TaskBatch]) -> RoundPlan:
+    """One micro-batch a task."""
     places = [Place(batch.task, 0) for batch in batches]
     tasks = [place.task for place in places]
-    plan = RoundPlan(dict.fromkeys(tasks, 1), places, parts=1, pace=dict.fromkeys(tasks, Pace(1.0, 1)))
-    return Round(plan, iter(batches), lambda: iter(batches))
+    return RoundPlan(dict.fromkeys(tasks, 1), places, parts=1, pace=dict.fromkeys(tasks, Pace(1.0, 1)))
+
+
+def round_of(batches: list[TaskBatch], plan: RoundPlan | None = None) -> Round:
+    """A round of them, by default by `plan_of`."""
+    return Round(plan or plan_of(batches), iter(batches), lambda: iter(batches))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.memory import trainer_of
-from benchmarks.micro_batches import batches_of, round_of, specs_of
+from benchmarks.micro_batches import batches_of, plan_of, round_of, specs_of
 from benchmarks.processes import in_fresh_process, on_a_terminal
 from benchmarks.timing import cpu_seconds
 from umedpt_lightning.blocks import Encoder, Pyramid
@@ -23,34 +23,31 @@ from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.types import Round, TaskBatch
 
 SIDE = 64
+_LOGGED = 10  # a row of the log in so many rounds, as `umedpt fit` has it
 
 
 def measure(quick: bool = False) -> dict[str, float]:
-    """Ratios at 4 tasks, and how the difference grows from 4 tasks to 64.
-
-    At 17 ms the ratio differs by some per cent from process to process, whatever the code: the median of several.
-    """
-    short = [in_fresh_process(_at_17_ms, quick) for _ in range(1 if quick else 5)]
-    ratio, bare = (statistics.median(values) for values in zip(*short, strict=True))
-    return in_fresh_process(_longer, quick) | {
+    """Ratios at 4 tasks, and how the difference grows from 4 tasks to 64."""
+    steps = 60 if quick else 300
+    ratio, bare = in_fresh_process(_at_17_ms, steps)
+    return in_fresh_process(_longer, steps) | {
         "speed.trainer_over_bare_17ms_4_tasks": ratio,
         "speed.bare_step_ms_of_17": 1e3 * bare,
     }
 
 
-def _at_17_ms(quick: bool) -> tuple[float, float]:
+def _at_17_ms(steps: int) -> tuple[float, float]:
     """The ratio, and the seconds of a bare step."""
     torch.set_num_threads(1)  # two that wait for each other would be measured
-    times = compare(4, _images_for(17e-3, _few_layers), 3 if quick else 9, 20 if quick else 30, _few_layers)
+    times = compare(4, _images_for(17e-3, _few_layers), 2 * steps, _few_layers)
     return _ratio(times.trainer, times.bare), statistics.median(times.bare)
 
 
-def _longer(quick: bool) -> dict[str, float]:
+def _longer(steps: int) -> dict[str, float]:
     torch.set_num_threads(1)
-    runs, steps = (3, 20) if quick else (9, 30)
-    micro_batch = compare(4, _images_for(4 * 11e-3), runs, max(4, steps // 3))
-    long = compare(4, _images_for(170e-3), runs, max(4, steps // 5))
-    few, many = (compare(tasks, 1, runs, 10 * steps // tasks, _one_layer) for tasks in (4, 64))
+    micro_batch = compare(4, _images_for(4 * 11e-3), steps // 2)
+    long = compare(4, _images_for(170e-3), steps // 3)
+    few, many = (compare(tasks, 1, steps // turns, _one_layer) for tasks, turns in ((4, 1), (64, 2)))
     return {
         "speed.trainer_over_bare_170ms": _ratio(long.trainer, long.bare),
         "speed.step_over_forward_backward": _ratio(micro_batch.step, micro_batch.forward_backward),
@@ -78,7 +75,7 @@ class _Plain(Encoder):
 
 def _one_layer() -> Encoder:
     """Takes so little time that what the Trainer adds does not drown in the noise of its own."""
-    return _Plain(nn.Conv2d(3, 16, kernel_size=32, stride=32))
+    return _Plain(nn.AvgPool2d(32), nn.Conv2d(3, 16, kernel_size=1))
 
 
 def _few_layers() -> Encoder:
@@ -90,7 +87,7 @@ def _few_layers() -> Encoder:
 
 
 class Times:
-    """CPU seconds a step, an entry a run.
+    """CPU seconds a step, an entry for so many steps as are logged together.
 
     Attributes:
         trainer: All that Lightning does from round to round.
@@ -106,43 +103,49 @@ class Times:
         self.forward_backward: list[float] = []
 
 
-def compare(tasks: int, images: int, runs: int, steps: int, encoder: Callable[[], Encoder] = _small) -> Times:
-    """The Trainer with bar, CSV log and all losses, and a bare loop, `steps` rounds of each in turn."""
+def compare(tasks: int, images: int, steps: int, encoder: Callable[[], Encoder] = _small) -> Times:
+    """The Trainer with bar, CSV log and all losses, and a bare loop, a step of each in turn.
+
+    What else the machine does comes and goes within a second, so that longer turns than one step would not be alike:
+    turns of half a second differed by 4 % where both sides were the bare loop.
+    """
     torch.manual_seed(0)
     specs = specs_of(tasks)
     module = MultiTaskModule(specs, encoder())
-    rounds = _InTurn(batches_of(specs, images, SIDE), copy.deepcopy(module.model), runs, steps)
+    rounds = _InTurn(batches_of(specs, images, SIDE), copy.deepcopy(module.model), steps)
     module.training_step = rounds.timed(module.training_step)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder, on_a_terminal():
-        trainer_of(folder, max_steps=len(rounds), callbacks=[RunBar()]).fit(module, rounds)
+        trainer_of(folder, max_steps=len(rounds), log_every_n_steps=_LOGGED, callbacks=[RunBar()]).fit(module, rounds)
     return rounds.times
 
 
 class _InTurn:
     """A loader that lets the bare loop train between the rounds that it hands out, and looks at the clock."""
 
-    def __init__(self, batches: list[TaskBatch], model: MultiTaskModel, runs: int, steps: int) -> None:
-        self.batches, self.runs, self.steps = batches, runs, steps
+    def __init__(self, batches: list[TaskBatch], model: MultiTaskModel, steps: int) -> None:
+        self.batches, self.blocks = batches, steps // _LOGGED
+        self._plan = plan_of(batches)
         self.times = Times()
         self._loop = _BareLoop(model, batches)
         self._in_step = 0.0
 
     def __len__(self) -> int:
-        return self.steps * (self.runs + 1)
+        return _LOGGED * (self.blocks + 1)
 
     def __iter__(self) -> Iterator[Round]:
-        for run in range(self.runs + 1):
-            start, self._in_step = time.process_time(), 0.0
-            for _ in range(self.steps):
-                yield round_of(self.batches)
-            trainer = time.process_time() - start
-            self._loop.forward_backward = 0.0
-            bare = cpu_seconds(lambda: [self._loop.step() for _ in range(self.steps)])
-            if run:  # the first warms up
-                self.times.trainer.append(trainer / self.steps)
-                self.times.step.append(self._in_step / self.steps)
-                self.times.bare.append(bare / self.steps)
-                self.times.forward_backward.append(self._loop.forward_backward / self.steps)
+        for block in range(self.blocks + 1):
+            trainer = bare = 0.0
+            self._in_step = self._loop.forward_backward = 0.0
+            for _ in range(_LOGGED):
+                start = time.process_time()
+                yield round_of(self.batches, self._plan)
+                trainer += time.process_time() - start
+                bare += cpu_seconds(self._loop.step)
+            if block:  # the first warms up
+                self.times.trainer.append(trainer / _LOGGED)
+                self.times.step.append(self._in_step / _LOGGED)
+                self.times.bare.append(bare / _LOGGED)
+                self.times.forward_backward.append(self._loop.forward_backward / _LOGGED)
 
     def timed(self, training_step: Callable[..., object]) -> Callable[..., object]:
         """The same step, its time added up."""

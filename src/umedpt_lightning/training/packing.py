@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from umedpt_lightning.blocks.batch_norm import has_batch_norm
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskBatch
 
 
-def packs(micro_batches: Iterable[TaskBatch], model: MultiTaskModel, pixels: int) -> Iterator[list[TaskBatch]]:
+def packs(micro_batches: Iterable[TaskBatch], model: MultiTaskModel, pixels: int) -> Iterator[Sequence[TaskBatch]]:
     """Cuts a round into packs of consecutive micro-batches that use the same blocks and have images of one size.
 
     Args:
@@ -18,12 +18,13 @@ def packs(micro_batches: Iterable[TaskBatch], model: MultiTaskModel, pixels: int
         pixels: Pixels of all images of a pack at most, which bounds the memory that its graph takes; a micro-batch that
             is larger is a pack of its own. With 0 every micro-batch is.
 
-    Yields:
-        At least one micro-batch, in the order of the round.
+    Returns:
+        Packs of at least one micro-batch, in the order of the round.
     """
-    if not pixels:
-        yield from ([micro_batch] for micro_batch in micro_batches)
-        return
+    return _packed(micro_batches, model, pixels) if pixels else ([micro_batch] for micro_batch in micro_batches)
+
+
+def _packed(micro_batches: Iterable[TaskBatch], model: MultiTaskModel, pixels: int) -> Iterator[list[TaskBatch]]:
     pack: list[TaskBatch] = []
     for micro_batch in micro_batches:
         if pack and not (_fits(pack[0], micro_batch, model) and _pixels(*pack, micro_batch) <= pixels):

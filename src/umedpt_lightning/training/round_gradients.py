@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import reduce
-from operator import add, mul
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -83,7 +81,7 @@ class RoundGradients:
 
         Args:
             batch: The round.
-            look: Is given every micro-batch of this rank once.
+            look: Is given every micro-batch of this rank that has samples replaced, once.
             seed: Seeds what the round draws; called again where the round is begun anew.
 
         Raises:
@@ -98,24 +96,25 @@ class RoundGradients:
             return losses
         return self._without_faults(batch, start)
 
-    def backward(self, pack: Sequence[TaskBatch], shares: Sequence[float]) -> list[Tensor]:
+    def backward(self, pack: Sequence[TaskBatch], shares: Mapping[str, Tensor]) -> list[Tensor]:
         """Adds the gradients of a share of each micro-batch's loss.
 
         Args:
             pack: Micro-batches that go through the shared blocks together.
-            shares: What the loss of each is multiplied with.
+            shares: What the loss of a micro-batch of each task is multiplied with, scalars: where its gradients begin,
+                which saves the multiplication.
 
         Returns:
             The whole loss of each, without its graph.
         """
         try:  # not a `with`: this runs for every micro-batch
-            pack = [batch.to(self._module.device, non_blocking=True) for batch in pack]
-            outputs = self._model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack])
+            device, model = self._module.device, self._model
+            pack = [batch.to(device, non_blocking=True) for batch in pack]
+            outputs = model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack])
             losses = [
-                self._model.task(batch.task).loss(output, batch.targets)
-                for batch, output in zip(pack, outputs, strict=True)
+                model.task(batch.task).loss(output, batch.targets) for batch, output in zip(pack, outputs, strict=True)
             ]
-            backward(self._module, reduce(add, map(mul, losses, shares)))
+            backward(self._module, _together(losses), _together([shares[batch.task] for batch in pack]))
         except RuntimeError as error:
             explain_memory(error, pack, self._module.trainer)
             raise
@@ -124,11 +123,12 @@ class RoundGradients:
     def _pass(self, batches: Iterable[TaskBatch], shares: Mapping[str, float]) -> RoundLosses:
         for parameter in self.parameters:
             parameter.grad = None
+        on_device = self._on_device(shares)
         found: list[Tensor] = []
         tasks: list[str] = []
         samples: list[int] = []
         for pack in packs(batches, self._model, self.pack_pixels):  # of one, unless small ones are packed
-            found += self.backward(pack, [shares[batch.task] for batch in pack])
+            found += self.backward(pack, on_device)
             tasks += [batch.task for batch in pack]
             samples += [len(batch) for batch in pack]
         # in one go: what is done for every micro-batch counts where there are many small ones
@@ -137,6 +137,12 @@ class RoundGradients:
         total, *statistics = sum_gradients(self.parameters, [losses @ weights, *self._statistics.weighted()])
         self._statistics.take(statistics)
         return RoundLosses(total, tasks, losses, samples)
+
+    def _on_device(self, shares: Mapping[str, float]) -> dict[str, Tensor]:
+        """Scalars in the dtype of losses: float32, or float64 where the model is in that."""
+        dtype = torch.promote_types(self.parameters[0].dtype, torch.float32)
+        values = torch.tensor(list(shares.values()), dtype=dtype, device=self._module.device)
+        return dict(zip(shares, values.unbind(), strict=True))
 
     def _nothing(self) -> Tensor:
         return torch.zeros(0, device=self._module.device)
@@ -186,10 +192,15 @@ class RoundGradients:
         return losses
 
     def _backward_alone(self, batch: TaskBatch) -> Tensor:
-        return self.backward([batch], [1.0])[0]
+        return self.backward([batch], self._on_device({batch.task: 1.0}))[0]
+
+
+def _together(scalars: list[Tensor]) -> Tensor:
+    return scalars[0] if len(scalars) == 1 else torch.stack(scalars)
 
 
 def _shown(batches: Iterable[TaskBatch], look: Callable[[TaskBatch], None]) -> Iterator[TaskBatch]:
     for batch in batches:
-        look(batch)
+        if batch.replaced:
+            look(batch)
         yield batch
