@@ -81,7 +81,7 @@ class RoundGradients:
 
         Args:
             batch: The round.
-            look: Is given every micro-batch of this rank that has samples replaced, once.
+            look: Is given every micro-batch of this rank once.
             seed: Seeds what the round draws; called again where the round is begun anew.
 
         Raises:
@@ -201,6 +201,5 @@ def _together(scalars: list[Tensor]) -> Tensor:
 
 def _shown(batches: Iterable[TaskBatch], look: Callable[[TaskBatch], None]) -> Iterator[TaskBatch]:
     for batch in batches:
-        if batch.replaced:
-            look(batch)
+        look(batch)
         yield batch
