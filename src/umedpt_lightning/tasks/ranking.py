@@ -25,15 +25,16 @@ class Ranking(Metric):
 
     Args:
         labels: Number of labels.
-        areas: Which.
+        area: Which.
+        others: And which more.
     """
 
     scores: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, labels: int, *areas: Area) -> None:
+    def __init__(self, labels: int, area: Area, *others: Area) -> None:
         super().__init__()
-        self.labels, self.areas = labels, areas
+        self.labels, self.areas = labels, (area, *others)
         # flat, since torchmetrics stands in for a rank that has seen nothing with an empty vector
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")

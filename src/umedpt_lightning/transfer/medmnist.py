@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchmetrics.functional.classification import binary_auroc
 
 from umedpt_lightning.data.readers import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.task_data import TaskData
@@ -167,9 +168,9 @@ def accuracy_and_auc(stated: NDArray[np.floating], targets: NDArray[Any]) -> tup
     else:
         right = (stated > 0.5) == (targets == 1)
         truth = targets == 1
-    ranking = Ranking(stated.shape[1])
+    ranking = Ranking(stated.shape[1], binary_auroc)
     ranking.update(torch.from_numpy(stated), torch.from_numpy(truth).float())
-    return float(right.mean()), float(ranking.compute()[0].nanmean())
+    return float(right.mean()), float(ranking.compute().nanmean())
 
 
 def table(entries: Sequence[Entry]) -> str:
