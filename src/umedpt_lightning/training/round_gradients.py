@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -140,9 +141,8 @@ class RoundGradients:
 
     def _on_device(self, shares: Mapping[str, float]) -> dict[str, Tensor]:
         """Scalars in the dtype of losses: float32, or float64 where the model is in that."""
-        dtype = torch.promote_types(self.parameters[0].dtype, torch.float32)
-        values = torch.tensor(list(shares.values()), dtype=dtype, device=self._module.device)
-        return dict(zip(shares, values.unbind(), strict=True))
+        dtype, device = torch.promote_types(self.parameters[0].dtype, torch.float32), self._module.device
+        return {task: _scalar(share, dtype, device) for task, share in shares.items()}
 
     def _nothing(self) -> Tensor:
         return torch.zeros(0, device=self._module.device)
@@ -193,6 +193,12 @@ class RoundGradients:
 
     def _backward_alone(self, batch: TaskBatch) -> Tensor:
         return self.backward([batch], self._on_device({batch.task: 1.0}))[0]
+
+
+@lru_cache
+def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once, since a GPU would have to be waited for each time."""
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 def _together(scalars: list[Tensor]) -> Tensor:
