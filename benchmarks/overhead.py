@@ -46,7 +46,7 @@ def _at_17_ms(steps: int) -> tuple[float, float]:
 def _longer(steps: int) -> dict[str, float]:
     torch.set_num_threads(1)
     micro_batch = compare(4, _images_for(4 * 11e-3), steps // 2)
-    long = compare(4, _images_for(170e-3), steps // 3)
+    long = compare(4, _images_for(170e-3), steps // 5)
     few, many = (compare(tasks, 1, steps // turns, _one_layer) for tasks, turns in ((4, 1), (64, 2)))
     return {
         "speed.trainer_over_bare_170ms": _ratio(long.trainer, long.bare),
