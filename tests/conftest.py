@@ -9,6 +9,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests share two cores; two threads waiting for each other take ten times as long
+# In its first backward pass torch decides for good whether it may be forked afterwards: not where it knows of devices
+# other than the CPU, and the exporters to ONNX have it know of some. The tests fork ranks.
+torch.zeros(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(scope="session")
