@@ -76,7 +76,7 @@ BENCHMARKS = {
     ),
     "saved_tensors": Benchmark(
         "memory:saved_tensors",
-        (21, 21),
+        (24, 0),
         {
             "memory.saved_tensors_64_over_largest": Figure(at_most=1.01),
             "memory.accumulate_over_joint_16": Figure(at_most=0.10),
@@ -129,13 +129,13 @@ BENCHMARKS = {
     ),
     "resume": Benchmark(
         "resume:measure",
-        (99, 26),
+        (99, 0),
         {"resume.runs_that_differ": Figure("runs", at_most=0), "resume.first_batch_20000_over_0": Figure(at_most=1.5)},
         own_processes=True,
     ),
     "distributed": Benchmark(
         "distributed:measure",
-        (74, 17),
+        (74, 0),
         {
             "distributed.collectives_32_over_2_tasks": Figure(at_most=1.0),
             "distributed.bytes_over_gradients": Figure(at_most=1.01),
@@ -175,7 +175,7 @@ BENCHMARKS = {
     ),
     "encoder_bound_small": Benchmark(
         "encoder_bound:small",
-        (35, 13),
+        (59, 0),
         {
             "loader.encoder_bound_share_small": Figure(at_least=0.90),
             "loader.encoder_bound_share_small_clock": Figure(),
