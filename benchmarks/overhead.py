@@ -188,15 +188,19 @@ def _images_for(seconds: float, encoder: Callable[[], Encoder] = _small) -> int:
     """Images in a micro-batch where a bare step of 4 tasks is to take about so long."""
     specs = specs_of(4)
     loop = _BareLoop(MultiTaskModel(encoder(), specs), [])
+    repetitions = max(5, round(0.4 / seconds))
 
     def took(images: int) -> float:
         loop.batches = batches_of(specs, images, SIDE)
-        return statistics.median(cpu_seconds(loop.step) for _ in range(5))
+        loop.step()  # the first of a size chooses kernels
+        return statistics.median(cpu_seconds(loop.step) for _ in range(repetitions))
 
-    took(1)
-    few, many = took(1), took(17)
-    an_image = (many - few) / 16
-    return max(1, round((seconds - few) / an_image) + 1)
+    took(9)  # a process is slow at first
+    fewest, images = took(1), 9
+    for _ in range(3):
+        an_image = (took(images) - fewest) / (images - 1)
+        images = max(2, round((seconds - fewest) / an_image) + 1)
+    return images
 
 
 def _ratio(mine: list[float], theirs: list[float]) -> float:

@@ -93,7 +93,7 @@ class TaskBatch:
     replaced: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.images.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
         """Small targets travel from a worker as arrays: a tensor opens a file and a connection, 0.25 ms each.

@@ -220,8 +220,7 @@ class MultiTaskModule(RoundModule):
         """Forward and backward pass of a micro-batch."""
         batch = batch.to(self.device)
         loss = self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
-        # not `manual_backward`, which would make the ranks wait for each other
-        torch.autograd.backward(loss)
+        self.backward(loss)  # not `manual_backward`, which would make the ranks wait for each other
 
     def _evaluate(self, batch: TaskBatch) -> Any:
         output = self.model(batch.images, batch.task)

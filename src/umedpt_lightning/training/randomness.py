@@ -22,7 +22,8 @@ class RoundRandomness:
 
     def start(self, round_: int, rank: int) -> None:
         """Seeds for a round, counted from 0 over the whole run."""
-        random.seed(f"{self._seed} {round_} {rank}")  # Python hashes it, so that neighbours have nothing in common
+        # Python mixes all bits of a whole number, so that neighbours have nothing in common
+        random.seed(self._seed << 96 | round_ << 32 | rank)
         np.random.seed(random.getrandbits(32))
         seed = random.getrandbits(63)
         if self._accelerated:

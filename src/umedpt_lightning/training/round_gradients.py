@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, find_faults, leave_out, running_norms
 from umedpt_lightning.training.gradients import sum_gradients
-from umedpt_lightning.training.half_precision import backward, leave_nothing_to_step, loss_scale
+from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale, scaled
 from umedpt_lightning.training.out_of_memory import explain_memory
 from umedpt_lightning.training.packing import packs
 from umedpt_lightning.training.running_statistics import RunningStatistics
@@ -102,20 +102,20 @@ class RoundGradients:
 
         Args:
             pack: Micro-batches that go through the shared blocks together.
-            shares: What the loss of a micro-batch of each task is multiplied with, scalars: where its gradients begin,
-                which saves the multiplication.
+            shares: What the loss of a micro-batch of each task is multiplied with, scalars, scaled where there is a
+                scaler: where its gradients begin, which saves the multiplication.
 
         Returns:
             The whole loss of each, without its graph.
         """
         try:  # not a `with`: this runs for every micro-batch
-            device, model = self._module.device, self._model
+            device, model = self._device, self._model
             pack = [batch.to(device, non_blocking=True) for batch in pack]
             outputs = model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack])
             losses = [
                 model.task(batch.task).loss(output, batch.targets) for batch, output in zip(pack, outputs, strict=True)
             ]
-            backward(self._module, _together(losses), _together([shares[batch.task] for batch in pack]))
+            self._module.backward(_together(losses), _together([shares[batch.task] for batch in pack]))
         except RuntimeError as error:
             explain_memory(error, pack, self._module.trainer)
             raise
@@ -125,27 +125,33 @@ class RoundGradients:
         for parameter in self.parameters:
             parameter.grad = None
         on_device = self._on_device(shares)
+        begin = scaled(on_device, self._module.trainer)
         found: list[Tensor] = []
         tasks: list[str] = []
         samples: list[int] = []
         for pack in packs(batches, self._model, self.pack_pixels):  # of one, unless small ones are packed
-            found += self.backward(pack, on_device)
+            found += self.backward(pack, begin)
             tasks += [batch.task for batch in pack]
             samples += [len(batch) for batch in pack]
         # in one go: what is done for every micro-batch counts where there are many small ones
         losses = torch.stack(found) if found else self._nothing()
-        weights = torch.tensor([shares[task] for task in tasks], dtype=losses.dtype, device=losses.device)
-        total, *statistics = sum_gradients(self.parameters, [losses @ weights, *self._statistics.weighted()])
+        weights = torch.stack([on_device[task] for task in tasks]) if found else losses
+        total = losses @ weights.to(losses.dtype)
+        total, *statistics = sum_gradients(self.parameters, [total, *self._statistics.weighted()])
         self._statistics.take(statistics)
         return RoundLosses(total, tasks, losses, samples)
 
     def _on_device(self, shares: Mapping[str, float]) -> dict[str, Tensor]:
         """Scalars in the dtype of losses: float32, or float64 where the model is in that."""
-        dtype, device = torch.promote_types(self.parameters[0].dtype, torch.float32), self._module.device
+        dtype, device = torch.promote_types(self.parameters[0].dtype, torch.float32), self._device
         return {task: _scalar(share, dtype, device) for task, share in shares.items()}
 
+    @property
+    def _device(self) -> torch.device:
+        return self.parameters[0].device  # the module's says the same, after ten times as much Python
+
     def _nothing(self) -> Tensor:
-        return torch.zeros(0, device=self._module.device)
+        return torch.zeros(0, device=self._device)
 
     def shares(self, plan: RoundPlan, left_out: Collection[Place] = ()) -> dict[str, float]:
         """What the loss of a micro-batch of each task is multiplied with, so that the sum over all ranks is the loss.
@@ -192,7 +198,7 @@ class RoundGradients:
         return losses
 
     def _backward_alone(self, batch: TaskBatch) -> Tensor:
-        return self.backward([batch], self._on_device({batch.task: 1.0}))[0]
+        return self.backward([batch], scaled(self._on_device({batch.task: 1.0}), self._module.trainer))[0]
 
 
 @lru_cache

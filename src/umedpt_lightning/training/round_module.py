@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from umedpt_lightning.types import Round
 
@@ -38,6 +39,14 @@ class RoundModule(pl.LightningModule):
         """
         if not torch.accelerator.is_available():
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+    def backward(self, loss: Tensor, gradient: Tensor | None = None) -> None:
+        """Adds the gradients of a loss, or of several, times `gradient`.
+
+        Lightning's `manual_backward` asks every callback before and after, which takes 0.15 ms of a micro-batch's 10.
+        So their hooks around the backward pass are not called here; those around the step are.
+        """
+        torch.autograd.backward(loss, gradient)
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         return batch if isinstance(batch, Round) else super()._on_before_batch_transfer(batch, dataloader_idx)
