@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import WIDTHS, detection_features, spec_of
+import torch.nn.functional as F
+from builders import WIDTHS, detection_features, random_target, spec_of
 from torch import Tensor
 
 from umedpt_lightning.tasks import (
@@ -24,6 +25,7 @@ from umedpt_lightning.tasks import (
     Segmentation,
     Task,
 )
+from umedpt_lightning.tasks.cross_entropy import cross_entropy
 from umedpt_lightning.tasks.detection import DetectionOutput
 from umedpt_lightning.types import IGNORE_INDEX, Boxes, BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec
 
@@ -801,3 +803,29 @@ def test_a_new_box_head_learns_from_every_place(seed: int) -> None:
     task = Detection(spec_of("box"), WIDTHS)
     sides = task(detection_features()).raw["bbox_regression"]
     assert (sides > 0).all(), "what lies below zero is cut off and gets no gradient"
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0]], ids=["even", "weighted"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("size", [(), (5, 7)], ids=["image", "pixel"])
+def test_cross_entropy_is_the_weighted_mean_of_torch(
+    weights: list[float] | None, smoothing: float, size: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    output, targets = torch.randn(6, 3, *size), torch.randint(3, (6, *size))
+    targets[2] = IGNORE_INDEX
+    weight = None if weights is None else torch.tensor(weights)
+    expected = F.cross_entropy(output, targets, weight, ignore_index=IGNORE_INDEX, label_smoothing=smoothing)
+    torch.testing.assert_close(cross_entropy(output, targets, weight, smoothing), expected / math.log(3))
+
+
+@pytest.mark.parametrize("kind", ["class", "multilabel", "regression", "mask"])
+def test_a_loss_does_not_wait_for_the_device(kind: str) -> None:
+    spec = spec_of(kind)
+    rng = np.random.default_rng(0)
+    with torch.device("meta"):  # holds no values, so that nobody can wait for one
+        task = DEFAULT_TASKS[type(spec)](spec, WIDTHS)  # type: ignore[call-arg]
+        features = torch.randn(2, WIDTHS.pixels, 64, 64) if kind == "mask" else torch.randn(2, WIDTHS.embedding)
+        targets = torch.from_numpy(np.stack([random_target(kind, 64, rng) for _ in range(2)])).to("meta")
+        loss = task.loss(task(features), targets)
+    assert loss.shape == ()

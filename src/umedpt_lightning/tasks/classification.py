@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -10,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
+from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.cross_entropy import cross_entropy
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, ClassSpec
 
 
@@ -68,16 +68,7 @@ class Classification(Task):
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy over ln K of logits ``(B, K)`` and classes ``(B,)``; `IGNORE_INDEX` does not count."""
-        if not (targets != IGNORE_INDEX).any():
-            return as_float(output).sum() * 0.0
-        entropy = F.cross_entropy(
-            as_float(output),
-            targets,
-            weight=self.class_weights,
-            ignore_index=IGNORE_INDEX,
-            label_smoothing=self.label_smoothing,
-        )
-        return entropy / math.log(max(2, len(self.spec.classes)))
+        return cross_entropy(output, targets, self.class_weights, self.label_smoothing)
 
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds logits ``(B, K)`` and classes ``(B,)``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -12,6 +11,7 @@ from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
+from umedpt_lightning.tasks.cross_entropy import cross_entropy
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, MaskSpec
 
 
@@ -71,16 +71,7 @@ class Segmentation(Task):
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy over ln K, averaged with Dice loss, of logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
         output, targets = as_float(output), targets.long()
-        if not (targets != IGNORE_INDEX).any():
-            return output.sum() * 0.0
-        entropy = F.cross_entropy(
-            output,
-            targets,
-            weight=self.class_weights,
-            ignore_index=IGNORE_INDEX,
-            label_smoothing=self.label_smoothing,
-        )
-        entropy = entropy / math.log(max(2, len(self.spec.classes)))
+        entropy = cross_entropy(output, targets, self.class_weights, self.label_smoothing)
         if self.dice_loss is None:
             return entropy
         overlap: Tensor = self.dice_loss(output, targets)
