@@ -60,6 +60,24 @@ def test_a_metric_that_will_not_be_there_is_told_before_the_first_round(
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "warned"),
+    [
+        (("--trainer.max_steps", "1"), True),
+        (("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "2"), True),
+        (("--trainer.max_steps", "1", "--trainer.val_check_interval", "1"), False),
+        (("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"), False),
+        (("--trainer.max_epochs", "1"), False),
+    ],
+)
+def test_a_run_that_ends_before_its_first_validation_is_told_so_at_the_start(
+    fit: Fit, recwarn: pytest.WarningsRecorder, arguments: tuple[str, ...], warned: bool
+) -> None:
+    fit(arguments=arguments)
+    told = any("the first validation would be after" in str(warning.message) for warning in recwarn)
+    assert told == warned
+
+
 def test_each_task_keeps_its_best_checkpoint_over_an_interruption_too(fit: Fit) -> None:
     run = fit(arguments=("--best_per_task", "true"))
     main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_epochs", "3"])

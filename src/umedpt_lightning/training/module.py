@@ -28,7 +28,7 @@ from umedpt_lightning.model import (
 from umedpt_lightning.training.averaging import spare_whole_numbers
 from umedpt_lightning.training.costs import measure_costs
 from umedpt_lightning.training.gradients import gather_objects
-from umedpt_lightning.training.monitored import check_monitors
+from umedpt_lightning.training.monitored import check_monitors, warn_of_no_validation
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.packing import check_packing
@@ -116,6 +116,7 @@ class MultiTaskModule(RoundModule):
         if self.trainer.val_dataloaders is not None:
             known = self._val_metrics(_tasks(self.trainer.val_dataloaders))
             check_monitors(self.trainer.callbacks, known)  # type: ignore[attr-defined]
+            warn_of_no_validation(self.trainer)
         loader: Any = self.trainer.train_dataloader
         if getattr(loader, "wants_costs", False):
             with self.trainer.precision_plugin.train_step_context():

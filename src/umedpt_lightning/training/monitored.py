@@ -1,11 +1,13 @@
-"""Checks before training that callbacks wait for metrics that will be there."""
+"""Checks before training that there will be validation, and the metrics that callbacks wait for."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable
 
+import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 
 
 def check_monitors(callbacks: Iterable[Callback], known: Collection[str]) -> None:
@@ -26,3 +28,20 @@ def check_monitors(callbacks: Iterable[Callback], known: Collection[str]) -> Non
                 f"{type(callback).__name__} monitors {monitor}, but there will be no such metric. Alike are "
                 f"{', '.join(alike)}; for each task that has a val part there is val/<task>/<metric>."
             )
+
+
+def warn_of_no_validation(trainer: pl.Trainer) -> None:
+    """Warns where a run with validation data will have ended before it comes to validate."""
+    rounds = trainer.estimated_stepping_batches
+    first = trainer.val_check_batch
+    if first is None or not trainer.enable_validation:  # by the clock, or not at all
+        return
+    if trainer.check_val_every_n_epoch is not None:
+        first += (trainer.check_val_every_n_epoch - 1) * trainer.num_training_batches
+    if rounds < first:
+        rank_zero_warn(
+            f"The run ends after {rounds} rounds, and the first validation would be after {first}: there will be no "
+            "validation metrics, no best checkpoint and no pictures of predictions. Set trainer.val_check_interval to "
+            f"{rounds} or less, or train longer.",
+            stacklevel=2,
+        )
