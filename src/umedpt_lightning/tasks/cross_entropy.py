@@ -13,7 +13,7 @@ from umedpt_lightning.types import IGNORE_INDEX
 
 
 def cross_entropy(output: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-    """Cross-entropy over ln K, which is 1 for a guess; a mean weighted by `weights`, float32, a scalar.
+    """Cross-entropy over ln K, which is 1 for a guess: the weighted mean, a scalar in float32 at least.
 
     Where all is to be ignored it is 0, and torch's own mean would be NaN. To look whether there is something would have
     a GPU wait in every micro-batch; a sum and a division do not.

@@ -41,7 +41,7 @@ def warn_of_no_validation(trainer: pl.Trainer) -> None:
     if rounds < first:
         rank_zero_warn(
             f"The run ends after {rounds} rounds, and the first validation would be after {first}: there will be no "
-            "validation metrics, no best checkpoint and no pictures of predictions. Set trainer.val_check_interval to "
-            f"{rounds} or less, or train longer.",
+            "validation metrics, no best checkpoint and no pictures of predictions. Lower trainer.val_check_interval "
+            "(a number of rounds) or trainer.check_val_every_n_epoch, or train longer.",
             stacklevel=2,
         )
