@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from umedpt_lightning.types import ClassSpec, MaskSpec, Pace, Place, Round, RoundPlan, TaskBatch, TaskSpec
+from umedpt_lightning.types import ClassSpec, MaskSpec, MicroBatchId, Round, RoundPlan, TaskBatch, TaskRate, TaskSpec
 
 CLASSES = ("a", "b", "c")
 
@@ -31,9 +31,9 @@ def batches_of(specs: dict[str, TaskSpec], images: int, side: int) -> list[TaskB
 
 def plan_of(batches: list[TaskBatch]) -> RoundPlan:
     """One micro-batch a task."""
-    places = [Place(batch.task, 0) for batch in batches]
-    tasks = [place.task for place in places]
-    return RoundPlan(dict.fromkeys(tasks, 1), places, parts=1, pace=dict.fromkeys(tasks, Pace(1.0, 1)))
+    ids = [MicroBatchId(batch.task, 0) for batch in batches]
+    tasks = [place.task for place in ids]
+    return RoundPlan(dict.fromkeys(tasks, 1), ids, parts=1, rates=dict.fromkeys(tasks, TaskRate(1.0, 1)))
 
 
 def round_of(batches: list[TaskBatch], plan: RoundPlan | None = None) -> Round:

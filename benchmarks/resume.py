@@ -26,12 +26,12 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import ClassFolders
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.training import MultiTaskModule
-from umedpt_lightning.training.tracker import LossTracker
+from umedpt_lightning.training.task_losses import TaskLosses
 
 assert training  # imported here, so that every run that is forked has it
 # Where a run is killed. Each names a function; the run dies at one of its calls.
 PLACES: dict[str, tuple[Any, str]] = {
-    "round": (LossTracker, "add"),
+    "round": (TaskLosses, "add"),
     "validation": (MultiTaskModule, "validation_step"),
     "logging": (_AppendingWriter, "save"),
     "writing": (torch, "save"),

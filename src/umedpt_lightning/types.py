@@ -82,7 +82,7 @@ class TaskBatch:
         targets: See `BatchTargets`.
         names: What a message calls the samples, one an image.
         stored_sizes: Height and width of each image before it was resized, pixels.
-        replaced: What was wrong with samples that could not be read and are not in this batch, though they should be.
+        bad_samples: What was wrong with samples that could not be read, for which others stand in this batch.
     """
 
     task: str
@@ -90,7 +90,7 @@ class TaskBatch:
     targets: BatchTargets
     names: list[str]
     stored_sizes: list[tuple[int, int]]
-    replaced: list[str] = field(default_factory=list)
+    bad_samples: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -132,8 +132,8 @@ def _converted(targets: Any, function: Callable[[Any], Any]) -> Any:
     return function(targets)
 
 
-class Pace(NamedTuple):
-    """How often a task has its turn.
+class TaskRate(NamedTuple):
+    """How often a task has its turn, on average.
 
     Attributes:
         turns: In a round, on average over many rounds.
@@ -144,8 +144,8 @@ class Pace(NamedTuple):
     micro_batches: int
 
 
-class Place(NamedTuple):
-    """A micro-batch's place in a round.
+class MicroBatchId(NamedTuple):
+    """Which micro-batch of a round.
 
     Attributes:
         task: The task's name.
@@ -164,13 +164,13 @@ class RoundPlan:
         micro_batches: How many micro-batches of each task there are, on all ranks together.
         mine: Those that this rank reads, in this order.
         parts: How many ranks share out the samples of each micro-batch; 1 where they share out the micro-batches.
-        pace: How often each task of the run has its turn, in this round or not.
+        rates: How often each task of the run has its turn, in this round or not.
     """
 
     micro_batches: Mapping[str, int]
-    mine: Sequence[Place]
+    mine: Sequence[MicroBatchId]
     parts: int
-    pace: Mapping[str, Pace]
+    rates: Mapping[str, TaskRate]
 
 
 class Round:

@@ -16,7 +16,7 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import ClassFolders
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.training import MultiTaskModule
-from umedpt_lightning.training.replaced import ReplacedSamples
+from umedpt_lightning.training.bad_samples import BadSamples
 from umedpt_lightning.types import TaskBatch
 
 pytestmark = [
@@ -52,12 +52,12 @@ def test_the_next_sample_stands_in_whatever_the_workers(folder: Path) -> None:
     asked = {2: 4, 3: 4, 7: 0}
     runs = [batches_of(data_of(folder, num_workers=workers)) for workers in (0, 2)]
     for here, there in zip(*runs, strict=True):
-        assert (here.names, here.replaced) == (there.names, there.replaced)
+        assert (here.names, here.bad_samples) == (there.names, there.bad_samples)
         assert torch.equal(here.images, there.images)
     found = sorted(Path(name).stem for batch in runs[0] if batch.task == "one" for name in batch.names)
     assert found == sorted(str(asked.get(i, i)) for i in range(8))
     assert all(len(batch) == 2 for batch in runs[0])
-    faults = [fault for batch in runs[0] if batch.task == "two" for fault in batch.replaced]
+    faults = [fault for batch in runs[0] if batch.task == "two" for fault in batch.bad_samples]
     assert sorted(fault.split(":")[0] for fault in faults) == [str(folder / "ab"[i // 4] / f"{i}.png") for i in BROKEN]
 
 
@@ -106,7 +106,7 @@ def test_many_in_a_row_stop_the_run_all_the_same(folder: Path) -> None:
 
 
 def test_counts_are_those_of_the_whole_run() -> None:
-    counter = ReplacedSamples(["a", "b"])
+    counter = BadSamples(["a", "b"])
     batch = TaskBatch("b", torch.zeros(1, 1, 2, 2), torch.zeros(1), ["x"], [(2, 2)], ["x.png: broken. Mend it."])
     with pytest.warns(UserWarning, match=r"Task 'b'.*x\.png: broken"):
         counter.add(batch)

@@ -51,7 +51,7 @@ class Witness(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         self.round = trainer.global_step
         self.seen[self.round] = [trainer.optimizers[0].param_groups[0]["lr"]]
-        add = module.replaced.add
+        add = module.bad_samples.add
 
         def added(batch: TaskBatch) -> None:
             self.seen[self.round].append((batch.names, float(batch.images.float().sum()), float(torch.rand(()))))
@@ -62,7 +62,7 @@ class Witness(pl.Callback):
                 os.kill(os.getpid(), self.cut[0])
                 self.cut = None
 
-        module.replaced.add = added if module.replaced.add.__name__ == "add" else add
+        module.bad_samples.add = added if module.bad_samples.add.__name__ == "add" else add
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self.cut == ("validation", trainer.global_step) and not trainer.sanity_checking:
@@ -319,7 +319,7 @@ def test_counts_of_all_ranks_are_taken_over_by_fewer_and_by_more() -> None:
             module.on_load_checkpoint(
                 {"counted": counted, "randomness": {"seed": 1}, "faults": {"dropped": {}, "in_a_row": {}}}
             )
-            total += module.replaced.read(torch.device("cpu")).get("a", 0.0)
+            total += module.bad_samples.read(torch.device("cpu")).get("a", 0.0)
         assert total == 0 + 1 + 2 + 3
 
 

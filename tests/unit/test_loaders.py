@@ -21,7 +21,7 @@ from umedpt_lightning.data.loading.loaders import RoundLoader, WorkerPool
 from umedpt_lightning.data.loading.sampling import RoundSampler, SampleKey, Share, TaskStream
 from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
 from umedpt_lightning.data.transforms import Transform
-from umedpt_lightning.types import Place, TaskBatch
+from umedpt_lightning.types import MicroBatchId, TaskBatch
 
 BATCH = TaskBatch("t", torch.zeros(1, 1, 2, 2), torch.zeros(1), ["x"], [(2, 2)])
 
@@ -123,7 +123,7 @@ def test_a_task_that_is_new_starts_at_its_beginning_and_one_that_is_gone_is_forg
 
 def test_a_round_has_the_micro_batches_of_its_plan() -> None:
     rounds = [(round_.plan.mine, [batch.task for batch in round_]) for round_ in loader_of("ab")]
-    assert rounds == [([Place("a", 0), Place("b", 0)], ["a", "b"])] * 3
+    assert rounds == [([MicroBatchId("a", 0), MicroBatchId("b", 0)], ["a", "b"])] * 3
 
 
 def test_costs_are_wanted_only_where_several_ranks_share_out_tasks_and_do_not_know_them() -> None:

@@ -1,4 +1,4 @@
-"""The optimizer's groups, the learning rate over the steps, and the tracker of losses."""
+"""The optimizer's groups and the learning rate over the steps."""
 
 from __future__ import annotations
 

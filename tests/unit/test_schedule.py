@@ -51,10 +51,10 @@ def test_after_a_thousand_rounds_every_share_is_within_a_percent_and_never_off_b
     found: Counter[str] = Counter()
     for rounds in range(1, 1001):
         found.update(schedule.round(rounds - 1))
-        for task, pace in schedule.pace.items():
-            assert abs(found[task] / pace.micro_batches - rounds * pace.turns) < 2.5
-    for task, pace in schedule.pace.items():
-        requested = 1000 * pace.turns * pace.micro_batches
+        for task, rate in schedule.rates.items():
+            assert abs(found[task] / rate.micro_batches - rounds * rate.turns) < 2.5
+    for task, rate in schedule.rates.items():
+        requested = 1000 * rate.turns * rate.micro_batches
         # where one micro-batch more is more than a percent, it is that one
         assert abs(found[task] / requested - 1) <= 0.01 or abs(found[task] - requested) < 2.5, task
 
@@ -71,11 +71,13 @@ def test_a_round_depends_on_its_number_alone(factory: ScheduleFactory) -> None:
 def test_a_round_is_what_lies_between_two_counts(factory: ScheduleFactory, number: int) -> None:
     schedule = factory(SIZES)
     earlier, later = (
-        Counter({task: turns * schedule.pace[task].micro_batches for task, turns in schedule.before(n).items()})
+        Counter({task: turns * schedule.rates[task].micro_batches for task, turns in schedule.before(n).items()})
         for n in (number, number + 30)
     )
     assert realised(schedule, range(number, number + 30)) == later - earlier
-    assert all(list(schedule.pace).index(a) < list(schedule.pace).index(b) for a, b in pairwise(schedule.round(number)))
+    assert all(
+        list(schedule.rates).index(a) < list(schedule.rates).index(b) for a, b in pairwise(schedule.round(number))
+    )
 
 
 @any_schedule
@@ -85,8 +87,8 @@ def test_no_task_waits_much_longer_than_its_share_says(factory: ScheduleFactory)
     for number in range(1000):
         for task in schedule.round(number):
             last[task] = number
-        for task, pace in schedule.pace.items():
-            assert number - last[task] <= 2 / pace.turns + 2, task
+        for task, rate in schedule.rates.items():
+            assert number - last[task] <= 2 / rate.turns + 2, task
 
 
 @any_schedule
@@ -128,10 +130,10 @@ def test_some_tasks_come_in_passes_each_in_another_order_and_never_twice_in_a_ro
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0, math.inf])
 def test_a_share_is_a_power_of_the_size(temperature: float) -> None:
-    pace = Proportional({"small": TaskSize(100, 9), "large": TaskSize(1600, 9)}, temperature, 10).pace
-    assert pace["large"].turns / pace["small"].turns == pytest.approx(16 ** (1 / temperature))
-    assert sum(p.turns for p in pace.values()) == pytest.approx(10)
-    assert {p.micro_batches for p in pace.values()} == {1}
+    rates = Proportional({"small": TaskSize(100, 9), "large": TaskSize(1600, 9)}, temperature, 10).rates
+    assert rates["large"].turns / rates["small"].turns == pytest.approx(16 ** (1 / temperature))
+    assert sum(p.turns for p in rates.values()) == pytest.approx(10)
+    assert {p.micro_batches for p in rates.values()} == {1}
 
 
 def test_tasks_of_equal_share_do_not_come_all_at_once() -> None:

@@ -72,8 +72,8 @@ class TaskShares(pl.Callback):
 
 def samples_a_round(sampler: RoundSampler) -> dict[str, float]:
     """Samples of each task in a round, on average and on all ranks together."""
-    pace = sampler.schedule.pace
-    return {task: pace[task].turns * pace[task].micro_batches * sampler.samples(task) for task in sampler.shares}
+    rates = sampler.schedule.rates
+    return {task: rates[task].turns * rates[task].micro_batches * sampler.samples(task) for task in sampler.shares}
 
 
 def requested_shares(sampler: RoundSampler) -> dict[str, float]:

@@ -180,7 +180,7 @@ def _sizes(tasks: Mapping[str, TaskData]) -> dict[str, TaskSize]:
 
 
 def _warn_of_idle_ranks(sampler: RoundSampler) -> None:
-    in_a_round = sum(pace.turns * pace.micro_batches for pace in sampler.schedule.pace.values())
+    in_a_round = sum(rate.turns * rate.micro_batches for rate in sampler.schedule.rates.values())
     if sampler.distribute == "tasks" and in_a_round < sampler.world_size:
         rank_zero_warn(
             f"data.distribute is tasks, but a round has only {in_a_round:g} micro-batches for {sampler.world_size} "

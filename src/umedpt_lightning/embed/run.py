@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from umedpt_lightning.data.loading.ending import end_together, end_workers
+from umedpt_lightning.data.loading.shutdown import shut_down_with, shut_down_workers
 from umedpt_lightning.data.loading.worker import outlive_signals, prepare_worker
 from umedpt_lightning.embed.pieces import Pieces
 from umedpt_lightning.embed.store import Rows, Store
@@ -218,7 +218,7 @@ def _batches(pieces: Pieces, start: int, machine: Machine) -> Iterator[Batch]:
     )
     batches = iter(loader)
     read = _read(batches)
-    end_together(read, batches)
+    shut_down_with(read, batches)
     return read
 
 
@@ -233,7 +233,7 @@ def _read(batches: Iterator[Batch]) -> Iterator[Batch]:
             "--num_workers or a smaller --batch_size, and the same command again."
         ) from error
     finally:
-        end_workers(batches)
+        shut_down_workers(batches)
 
 
 def _prepare_worker(number: int) -> None:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 AverageFunction = Callable[[Tensor, Tensor, Tensor | int], Tensor]
 
 
-def spare_whole_numbers(callbacks: Iterable[Callback]) -> None:
+def average_floats_only(callbacks: Iterable[Callback]) -> None:
     """Makes averaged models take over integers as they are.
 
     Buffers are averaged as parameters are. Tables of indices such as Swin's are buffers of int64: 0.999 * 7 + 0.001 * 7
@@ -24,10 +24,10 @@ def spare_whole_numbers(callbacks: Iterable[Callback]) -> None:
     for callback in callbacks:
         average = getattr(callback, "_average_model", None)  # there is no public way to it
         if isinstance(average, AveragedModel) and average.multi_avg_fn is None:
-            average.avg_fn = _but_for_whole_numbers(average.avg_fn or get_swa_avg_fn())  # type: ignore[no-untyped-call]
+            average.avg_fn = _of_floats(average.avg_fn or get_swa_avg_fn())  # type: ignore[no-untyped-call]
 
 
-def _but_for_whole_numbers(function: AverageFunction) -> AverageFunction:
+def _of_floats(function: AverageFunction) -> AverageFunction:
     def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         return function(averaged, current, count) if averaged.is_floating_point() else current
 

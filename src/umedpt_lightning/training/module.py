@@ -25,22 +25,19 @@ from umedpt_lightning.model import (
     TaskFactory,
     check_task_names,
 )
-from umedpt_lightning.training.averaging import spare_whole_numbers
+from umedpt_lightning.training.averaging import average_floats_only
+from umedpt_lightning.training.bad_samples import BadSamples
 from umedpt_lightning.training.costs import measure_costs
 from umedpt_lightning.training.gradients import gather_objects
-from umedpt_lightning.training.monitored import check_monitors, warn_of_no_validation
+from umedpt_lightning.training.monitor_checks import check_monitors, warn_of_no_validation
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.packing import check_packing
 from umedpt_lightning.training.randomness import RoundRandomness
-from umedpt_lightning.training.replaced import ReplacedSamples
 from umedpt_lightning.training.round_gradients import RoundGradients
 from umedpt_lightning.training.round_module import RoundModule
-from umedpt_lightning.training.tracker import LossTracker
+from umedpt_lightning.training.task_losses import TaskLosses
 from umedpt_lightning.types import Round, TaskBatch, TaskSpec
-
-# Attributes that count on over rounds; a checkpoint has the counts of every rank.
-_COUNTED = ("losses", "replaced")
 
 
 class MultiTaskModule(RoundModule):
@@ -87,8 +84,8 @@ class MultiTaskModule(RoundModule):
         self.weights = _weights(specs, weights or {})
         self.optimization = optimization or Optimization()
         self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
-        self.losses = LossTracker(list(specs))
-        self.replaced = ReplacedSamples(specs)
+        self.losses = TaskLosses(list(specs))
+        self.bad_samples = BadSamples(specs)
         self.randomness = RoundRandomness()
         self.gradients = RoundGradients(self, self.model, self.weights, max_bad_rounds, pack_pixels)
         self._since = time.perf_counter()
@@ -106,7 +103,7 @@ class MultiTaskModule(RoundModule):
     def on_fit_start(self) -> None:
         """Lets weight averaging average what can be averaged, and torch leave to this module what ranks exchange."""
         super().on_fit_start()
-        spare_whole_numbers(self.trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        average_floats_only(self.trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
         wrapper: Any = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.broadcast_buffers = False
@@ -134,7 +131,7 @@ class MultiTaskModule(RoundModule):
         strategy = self.trainer.strategy
         # the ranks exchange gradients once, when all are there
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
-            done = self.gradients.fill(batch, self.replaced.add, self._seed)
+            done = self.gradients.fill(batch, self.bad_samples.add, self._seed)
         optimizer.step()
         self.losses.add(done.tasks, done.losses, done.samples)
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
@@ -154,10 +151,10 @@ class MultiTaskModule(RoundModule):
 
         All ranks call it.
         """
-        counted = {name: getattr(self, name).state_dict() for name in _COUNTED}
+        counted = {name: counter.state_dict() for name, counter in self._counters.items()}
         checkpoint["counted"] = gather_objects(counted)  # by rank
         checkpoint["randomness"] = self.randomness.state_dict()
-        checkpoint["faults"] = self.gradients.faults.state_dict()
+        checkpoint["faults"] = self.gradients.non_finite.state_dict()
         with suppress(ValueError):  # a task of one's own with options that JSON cannot hold can still be trained
             checkpoint["model_config"] = self.model.describe()
 
@@ -166,10 +163,10 @@ class MultiTaskModule(RoundModule):
         if "counted" not in checkpoint:  # weights alone
             return
         mine = checkpoint["counted"][self.global_rank :: self.trainer.world_size]
-        for name in _COUNTED:
-            getattr(self, name).load_state_dicts([counted[name] for counted in mine])
+        for name, counter in self._counters.items():
+            counter.load_state_dicts([counted[name] for counted in mine])
         self.randomness.load_state_dict(checkpoint["randomness"])
-        self.gradients.faults.load_state_dict(checkpoint["faults"])
+        self.gradients.non_finite.load_state_dict(checkpoint["faults"])
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what a sanity check or an interrupted validation left in the metrics."""
@@ -213,6 +210,11 @@ class MultiTaskModule(RoundModule):
             warnings.simplefilter("ignore")  # metrics warn that they have seen nothing
             return {*self._metrics("val", tasks), *(f"val/{task}/loss" for task in tasks)}
 
+    @property
+    def _counters(self) -> dict[str, Any]:
+        """What counts on over rounds, by its name in a checkpoint, which has the counts of every rank."""
+        return {"losses": self.losses, "replaced": self.bad_samples}
+
     def _seed(self) -> None:
         """Seeds what the round draws."""
         self.randomness.start(self.trainer.fit_loop.total_batch_idx, self.global_rank)
@@ -250,8 +252,8 @@ class MultiTaskModule(RoundModule):
         self._since = now
         weights = sum(self.weights[task] for task in losses)
         metrics = {f"train/{task}/loss": loss for task, loss in losses.items()}
-        metrics |= {f"train/{task}/skipped": count for task, count in self.replaced.read(self.device).items()}
-        metrics |= {f"train/{task}/dropped": float(count) for task, count in self.gradients.faults.dropped.items()}
+        metrics |= {f"train/{task}/skipped": count for task, count in self.bad_samples.read(self.device).items()}
+        metrics |= {f"train/{task}/dropped": float(count) for task, count in self.gradients.non_finite.dropped.items()}
         if weights:  # else there was no loss that is finite
             metrics["train/loss"] = sum(self.weights[task] * loss for task, loss in losses.items()) / weights
         metrics["train/learning_rate"] = learning_rate

@@ -13,13 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.training.faults import Faults, RoundStart, all_faulty, find_faults, leave_out, running_norms
 from umedpt_lightning.training.gradients import sum_gradients
 from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale, scaled
+from umedpt_lightning.training.non_finite import (
+    NonFiniteCounts,
+    RoundSnapshot,
+    all_non_finite,
+    find_non_finite,
+    leave_out,
+    running_norms,
+)
 from umedpt_lightning.training.out_of_memory import explain_memory
 from umedpt_lightning.training.packing import packs
 from umedpt_lightning.training.running_statistics import RunningStatistics
-from umedpt_lightning.types import Place, Round, RoundPlan, TaskBatch
+from umedpt_lightning.types import MicroBatchId, Round, RoundPlan, TaskBatch
 
 
 class RoundLosses(NamedTuple):
@@ -45,11 +52,11 @@ class RoundGradients:
         module: Runs the backward passes and knows the trainer.
         model: Whose gradients.
         weights: Weight of each task's loss.
-        max_bad_rounds: See `Faults`.
+        max_bad_rounds: See `NonFiniteCounts`.
         pack_pixels: See `packs`.
 
     Attributes:
-        faults: What was left out so far.
+        non_finite: What was left out so far.
         norm: Of all gradients of the last round together, unscaled.
         pack_pixels: As above.
         parameters: All of the module; to look for them in every round would take milliseconds.
@@ -68,13 +75,13 @@ class RoundGradients:
     ) -> None:
         self._module, self._model, self._weights = module, model, weights
         self.pack_pixels = pack_pixels
-        self.faults = Faults(max_bad_rounds)
+        self.non_finite = NonFiniteCounts(max_bad_rounds)
         self.norm = math.nan
         self.parameters = list(module.parameters())
         self._statistics = RunningStatistics(model)
         self._norms = running_norms(model)
 
-    def fill(self, batch: Round, look: Callable[[TaskBatch], None], seed: Callable[[], None]) -> RoundLosses:
+    def fill(self, batch: Round, on_micro_batch: Callable[[TaskBatch], None], seed: Callable[[], None]) -> RoundLosses:
         """Gradients of the loss of a round, the same on all ranks.
 
         A micro-batch whose loss or gradients are not finite on any rank is left out on all of them. Until then nothing
@@ -82,20 +89,20 @@ class RoundGradients:
 
         Args:
             batch: The round.
-            look: Is given every micro-batch of this rank once.
+            on_micro_batch: Is given every micro-batch of this rank once.
             seed: Seeds what the round draws; called again where the round is begun anew.
 
         Raises:
             FloatingPointError: A task was not finite in too many rounds in a row.
             MemoryError: Memory ran out.
         """
-        start = RoundStart(self._norms, seed)
+        start = RoundSnapshot(self._norms, seed)
         self._statistics.start()
-        losses = self._pass(_shown(batch, look), self.shares(batch.plan))
+        losses = self._pass(_observed(batch, on_micro_batch), self.shares(batch.plan))
         if self._may_step(losses.total):
-            self.faults.passed(batch.plan.micro_batches)
+            self.non_finite.passed(batch.plan.micro_batches)
             return losses
-        return self._without_faults(batch, start)
+        return self._without_non_finite(batch, start)
 
     def backward(self, pack: Sequence[TaskBatch], shares: Mapping[str, Tensor]) -> list[Tensor]:
         """Adds the gradients of a share of each micro-batch's loss.
@@ -153,18 +160,18 @@ class RoundGradients:
     def _nothing(self) -> Tensor:
         return torch.zeros(0, device=self._device)
 
-    def shares(self, plan: RoundPlan, left_out: Collection[Place] = ()) -> dict[str, float]:
+    def shares(self, plan: RoundPlan, left_out: Collection[MicroBatchId] = ()) -> dict[str, float]:
         """What the loss of a micro-batch of each task is multiplied with, so that the sum over all ranks is the loss.
 
         The sum of weights is that of a round on average, not of this one: a turn weighs the same in every round. For
         micro-batches that are left out the others of their task make up; a task that has none left skips the round.
         """
-        weight_sum = sum(self._weights[task] * pace.turns for task, pace in plan.pace.items())
-        missing = Counter(place.task for place in left_out)
+        weight_sum = sum(self._weights[task] * rate.turns for task, rate in plan.rates.items())
+        missing = Counter(id_.task for id_ in left_out)
         shares = {}
         for task, count in plan.micro_batches.items():
             if count > missing[task]:
-                share = self._weights[task] / weight_sum / plan.pace[task].micro_batches / plan.parts
+                share = self._weights[task] / weight_sum / plan.rates[task].micro_batches / plan.parts
                 shares[task] = share * count / (count - missing[task])
         return shares
 
@@ -177,24 +184,24 @@ class RoundGradients:
         # infinite gradients are how a scaler finds its scale; it passes over the step itself
         return math.isfinite(loss) and (math.isfinite(norm) or scale > 1)
 
-    def _without_faults(self, batch: Round, start: RoundStart) -> RoundLosses:
+    def _without_non_finite(self, batch: Round, start: RoundSnapshot) -> RoundLosses:
         """As `fill`, as if the micro-batches of the round that are not finite had never been in it."""
         plan = batch.plan
         start.restore()
-        found = find_faults(
+        found = find_non_finite(
             plan.mine, batch.again(), self._backward_alone, self._model, gradients=loss_scale(self._module.trainer) <= 1
         )
         start.restore()
-        places = {fault.place for fault in found}
-        kept = leave_out(places, plan.mine, batch.again())
-        losses = self._pass(kept, self.shares(plan, places))
-        if len(places) == sum(plan.micro_batches.values()) or not self._may_step(losses.total):
+        left_out = {one.id for one in found}
+        kept = leave_out(left_out, plan.mine, batch.again())
+        losses = self._pass(kept, self.shares(plan, left_out))
+        if len(left_out) == sum(plan.micro_batches.values()) or not self._may_step(losses.total):
             start.restore()
-            found = all_faulty(found, plan.micro_batches)
+            found = all_non_finite(found, plan.micro_batches)
             losses = RoundLosses(losses.total, [], self._nothing(), [])
             self.norm = 0.0
             leave_nothing_to_step(self._module)
-        self.faults.add(found, plan.micro_batches, self._module.global_step)
+        self.non_finite.add(found, plan.micro_batches, self._module.global_step)
         return losses
 
     def _backward_alone(self, batch: TaskBatch) -> Tensor:
@@ -211,7 +218,7 @@ def _together(scalars: list[Tensor]) -> Tensor:
     return scalars[0] if len(scalars) == 1 else torch.stack(scalars)
 
 
-def _shown(batches: Iterable[TaskBatch], look: Callable[[TaskBatch], None]) -> Iterator[TaskBatch]:
+def _observed(batches: Iterable[TaskBatch], on_micro_batch: Callable[[TaskBatch], None]) -> Iterator[TaskBatch]:
     for batch in batches:
-        look(batch)
+        on_micro_batch(batch)
         yield batch

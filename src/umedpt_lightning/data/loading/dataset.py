@@ -26,12 +26,12 @@ class Item(NamedTuple):
     Attributes:
         task: The task's name.
         sample: Transformed.
-        replaced: What was wrong with the sample that this one stands in for; empty if it is the one asked for.
+        bad_sample: What was wrong with the sample that this one stands in for; empty if it is the one asked for.
     """
 
     task: str
     sample: Sample
-    replaced: str = ""
+    bad_sample: str = ""
 
 
 class MultiTaskDataset(Dataset[Item]):
@@ -60,8 +60,8 @@ class MultiTaskDataset(Dataset[Item]):
             ValueError: The sample cannot be used; the message names the task, the file and the mend.
         """
         try:
-            sample, replaced = self._read(key)
-            return Item(key.task, self.transforms[key.task](sample, key.seed), replaced)
+            sample, bad_sample = self._read(key)
+            return Item(key.task, self.transforms[key.task](sample, key.seed), bad_sample)
         except (ValueError, OSError) as error:
             raise ValueError(f"Task {key.task!r}: {error}") from error
 
@@ -83,4 +83,4 @@ class MultiTaskDataset(Dataset[Item]):
 def collate_micro_batch(items: Sequence[Item]) -> TaskBatch:
     """A micro-batch of samples that are all of one task."""
     batch = collate(items[0].task, [item.sample for item in items])
-    return replace(batch, replaced=[item.replaced for item in items if item.replaced])
+    return replace(batch, bad_samples=[item.bad_sample for item in items if item.bad_sample])

@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate_micro_batch
-from umedpt_lightning.data.loading.ending import WorkersEnd, end_together, end_workers
 from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler
-from umedpt_lightning.data.loading.watch import Watch
+from umedpt_lightning.data.loading.shutdown import WorkersShutdown, shut_down_with, shut_down_workers
 from umedpt_lightning.data.loading.worker import how_ended, outlive_signals, prepare_worker
+from umedpt_lightning.data.loading.worker_monitor import WorkerMonitor
 from umedpt_lightning.types import Round, TaskBatch
 
 #: What torch says when shared memory runs out.
@@ -46,13 +46,13 @@ class WorkerPool:
     prefetch: int = 2
     pin_memory: bool = False
     timeout: float = 0
-    _watch: Watch = field(default_factory=Watch, init=False, repr=False)
-    _ends: list[WorkersEnd] = field(default_factory=list, init=False, repr=False)
+    _monitor: WorkerMonitor = field(default_factory=WorkerMonitor, init=False, repr=False)
+    _ends: list[WorkersShutdown] = field(default_factory=list, init=False, repr=False)
 
     def load(self, dataset: MultiTaskDataset, sampler: Any) -> DataLoader[TaskBatch]:
         """A loader of the micro-batches that `sampler` names."""
         return DataLoader(
-            self._watch.over(dataset, self.workers) if self.workers else dataset,  # type: ignore[arg-type]  # gives batches
+            self._monitor.monitored(dataset, self.workers) if self.workers else dataset,  # type: ignore[arg-type]  # gives batches
             batch_sampler=sampler,
             collate_fn=collate_micro_batch,
             num_workers=self.workers,
@@ -73,9 +73,9 @@ class WorkerPool:
         """
         with self._explained():
             batches = iter(loader)
-            self._watch.started(batches)
+            self._monitor.started(batches)
         stream = self._read(batches)
-        self._ends[:] = [*(end for end in self._ends if end.alive), end_together(stream, batches)]
+        self._ends[:] = [*(end for end in self._ends if end.alive), shut_down_with(stream, batches)]
         return stream
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class WorkerPool:
             with self._explained():
                 yield from batches
         finally:
-            end_workers(batches)  # the error that ends a run may be kept, and with it all that it went through
+            shut_down_workers(batches)  # the error that ends a run may be kept, and with it all that it went through
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -112,7 +112,7 @@ class WorkerPool:
             )
         # a worker hands over its batches itself: if it dies at that, a connection breaks
         if self.workers and (isinstance(error, OSError | EOFError) or "DataLoader worker (pid" in str(error)):
-            deaths = self._watch.deaths()
+            deaths = self._monitor.deaths()
             mend = "`umedpt data check` finds all samples that do this: leave them out, or correct the reader."
             if any(code == -signal.SIGKILL for _, code in deaths):
                 mend = "Memory may have run out: lower data.num_workers or data.prefetch."
@@ -121,7 +121,7 @@ class WorkerPool:
         if "DataLoader timed out" in str(error):
             return (
                 f"No micro-batch came for {self.timeout} s (data.timeout); the workers are reading "
-                f"{', '.join(self._watch.reading().values())}. See whether that disk answers, or raise the limit."
+                f"{', '.join(self._monitor.reading().values())}. See whether that disk answers, or raise the limit."
             )
         return ""
 

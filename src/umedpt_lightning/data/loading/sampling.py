@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.loading.dealing import deal
+from umedpt_lightning.data.loading.assignment import assign_to_ranks
 from umedpt_lightning.data.loading.schedule import Schedule, rounds_until
-from umedpt_lightning.types import Place, RoundPlan
+from umedpt_lightning.types import MicroBatchId, RoundPlan
 
 #: What the ranks share out: the samples of every micro-batch, or the micro-batches of a round.
 Distribute = Literal["samples", "tasks"]
@@ -123,10 +123,10 @@ class RoundSampler:
     def plan(self, number: int) -> RoundPlan:
         """What the round of a number, counted from 0, consists of."""
         micro_batches = self.schedule.round(number)
-        places = [Place(task, i) for task, count in micro_batches.items() for i in range(count)]
+        mine = [MicroBatchId(task, i) for task, count in micro_batches.items() for i in range(count)]
         if self.distribute == "tasks":
-            places = deal(places, dict.fromkeys(self.shares, 1.0) | self.costs, self.world_size)[self.rank]
-        return RoundPlan(micro_batches, places, self._parts, self.schedule.pace)
+            mine = assign_to_ranks(mine, dict.fromkeys(self.shares, 1.0) | self.costs, self.world_size)[self.rank]
+        return RoundPlan(micro_batches, mine, self._parts, self.schedule.rates)
 
     def advance(self) -> RoundPlan:
         """Counts one round as handed out."""
@@ -155,9 +155,9 @@ class RoundSampler:
         """Rounds, from the first on, until every task has been read once."""
 
         def done(rounds: int) -> bool:
-            turns, pace = self.schedule.before(rounds), self.schedule.pace
+            turns, rates = self.schedule.before(rounds), self.schedule.rates
             return all(
-                turns[task] * pace[task].micro_batches * self.samples(task) >= share.stream.size
+                turns[task] * rates[task].micro_batches * self.samples(task) >= share.stream.size
                 for task, share in self.shares.items()
             )
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from umedpt_lightning.types import Pace
+from umedpt_lightning.types import TaskRate
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -45,10 +45,10 @@ class Schedule(ABC):
     """Says how many micro-batches of which tasks a round has.
 
     Attributes:
-        pace: How often each task has its turn, and of how many micro-batches a turn consists.
+        rates: How often each task has its turn, and of how many micro-batches a turn consists.
     """
 
-    pace: dict[str, Pace]
+    rates: dict[str, TaskRate]
 
     @abstractmethod
     def before(self, number: int) -> dict[str, int]:
@@ -57,8 +57,8 @@ class Schedule(ABC):
     def round(self, number: int) -> dict[str, int]:
         """Micro-batches of each task that is in the round of a number, counted from 0, in the order of the tasks."""
         earlier, later = self.before(number), self.before(number + 1)
-        turns = {task: later[task] - earlier[task] for task in self.pace}
-        return {task: count * self.pace[task].micro_batches for task, count in turns.items() if count}
+        turns = {task: later[task] - earlier[task] for task in self.rates}
+        return {task: count * self.rates[task].micro_batches for task, count in turns.items() if count}
 
 
 #: Builds a schedule from what is known of the tasks.
@@ -73,11 +73,11 @@ class RoundRobin(Schedule):
     """
 
     def __init__(self, sizes: Mapping[str, TaskSize]) -> None:
-        self.pace = {task: Pace(1.0, size.micro_batches) for task, size in sizes.items()}
+        self.rates = {task: TaskRate(1.0, size.micro_batches) for task, size in sizes.items()}
 
     def before(self, number: int) -> dict[str, int]:
         """Turns that each task has before a round."""
-        return dict.fromkeys(self.pace, number)
+        return dict.fromkeys(self.rates, number)
 
 
 class Fixed(RoundRobin):
@@ -129,7 +129,7 @@ class SomeTasks(Schedule):
                 f"train part. Set per_round to a number from 1 to {len(sizes)}."
             )
         self.per_round, self.seed = per_round, seed
-        self.pace = {task: Pace(per_round / len(sizes), size.micro_batches) for task, size in sizes.items()}
+        self.rates = {task: TaskRate(per_round / len(sizes), size.micro_batches) for task, size in sizes.items()}
         # after so many rounds a pass and a round end together, and the orders start anew
         self._rounds = len(sizes) // math.gcd(len(sizes), per_round)
         self._cycle = lru_cache(maxsize=2)(self._order)
@@ -137,14 +137,14 @@ class SomeTasks(Schedule):
     def before(self, number: int) -> dict[str, int]:
         """Turns that each task has before a round."""
         cycle, rounds = divmod(number, self._rounds)
-        passes = cycle * self._rounds * self.per_round // len(self.pace)
+        passes = cycle * self._rounds * self.per_round // len(self.rates)
         begun = Counter(self._cycle(cycle)[: rounds * self.per_round])
-        return {task: passes + begun[task] for task in self.pace}
+        return {task: passes + begun[task] for task in self.rates}
 
     def _order(self, cycle: int) -> list[str]:
         """The tasks of one round after the other, until a pass and a round end together."""
         generator = np.random.Generator(np.random.PCG64([self.seed, cycle]))
-        tasks, order = list(self.pace), list[str]()
+        tasks, order = list(self.rates), list[str]()
         while len(order) < self._rounds * self.per_round:
             begun = len(order) % self.per_round
             in_round = set(order[len(order) - begun :])
@@ -191,14 +191,16 @@ class Proportional(Schedule):
                 f"it would never be trained. Give Proportional a higher temperature."
             )
         self._shares = [power / sum(powers.values()) for power in powers.values()]
-        self.pace = {task: Pace(self.per_round * share, 1) for task, share in zip(powers, self._shares, strict=True)}
+        self.rates = {
+            task: TaskRate(self.per_round * share, 1) for task, share in zip(powers, self._shares, strict=True)
+        }
         # where tasks begin is spread evenly, so that those of equal share do not all come at once
         self._starts = [(i + 1) * _GOLDEN % 1 for i in range(len(sizes))]
         self._known = lru_cache(maxsize=2)(self._count)
 
     def before(self, number: int) -> dict[str, int]:
         """Turns that each task has before a round."""
-        return dict(zip(self.pace, self._known(number), strict=True))
+        return dict(zip(self.rates, self._known(number), strict=True))
 
     def _count(self, number: int) -> list[int]:
         """Each task has its turns at ``(start + 0, 1, 2, …) / share``; as many as there is room for, in their order."""

@@ -9,10 +9,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
 #: Ends workers when it is called, once.
-WorkersEnd: TypeAlias = "weakref.finalize[[Iterator[Any], int], Iterator[Any]]"
+WorkersShutdown: TypeAlias = "weakref.finalize[[Iterator[Any], int], Iterator[Any]]"
 
 
-def end_workers(batches: Iterator[Any]) -> None:
+def shut_down_workers(batches: Iterator[Any]) -> None:
     """Ends the workers of a DataLoader's iterator, also those that hang; there is no public way to do that.
 
     One that hangs has twice five seconds to hear of it, which is torch's time, before it is killed.
@@ -26,7 +26,7 @@ def end_workers(batches: Iterator[Any]) -> None:
             worker.join()
 
 
-def end_together(stream: Iterator[Any], batches: Iterator[Any]) -> WorkersEnd:
+def shut_down_with(stream: Iterator[Any], batches: Iterator[Any]) -> WorkersShutdown:
     """Lets workers end when `stream`, which reads `batches`, is gone, and with this process at the latest.
 
     Torch does that too, but where an iterator is part of a cycle, as it is in the traceback of an error or in a
@@ -42,4 +42,4 @@ def end_together(stream: Iterator[Any], batches: Iterator[Any]) -> WorkersEnd:
 
 def _end(batches: Iterator[Any], owner: int) -> None:
     if os.getpid() == owner:  # a process forked from it has a copy of all this, but no workers
-        end_workers(batches)
+        shut_down_workers(batches)

@@ -198,11 +198,11 @@ def test_so_many_rounds_in_a_row_stop_the_run() -> None:
     ) as raised:
         trainer_of(max_steps=9).fit(module := module_of(always, max_bad_rounds=3), always)
     assert "umedpt data check" in str(raised.value)
-    assert module.gradients.faults.dropped == {"a": 3}
+    assert module.gradients.non_finite.dropped == {"a": 3}
     sometimes = data_of({"a": WildReader("class", {0}, size=4), "b": WildReader("class", set())})
     module = module_of(sometimes, max_bad_rounds=3)
     trainer_of(max_steps=12).fit(module, sometimes)
-    assert module.gradients.faults.dropped == {"a": 6}
+    assert module.gradients.non_finite.dropped == {"a": 6}
 
 
 @pytest.mark.filterwarnings("ignore:Round")
@@ -215,7 +215,7 @@ def test_the_count_in_a_row_goes_on_in_a_resumed_run(tmp_path: Path) -> None:
     module = module_of(data, max_bad_rounds=3)
     with pytest.raises(FloatingPointError, match="In 3 rounds in a row"):
         trainer_of(max_steps=9).fit(module, data, ckpt_path=tmp_path / "step=2.ckpt", weights_only=True)
-    assert module.gradients.faults.dropped == {"a": 3}
+    assert module.gradients.non_finite.dropped == {"a": 3}
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -276,7 +276,7 @@ def test_a_scaler_that_looks_for_its_scale_blames_no_sample() -> None:
     precision = half(2.0**120)
     told = messages_of(data, module, max_steps=2, plugins=[precision])
     assert told == []
-    assert module.gradients.faults.dropped == {}
+    assert module.gradients.non_finite.dropped == {}
     assert precision.scaler is not None
     assert precision.scaler.get_scale() == 2.0**118, "two steps passed over"
     assert all(torch.equal(value, before[name]) for name, value in module.model.state_dict().items())
@@ -333,7 +333,9 @@ def _rank(rank: int, port: int, folder: str) -> None:
         "TORCHELASTIC_RUN_ID": "test",
     }
     module = _train(_two_tasks(2), strategy="ddp", devices=2)
-    torch.save({"state": module.state_dict(), "faults": module.gradients.faults.state_dict()}, f"{folder}/{rank}.pt")
+    torch.save(
+        {"state": module.state_dict(), "faults": module.gradients.non_finite.state_dict()}, f"{folder}/{rank}.pt"
+    )
 
 
 def test_two_ranks_leave_the_same_out_as_one_process(tmp_path: Path) -> None:
@@ -343,9 +345,9 @@ def test_two_ranks_leave_the_same_out_as_one_process(tmp_path: Path) -> None:
     mp.start_processes(_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     alone = _train(_two_tasks(4))  # the same samples: a micro-batch of one process is that of both ranks together
-    assert alone.gradients.faults.dropped["a"] == 4, "six rounds of 8 samples are four passes of 12"
+    assert alone.gradients.non_finite.dropped["a"] == 4, "six rounds of 8 samples are four passes of 12"
     for rank in ranks:
-        assert rank["faults"] == alone.gradients.faults.state_dict()
+        assert rank["faults"] == alone.gradients.non_finite.state_dict()
         for name, value in alone.state_dict().items():
             torch.testing.assert_close(rank["state"][name], value, atol=1e-5, rtol=1e-4)
 
@@ -372,12 +374,12 @@ def test_a_seed_gives_the_same_run_twice_faults_included(workers: int) -> None:
 
 
 def test_a_round_that_is_finite_only_one_by_one_is_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umedpt_lightning.training.round_gradients.find_faults", lambda *_, **__: [])
+    monkeypatch.setattr("umedpt_lightning.training.round_gradients.find_non_finite", lambda *_, **__: [])
     data = data_of({"a": WildReader("class", {0, 1}, size=2), "b": WildReader("class", set())})
     module = module_of(data)
     before = copy.deepcopy(module.state_dict())
     told = messages_of(data, module, max_steps=1)
     assert ["task 'a'" in text for text in told] == [True, False]
     assert all("though they are one by one" in text for text in told)
-    assert module.gradients.faults.dropped == {"a": 1, "b": 1}
+    assert module.gradients.non_finite.dropped == {"a": 1, "b": 1}
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

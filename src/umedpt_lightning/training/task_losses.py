@@ -16,7 +16,7 @@ from umedpt_lightning.training.gradients import several_ranks
 _KEPT = 64
 
 
-class LossTracker:
+class TaskLosses:
     """Mean loss of each task since the last reading, and how many samples there were.
 
     Adding neither waits for the device nor calls a logger, so that the cost a task and step is microseconds.

@@ -1,4 +1,4 @@
-"""Counts samples that could not be read and were replaced."""
+"""Counts samples that could not be read, for which others stood in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch.distributed as dist
 from umedpt_lightning.types import TaskBatch
 
 
-class ReplacedSamples:
-    """How many samples of each task were replaced since the start of the run.
+class BadSamples:
+    """How many samples of each task could not be read since the start of the run.
 
     Args:
         tasks: All tasks, the same on every rank.
@@ -27,11 +27,11 @@ class ReplacedSamples:
 
     def add(self, batch: TaskBatch) -> None:
         """Counts those of a micro-batch, and warns of each file once: on any rank, since no other has read it."""
-        self._counts[batch.task] += len(batch.replaced)
-        for fault in batch.replaced:
-            if fault not in self._told:
-                self._told.add(fault)
-                warnings.warn(f"Task {batch.task!r}: a sample is replaced by the next one. {fault}", stacklevel=2)
+        self._counts[batch.task] += len(batch.bad_samples)
+        for problem in batch.bad_samples:
+            if problem not in self._told:
+                self._told.add(problem)
+                warnings.warn(f"Task {batch.task!r}: a sample is replaced by the next one. {problem}", stacklevel=2)
 
     def read(self, device: torch.device) -> dict[str, float]:
         """The counts of all ranks, of tasks that have any; every rank must call it."""

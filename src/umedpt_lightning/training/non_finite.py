@@ -10,35 +10,35 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from umedpt_lightning.training.gradients import gather_objects
-from umedpt_lightning.types import Place, TaskBatch
+from umedpt_lightning.types import MicroBatchId, TaskBatch
 
 _MOST_NAMES = 8
 
 
-class Fault(NamedTuple):
+class NonFiniteMicroBatch(NamedTuple):
     """A micro-batch that is left out.
 
     Attributes:
-        place: Where in the round it is.
+        id: Which micro-batch of the round it is.
         what: What was not finite.
         samples: What messages call its samples.
     """
 
-    place: Place
+    id: MicroBatchId
     what: str
     samples: list[str]
 
     def __str__(self) -> str:
         names = ", ".join(self.samples[:_MOST_NAMES])
         more = f" and {len(self.samples) - _MOST_NAMES} more" if len(self.samples) > _MOST_NAMES else ""
-        return f"task {self.place.task!r}: {self.what}" + (f" with the samples {names}{more}" if names else "")
+        return f"task {self.id.task!r}: {self.what}" + (f" with the samples {names}{more}" if names else "")
 
 
-class Faults:
+class NonFiniteCounts:
     """How many micro-batches of each task were left out, and in how many rounds in a row.
 
     Args:
-        stop_after: Rounds in a row with a fault of the same task that stop the run.
+        stop_after: Rounds in a row with one of the same task that stop the run.
 
     Raises:
         ValueError: `stop_after` is not positive.
@@ -52,13 +52,13 @@ class Faults:
         self._in_a_row: Counter[str] = Counter()
 
     def passed(self, tasks: Iterable[str]) -> None:
-        """Takes note of a round of `tasks` without a fault."""
+        """Takes note of a round of `tasks` in which all was finite."""
         if self._in_a_row:
             for task in tasks:
                 self._in_a_row.pop(task, None)
 
-    def add(self, found: Collection[Fault], tasks: Iterable[str], step: int) -> None:
-        """Counts the faults of a round of `tasks`, and warns.
+    def add(self, found: Collection[NonFiniteMicroBatch], tasks: Iterable[str], step: int) -> None:
+        """Counts those of a round of `tasks` that are not finite, and warns.
 
         Args:
             found: On all ranks the same.
@@ -68,17 +68,17 @@ class Faults:
         Raises:
             FloatingPointError: A task had one in too many rounds in a row.
         """
-        self.dropped.update(task for task, _ in {fault.place for fault in found})
-        bad = {fault.place.task: fault for fault in found}
+        self.dropped.update(task for task, _ in {one.id for one in found})
+        bad = {one.id.task: one for one in found}
         self.passed(task for task in tasks if task not in bad)
         self._in_a_row.update(bad.keys())
-        for fault in found:
-            rank_zero_warn(f"Round {step}, {fault}. The micro-batch is left out.", stacklevel=2)
-        for task, fault in bad.items():
+        for one in found:
+            rank_zero_warn(f"Round {step}, {one}. The micro-batch is left out.", stacklevel=2)
+        for task, one in bad.items():
             if self._in_a_row[task] >= self.stop_after:
                 raise FloatingPointError(
                     f"In {self.stop_after} rounds in a row (model.max_bad_rounds) something was not finite, at last in "
-                    f"{fault}. Lower model.optimization.learning_rate or its clip, prefer trainer.precision bf16-mixed "
+                    f"{one}. Lower model.optimization.learning_rate or its clip, prefer trainer.precision bf16-mixed "
                     "or 32-true to 16-mixed, and look for wild intensities and targets among these samples with "
                     "`umedpt data check`."
                 )
@@ -92,43 +92,47 @@ class Faults:
         self.dropped, self._in_a_row = Counter(state["dropped"]), Counter(state["in_a_row"])
 
 
-def find_faults(
-    places: Iterable[Place],
+def find_non_finite(
+    ids: Iterable[MicroBatchId],
     batches: Iterable[TaskBatch],
     backward: Callable[[TaskBatch], Tensor],
     model: nn.Module,
     gradients: bool,
-) -> list[Fault]:
+) -> list[NonFiniteMicroBatch]:
     """Looks at each micro-batch of a round alone; what any rank finds, all are told.
 
     Args:
-        places: Where in the round the micro-batches of this rank are.
+        ids: Which micro-batches of the round this rank has.
         batches: Those.
         backward: Adds the gradients of a micro-batch to those of `model`, and gives its loss.
         model: Whose gradients are looked at; it has none afterwards.
-        gradients: Whether gradients that are not finite are a fault, too.
+        gradients: Whether those with gradients that are not finite are looked for, too.
     """
     found = []
-    for place, batch in zip(places, batches, strict=True):
+    for id_, batch in zip(ids, batches, strict=True):
         model.zero_grad()
         what = _what(backward(batch), model if gradients else None)
         if what:
-            found.append(Fault(place, what, batch.names))
+            found.append(NonFiniteMicroBatch(id_, what, batch.names))
     model.zero_grad()
-    return [fault for faults in gather_objects(found) for fault in faults]
+    return [one for of_rank in gather_objects(found) for one in of_rank]
 
 
-def leave_out(faulty: Collection[Place], places: Iterable[Place], batches: Iterable[TaskBatch]) -> Iterator[TaskBatch]:
-    """The micro-batches of a round without those that were found faulty, here or on another rank."""
-    return (batch for place, batch in zip(places, batches, strict=True) if place not in faulty)
+def leave_out(
+    left_out: Collection[MicroBatchId], ids: Iterable[MicroBatchId], batches: Iterable[TaskBatch]
+) -> Iterator[TaskBatch]:
+    """The micro-batches of a round without those that are left out, here or on another rank."""
+    return (batch for id_, batch in zip(ids, batches, strict=True) if id_ not in left_out)
 
 
-def all_faulty(found: Collection[Fault], micro_batches: Mapping[str, int]) -> list[Fault]:
+def all_non_finite(
+    found: Collection[NonFiniteMicroBatch], micro_batches: Mapping[str, int]
+) -> list[NonFiniteMicroBatch]:
     """What was found, and all others: each is finite alone, but not all together."""
-    places = {fault.place for fault in found}
-    others = (Place(task, number) for task, count in micro_batches.items() for number in range(count))
+    ids = {one.id for one in found}
+    others = (MicroBatchId(task, number) for task, count in micro_batches.items() for number in range(count))
     what = "the gradients of the round are not finite, though they are one by one"
-    return [*found, *(Fault(place, what, []) for place in others if place not in places)]
+    return [*found, *(NonFiniteMicroBatch(id_, what, []) for id_ in others if id_ not in ids)]
 
 
 def _what(loss: Tensor, model: nn.Module | None) -> str:
@@ -144,7 +148,7 @@ def _what(loss: Tensor, model: nn.Module | None) -> str:
     return f"the loss is {loss.item():.3g}, but the gradients of {', '.join(blocks)} are not finite" if blocks else ""
 
 
-class RoundStart:
+class RoundSnapshot:
     """Begins a round, and begins it anew: what its backward passes change besides gradients is as it was.
 
     That is the running statistics of norms and the random numbers of dropout and the like. To keep the first costs

@@ -19,7 +19,7 @@ _IDLE = -1
 _UNTIL_THE_EXIT_CODE = 2.0  # seconds
 
 
-class _Line(ctypes.Structure):
+class _WorkerState(ctypes.Structure):
     """What is known of a worker: its process, and the task and sample that it reads."""
 
     _fields_ = (("process", ctypes.c_int64), ("task", ctypes.c_int64), ("item", ctypes.c_int64))
@@ -28,7 +28,7 @@ class _Line(ctypes.Structure):
     item: int
 
 
-class WatchedDataset(Dataset[Item]):
+class MonitoredDataset(Dataset[Item]):
     """A data set that writes down what a worker reads, for a fraction of a microsecond a sample.
 
     Args:
@@ -39,37 +39,37 @@ class WatchedDataset(Dataset[Item]):
     def __init__(self, dataset: MultiTaskDataset, workers: int) -> None:
         self.dataset = dataset
         self._numbers = {task: number for number, task in enumerate(dataset.readers)}
-        # without a lock: each worker has a line of its own, which nobody reads while it lives
-        self._lines = multiprocessing.RawArray(_Line, [_Line(0, _IDLE, _IDLE)] * workers)
+        # without a lock: each worker has a state of its own, which nobody reads while it lives
+        self._states = multiprocessing.RawArray(_WorkerState, [_WorkerState(0, _IDLE, _IDLE)] * workers)
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> list[Item]:
         """The samples of a micro-batch; the DataLoader asks for them so where a data set can do that."""
         worker = get_worker_info()
         if worker is None:
             return [self.dataset[key] for key in keys]
-        line = self._lines[worker.id]
-        line.process = os.getpid()
+        state = self._states[worker.id]
+        state.process = os.getpid()
         items = []
         for key in keys:
-            line.task, line.item = self._numbers[key.task], key.item
+            state.task, state.item = self._numbers[key.task], key.item
             items.append(self.dataset[key])
-        line.task = _IDLE
+        state.task = _IDLE
         return items
 
     def reading(self) -> dict[int, str]:
         """What each process was reading last, by process number."""
-        return {line.process: self._reading(line) for line in self._lines if line.process}
+        return {state.process: self._reading(state) for state in self._states if state.process}
 
-    def _reading(self, line: _Line) -> str:
-        if line.task == _IDLE:
+    def _reading(self, state: _WorkerState) -> str:
+        if state.task == _IDLE:
             return "no sample"
-        task = list(self._numbers)[line.task]
+        task = list(self._numbers)[state.task]
         reader = self.dataset.readers[task]
         # not to be asked of a reader that reads for it: what killed a worker would kill this process
         name = (
-            f"{reader.name(line.item)} (sample {line.item})"
+            f"{reader.name(state.item)} (sample {state.item})"
             if _names_without_reading(reader)
-            else f"sample {line.item}"
+            else f"sample {state.item}"
         )
         return f"{name} of task {task!r}"
 
@@ -80,16 +80,16 @@ def _names_without_reading(reader: Reader) -> bool:
     return type(reader).name is not Reader.name
 
 
-class Watch:
+class WorkerMonitor:
     """Knows of all workers of this process what they read, and how they ended."""
 
     def __init__(self) -> None:
-        self._datasets: list[WatchedDataset] = []
+        self._datasets: list[MonitoredDataset] = []
         self._processes: dict[int, BaseProcess] = {}
 
-    def over(self, dataset: MultiTaskDataset, workers: int) -> WatchedDataset:
-        """`dataset` for workers that are to be watched."""
-        self._datasets.append(WatchedDataset(dataset, workers))
+    def monitored(self, dataset: MultiTaskDataset, workers: int) -> MonitoredDataset:
+        """`dataset` for workers that are to be monitored."""
+        self._datasets.append(MonitoredDataset(dataset, workers))
         return self._datasets[-1]
 
     def started(self, batches: object) -> None:
