@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +12,6 @@ from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer.answers import Answers
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.evaluation import answer, evaluate
-from umedpt_lightning.transfer.matches import BoxMatches
 from umedpt_lightning.types import IGNORE_INDEX
 
 KINDS = ("class", "multilabel", "regression", "mask", "box")
@@ -65,24 +61,3 @@ def test_every_answer_is_kept_with_its_own_score(kind: str) -> None:
     assert sum(name.startswith("answer_") for name in kept) == 8
     main = "dice" if kind == "mask" else "map50"
     assert kept["score"][5] == pytest.approx(answers.score(np.array([5]))[main], nan_ok=True)
-
-
-def boxes(*rows: list[float]) -> Any:
-    return np.array(rows, np.float32).reshape(len(rows), -1)
-
-
-def test_a_wrong_box_that_is_surer_than_a_right_one_lowers_precision_only_where_it_is_drawn() -> None:
-    right, wrong = boxes([0, 0, 10, 10, 0, 0.5]), boxes([50, 50, 60, 60, 0, 0.9])
-    true = boxes([0, 0, 10, 10, 0])
-    matches = BoxMatches([right, wrong], [true, true], 2, 100)
-    assert matches(np.array([0, 0])) == (1.0, 1.0)
-    assert matches(np.array([1])) == (0.0, 0.0)
-    both = matches(np.array([0, 1]))[1]
-    assert 0 < both < 0.5, "one of two found, after a wrong one"
-
-
-def test_without_a_true_box_there_is_no_precision() -> None:
-    matches = BoxMatches([boxes([0, 0, 9, 9, 0, 0.5])], [np.zeros((0, 5), np.float32)], 1, 100)
-    assert all(math.isnan(value) for value in matches(np.array([0])))
-    nothing = BoxMatches([np.zeros((0, 6), np.float32)], [boxes([0, 0, 9, 9, 0])], 1, 100)
-    assert nothing(np.array([0])) == (0.0, 0.0)

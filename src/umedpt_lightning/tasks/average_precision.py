@@ -1,71 +1,63 @@
-"""COCO's average precision of boxes, where ranks may have seen different numbers of images."""
+"""Average precision of boxes as a metric, where ranks may have seen different numbers of images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.detection import MeanAveragePrecision
 from torchmetrics.utilities.data import dim_zero_cat
+
+from umedpt_lightning.tasks.box_matching import THRESHOLDS, ImageMatches, average_precision, match_boxes
+
+#: Hits at all thresholds as one whole number: the state holds three numbers a box.
+_BITS = 2 ** np.arange(len(THRESHOLDS))
 
 
 class AveragePrecision(Metric):
     """Average precision over IoU 0.50 to 0.95 and at 0.50, means over the classes that have a true box.
 
-    torchmetrics' own metric gathers over ranks image by image, and so hangs or crashes where one rank has seen more
-    images than another. Here the boxes of all images are flat float32 vectors, which may differ in length.
+    Each rank matches the boxes of its own images; what the ranks exchange is which boxes were hits. The state is flat,
+    since the ranks differ in the number of boxes.
 
     Args:
-        max_detections: At most so many boxes an image.
+        classes: How many there are.
+        max_detections: At most so many boxes of a class count in an image.
     """
 
-    predicted: list[Tensor]
-    predicted_counts: list[Tensor]
-    true: list[Tensor]
-    true_counts: list[Tensor]
+    found: list[Tensor]
+    true: Tensor
 
-    def __init__(self, max_detections: int) -> None:
+    def __init__(self, classes: int, max_detections: int) -> None:
         super().__init__()
-        self.max_detections = max_detections
-        for state in ("predicted", "predicted_counts", "true", "true_counts"):
-            self.add_state(state, [], dist_reduce_fx="cat")
+        self.classes, self.max_detections = classes, max_detections
+        self.add_state("found", [], dist_reduce_fx="cat")
+        self.add_state("true", torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Sequence[Tensor], true: Sequence[Tensor]) -> None:
         """Adds a micro-batch.
 
         Args:
             predicted: ``(N, 6)`` an image: x1, y1, x2, y2, class, score.
-            true: ``(N, 5)`` an image: x1, y1, x2, y2, class.
+            true: ``(M, 5)`` an image: x1, y1, x2, y2, class.
         """
-        self.predicted += [boxes.detach().float().flatten() for boxes in predicted]
-        self.predicted_counts.append(torch.tensor([float(len(boxes)) for boxes in predicted], device=self.device))
-        self.true += [boxes.float().flatten() for boxes in true]
-        self.true_counts.append(torch.tensor([float(len(boxes)) for boxes in true], device=self.device))
+        for found, truth in zip(predicted, true, strict=True):
+            matches = match_boxes(_array(found), _array(truth), self.classes, self.max_detections)
+            rows = np.column_stack([matches.labels, matches.scores, matches.hits @ _BITS])  # exact in float32
+            self.found.append(torch.from_numpy(rows.astype(np.float32)).flatten().to(self.device))
+            self.true += torch.from_numpy(matches.true).to(self.device)
 
     def compute(self) -> Tensor:
         """Average precision over all thresholds and at 0.50, ``(2,)``, NaN where there is no true box at all."""
-        if not len(self.true):
-            return torch.full((2,), torch.nan, device=self.device)
-        # the extended summary, since the plain one is undefined for another limit than 100 boxes
-        metric = MeanAveragePrecision(
-            max_detection_thresholds=[1, 10, self.max_detections], extended_summary=True, sync_on_compute=False
-        )
-        metric.warn_on_many_detections = False
-        metric.update(
-            [
-                {"boxes": rows[:, :4], "labels": rows[:, 4].long(), "scores": rows[:, 5]}
-                for rows in _by_image(self.predicted, self.predicted_counts, 6)
-            ],
-            [{"boxes": rows[:, :4], "labels": rows[:, 4].long()} for rows in _by_image(self.true, self.true_counts, 5)],
-        )
-        # (IoU thresholds 0.50 to 0.95, recalls, classes, area ranges, limits); the first range is all areas
-        precision: Tensor = metric.compute()["precision"][:, :, :, 0, -1].float()
-        precision = torch.where(precision < 0, torch.nan, precision)  # -1: the class has no true box
-        return torch.stack([precision.nanmean(), precision[0].nanmean()])
+        rows = dim_zero_cat(self.found).view(-1, 3).cpu().numpy() if len(self.found) else np.zeros((0, 3), np.float32)
+        labels, hits = rows[:, 0].astype(np.int64), rows[:, 2].astype(np.int64)[:, None] & _BITS > 0
+        matches = ImageMatches(labels, rows[:, 1].astype(np.float64), hits, self.true.cpu().numpy())
+        return torch.tensor(average_precision([matches]), device=self.device)
 
 
-def _by_image(values: list[Tensor], counts: list[Tensor], columns: int) -> Sequence[Tensor]:
-    rows = dim_zero_cat(values).view(-1, columns)
-    return torch.split(rows, [int(count) for count in dim_zero_cat(counts).tolist()])
+def _array(boxes: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = boxes.detach().float().cpu().numpy()
+    return array

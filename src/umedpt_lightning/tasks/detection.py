@@ -102,7 +102,7 @@ class Detection(Task):
         """``average_precision``."""
         from umedpt_lightning.tasks.average_precision import AveragePrecision
 
-        return {"average_precision": AveragePrecision(self.max_detections)}
+        return {"average_precision": AveragePrecision(len(self.spec.classes), self.max_detections)}
 
     def forward(self, features: DetectionFeatures) -> DetectionOutput:
         """Class logits, boxes and centre-ness at every place."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from umedpt_lightning.tasks import Classification, Detection, MultilabelClassification, Segmentation, Task
+from umedpt_lightning.tasks.box_matching import ImageMatches, average_precision, match_boxes
 from umedpt_lightning.tasks.segmentation import overlap
-from umedpt_lightning.transfer.matches import BoxMatches
 from umedpt_lightning.transfer.statistics import calibration_error
 from umedpt_lightning.types import IGNORE_INDEX, Boxes
 
@@ -118,22 +118,20 @@ class BoxAnswers(Answers):
     def __init__(self, task: Detection) -> None:
         self._task = task
         self._predicted: list[NDArray[np.float32]] = []
-        self._true: list[NDArray[np.float32]] = []
-        self._matches: BoxMatches | None = None
+        self._matches: list[ImageMatches] = []
 
     def add(self, output: Any, targets: list[Boxes]) -> None:
         """Adds raw outputs and true boxes."""
-        self._matches = None
-        for found in self._task.predict(output):
-            self._predicted.append(torch.column_stack([found.boxes, found.labels, found.scores]).float().cpu().numpy())
-        self._true += [torch.column_stack(boxes).float().cpu().numpy() for boxes in targets]
+        classes, most = len(self._task.spec.classes), self._task.max_detections
+        for found, truth in zip(self._task.predict(output), targets, strict=True):
+            boxes = torch.column_stack([found.boxes, found.labels, found.scores]).float().cpu().numpy()
+            self._predicted.append(boxes)
+            self._matches.append(match_boxes(boxes, torch.column_stack(truth).float().cpu().numpy(), classes, most))
 
     def score(self, rows: Rows | None = None) -> dict[str, float]:
         """The task's metrics."""
-        if self._matches is None:
-            classes = len(self._task.spec.classes)
-            self._matches = BoxMatches(self._predicted, self._true, classes, self._task.max_detections)
-        over_all, at_half = self._matches(np.arange(len(self._true)) if rows is None else rows)
+        chosen = self._matches if rows is None else [self._matches[row] for row in rows.tolist()]
+        over_all, at_half = average_precision(chosen)
         return {"map": over_all, "map50": at_half}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -141,7 +139,7 @@ class BoxAnswers(Answers):
 
         Columns are x1, y1, x2, y2 in pixels, class and score.
         """
-        scores = [self.score(np.array([row]))["map50"] for row in range(len(self._true))]
+        scores = [self.score(np.array([row]))["map50"] for row in range(len(self._matches))]
         return {"score": np.array(scores)} | {f"answer_{row}": boxes for row, boxes in enumerate(self._predicted)}
 
 
