@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= $(HOME)/.cache/umedpt/demo
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-all install format lint types docs bench bench-quick clean
+.PHONY: demo test test-all test-page install format lint types docs bench bench-quick clean
 
 demo: install
 	$(BIN)/umedpt demo-data --folder $(DEMO)
@@ -19,6 +19,10 @@ test: install
 test-all: install
 	$(BIN)/umedpt demo-data --folder $(DEMO) > /dev/null
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The page in Chromium; a machine without Chromium fails here, while `make test-all` skips these tests.
+test-page: install
+	OMP_NUM_THREADS=1 UMEDPT_NEEDS_BROWSER=1 $(BIN)/python -m pytest tests/integration/test_app_browser.py
 
 install: $(VENV)/installed
 
