@@ -20,10 +20,10 @@ from benchmarks.processes import in_fresh_process, peak_rss
 from umedpt_lightning.blocks import Encoder, PixelDecoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.predict.blending import TileBlender
 from umedpt_lightning.predict.grid import Tile
 from umedpt_lightning.predict.images import ArrayPixels
 from umedpt_lightning.predict.look import Look
-from umedpt_lightning.predict.seams import Seams
 from umedpt_lightning.predict.tiled import TiledTask
 from umedpt_lightning.predict.whole_image_layers import whole_image_layers
 from umedpt_lightning.types import MaskSpec
@@ -73,11 +73,11 @@ def _difference(model: MultiTaskModel, image: NDArray[np.uint8]) -> float:
         raise ValueError("A model that says the same everywhere shows no difference.")
     blended = torch.zeros_like(whole)
 
-    def add(self: Seams, tile: Tile, found: Tensor) -> None:
+    def add(self: TileBlender, tile: Tile, found: Tensor) -> None:
         weights = tile.down.weights()[:, None] * tile.across.weights()
         blended[:, tile.down.shown, tile.across.shown] += found * weights
 
-    with patch.object(Seams, "add", add), warnings.catch_warnings():
+    with patch.object(TileBlender, "add", add), warnings.catch_warnings():
         warnings.simplefilter("error")  # tiles that are too small
         tiling = Look().tiling_of(model, _TASK, _CUT)
         if len(tiling.grid(*image.shape[:2])) == 1:

@@ -14,11 +14,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 #: What a part may import of the package; a part that is not named may import anything.
 MAY_IMPORT = {
     "types": set(),
-    "recorded": set(),
+    "hparams": set(),
     "inference": {"inference"},
-    "blocks": {"types", "recorded", "blocks"},
-    "tasks": {"types", "recorded", "blocks", "tasks"},
-    "pretrained": {"types", "recorded", "blocks", "tasks", "pretrained"},
+    "blocks": {"types", "hparams", "blocks"},
+    "tasks": {"types", "hparams", "blocks", "tasks"},
+    "pretrained": {"types", "hparams", "blocks", "tasks", "pretrained"},
     "model": {"types", "inference", "blocks", "tasks", "pretrained"},
     "training": {"types", "blocks", "tasks", "model", "training"},
     "data": {"types", "data"},

@@ -16,9 +16,9 @@ from torchvision.ops import box_iou
 
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.grid import Grid, Span, Tile, Tiling, aligned
+from umedpt_lightning.predict.blending import TileBlender
+from umedpt_lightning.predict.grid import Grid, Span, Tile, Tiling, aligned_tiling
 from umedpt_lightning.predict.images import ArrayPixels
-from umedpt_lightning.predict.seams import Seams
 from umedpt_lightning.predict.shared_statistics import SharedStatistics
 from umedpt_lightning.predict.tiled import TiledTask
 from umedpt_lightning.predict.whole_image_layers import Own
@@ -57,12 +57,12 @@ def probabilities(model: MultiTaskModel, image: NDArray[Any], tiling: Tiling) ->
     whole = torch.zeros(3, *image.shape[:2])
     with pytest.MonkeyPatch.context() as patch:
 
-        def add(self: Seams, tile: Tile, found: torch.Tensor) -> None:
+        def add(self: TileBlender, tile: Tile, found: torch.Tensor) -> None:
             weights = tile.down.weights()[:, None] * tile.across.weights()
             whole[:, tile.down.shown, tile.across.shown] += found * weights
             seen.append(found)
 
-        patch.setattr(Seams, "add", add)
+        patch.setattr(TileBlender, "add", add)
         tiled.predict(ArrayPixels(image, 3))
     assert len(seen) == 4
     return whole
@@ -71,7 +71,7 @@ def probabilities(model: MultiTaskModel, image: NDArray[Any], tiling: Tiling) ->
 @pytest.mark.parametrize("kind", ["class", "multilabel", "regression"])
 def test_vectors_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any], kind: str) -> None:
     (whole,) = model.predict([image], f"a_{kind}")
-    tiled = TiledTask(model, f"a_{kind}", aligned(model.encoder, 512, 256)).predict(ArrayPixels(image, 3))
+    tiled = TiledTask(model, f"a_{kind}", aligned_tiling(model.encoder, 512, 256)).predict(ArrayPixels(image, 3))
     assert torch.allclose(tiled, whole, atol=1e-4)
 
 
@@ -80,17 +80,17 @@ def test_probabilities_of_tiles_are_those_of_the_whole(model: MultiTaskModel, im
         batch = torch.from_numpy(image).permute(2, 0, 1)[None]
         whole = model.task("a_mask").exported(model(batch, "a_mask"))["probabilities"][0]
     assert whole.std() > 0.1, "a network that says the same everywhere would show little"
-    difference = (probabilities(model, image, aligned(model.encoder, 512, 256)) - whole).abs()
+    difference = (probabilities(model, image, aligned_tiling(model.encoder, 512, 256)) - whole).abs()
     assert difference.max() < 1e-3
     # with less to see around it, it is worse: the overlap is needed
-    assert (probabilities(model, image, aligned(model.encoder, 512, 64)) - whole).abs().max() > 1e-2
+    assert (probabilities(model, image, aligned_tiling(model.encoder, 512, 64)) - whole).abs().max() > 1e-2
 
 
-def test_without_shared_statistics_there_would_be_seams(
+def test_without_shared_statistics_tiles_would_differ_where_they_meet(
     model: MultiTaskModel, image: NDArray[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (whole,) = model.predict([image], "a_mask")
-    tiled = TiledTask(model, "a_mask", aligned(model.encoder, 512, 256))
+    tiled = TiledTask(model, "a_mask", aligned_tiling(model.encoder, 512, 256))
     shared = (tiled.predict(ArrayPixels(image, 3)) != whole.numpy()).mean()
     monkeypatch.setattr(SharedStatistics, "measure", lambda *_: None)
     own = (tiled.predict(ArrayPixels(image, 3)) != whole.numpy()).mean()
@@ -113,7 +113,7 @@ def test_statistics_are_those_of_all_tiles_where_the_image_fits(
         measure(self, runs, advance)
 
     monkeypatch.setattr(SharedStatistics, "measure", counted)
-    TiledTask(model, "a_mask", aligned(model.encoder, 384, 192)).predict(ArrayPixels(image, 3))
+    TiledTask(model, "a_mask", aligned_tiling(model.encoder, 384, 192)).predict(ArrayPixels(image, 3))
     assert counts == [measured]
 
 
@@ -122,7 +122,7 @@ def test_exact_statistics_of_a_large_image_are_those_of_the_whole(
 ) -> None:
     (whole,) = model.predict([image], "a_mask")
     boxes = model.predict([image], "a_box")[0]
-    tiling = aligned(model.encoder, 512, 256)
+    tiling = aligned_tiling(model.encoder, 512, 256)
     monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", HEIGHT * WIDTH // 4)
     pixels = ArrayPixels(image, 3)
     exact, sampled = (TiledTask(model, "a_mask", tiling, exact).predict(pixels) for exact in (True, False))
@@ -150,7 +150,7 @@ def test_the_whole_time_is_watched(
 
         yield advance
 
-    tiled = TiledTask(model, "a_mask", aligned(model.encoder, 512, 256), exact)
+    tiled = TiledTask(model, "a_mask", aligned_tiling(model.encoder, 512, 256), exact)
     tiled.predict(ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0, watch=watch, name="x.png")
     norms = sum(isinstance(layer, torch.nn.GroupNorm) for layer in model.pixel_decoder.modules())  # type: ignore[union-attr]
     assert told == {"a_mask: statistics of x.png": [2 * norms] * 2, "a_mask: tiles of x.png": [4, 4]}
@@ -163,7 +163,7 @@ def test_boxes_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDA
         scores = model.task("a_box").exported(model(batch, "a_box"))["scores"]
     fcos.score_thresh = float(scores.flatten().quantile(0.99))
     (whole,) = model.predict([image], "a_box")
-    tiled = TiledTask(model, "a_box", aligned(model.encoder, 512, 256)).predict(ArrayPixels(image, 3))
+    tiled = TiledTask(model, "a_box", aligned_tiling(model.encoder, 512, 256)).predict(ArrayPixels(image, 3))
     assert len(whole.boxes) == len(tiled.boxes) > 100
     # in another order where scores are equal but for rounding
     same = (box_iou(whole.boxes, tiled.boxes) > 0.999) & (whole.labels[:, None] == tiled.labels)
@@ -190,7 +190,7 @@ def test_a_task_with_a_size_sees_every_tile_in_that_size() -> None:
 
 
 def test_tiles_that_are_not_wanted_are_background(model: MultiTaskModel, image: NDArray[Any]) -> None:
-    tiling = aligned(model.encoder, 512, 256)
+    tiling = aligned_tiling(model.encoder, 512, 256)
     mask = TiledTask(model, "a_mask", tiling).predict(ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0)
     assert mask[:256].any()
     assert not mask[500:].any()
@@ -217,13 +217,14 @@ def test_own_parts_are_the_whole_and_weights_add_up_to_one(length: int, tile: in
 
 def test_tiles_begin_where_the_encoders_pixels_do() -> None:
     assert all(
-        span.start % 32 == 0 and span.low % 32 == 0 for span in aligned(small_encoder(), 500, 100).grid(3000, 1).rows
+        span.start % 32 == 0 and span.low % 32 == 0
+        for span in aligned_tiling(small_encoder(), 500, 100).grid(3000, 1).rows
     )
 
 
 @pytest.mark.slow
 def test_tiles_begin_where_the_windows_of_swin_do() -> None:
-    tiling = aligned(Encoder(), 1024, 256)
+    tiling = aligned_tiling(Encoder(), 1024, 256)
     assert all(span.start % (32 * 7) == 0 for span in tiling.grid(5000, 1).rows)
     assert tiling.tile[0] > 900
 
@@ -233,13 +234,13 @@ def test_blended_tiles_are_finished_piece_by_piece() -> None:
     grid: Grid = tiling.grid(50, 37)
     rng = torch.Generator().manual_seed(0)
     out = np.full((50, 37), 9, np.uint8)
-    seams, total = Seams(grid, 3, out), torch.zeros(3, 50, 37)
+    blender, total = TileBlender(grid, 3, out), torch.zeros(3, 50, 37)
     for tile in grid:
         size = (tile.down.shown.stop - tile.down.shown.start, tile.across.shown.stop - tile.across.shown.start)
         found = torch.rand(3, *size, generator=rng)
         weights = tile.down.weights()[:, None] * tile.across.weights()
         total[:, tile.down.shown, tile.across.shown] += found * weights
-        seams.add(tile, found)
+        blender.add(tile, found)
     assert np.array_equal(out, total.argmax(0).numpy())
 
 
@@ -257,7 +258,7 @@ def test_an_error_in_one_tile_ends_the_measuring(model: MultiTaskModel) -> None:
 
 def test_statistics_are_forgotten_afterwards(model: MultiTaskModel, image: NDArray[Any]) -> None:
     (before,) = model.predict([image[:300, :300]], "a_mask")
-    TiledTask(model, "a_mask", aligned(model.encoder, 256, 64)).predict(ArrayPixels(image, 3))
+    TiledTask(model, "a_mask", aligned_tiling(model.encoder, 256, 64)).predict(ArrayPixels(image, 3))
     (after,) = model.predict([image[:300, :300]], "a_mask")
     assert torch.equal(before, after)
 
@@ -267,6 +268,6 @@ def test_tiles_that_are_all_overlap_are_refused() -> None:
         Tiling((64, 64), 64)
 
 
-def test_a_span_without_neighbours_has_no_seams() -> None:
+def test_a_span_without_neighbours_is_not_blended() -> None:
     (span,) = Tiling((64, 64), 32).grid(40, 40).rows
     assert span == Span(0, 40, 0, 40, 0, 0)

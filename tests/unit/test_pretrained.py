@@ -92,7 +92,7 @@ def test_a_folder_gives_the_same_model(name: str, options: dict[str, Any], tmp_p
     before, after = model.state_dict(), again.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert again.describe() == model.describe()
+    assert again.model_config() == model.model_config()
     assert again.sizes == {"a_box": (64, 32)}
     for task in model.tasks:
         # equality of specs leaves their statistics out

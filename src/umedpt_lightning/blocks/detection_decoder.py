@@ -15,7 +15,7 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 from umedpt_lightning.blocks.batch_norm import group_norm
 from umedpt_lightning.blocks.encoder import Pyramid
-from umedpt_lightning.recorded import Recorded
+from umedpt_lightning.hparams import HParamsMixin
 
 
 @dataclass
@@ -43,7 +43,7 @@ class DetectionFeatures:
         ]
 
 
-class DetectionDecoder(Recorded, nn.Module):
+class DetectionDecoder(HParamsMixin, nn.Module):
     """FPN and the class and box towers of FCOS, shared by all detection tasks.
 
     Args:

@@ -21,8 +21,8 @@ from umedpt_lightning.blocks.batch_norm import (
 )
 from umedpt_lightning.blocks.checkpointing import checkpoint_blocks
 from umedpt_lightning.blocks.weights import create_encoder
-from umedpt_lightning.blocks.windows import part_edges
-from umedpt_lightning.recorded import Recorded
+from umedpt_lightning.blocks.windows import pad_before_shift
+from umedpt_lightning.hparams import HParamsMixin
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Pyramid:
     padded_size: tuple[int, int]
 
 
-class Encoder(Recorded, nn.Module):
+class Encoder(HParamsMixin, nn.Module):
     """A timm model as the block that all tasks share.
 
     Args:
@@ -68,7 +68,7 @@ class Encoder(Recorded, nn.Module):
         ConnectionError: The weights cannot be downloaded.
     """
 
-    unrecorded = ("weights",)  # a saved model has its own
+    hparams_ignored = ("weights",)  # a saved model has its own
     mean: Tensor
     std: Tensor
 
@@ -92,7 +92,7 @@ class Encoder(Recorded, nn.Module):
         if "swin" in name:
             options["strict_img_size"] = False  # any size; windows are padded
         net: Any = create_encoder(name, weights, **options)  # timm's classes are not typed
-        part_edges(net)
+        pad_before_shift(net)
         self.net: nn.Module = net
         self.channels: list[int] = net.feature_info.channels()
         self.strides: list[int] = net.feature_info.reduction()

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from umedpt_lightning.blocks.batch_norm import group_norm, replace_batch_norm
 from umedpt_lightning.blocks.encoder import Pyramid
-from umedpt_lightning.recorded import Recorded
+from umedpt_lightning.hparams import HParamsMixin
 
 
-class PixelDecoder(Recorded, nn.Module):
+class PixelDecoder(HParamsMixin, nn.Module):
     """A U-Net decoder up to the full resolution of the input.
 
     Args:

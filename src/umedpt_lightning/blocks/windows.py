@@ -12,8 +12,8 @@ from timm.models.swin_transformer_v2_cr import SwinTransformerV2CrBlock
 from torch import Tensor, nn
 
 
-def part_edges(net: nn.Module) -> None:
-    """Keeps opposite edges of an image from attending to each other.
+def pad_before_shift(net: nn.Module) -> None:
+    """Pads feature maps to whole windows before they are shifted, so that opposite edges do not attend to each other.
 
     Swin shifts its windows by rolling the image, masks what was not neighbours before, and needs whole windows. timm
     (1.0) fills up the last ones after it has rolled, so that the mask no longer lies where the edges met: unless the

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.pretrained import build
+from umedpt_lightning.pretrained import model_arguments
 
 
 def load_checkpoint(file: Path | str, classes: Iterable[type] = ()) -> MultiTaskModel:
@@ -37,7 +37,7 @@ def load_checkpoint(file: Path | str, classes: Iterable[type] = ()) -> MultiTask
             "that are not numbers, strings, lists or mappings. Train again, or save the model by save_pretrained."
         )
     try:
-        model = MultiTaskModel(**build(checkpoint["model_config"], classes))
+        model = MultiTaskModel(**model_arguments(checkpoint["model_config"], classes))
         model.load_state_dict({key: value for key, value in state.items() if not key.startswith("val_losses")})
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{file}: {error}") from error

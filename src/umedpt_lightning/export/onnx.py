@@ -37,14 +37,14 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
     """
     _check_installed()
     folder.mkdir(parents=True, exist_ok=True)
-    described = model.describe()
+    config = model.model_config()
     for name in model.tasks:
-        about = {"task": name, **described["tasks"][name]}
+        about = {"task": name, **config["tasks"][name]}
         yield _export(TaskGraph(model, name), folder / f"task_{name}.onnx", about)
     names = list(model.tasks) if model.encoder.batch_norm == "per_task" else [None]
     for task in names:
         file = folder / (f"encoder_{task}.onnx" if task else "encoder.onnx")
-        yield _export(EncoderGraph(model, task), file, {"encoder": described["encoder"]})
+        yield _export(EncoderGraph(model, task), file, {"encoder": config["encoder"]})
 
 
 def _export(graph: Graph, file: Path, about: dict[str, Any]) -> tuple[Path, float]:

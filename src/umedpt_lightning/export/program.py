@@ -46,7 +46,7 @@ def export_program(graph: Graph) -> Program:
     Raises:
         ValueError: The encoder cannot be traced at all.
     """
-    if "swin" in str(graph.encoder.init_arguments["name"]):
+    if "swin" in str(graph.encoder.hparams["name"]):
         return _export(graph, graph.size)
     try:
         return _export(graph, None)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from umedpt_lightning.blocks import Encoder
 
-#: Pixels in which neighbours fade into each other; what is nearer to a tile's edge does not count.
-_SEAM = 16
+#: Width of the strip in which neighbours are blended, pixels; what is nearer to a tile's edge does not count.
+_BLENDED = 16
 
 
 class Span(NamedTuple):
@@ -24,8 +24,9 @@ class Span(NamedTuple):
         stop: Where it ends.
         low: Where its own part begins; own parts of neighbours meet near the middle of their overlap.
         high: Where its own part ends.
-        before: Half the width of the seam at `low`, in which it fades in; 0 at the image's edge.
-        after: Half the width of the seam at `high`.
+        before: Half the width of the strip around `low` in which the tile is blended with the one before; 0 at the
+            image's edge.
+        after: Half the width of the strip around `high`.
     """
 
     start: int
@@ -37,7 +38,7 @@ class Span(NamedTuple):
 
     @property
     def shown(self) -> slice:
-        """The own part with half of each seam, pixels of the image."""
+        """The own part and the strips in which it is blended with its neighbours, pixels of the image."""
         return slice(self.low - self.before, self.high + self.after)
 
     def weights(self) -> Tensor:
@@ -119,15 +120,15 @@ class Tiling:
         stops = [min(start + tile, length) for start in starts]
         middles = ((start + stop) // 2 for start, stop in zip(starts[1:], stops[:-1], strict=True))
         cuts = [0, *(middle // self.pixel * self.pixel for middle in middles), length]
-        # seams of one tile must not meet, in one that was moved back neither
-        half = min(_SEAM, self.overlap // 2, step) // 2
+        # the blended strips of one tile must not meet, in one that was moved back neither
+        half = min(_BLENDED, self.overlap // 2, step) // 2
         return tuple(
             Span(starts[i], stops[i], cuts[i], cuts[i + 1], half if i else 0, half if i + 1 < count else 0)
             for i in range(count)
         )
 
 
-def aligned(encoder: Encoder, tile: int, overlap: int) -> Tiling:
+def aligned_tiling(encoder: Encoder, tile: int, overlap: int) -> Tiling:
     """Tiles of about that size, whose corners lie where the encoder's pixels of the whole image do.
 
     Encoders with windows (Swin) want whole windows of their coarsest map; all want whole pixels of it.
@@ -137,22 +138,22 @@ def aligned(encoder: Encoder, tile: int, overlap: int) -> Tiling:
         tile: Side of a tile, pixels.
         overlap: Pixels that neighbours share.
     """
-    step = step_of(encoder)
+    step = tile_step(encoder)
     own = max(step, round((tile - overlap) / step) * step)
     overlap = math.ceil(overlap / step) * step
     return Tiling((own + overlap, own + overlap), overlap, pixel=encoder.strides[-1])
 
 
-def step_of(encoder: Encoder) -> int:
+def tile_step(encoder: Encoder) -> int:
     """How far apart tiles may begin, so that the encoder's pixels, and its windows, are those of the whole image."""
     return encoder.strides[-1] * max(1, *(_window(module) for module in encoder.modules()))
 
 
-def overlap_for(encoder: Encoder, reach: int) -> int:
-    """The overlap, pixels, where all that is shown of a tile lies at least so far from its inner edges."""
-    step = step_of(encoder)
+def overlap_for_radius(encoder: Encoder, radius: int) -> int:
+    """The overlap, pixels, with which all that is shown of a tile is at least `radius` pixels from its inner edges."""
+    step = tile_step(encoder)
     # own parts meet up to a pixel of the coarsest map beside the middle
-    return math.ceil((2 * reach + encoder.strides[-1] + _SEAM) / step) * step
+    return math.ceil((2 * radius + encoder.strides[-1] + _BLENDED) / step) * step
 
 
 def _window(module: nn.Module) -> int:

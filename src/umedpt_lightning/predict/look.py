@@ -10,8 +10,8 @@ from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.grid import Tiling, aligned
-from umedpt_lightning.predict.reach import needed_overlap, usual_overlap
+from umedpt_lightning.predict.grid import Tiling, aligned_tiling
+from umedpt_lightning.predict.receptive_field import default_overlap, needed_overlap
 from umedpt_lightning.predict.tiled import MOST_PIXELS
 from umedpt_lightning.types import TaskSpec
 
@@ -93,6 +93,6 @@ class Look:
         shown = model.sizes.get(task)
         if shown is None:
             overlap = needed_overlap(model, task, tile) if self.overlap is None else self.overlap
-            return aligned(model.encoder, tile, overlap)
-        overlap = usual_overlap(tile) if self.overlap is None else self.overlap
+            return aligned_tiling(model.encoder, tile, overlap)
+        overlap = default_overlap(tile) if self.overlap is None else self.overlap
         return Tiling((tile, max(1, round(tile * shown[1] / shown[0]))), overlap, whole=True)

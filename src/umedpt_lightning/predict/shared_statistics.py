@@ -26,7 +26,8 @@ class _Enough(Exception):  # noqa: N818  # nothing is wrong
 class SharedStatistics:
     """Lets GroupNorm, squeeze-and-excitation and the like go by the whole image rather than by the tile that they see.
 
-    Else a tile full of tissue and its neighbour of glass would be normalised differently, and a seam be seen.
+    Else a tile full of tissue and its neighbour of glass would be normalised differently, and one would see where they
+    meet.
 
     Statistics belong to the calls of a pass, in their order: the towers for boxes see every level of the pyramid.
 

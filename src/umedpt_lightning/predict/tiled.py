@@ -16,8 +16,8 @@ from torchvision.ops import batched_nms
 
 from umedpt_lightning.inference import read, resize
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.grid import Grid, Tile, Tiling, aligned
-from umedpt_lightning.predict.seams import Seams
+from umedpt_lightning.predict.blending import TileBlender
+from umedpt_lightning.predict.grid import Grid, Tile, Tiling, aligned_tiling
 from umedpt_lightning.predict.shared_statistics import SharedStatistics
 from umedpt_lightning.predict.watch import Advance, Watch, unwatched
 from umedpt_lightning.predict.whole_image_layers import Own
@@ -99,7 +99,7 @@ class TiledTask:
 
     def _mask(self, pixels: Pixels, tiles: _Looked, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         classes = len(self._head.spec.classes)  # type: ignore[attr-defined]  # of a head that needs pixels
-        seams = Seams(tiles.grid, classes, out)
+        blender = TileBlender(tiles.grid, classes, out)
         for tile, wanted in tiles:
             down, across = tile.down, tile.across
             size = (down.shown.stop - down.shown.start, across.shown.stop - across.shown.start)
@@ -111,7 +111,7 @@ class TiledTask:
             else:
                 shown = torch.zeros(classes, *size)
                 shown[0] = 1
-            seams.add(tile, shown)
+            blender.add(tile, shown)
         return out
 
     def _boxes(self, pixels: Pixels, tiles: _Looked) -> Detections:
@@ -122,7 +122,7 @@ class TiledTask:
                 kept.append(_own_boxes(self._head.resized(found, self._size or _sides(tile), _sides(tile)), tile))
         merged = Detections(*(torch.cat([getattr(d, key) for d in kept]) for key in ("boxes", "scores", "labels")))
         threshold = self._head.fcos.nms_thresh if isinstance(self._head, Detection) else 0.5
-        return _across_seams(merged, tiles.grid, threshold)
+        return _across_tiles(merged, tiles.grid, threshold)
 
     def _vector(self, pixels: Pixels, tiles: _Looked) -> Tensor:
         """Of the mean of the coarsest map over all own parts, as `Pooling` takes it over the whole."""
@@ -166,7 +166,7 @@ class TiledTask:
         if large and seen > MOST_PIXELS and not self._exact:
             sampled = self._size
             if not sampled:
-                tiling = aligned(self._model.encoder, _SAMPLE_TILE, _SAMPLE_OVERLAP)
+                tiling = aligned_tiling(self._model.encoder, _SAMPLE_TILE, _SAMPLE_OVERLAP)
                 grid, sampled = tiling.grid(*pixels.size), tiling.tile
                 tiles = [tile for tile in grid if wanted(tile)]
             most = max(1, MOST_PIXELS // int(np.prod(sampled)))
@@ -220,20 +220,20 @@ def _own_boxes(found: Detections, tile: Tile) -> Detections:
     return Detections(boxes[own], found.scores.cpu()[own], found.labels.cpu()[own])
 
 
-def _across_seams(found: Detections, grid: Grid, threshold: float) -> Detections:
-    """Best first, without those that overlap a better one of another tile; only near seams there can be such."""
+def _across_tiles(found: Detections, grid: Grid, threshold: float) -> Detections:
+    """Best first, without those that overlap a better one of another tile; only where tiles meet there can be such."""
     near = torch.zeros(len(found.boxes), dtype=torch.bool)
     if len(found.boxes):
-        middles, reach = (
+        middles, sides = (
             (found.boxes[:, :2] + found.boxes[:, 2:]) / 2,
             (found.boxes[:, 2:] - found.boxes[:, :2]).amax(0),
         )
         for axis, spans in enumerate((grid.columns, grid.rows)):
             for span in spans[:-1]:
-                near |= (middles[:, axis] - span.high).abs() <= reach[axis]
+                near |= (middles[:, axis] - span.high).abs() <= sides[axis]
     kept = ~near
-    at_seams = near.nonzero()[:, 0]
+    where_tiles_meet = near.nonzero()[:, 0]
     chosen = batched_nms(found.boxes[near], found.scores[near], found.labels[near], threshold)
-    kept[at_seams[chosen]] = True
+    kept[where_tiles_meet[chosen]] = True
     order = found.scores[kept].argsort(descending=True, stable=True)
     return Detections(found.boxes[kept][order], found.scores[kept][order], found.labels[kept][order])

@@ -41,7 +41,7 @@ def model_card(
         data: What is known of a task's data, by task name.
         metrics: What is in a run's ``metrics.json``.
     """
-    name = str(encoder.init_arguments["name"])
+    name = str(encoder.hparams["name"])
     front = ModelCardData(
         library_name="umedpt-lightning",
         license="unknown",

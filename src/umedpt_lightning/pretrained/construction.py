@@ -1,4 +1,4 @@
-"""How a model is built, as a dictionary for JSON: which classes with which options, and what its data said."""
+"""The config of a model as a dictionary for JSON: its classes with their options, and what its data said."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any, TypeVar, get_type_hints
 import timm
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
+from umedpt_lightning.hparams import HParamsMixin
 from umedpt_lightning.pretrained.values import fits, from_json, to_json
-from umedpt_lightning.recorded import Recorded
 from umedpt_lightning.tasks import DEFAULT_TASKS, Task
 from umedpt_lightning.types import TaskSpec
 
-#: The only classes a description may name, unless its reader gives more.
+#: The only classes that a config may name, unless its reader gives more.
 KNOWN: tuple[type, ...] = (Encoder, PixelDecoder, DetectionDecoder, *DEFAULT_TASKS, *DEFAULT_TASKS.values())
-Described = dict[str, Any]
+Config = dict[str, Any]
 T = TypeVar("T")
 
 
-def describe(
+def model_config(
     encoder: Encoder,
-    decoders: Mapping[str, Recorded | None],
+    decoders: Mapping[str, HParamsMixin | None],
     tasks: Mapping[str, Task],
     sizes: Mapping[str, tuple[int, int]],
-) -> Described:
-    """How a model of these parts was built, in types of JSON.
+) -> Config:
+    """The config of a model of these parts, in types of JSON.
 
     Args:
         encoder: The shared encoder.
@@ -39,9 +39,9 @@ def describe(
     Raises:
         ValueError: A class of one's own has an option that JSON cannot hold.
     """
-    described = {"encoder": _block(encoder, "encoder")}
-    described |= {name: _block(decoder, name, given=2) for name, decoder in decoders.items() if decoder is not None}
-    described["tasks"] = {
+    config = {"encoder": _block(encoder, "encoder")}
+    config |= {name: _block(decoder, name, given=2) for name, decoder in decoders.items() if decoder is not None}
+    config["tasks"] = {
         name: {
             "spec": _spec(task.spec, f"tasks.{name}.spec"),
             "head": _block(task, f"tasks.{name}.head", given=2),
@@ -49,25 +49,25 @@ def describe(
         }
         for name, task in tasks.items()
     }
-    return described
+    return config
 
 
-def build(described: Any, classes: Iterable[type] = ()) -> dict[str, Any]:
-    """The arguments of `MultiTaskModel` that build what was described.
+def model_arguments(config: Any, classes: Iterable[type] = ()) -> dict[str, Any]:
+    """The arguments of `MultiTaskModel` that build the model of a config.
 
-    Nothing is imported, downloaded or read from a file: a description names classes of a closed set, with options.
+    Nothing is imported, downloaded or read from a file: a config names classes of a closed set, with options.
 
     Args:
-        described: What `describe` gave.
+        config: What `model_config` gave.
         classes: Tasks, specs or blocks of one's own that may be named too.
 
     Raises:
-        ValueError: It is not such a description, or names what is not known; the message names the key.
+        ValueError: It is not such a config, or names what is not known; the message names the key.
     """
     known = {cls.__name__: cls for cls in (*KNOWN, *classes)}
-    described = _mapping(described, "model", {"encoder", "pixel_decoder", "detection_decoder", "tasks"})
+    config = _mapping(config, "model", {"encoder", "pixel_decoder", "detection_decoder", "tasks"})
     parts: dict[str, Any] = {"specs": {}, "tasks": {}, "sizes": {}}
-    for name, task in _mapping(described.get("tasks"), "model.tasks").items():
+    for name, task in _mapping(config.get("tasks"), "model.tasks").items():
         key = f"model.tasks.{name}"
         task = _mapping(task, key, {"spec", "head", "size"})
         parts["specs"][name] = _made(_factory(task.get("spec"), f"{key}.spec", TaskSpec, known, 0), f"{key}.spec")
@@ -78,32 +78,32 @@ def build(described: Any, classes: Iterable[type] = ()) -> dict[str, Any]:
         if size:
             parts["sizes"][name] = size
     for name, base in (("pixel_decoder", PixelDecoder), ("detection_decoder", DetectionDecoder)):
-        if name in described:
-            parts[name] = _factory(described[name], f"model.{name}", base, known, 2)
-    encoder = _factory(described.get("encoder"), "model.encoder", Encoder, known, 0)
+        if name in config:
+            parts[name] = _factory(config[name], f"model.{name}", base, known, 2)
+    encoder = _factory(config.get("encoder"), "model.encoder", Encoder, known, 0)
     _check_timm_name(encoder.keywords.get("name"))
     parts["encoder"] = _made(encoder, "model.encoder")
     return parts
 
 
-def _block(block: Recorded, where: str, given: int = 0) -> Described:
+def _block(block: HParamsMixin, where: str, given: int = 0) -> Config:
     """A block's class and options, without the first arguments, which the model gives."""
-    options = dict(list(block.init_arguments.items())[given:])
+    options = dict(list(block.hparams.items())[given:])
     return {
         "class": type(block).__name__,
         "options": {name: to_json(value, f"{where}: {name}") for name, value in options.items()},
     }
 
 
-def _spec(spec: TaskSpec, where: str) -> Described:
+def _spec(spec: TaskSpec, where: str) -> Config:
     options = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     return {"class": type(spec).__name__, "options": to_json(options, where)}
 
 
-def _factory(described: Any, key: str, base: type[T], known: Mapping[str, type], given: int) -> partial[T]:
-    """The class that is described, with its options; raises for what the class does not take."""
-    described = _mapping(described, key, {"class", "options"})
-    name = described.get("class")
+def _factory(config: Any, key: str, base: type[T], known: Mapping[str, type], given: int) -> partial[T]:
+    """The class that a config names, with its options; raises for what the class does not take."""
+    config = _mapping(config, key, {"class", "options"})
+    name = config.get("class")
     cls = known.get(name) if isinstance(name, str) else None
     if cls is None or not issubclass(cls, base):
         fitting = sorted(n for n, c in known.items() if issubclass(c, base))
@@ -111,12 +111,14 @@ def _factory(described: Any, key: str, base: type[T], known: Mapping[str, type],
             f"{key}.class is {name!r}, but must be one of {', '.join(fitting)}. A class of your own must be given: "
             "from_pretrained(..., classes=[YourClass])."
         )
-    options = from_json(_mapping(described.get("options"), f"{key}.options"))
+    options = from_json(_mapping(config.get("options"), f"{key}.options"))
     parameters = list(inspect.signature(cls).parameters.values())[given:]
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     hints = _hints(cls)
     for option, value in options.items():
-        named = option in (parameter.name for parameter in parameters) and option not in getattr(cls, "unrecorded", ())
+        named = option in (parameter.name for parameter in parameters) and option not in getattr(
+            cls, "hparams_ignored", ()
+        )
         if not named and not takes_any:
             raise ValueError(f"{key}.options: {name} has no option {option!r}.")
         if not fits(value, hints.get(option, Any)):
@@ -138,7 +140,7 @@ def _check_timm_name(name: Any) -> None:
         raise ValueError(f"model.encoder.options.name: timm has no model {name!r}; see timm.list_models().")
 
 
-def _mapping(value: Any, key: str, keys: set[str] | None = None) -> Described:
+def _mapping(value: Any, key: str, keys: set[str] | None = None) -> Config:
     if not isinstance(value, dict):
         raise ValueError(f"{key} must be a mapping, but it is {value!r:.60}.")
     unknown = value.keys() - (value.keys() if keys is None else keys)

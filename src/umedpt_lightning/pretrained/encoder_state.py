@@ -24,7 +24,7 @@ def timm_state(encoder: Encoder) -> dict[str, Tensor] | None:
     """
     if encoder.batch_norm in ("group", "per_task"):
         return None
-    name = encoder.init_arguments["name"]
+    name = encoder.hparams["name"]
     with torch.device("meta"):  # only names and shapes are wanted
         whole = timm.create_model(name, in_chans=encoder.in_channels).state_dict()
     # a feature extractor writes stages_0 for stages.0, and some have all of it under `model.`

@@ -14,7 +14,7 @@ from torch import nn
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
 from umedpt_lightning.pretrained.card import model_card
-from umedpt_lightning.pretrained.construction import build, describe
+from umedpt_lightning.pretrained.construction import model_arguments, model_config
 from umedpt_lightning.pretrained.encoder_state import timm_state
 
 CONFIG, WEIGHTS, ENCODER = "config.json", "model.safetensors", "encoder.safetensors"
@@ -39,11 +39,11 @@ class PretrainedModel(ModelHubMixin, nn.Module):
     tasks: nn.ModuleDict
     sizes: dict[str, tuple[int, int]]
 
-    def describe(self) -> dict[str, Any]:
-        """How the model was built, in types of JSON; see `construction.describe`."""
+    def model_config(self) -> dict[str, Any]:
+        """How the model is built again, in types of JSON; see `construction.model_config`."""
         decoders = {"pixel_decoder": self.pixel_decoder, "detection_decoder": self.detection_decoder}
         tasks: Any = dict(self.tasks.items())  # a ModuleDict forgets what it holds
-        return describe(self.encoder, decoders, tasks, self.sizes)
+        return model_config(self.encoder, decoders, tasks, self.sizes)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Writes config and weights; called by `save_pretrained`, which adds the card."""
@@ -51,7 +51,7 @@ class PretrainedModel(ModelHubMixin, nn.Module):
             "format": FORMAT,
             "version": VERSION,
             "written_by": f"umedpt-lightning {version('umedpt-lightning')}",
-            "model": self.describe(),
+            "model": self.model_config(),
         }
         text = json.dumps(config, indent=2, allow_nan=False)  # before anything is written
         save_model(self, str(save_directory / WEIGHTS), metadata={"format": "pt"})
@@ -122,7 +122,7 @@ def _parts(file: Path, classes: Iterable[type]) -> dict[str, Any]:
             f"by {config.get('written_by')!r}: use a release near to that."
         )
     try:
-        return build(config.get("model"), classes)
+        return model_arguments(config.get("model"), classes)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from umedpt_lightning.recorded import Recorded
+from umedpt_lightning.hparams import HParamsMixin
 from umedpt_lightning.types import BatchTargets, TaskSpec
 
 #: What a head reads: ``embedding`` is ``(B, D)``, ``pixels`` is ``(B, D, H, W)``, ``detection`` is
@@ -38,7 +38,7 @@ def as_float(output: Tensor) -> Tensor:
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
-class Task(Recorded, nn.Module, ABC):
+class Task(HParamsMixin, nn.Module, ABC):
     """A label type: head, loss, metrics and prediction.
 
     Subclasses are built with ``(spec, widths, **options)`` and set the class attributes.

@@ -156,7 +156,7 @@ class MultiTaskModule(RoundModule):
         checkpoint["randomness"] = self.randomness.state_dict()
         checkpoint["faults"] = self.gradients.non_finite.state_dict()
         with suppress(ValueError):  # a task of one's own with options that JSON cannot hold can still be trained
-            checkpoint["model_config"] = self.model.describe()
+            checkpoint["model_config"] = self.model.model_config()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it up again; where the number of ranks has changed, they share the counts out."""

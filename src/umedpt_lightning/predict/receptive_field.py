@@ -1,4 +1,4 @@
-"""How far a network sees, measured: by so much tiles must overlap to give what the whole image would."""
+"""The receptive field of a network, measured: tiles must overlap by it to give what the whole image would."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.grid import overlap_for, step_of
+from umedpt_lightning.predict.grid import overlap_for_radius, tile_step
 from umedpt_lightning.predict.shared_statistics import SharedStatistics
 from umedpt_lightning.predict.whole_image_layers import Own
 
@@ -22,11 +22,11 @@ _NONE = 1e-4
 _measured: WeakKeyDictionary[MultiTaskModel, dict[str, int | None]] = WeakKeyDictionary()
 
 
-def reach(model: MultiTaskModel, task: str) -> int | None:
-    """How far from the edge of a piece its features are those of the whole image, pixels of the image.
+def receptive_field(model: MultiTaskModel, task: str) -> int | None:
+    """The radius of the receptive field, pixels: further from a cut, features are those of the whole image.
 
-    A strip of noise is seen whole and cut in two; the reach ends where both no longer differ. In theory some networks
-    see further, but what comes from there is nothing beside rounding: 296 pixels of ResNet-18, 310 of Swin-T.
+    A strip of noise is seen whole and cut in two; the receptive field ends where both no longer differ. In theory some
+    networks see further, but what comes from there is nothing beside rounding: 296 pixels of ResNet-18, 310 of Swin-T.
 
     Args:
         model: In evaluation mode.
@@ -44,21 +44,21 @@ def reach(model: MultiTaskModel, task: str) -> int | None:
 
 
 def needed_overlap(model: MultiTaskModel, task: str, tile: int) -> int:
-    """The overlap of tiles that give what the whole image would; where there is none, `usual_overlap` and a warning.
+    """The overlap of tiles that give what the whole image would; where there is none, `default_overlap` and a warning.
 
     Args:
         model: In evaluation mode.
         task: The task's name.
         tile: Side of a tile, pixels.
     """
-    seen = reach(model, task)
-    needed = None if seen is None else overlap_for(model.encoder, seen)
+    radius = receptive_field(model, task)
+    needed = None if radius is None else overlap_for_radius(model.encoder, radius)
     if needed is not None and 4 * needed <= 3 * tile:  # else most of each tile would be seen by others as well
         return needed
     told = (
         "The encoder looks at all of an image at once in a way that tiles cannot share (attention over all of it, say)"
-        if seen is None
-        else f"Tiles of {tile} pixels are small for an encoder that sees {seen} pixels far"
+        if radius is None
+        else f"Tiles of {tile} pixels are small for an encoder whose receptive field has a radius of {radius} pixels"
     )
     mend = (
         "Images that fit are seen whole with a --tile that is larger than they are."
@@ -66,18 +66,18 @@ def needed_overlap(model: MultiTaskModel, task: str, tile: int) -> int:
         else f"--tile {-(-4 * needed // 3)} or larger is exact."
     )
     warnings.warn(
-        f"{told}: near seams, task {task!r} may differ from what the whole image would give. {mend}", stacklevel=2
+        f"{told}: where tiles meet, task {task!r} may differ from what the whole image would give. {mend}", stacklevel=2
     )
-    return usual_overlap(tile)
+    return default_overlap(tile)
 
 
-def usual_overlap(tile: int) -> int:
+def default_overlap(tile: int) -> int:
     """Three eighths of a tile, pixels."""
     return 3 * tile // 8
 
 
 def _measure(model: MultiTaskModel, task: str) -> int | None:
-    step, stride = step_of(model.encoder), model.encoder.strides[-1]
+    step, stride = tile_step(model.encoder), model.encoder.strides[-1]
     height = max(2 * step, 256)
     length = -(-(_FURTHEST + stride) // step) * step
     strip = _noise(height, 2 * length, model.task(task).spec.channels).to(model.encoder.mean.device)

@@ -14,11 +14,11 @@ from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_o
 from benchmarks.large_image import as_if_trained
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.grid import Tiling, aligned, overlap_for
+from umedpt_lightning.predict.blending import TileBlender
+from umedpt_lightning.predict.grid import Tiling, aligned_tiling, overlap_for_radius
 from umedpt_lightning.predict.images import ArrayPixels
 from umedpt_lightning.predict.look import TILE, Look
-from umedpt_lightning.predict.reach import needed_overlap, reach, usual_overlap
-from umedpt_lightning.predict.seams import Seams
+from umedpt_lightning.predict.receptive_field import default_overlap, needed_overlap, receptive_field
 from umedpt_lightning.predict.tiled import TiledTask
 from umedpt_lightning.predict.whole_image_layers import WholeImageLayer, whole_image_layers
 
@@ -36,8 +36,8 @@ def test_convolutions_see_as_far_as_their_kernels() -> None:
     encoder = small_encoder()
     encoder.net = Kernel(encoder.channels, side=9)
     model = model_with(encoder)
-    assert reach(model, "a_class") == 4 * 4, "four pixels of the finest map, which are four of the image each"
-    assert reach(model, "a_mask") > reach(model, "a_class"), "the decoder sees further"
+    assert receptive_field(model, "a_class") == 4 * 4, "four pixels of the finest map, which are four of the image each"
+    assert receptive_field(model, "a_mask") > receptive_field(model, "a_class"), "the decoder sees further"
 
 
 @pytest.mark.parametrize("left", [True, False])
@@ -47,7 +47,7 @@ def test_convolutions_that_see_to_one_side_see_as_far(left: bool) -> None:
     with torch.no_grad():
         encoder.net.look.weight[..., 5:] *= not left
         encoder.net.look.weight[..., :4] *= left
-    assert reach(model_with(encoder), "a_class") == 4 * 4
+    assert receptive_field(model_with(encoder), "a_class") == 4 * 4
 
 
 class Kernel(torch.nn.Module):
@@ -68,25 +68,25 @@ class Kernel(torch.nn.Module):
 
 def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_with(small_encoder())
-    first = reach(model, "a_mask")
-    monkeypatch.setattr("umedpt_lightning.predict.reach._measure", lambda *_: pytest.fail("measured again"))
-    assert reach(model, "a_mask") == first
+    first = receptive_field(model, "a_mask")
+    monkeypatch.setattr("umedpt_lightning.predict.receptive_field._measure", lambda *_: pytest.fail("measured again"))
+    assert receptive_field(model, "a_mask") == first
 
 
 def test_tiles_overlap_by_what_is_seen_and_say_so_where_they_cannot() -> None:
     model = model_with(small_encoder())
-    seen = reach(model, "a_mask")
+    seen = receptive_field(model, "a_mask")
     assert seen is not None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         overlap = needed_overlap(model, "a_mask", TILE)
-    assert overlap == overlap_for(model.encoder, seen)
+    assert overlap == overlap_for_radius(model.encoder, seen)
     for tile in Look().tiling(model, "a_mask", (3000, 5000)).grid(3000, 5000):  # type: ignore[union-attr]  # it is large
         for span, length in ((tile.down, 3000), (tile.across, 5000)):
             assert span.shown.start - span.start >= seen or span.start == 0
             assert span.stop - span.shown.stop >= seen or span.stop == length
-    with pytest.warns(UserWarning, match=rf"Tiles of 128 pixels are small .* {seen} pixels far: .* 'a_mask'"):
-        assert needed_overlap(model, "a_mask", 128) == usual_overlap(128)
+    with pytest.warns(UserWarning, match=rf"Tiles of 128 pixels are small .* radius of {seen} pixels: .* 'a_mask'"):
+        assert needed_overlap(model, "a_mask", 128) == default_overlap(128)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,11 @@ def test_tiles_overlap_by_what_is_seen_and_say_so_where_they_cannot() -> None:
     ],
     ids=["maximum", "CBAM", "global context"],
 )
-def test_an_encoder_that_looks_at_everything_in_another_way_has_no_reach(name: str, options: dict[str, Any]) -> None:
+def test_an_encoder_that_looks_at_everything_in_another_way_has_no_receptive_field(
+    name: str, options: dict[str, Any]
+) -> None:
     model = model_with(encoder_with(name, **options))
-    assert reach(model, "a_mask") is None
+    assert receptive_field(model, "a_mask") is None
     with pytest.warns(UserWarning, match="looks at all of an image at once in a way that tiles cannot share"):
         assert needed_overlap(model, "a_mask", 1024) == 384
 
@@ -121,10 +123,10 @@ def test_tiles_share_what_layers_learn_of_all_of_an_image(
     name: str, options: dict[str, Any], exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_with(encoder_with(name, **options))
-    seen = reach(model, "a_mask")
+    seen = receptive_field(model, "a_mask")
     assert seen is not None
-    overlap = overlap_for(model.encoder, seen)
-    tiling = aligned(model.encoder, overlap + 64, overlap)
+    overlap = overlap_for_radius(model.encoder, seen)
+    tiling = aligned_tiling(model.encoder, overlap + 64, overlap)
     if exact:
         monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", 1)
     image = fields(overlap + 80, overlap + 100)
@@ -182,11 +184,11 @@ def tiles_difference(model: MultiTaskModel, image: torch.Tensor, tiling: Tiling,
     assert whole.std() > 0.1, "a network that says the same everywhere would show little"
     blended = torch.zeros_like(whole)
 
-    def add(self: Seams, tile: Any, found: torch.Tensor) -> None:
+    def add(self: TileBlender, tile: Any, found: torch.Tensor) -> None:
         weights = tile.down.weights()[:, None] * tile.across.weights()
         blended[:, tile.down.shown, tile.across.shown] += found * weights
 
     assert len(tiling.grid(*image.shape[2:])) >= 4
-    with patch.object(Seams, "add", add):
+    with patch.object(TileBlender, "add", add):
         TiledTask(model, "a_mask", tiling, exact).predict(ArrayPixels(image[0].permute(1, 2, 0).numpy(), 3))
     return float((blended - whole).abs().max())

@@ -1,4 +1,4 @@
-"""Objects that remember what they were built with."""
+"""Hyper-parameters: the arguments that a block or a task was built with, so that a saved model can be built again."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import inspect
 from typing import Any, ClassVar, Self
 
 
-class Recorded:
-    """Keeps the arguments of its constructor, so that a model can say how it was built.
+class HParamsMixin:
+    """Keeps the arguments of its constructor, as Lightning's ``save_hyperparameters`` does.
 
     Attributes:
-        init_arguments: Every argument by its name, defaults included.
-        unrecorded: Arguments that matter only while it is built, and are left out.
+        hparams: Every argument of the constructor by its name, defaults included.
+        hparams_ignored: Names of arguments that are left out, because they matter only while the object is built.
     """
 
-    init_arguments: dict[str, Any]
-    unrecorded: ClassVar[tuple[str, ...]] = ()
+    hparams: dict[str, Any]
+    hparams_ignored: ClassVar[tuple[str, ...]] = ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments; here, so that subclasses need not think of it."""
@@ -27,5 +27,5 @@ class Recorded:
         for name, parameter in signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 arguments |= arguments.pop(name, {})
-        self.init_arguments = {name: value for name, value in arguments.items() if name not in cls.unrecorded}
+        self.hparams = {name: value for name, value in arguments.items() if name not in cls.hparams_ignored}
         return self

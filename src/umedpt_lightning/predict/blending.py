@@ -1,4 +1,4 @@
-"""Class probabilities of overlapping tiles, blended into one mask."""
+"""Tile blending: class probabilities of overlapping tiles become one mask."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from umedpt_lightning.predict.grid import Grid, Tile
 
 
-class Seams:
+class TileBlender:
     """Blends tiles that come row by row, and writes the classes of what is finished.
 
-    Only the seams are kept: that on the right of the last tile, and that below the row. So the memory does not grow
-    with the height of the image.
+    Only the blended strips are kept: that on the right of the last tile, and that below the row. So the memory does
+    not grow with the height of the image.
 
     Args:
         grid: All tiles.
