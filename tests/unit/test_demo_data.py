@@ -160,12 +160,16 @@ def test_structures_are_neither_rare_nor_constant_and_unknown_where_the_modality
             assert all(row[name] == "" for name in unknown)
 
 
-def test_position_is_the_height_in_the_file_name_and_spreads_over_the_brain(folder):
+def test_position_is_the_height_in_the_file_name_and_is_asked_between_the_heights_that_were_trained(folder):
+    heights = {}
     for split in SPLITS:
         found = rows(folder, "axial_position", split)
-        heights = np.array([float(row["z"]) for row in found])
-        assert [place(Path(row["path"])) for row in found] == [("mri z", int(z)) for z in heights]
-        assert np.ptp(heights) > 90
+        heights[split] = np.array([float(row["z"]) for row in found])
+        assert [place(Path(row["path"])) for row in found] == [("mri z", int(z)) for z in heights[split]]
+    assert np.ptp(heights["train"]) > 120
+    for split in ("val", "test"):
+        assert np.ptp(heights[split]) > 45
+        assert heights["train"].min() < heights[split].min() <= heights[split].max() < heights["train"].max()
 
 
 @needs_sources

@@ -85,12 +85,20 @@ def make_slice_plane(folder: Path, volumes: list[Volume]) -> None:
 
 
 def make_axial_position(folder: Path, mri: Volume) -> None:
-    """Regression: the height of an axial MRI slice in MNI space, in mm, from a part of the slice."""
+    """Regression: the height of an axial MRI slice in MNI space, in mm, from a part of the slice.
+
+    Slices of val and test that lie higher or lower than all training slices are left out: a head that has learnt
+    heights does not extrapolate them.
+    """
     rows: list[list[str]] = []
     axis = PLANES["axial"]
     left = (CUBE - POSITION_VIEW) // 2
-    for part, indices in split_slices(mri, "axial").items():
+    parts = split_slices(mri, "axial")
+    lowest, highest = min(parts["train"]), max(parts["train"])
+    for part, indices in parts.items():
         for index in indices:
+            if not lowest <= index <= highest:
+                continue
             whole = slice_of(mri.voxels, "axial", index)
             for view, top in POSITION_ROWS.items():
                 shown = np.ascontiguousarray(whole[top : top + POSITION_VIEW, left : left + POSITION_VIEW])

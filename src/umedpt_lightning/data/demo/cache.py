@@ -19,7 +19,7 @@ from umedpt_lightning.data.demo.volume import load_ct, load_mri
 
 #: The file that says which recipe made a folder. A change of what is written needs a new number.
 STAMP = "RECIPE"
-RECIPE = "umedpt demo data, recipe 2\n"
+RECIPE = "umedpt demo data, recipe 3\n"
 
 
 def default_folder() -> Path:
