@@ -279,7 +279,7 @@ def test_a_failure_to_write_is_told_too(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     kept = CachedReader(Counting(tmp_path / "data"), "disk")
-    monkeypatch.setattr(cached, "_write", full)
+    monkeypatch.setattr(cached, "atomic_write", full)
     with pytest.warns(UserWarning, match="cache: disk keeps no more .*No space left"):
         assert kept[0].name == "s0"
 

@@ -58,6 +58,38 @@ def test_of_the_last_checkpoint_the_one_before_is_kept(
     assert {f.name for f in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
 
 
+def test_a_checkpoint_and_its_folder_are_on_the_disk_when_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronised: list[Path] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synchronised.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    save(tmp_path / "last.ckpt", 1)
+    monkeypatch.setattr(os, "fsync", noting)
+    save(tmp_path / "last.ckpt", 2)
+    assert synchronised[0].name.endswith(".last.ckpt")
+    assert synchronised[-1] == tmp_path
+
+
+def test_a_disk_that_is_full_at_the_last_moment_leaves_both_checkpoints_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save(tmp_path / "last.ckpt", step)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match="make room"):
+        save(tmp_path / "last.ckpt", 3)
+    assert [step_of(tmp_path / name) for name in ("previous.ckpt", "last.ckpt")] == [1, 2]
+
+
 def test_a_process_killed_at_any_system_call_of_a_save_leaves_a_good_checkpoint(tmp_path: Path) -> None:
     calls = [(os, "fsync"), (os, "link"), (Path, "replace"), (Path, "unlink"), (torch, "save")]
     for place, name in calls:
@@ -82,7 +114,9 @@ def test_a_process_killed_at_any_system_call_of_a_save_leaves_a_good_checkpoint(
             assert damage(folder / "last.ckpt") is None
             assert step_of(folder / "last.ckpt") in (2, 3)
             assert step_of(folder / "previous.ckpt") in (1, 2)
-            save(folder / "last.ckpt", 4)  # whatever was left is no hindrance
+            for left in folder.glob(".*"):
+                os.utime(left, (0, 0))
+            save(folder / "last.ckpt", 4)  # whatever was left is no hindrance, and goes when it is old
             assert {f.name for f in folder.iterdir()} == {"last.ckpt", "previous.ckpt"}
 
 

@@ -54,6 +54,11 @@ def test_the_encoder_takes_the_file(file: Path) -> None:
     assert torch.equal(encoder.net.state_dict()[last], written[last])
 
 
+def test_others_may_read_the_file(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    assert file.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_the_command_prints_what_a_config_says(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["weights", "--out", str(tmp_path / "w.safetensors")])
     assert f"weights: {tmp_path / 'w.safetensors'}" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from PIL import Image
 
 from umedpt_lightning.data.volume.intensity import Level, Percentiles, Window
 from umedpt_lightning.data.volume.slices import Slices
-from umedpt_lightning.predict.files import check_names, file_name, whole
+from umedpt_lightning.predict.files import check_names, file_name
 from umedpt_lightning.predict.journal import Journal, Picture, Record
 from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.masks import write_png, write_tiff
@@ -41,21 +41,6 @@ def test_inputs_whose_files_would_have_one_name_are_refused() -> None:
     check_names(["a.png", "a.jpg", "b/a.png"])
     with pytest.raises(ValueError, match=r"a\.nii\.gz would take the place"):
         check_names(["a", "a.nii.gz"])
-
-
-def test_a_file_that_is_not_finished_leaves_the_old_one(tmp_path: Path) -> None:
-    file = tmp_path / "a.txt"
-    file.write_text("old")
-
-    def interrupted() -> None:
-        with whole(file) as unfinished:
-            unfinished.write_text("ne")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_journal_gives_the_last_of_every_input(tmp_path: Path) -> None:

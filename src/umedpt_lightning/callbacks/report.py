@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.types import RegressionSpec, TaskBatch, TaskSpec
@@ -188,9 +189,7 @@ def _shown(name: str, metrics: Metrics, module: MultiTaskModule) -> list[str]:
 
 def _write(file: Path, part: str, result: dict[str, Any]) -> None:
     known = json.loads(file.read_text()) if file.is_file() else {}
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_without_nan(known | {part: result}), indent=2) + "\n")
-    temporary.replace(file)  # a reader never sees half a file
+    write_text(file, json.dumps(_without_nan(known | {part: result}), indent=2) + "\n")
 
 
 def _without_nan(value: Any) -> Any:

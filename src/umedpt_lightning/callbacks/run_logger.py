@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from lightning.fabric.loggers.csv_logs import _ExperimentWriter
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger
+
+from umedpt_lightning.io.atomic import atomic_write, synchronise
 
 
 class _AppendingWriter(_ExperimentWriter):
@@ -47,8 +48,7 @@ class _AppendingWriter(_ExperimentWriter):
         file = Path(self.metrics_file_path)
         if not file.is_file():
             return 0
-        with file.open("rb") as lines:
-            os.fsync(lines.fileno())
+        synchronise(file)
         return len(self._read())
 
     def cut(self, rows: int) -> None:
@@ -70,13 +70,10 @@ class _AppendingWriter(_ExperimentWriter):
             return list(csv.DictReader(lines))
 
     def _write(self, keys: list[str], rows: list[dict[str, Any]]) -> None:
-        file = Path(self.metrics_file_path)
-        temporary = file.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as lines:
+        with atomic_write(Path(self.metrics_file_path)) as unfinished, unfinished.open("w", newline="") as lines:
             writer = csv.DictWriter(lines, keys)
             writer.writeheader()
             writer.writerows(rows)
-        temporary.replace(file)  # a run that is killed now has the one or the other
 
 
 class RunLogger(CSVLogger):

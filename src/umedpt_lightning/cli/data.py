@@ -19,6 +19,7 @@ from umedpt_lightning.cli.data_preview import add_options, preview
 from umedpt_lightning.cli.data_report import closing_line, show_problems, show_tasks
 from umedpt_lightning.cli.data_tasks import build, read_config
 from umedpt_lightning.data.check import Report, check
+from umedpt_lightning.io.atomic import write_text
 
 _MOST_SHOWN = 20  # problems of a kind on the screen
 _WIDTH_OF_FILES = 100
@@ -131,7 +132,4 @@ def _write(report: Report, file: Path) -> None:
         "tasks": report.tasks,
         "problems": [asdict(problem) for problem in report.problems],
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")

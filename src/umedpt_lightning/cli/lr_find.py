@@ -20,6 +20,7 @@ from umedpt_lightning.callbacks.chart import Mark, Trace, draw_chart
 from umedpt_lightning.cli import trial
 from umedpt_lightning.drawing.layout import INK, PALE
 from umedpt_lightning.drawing.pictures import colour, save
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.lr_finder import RateCurve, Suggestion, diverged_at, smooth, suggest, sweep
 
@@ -104,9 +105,9 @@ def _write(curve: RateCurve, found: Suggestion, out: Path) -> None:
     for i, rate in enumerate(curve.rates):
         losses = [curve.losses[i], smoothed[i], *(losses[i] for losses in curve.tasks.values())]
         rows.writerow([rate, *("" if math.isnan(loss) else loss for loss in losses)])
-    trial.write(text.getvalue(), out / "curve.csv")
+    write_text(out / "curve.csv", text.getvalue())
     content: dict[str, Any] = {"suggestion": asdict(found), "curve": asdict(curve)}
-    trial.write(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", out / "lr-find.json")
+    write_text(out / "lr-find.json", json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
     save(draw(curve, found), out / "lr-find.png")
 
 

@@ -11,7 +11,7 @@ import jsonargparse
 
 from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.cli.root import fill_root
-from umedpt_lightning.transfer.cells import write_whole
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.medmnist import SETS, MedMNISTProtocol, as_csv, measure, table
 
@@ -56,6 +56,6 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
             "them with the package medmnist, or from https://medmnist.com."
         )
     written = table(entries)
-    write_whole(folder / "medmnist.md", lambda stream: stream.write(written.encode()))
-    write_whole(folder / "medmnist.csv", lambda stream: stream.write(as_csv(entries).encode()))
+    write_text(folder / "medmnist.md", written)
+    write_text(folder / "medmnist.csv", as_csv(entries))
     print(f"accuracy / AUC on the test parts, per cent\n\n{written}\ntable: {folder / 'medmnist.md'}")

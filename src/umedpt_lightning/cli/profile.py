@@ -16,6 +16,7 @@ from umedpt_lightning.cli.profile_report import show
 from umedpt_lightning.cli.run_cost import RunCost, peak_memory, validation_batches, validations_per_epoch
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.timing import time_loading
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.profiling import RoundTimer, ValidationTimer
 from umedpt_lightning.training.trial import fit_for
@@ -53,7 +54,7 @@ class ProfilingTrainer(pl.Trainer):
         if self.is_global_zero:
             show(cost)
             if out is not None:
-                trial.write(json.dumps(asdict(cost) | cost.totals(), indent=1, allow_nan=False) + "\n", out)
+                write_text(out, json.dumps(asdict(cost) | cost.totals(), indent=1, allow_nan=False) + "\n")
                 print(f"everything: {out}")
 
 

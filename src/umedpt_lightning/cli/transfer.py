@@ -21,8 +21,9 @@ from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
 from umedpt_lightning.drawing.pictures import save
+from umedpt_lightning.io.atomic import atomic_write, write_text
 from umedpt_lightning.tasks import DEFAULT_TASKS
-from umedpt_lightning.transfer.cells import CellFolder, write_whole
+from umedpt_lightning.transfer.cells import CellFolder
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
 from umedpt_lightning.transfer.closer import closer_look
 from umedpt_lightning.transfer.curve import draw_curves
@@ -117,10 +118,11 @@ def _measure(
     closer = difference_table(gaps, main_metric) + look + page_of(sheets)
     write_tables(rows, main_metric, trivial, folder, gaps)
     page = write_page(protocol.name, rows, main_metric, trivial, closer)
-    write_whole(folder / "report.html", lambda stream: stream.write(page.encode()))
+    write_text(folder / "report.html", page)
     figure = draw_curves(rows, main_metric, trivial.get(main_metric, float("nan")))
-    write_whole(folder / "curve.svg", lambda stream: stream.write(figure.svg().encode()))
-    write_whole(folder / "curve.png", lambda stream: stream.write(figure.png()))
+    write_text(folder / "curve.svg", figure.svg())
+    with atomic_write(folder / "curve.png") as unfinished:
+        unfinished.write_bytes(figure.png())
     if config.wandb:
         curve = Image.open(io.BytesIO(figure.png()))
         asked = yaml.safe_load(parser.dump(config, skip_validation=True))

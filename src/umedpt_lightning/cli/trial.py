@@ -49,11 +49,3 @@ def load_weights(module: pl.LightningModule, checkpoint: str | Path | None) -> N
     """Gives the module the weights of a checkpoint, if there is one."""
     if checkpoint is not None:
         module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
-
-
-def write(text: str, file: Path) -> None:
-    """Writes a file that is whole at every moment."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)

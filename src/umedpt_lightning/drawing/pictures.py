@@ -6,7 +6,6 @@ It draws the masks, boxes and lines of text of a `View` and knows nothing of lab
 from __future__ import annotations
 
 import colorsys
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from umedpt_lightning.drawing.layout import INK, PALE, PAPER, Colour, below, beside, fit, font_of, pad, text_block
 from umedpt_lightning.drawing.views import BoxLayer, Layer, Line, MaskLayer, View
+from umedpt_lightning.io.atomic import atomic_write
 from umedpt_lightning.types import IGNORE_INDEX
 
 #: RGB pixels, ``(H, W, 3)``.
@@ -184,11 +184,9 @@ def card(panels: Mapping[str, Image.Image], name: str, lines: Iterable[Line]) ->
 
 def save(picture: Image.Image, path: Path) -> None:
     """Writes a PNG file that is whole at every moment, for those who look at it meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    # a quarter of the time that the usual compression takes, for files a sixth larger
-    picture.save(unfinished, format="PNG", compress_level=1)
-    os.replace(unfinished, path)
+    with atomic_write(path) as unfinished:
+        # a quarter of the time that the usual compression takes, for files a sixth larger
+        picture.save(unfinished, format="PNG", compress_level=1)
 
 
 def draw_boxes(picture: Image.Image, layer: BoxLayer, scale: float, classes: dict[int, str]) -> None:

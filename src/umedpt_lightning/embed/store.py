@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.io.atomic import atomic_write, remove_leftovers, write_text
 
 #: Rows that are joined at a time, and the row groups of Parquet; so the file does not depend on the parts.
 _CHUNK = 1024
@@ -85,7 +85,8 @@ class Store:
         """
         content = {"digest": np.array(self._digest(start, stop)), "skipped": np.array(skipped, np.str_)}
         arrays: dict[str, Any] = rows._asdict() | content
-        _write(self._folder / f"{start:012}-{stop:012}.npz", lambda stream: np.savez(stream, **arrays))
+        with atomic_write(self._folder / f"{start:012}-{stop:012}.npz", durable=True) as unfinished:
+            np.savez(unfinished, **arrays)
         self.done = stop
 
     def finish(self, skipped: Sequence[str]) -> tuple[int, int, list[str]]:
@@ -112,7 +113,7 @@ class Store:
         join = self._join_parquet if self.file.suffix == ".parquet" else self._join_npy
         about = {"inputs": self._digest(0, self._total), "rows": count, "width": width, "skipped": all_skipped}
         text = json.dumps(self._made_of | about, indent=1, ensure_ascii=False) + "\n"
-        _write(self.about, lambda stream: stream.write(text.encode()))
+        write_text(self.about, text, durable=True)
         join(count, width)
         shutil.rmtree(self._folder)
         return count, width, all_skipped
@@ -132,10 +133,10 @@ class Store:
 
     def _go_on(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self._folder)
         request = self._folder / "made_of.json"
         if not (self._parts() and request.is_file()):
-            text = json.dumps(self._made_of, indent=1)
-            _write(request, lambda stream: stream.write(text.encode()))
+            write_text(request, json.dumps(self._made_of, indent=1), durable=True)
         before = json.loads(request.read_text(encoding="utf-8"))
         unlike = [key for key in {**before, **self._made_of} if before.get(key) != self._made_of.get(key)]
         mend = f"Give the same again to go on with it, or remove {self._folder} to begin anew."
@@ -171,31 +172,30 @@ class Store:
         vector = pyarrow.list_(pyarrow.float32(), width)
         schema = pyarrow.schema([("id", pyarrow.string()), ("group", pyarrow.string()), ("vector", vector)])
 
-        def write(stream: IO[bytes]) -> None:
-            with parquet.ParquetWriter(stream, schema, use_dictionary=["group"]) as writer:
-                for rows in self._chunks():
-                    vectors = pyarrow.FixedSizeListArray.from_arrays(rows.vectors.ravel(), width)
-                    columns = [pyarrow.array(rows.ids), pyarrow.array(rows.groups), vectors]
-                    writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema), row_group_size=_CHUNK)
-
-        _write(self.file, write)
+        with (
+            atomic_write(self.file, durable=True) as unfinished,
+            parquet.ParquetWriter(unfinished, schema, use_dictionary=["group"]) as writer,
+        ):
+            for rows in self._chunks():
+                vectors = pyarrow.FixedSizeListArray.from_arrays(rows.vectors.ravel(), width)
+                columns = [pyarrow.array(rows.ids), pyarrow.array(rows.groups), vectors]
+                writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema), row_group_size=_CHUNK)
 
     def _join_npy(self, count: int, width: int) -> None:
-        def write_names(stream: IO[bytes]) -> None:
-            with open(os.dup(stream.fileno()), "w", newline="", encoding="utf-8") as text:
-                writer = csv.writer(text)
-                writer.writerow(["id", "group"])
-                for rows in self._chunks():
-                    writer.writerows(zip(rows.ids.tolist(), rows.groups.tolist(), strict=True))
-
-        def write_vectors(stream: IO[bytes]) -> None:
+        names = self.file.with_name(f"{self.file.name}.csv")
+        with (
+            atomic_write(names, durable=True) as unfinished,
+            unfinished.open("w", newline="", encoding="utf-8") as text,
+        ):
+            writer = csv.writer(text)
+            writer.writerow(["id", "group"])
+            for rows in self._chunks():
+                writer.writerows(zip(rows.ids.tolist(), rows.groups.tolist(), strict=True))
+        with atomic_write(self.file, durable=True) as unfinished, unfinished.open("wb") as stream:
             header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
             np.lib.format.write_array_header_1_0(stream, header)
             for rows in self._chunks():
                 stream.write(np.ascontiguousarray(rows.vectors, "<f4").tobytes())
-
-        _write(self.file.with_name(f"{self.file.name}.csv"), write_names)
-        _write(self.file, write_vectors)
 
 
 def _opened(part: Path) -> Any:
@@ -203,18 +203,3 @@ def _opened(part: Path) -> Any:
         return np.load(part, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{part} is damaged ({error}). Remove it and all after it; they are computed anew.") from error
-
-
-def _write(file: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file beside its place and moves it there when it is complete and on the disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        scratch.replace(file)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise

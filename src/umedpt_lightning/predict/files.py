@@ -1,32 +1,16 @@
-"""Files that are whole at every moment, under names that cannot lead out of their folder."""
+"""Names of files that cannot lead out of their folder."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 _LONGEST = 100
 #: Of files for an input.
 SUFFIXES = (".png", ".nii", ".nii.gz", ".tif", ".csv", ".geojson")
 #: A name of a file or folder that is one on every system.
 _PLAIN = re.compile(r"\w[\w .-]{0,150}")
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file to write, which takes its place when all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the suffix stays: libraries choose the format by it
-    unfinished = path.with_name(f".part.{path.name}")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def file_name(name: str, suffix: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from umedpt_lightning.predict.files import whole
+from umedpt_lightning.io.atomic import atomic_write, write_text
 from umedpt_lightning.predict.values import Row
 
 
@@ -68,9 +68,7 @@ class Journal:
         self._out, self._task = out, task
         self._file = out / ".progress" / f"{task}.jsonl"
         if overwrite or not self._lines():
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with whole(self._file) as path:
-                path.write_text(json.dumps(made_by) + "\n", encoding="utf-8")
+            write_text(self._file, json.dumps(made_by) + "\n")
         self._forget_torn_line()
         before = json.loads(self._lines()[0])
         if before != json.loads(json.dumps(made_by)):
@@ -95,7 +93,7 @@ class Journal:
         """
         columns = dict.fromkeys(key for record in self._latest() for row in record["rows"] for key in row)
         path = self._out / f"{self._task}.csv"
-        with whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        with atomic_write(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(columns) or ["id"])
             writer.writeheader()
             for record in self._latest():
@@ -109,7 +107,7 @@ class Journal:
             The file.
         """
         path = self._out / f"{self._task}.json"
-        with whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
+        with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
             stream.write('{"categories": ')
             json.dump([{"id": i, "name": name} for i, name in enumerate(classes, start=1)], stream)
             for key, items in (("images", self._images()), ("annotations", self._annotations())):

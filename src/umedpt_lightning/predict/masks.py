@@ -13,7 +13,7 @@ from PIL import Image
 from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.volume.volumes import NiftiVolume, Volume
 from umedpt_lightning.drawing.pictures import colour
-from umedpt_lightning.predict.files import whole
+from umedpt_lightning.io.atomic import atomic_write
 
 _TIFF_TILE, _SMALLEST_LEVEL = 512, 1024
 
@@ -22,7 +22,7 @@ def write_png(mask: NDArray[np.uint8], path: Path) -> None:
     """Class indices ``(H, W)`` with the colours of the overlays; the background is black."""
     image = Image.fromarray(mask)
     image.putpalette([0, 0, 0, *(part for index in range(1, 256) for part in colour(index))])
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         image.save(unfinished)
 
 
@@ -39,7 +39,7 @@ def write_nifti(voxels: NDArray[np.uint8], volume: Volume, path: Path) -> None:
         stored, header = stored.reshape(image.shape), image.header.copy()
         header.set_data_dtype(np.uint8)
         header["cal_min"] = header["cal_max"] = 0  # the window of the image is not that of classes
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         nibabel.Nifti1Image(stored, volume.stored_affine, header, dtype=np.uint8).to_filename(unfinished)
 
 
@@ -55,7 +55,7 @@ def write_tiff(mask: NDArray[np.uint8], mpp: float, path: Path) -> None:
         ImportError: tifffile is missing.
     """
     tifffile = require("tifffile", "slides", path)
-    with whole(path) as unfinished, tifffile.TiffWriter(unfinished, bigtiff=mask.size > 2**31) as writer:
+    with atomic_write(path) as unfinished, tifffile.TiffWriter(unfinished, bigtiff=mask.size > 2**31) as writer:
         step = 1
         while step == 1 or max(mask.shape) / step >= _SMALLEST_LEVEL:
             level = mask[::step, ::step]

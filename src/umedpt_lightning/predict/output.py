@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.predict import overlays
 from umedpt_lightning.predict.files import file_name
 from umedpt_lightning.predict.journal import Journal, Picture, Record
@@ -87,7 +88,7 @@ class TaskOutput:
         else:
             shown = np.asarray(shown)
         path = self.overlay_file(name)
-        overlays.save(overlays.picture(image[::step, ::step], self.task.spec, shown, name), path)
+        save(overlays.picture(image[::step, ::step], self.task.spec, shown, name), path)
         return self.relative(path)
 
     def file(self, name: str, suffix: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import singledispatch
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from PIL import Image
 from umedpt_lightning.drawing.layout import PALE, below, beside, pad, text_block
 from umedpt_lightning.drawing.pictures import draw_boxes, draw_legend, overlay, to_rgb
 from umedpt_lightning.drawing.views import MOST_LINES, BoxLayer, Line, MaskLayer, View
-from umedpt_lightning.predict.files import whole
 from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec
 
 #: Longer side of what is drawn, pixels; smaller images are enlarged by a whole factor to about _READABLE.
@@ -101,12 +99,6 @@ def drawn(image: NDArray[Any], spec: TaskSpec, view: View) -> Image.Image:
     if isinstance(view.prediction, BoxLayer):
         draw_boxes(shown, view.prediction, scale, view.classes)
     return shown
-
-
-def save(shown: Image.Image, path: Path) -> None:
-    """Writes it as PNG."""
-    with whole(path) as unfinished:
-        shown.save(unfinished, format="PNG")
 
 
 def every(size: tuple[int, int]) -> int:

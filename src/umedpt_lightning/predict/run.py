@@ -17,6 +17,7 @@ from torch import nn
 from umedpt_lightning.data.formats.images import read_image
 from umedpt_lightning.data.inputs.sources import Source
 from umedpt_lightning.data.volume.dicom import is_dicom, read_header
+from umedpt_lightning.io.atomic import remove_leftovers
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.files import check_names
 from umedpt_lightning.predict.images import FULL_RANGES, check_image, predict_images
@@ -74,6 +75,7 @@ class Run:
         self._model, self._look = model.eval(), look
         made_by = {"model": _fingerprint(model), **{k: v for k, v in asdict(look).items() if k != "batch_size"}}
         made_by |= {"min_score": min_score, "overlays": draw}
+        remove_leftovers(out)
         self._outputs = [
             TaskOutput(out, name, model.task(name), Journal(out, name, made_by, overwrite), min_score, draw)
             for name in tasks

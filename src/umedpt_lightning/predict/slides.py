@@ -19,9 +19,9 @@ from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 from umedpt_lightning.data.slide.tissue import tissue_mask, tissue_shares
+from umedpt_lightning.io.atomic import atomic_write
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict import overlays
-from umedpt_lightning.predict.files import whole
 from umedpt_lightning.predict.grid import Tile
 from umedpt_lightning.predict.images import on_cpu
 from umedpt_lightning.predict.journal import Record
@@ -122,7 +122,7 @@ class SlideTask:
                     total = total + prediction
                 advance(len(numbers))
         table = output.file(of["id"], ".csv")
-        with whole(table) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        with atomic_write(table) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
@@ -182,7 +182,7 @@ class SlideTask:
 
 def write_geojson(found: Detections, classes: tuple[str, ...], path: Path) -> None:
     """Boxes as rectangles that QuPath reads, in pixels of the finest level."""
-    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
+    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         stream.write('{"type": "FeatureCollection", "features": [')
         for number, feature in enumerate(_features(found, classes)):
             stream.write((",\n" if number else "\n") + json.dumps(feature))

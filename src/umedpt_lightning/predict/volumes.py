@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.volume.slices import VolumeImages, laid_down
 from umedpt_lightning.data.volume.volumes import AXES
+from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict import overlays
 from umedpt_lightning.predict.images import predict_images
@@ -79,7 +80,7 @@ class VolumeTask:
             rows = [row | {"mask": files[0]} for row in rows]
         if shown:
             file = output.overlay_file(of["id"])
-            overlays.save(overlays.strip(shown), file)
+            save(overlays.strip(shown), file)
             files.append(output.relative(file))
         output.journal.add(Record(of["id"], rows, pictures, files))
 

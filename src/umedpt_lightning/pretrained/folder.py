@@ -13,6 +13,7 @@ from safetensors.torch import load_model, save_file, save_model
 from torch import nn
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
+from umedpt_lightning.io.atomic import atomic_write, write_text
 from umedpt_lightning.pretrained.card import model_card
 from umedpt_lightning.pretrained.construction import model_arguments, model_config
 from umedpt_lightning.pretrained.encoder_state import timm_state
@@ -54,11 +55,13 @@ class PretrainedModel(ModelHubMixin, nn.Module):
             "model": self.model_config(),
         }
         text = json.dumps(config, indent=2, allow_nan=False)  # before anything is written
-        save_model(self, str(save_directory / WEIGHTS), metadata={"format": "pt"})
+        with atomic_write(save_directory / WEIGHTS) as unfinished:
+            save_model(self, str(unfinished), metadata={"format": "pt"})
         encoder = timm_state(self.encoder)
         if encoder is not None:
-            save_file(encoder, save_directory / ENCODER, metadata={"format": "pt"})
-        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+            with atomic_write(save_directory / ENCODER) as unfinished:
+                save_file(encoder, unfinished, metadata={"format": "pt"})
+        write_text(save_directory / CONFIG, text + "\n")
 
     def generate_model_card(
         self, data: Mapping[str, str] | None = None, metrics: Mapping[str, Any] | None = None

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from umedpt_lightning.io.atomic import atomic_write, remove_leftovers, synchronise
+
 #: The newest state of a run, and the one before it.
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -38,21 +40,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         file = Path(path)
-        temporary = file.with_name(f".{file.name}.tmp")
+        size = 0
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as stream:
-                torch.save(checkpoint, stream)
+            remove_leftovers(file.parent)  # each may be as large as a checkpoint
+            with atomic_write(file, durable=True) as unfinished, unfinished.open("wb") as stream:
+                try:
+                    torch.save(checkpoint, stream)
+                finally:
+                    size = stream.tell()
                 stream.flush()
-                os.fsync(stream.fileno())
-            if file.name == LAST and file.exists():
-                _copy(file, file.with_name(PREVIOUS))
-            temporary.replace(file)
-            _synchronise(file.parent)
+                synchronise(unfinished)  # a full disk may be told only here, and then the one before stays as it is
+                if file.name == LAST and file.exists():
+                    _copy(file, file.with_name(PREVIOUS))
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            raise CheckpointError(_not_written(file, temporary, error)) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+            raise CheckpointError(_not_written(file, size, error)) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
@@ -128,31 +129,17 @@ def _in_place(storage: Any, location: str) -> Any:
 
 def _copy(file: Path, place: Path) -> None:
     """Puts the same content in another place, without a moment in which that holds less."""
-    temporary = place.with_name(f".{place.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(file, temporary)
-    except OSError:  # this file system has no links
-        shutil.copyfile(file, temporary)
-    temporary.replace(place)
-    # two names of one file would make `replace` leave both in place
-    temporary.unlink(missing_ok=True)
+    with atomic_write(place) as unfinished:
+        try:
+            os.link(file, unfinished)
+        except OSError:  # this file system has no links
+            shutil.copyfile(file, unfinished)
 
 
-def _synchronise(folder: Path) -> None:
-    """Brings a folder's names to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _not_written(file: Path, temporary: Path, error: BaseException) -> str:
-    size = temporary.stat().st_size >> 20 if temporary.exists() else 0
+def _not_written(file: Path, size: int, error: BaseException) -> str:
     free = shutil.disk_usage(file.parent).free >> 20 if file.parent.is_dir() else 0
     before = "the one before is still there" if file.exists() else "there was none before"
     return (
-        f"The checkpoint {file} cannot be written after {size} MiB ({_line(error)}); {before}. {free} MiB are free: "
-        "make room, and go on by the same command with --ckpt_path last, or give another folder by --run."
+        f"The checkpoint {file} cannot be written after {size >> 20} MiB ({_line(error)}); {before}. {free} MiB are "
+        "free: make room, and go on by the same command with --ckpt_path last, or give another folder by --run."
     )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from umedpt_lightning.io.atomic import atomic_write, write_text
 
 Mode = Literal["frozen", "knn", "finetune"]
 
@@ -88,10 +89,10 @@ class CellFolder:
 
     def write(self, cell: Cell, key: str, result: Result, answers: Mapping[str, NDArray[Any]]) -> None:
         """Keeps a finished cell, with the answers for the test part; whoever finds its file finds all of it."""
-        write_whole(self._file(cell, ".npz"), lambda stream: np.savez_compressed(stream, **dict[str, Any](answers)))
+        with atomic_write(self._file(cell, ".npz")) as unfinished:
+            np.savez_compressed(unfinished, **dict[str, Any](answers))
         content = null_for_nan({"key": key, "cell": asdict(cell), **asdict(result)})
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        write_whole(self._file(cell, ".json"), lambda stream: stream.write(text.encode()))
+        write_text(self._file(cell, ".json"), json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @contextmanager
     def claim(self, cell: Cell, wait: bool) -> Iterator[bool]:
@@ -126,19 +127,6 @@ class CellFolder:
 
     def _file(self, cell: Cell, suffix: str) -> Path:
         return self._folder / cell.method / cell.mode / f"{cell.fraction:g}_{cell.seed}{suffix}"
-
-
-def write_whole(file: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file beside its place and moves it there when it is complete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")  # not by tempfile, whose files nobody else may read
-    try:
-        with scratch.open("wb") as stream:
-            write(stream)
-        scratch.replace(file)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def null_for_nan(value: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from umedpt_lightning.data.readers.centres import Centres, centres_of
-from umedpt_lightning.transfer.cells import write_whole
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.transfer.statistics import Interval
 from umedpt_lightning.transfer.summary import Row
 from umedpt_lightning.transfer.sweep import PARTS, Protocol
@@ -67,4 +67,4 @@ def write_centres(rows: Mapping[str, Sequence[Row]], main: str, folder: Path) ->
             v for interval in (row.metrics[main], there, gap) for v in (interval.mean, interval.low, interval.high)
         ]
         table.writerow([centre, row.method, row.mode, row.fraction, *(f"{v:.6g}" if v == v else "" for v in values)])
-    write_whole(folder / "centres.csv", lambda stream: stream.write(text.getvalue().encode()))
+    write_text(folder / "centres.csv", text.getvalue())

@@ -21,8 +21,8 @@ from umedpt_lightning.data.loading.sampling import EvaluationSampler
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.io.atomic import atomic_write
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.transfer.cells import write_whole
 from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.transfer.sources import weights_digest
 from umedpt_lightning.types import TaskBatch
@@ -94,7 +94,8 @@ def embeddings(
     if found is None:
         found = _compute(model, name, data, reader, machine, what)
         features, targets = found.features, found.targets
-        write_whole(file, lambda stream: np.savez(stream, features=features, targets=targets))
+        with atomic_write(file) as unfinished:
+            np.savez(unfinished, features=features, targets=targets)
     return found
 
 

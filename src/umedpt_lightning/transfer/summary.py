@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from umedpt_lightning.transfer.cells import Cell, Result, null_for_nan, write_whole
+from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.transfer.cells import Cell, Result, null_for_nan
 from umedpt_lightning.transfer.statistics import Interval, over_seeds
 
 
@@ -125,7 +126,7 @@ def write_tables(
         cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
         seeds = max((interval.count for interval in intervals), default=0)
         table.writerow([row.method, row.mode, row.fraction, f"{row.labels:g}", seeds, *cells])
-    write_whole(folder / "results.csv", lambda stream: stream.write(text.getvalue().encode()))
+    write_text(folder / "results.csv", text.getvalue())
     content = {
         "main_metric": main,
         "answers": answers(rows, main),
@@ -134,4 +135,4 @@ def write_tables(
         "rows": [asdict(row) for row in rows],
     }
     whole = json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n"
-    write_whole(folder / "results.json", lambda stream: stream.write(whole.encode()))
+    write_text(folder / "results.json", whole)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from umedpt_lightning.data.cache.cache_folders import Place, SharedFolder
 from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.cache.sample_file import pack, unpack
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.io.atomic import atomic_write
 from umedpt_lightning.types import Sample
 
 #: Share of the file system that is left free: workers hand over their batches in the same memory.
@@ -79,8 +79,8 @@ class CachedReader(Reader):
         try:
             if not _has_room(self._folder.path, self._place, sum(map(len, pieces))):
                 raise OSError(f"it is full to the margin of {_MARGIN[self._place]:.0%}")
-            path.parent.mkdir(exist_ok=True)
-            _write(pieces, path)
+            with atomic_write(path) as unfinished, unfinished.open("wb") as stream:
+                stream.writelines(pieces)
         except OSError as error:
             self._full = True
             if _is_first(self._folder.path / "full"):
@@ -89,18 +89,6 @@ class CachedReader(Reader):
                     "decoded each time. Make room, or write `cache: none` for large tasks.",
                     stacklevel=2,
                 )
-
-
-def _write(pieces: list[bytes | memoryview], path: Path) -> None:
-    """Writes a file so that whoever finds it finds all of it, also when several write it at once."""
-    descriptor, scratch = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.writelines(pieces)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
 
 
 def _has_room(folder: Path, place: Place, size: int) -> bool:

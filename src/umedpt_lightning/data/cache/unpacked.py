@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
+
+from umedpt_lightning.io.atomic import atomic_write
 
 
 def cache_folder(name: str = "volumes") -> Path:
@@ -32,8 +33,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
 def unpacked(name: str, write: Callable[[IO[bytes]], None], source: object) -> Path:
     """The file of that name in the cache, made if it is absent.
 
-    It is written beside its place and moved there when it is complete, so a file that exists is a whole one, also
-    when several workers unpack it at once.
+    A file that exists is a whole one, also when several workers unpack it at once.
 
     Args:
         name: From `fingerprint`.
@@ -48,15 +48,8 @@ def unpacked(name: str, write: Callable[[IO[bytes]], None], source: object) -> P
     if path.is_file():
         return path
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=f".{name}-", dir=folder, delete=False) as stream:
-            scratch = Path(stream.name)
-            try:
-                write(stream.file)
-            except BaseException:
-                scratch.unlink()
-                raise
-        scratch.replace(path)
+        with atomic_write(path) as unfinished, unfinished.open("wb") as stream:
+            write(stream)
     except PermissionError as error:
         raise ValueError(f"{source}: {_UNWRITABLE.format(folder, error)}") from error
     except OSError as error:

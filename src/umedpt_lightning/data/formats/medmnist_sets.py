@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import tempfile
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from torchvision.datasets.utils import download_url
 
 from umedpt_lightning.data.formats.labels import shorten
+from umedpt_lightning.io.atomic import atomic_write
 
 _NAME = re.compile(r"(?P<set>[a-z]+mnist)(?P<size>_\d+)?")
 
@@ -55,12 +55,9 @@ def download(file: Path) -> None:
             "NAME_64.npz, NAME_128.npz and NAME_224.npz. Correct the name."
         )
     url, md5 = known[f"url{size}"], known[f"MD5{size}"]
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # beside its place, so that no one finds half a file there
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as folder:
-            download_url(url, folder, file.name, md5)
-            (Path(folder) / file.name).replace(file)
+        with atomic_write(file) as unfinished:
+            download_url(url, unfinished.parent, unfinished.name, md5)
     except (OSError, HTTPException, RuntimeError) as error:  # the last is that of the checksum
         raise OSError(
             f"{file}: it could not be fetched from {url} ({error}). Try again with a network, or fetch it elsewhere "
