@@ -8,7 +8,7 @@ Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,20 +16,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: A class index no loss and no metric looks at, in class labels and in masks.
-IGNORE_INDEX = 255
+from umedpt_lightning.labels import (
+    IGNORE_INDEX,
+    BoxArrays,
+    BoxSpec,
+    ClassSpec,
+    MaskSpec,
+    MultilabelSpec,
+    RegressionSpec,
+    TaskSpec,
+)
 
-
-class BoxArrays(NamedTuple):
-    """The boxes of one image, as a reader gives them.
-
-    Attributes:
-        boxes: ``(N, 4)`` float32, pixels.
-        labels: ``(N,)`` int64, class indices.
-    """
-
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
+__all__ = [
+    "IGNORE_INDEX",
+    "BatchTargets",
+    "BoxArrays",
+    "BoxSpec",
+    "Boxes",
+    "ClassSpec",
+    "MaskSpec",
+    "MicroBatchId",
+    "MultilabelSpec",
+    "RegressionSpec",
+    "Round",
+    "RoundPlan",
+    "Sample",
+    "SampleTarget",
+    "TaskBatch",
+    "TaskRate",
+    "TaskSpec",
+    "map_leaves",
+    "to_numpy",
+]
 
 
 class Boxes(NamedTuple):
@@ -45,10 +63,10 @@ class Boxes(NamedTuple):
 
 
 #: What a reader may give as the target of one image: a class index, ``(L,)`` or ``(Q,)`` float32 with NaN where
-#: unknown, ``(H, W)`` unsigned integers, or boxes.
-SampleTarget = int | NDArray[Any] | BoxArrays
+#: unknown, ``(H, W)`` integers, boxes, or what a label kind of one's own asks for.
+SampleTarget = Any
 #: The same for a micro-batch: ``(B,)`` int64, ``(B, L)`` or ``(B, Q)`` float32, ``(B, H, W)`` integers, or a list.
-BatchTargets = Tensor | list[Boxes]
+BatchTargets = Tensor | list[Any]
 
 
 @dataclass
@@ -103,13 +121,13 @@ class TaskBatch:
         masks = isinstance(self.targets, Tensor) and self.targets.ndim > 2  # like images, they are shared, not copied
         if masks or self.images.device.type != "cpu":
             return self.__dict__
-        return self.__dict__ | {"targets": _converted(self.targets, Tensor.numpy)}
+        return self.__dict__ | {"targets": map_leaves(self.targets, Tensor.numpy)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         targets = state["targets"]
         self.__dict__ |= state
         if not isinstance(targets, Tensor):
-            self.targets = _converted(targets, torch.from_numpy)
+            self.targets = map_leaves(targets, torch.from_numpy, np.ndarray)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TaskBatch:
         """The same batch on `device`; itself if it is on that `torch.device`."""
@@ -122,14 +140,39 @@ class TaskBatch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> TaskBatch:
-        return replace(self, images=function(self.images), targets=_converted(self.targets, function))
+        return replace(self, images=function(self.images), targets=map_leaves(self.targets, function))
 
 
-def _converted(targets: Any, function: Callable[[Any], Any]) -> Any:
-    """The same targets, each tensor or array through the function."""
-    if isinstance(targets, list):
-        return [Boxes(function(b.boxes), function(b.labels)) for b in targets]
-    return function(targets)
+def map_leaves(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """The same value with everything of a kind in it, tensors or arrays, replaced by what a function makes of it.
+
+    Args:
+        value: One of the kind, or lists, tuples, mappings and dataclasses of such; whatever else is in them is kept.
+        function: What is made of each.
+        kind: Of what.
+    """
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, list):
+        return [map_leaves(item, function, kind) for item in value]
+    if isinstance(value, tuple):
+        items = (map_leaves(item, function, kind) for item in value)
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, dict):
+        return {key: map_leaves(item, function, kind) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: map_leaves(getattr(value, f.name), function, kind) for f in fields(value)})
+    return value
+
+
+def to_numpy(value: Any) -> Any:
+    """The same value with arrays for tensors, half precision as float32, which numpy can compute with."""
+
+    def convert(tensor: Tensor) -> NDArray[Any]:
+        small = tensor.dtype in (torch.float16, torch.bfloat16)
+        return (tensor.float() if small else tensor).detach().cpu().numpy()
+
+    return map_leaves(value, convert)
 
 
 class TaskRate(NamedTuple):
@@ -193,95 +236,3 @@ class Round:
     def __iter__(self) -> Iterator[TaskBatch]:
         for _ in self.plan.mine:
             yield next(self.stream)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSpec:
-    """What a data set says of itself; the heads take their sizes from it.
-
-    Two parts of one task (train and val) must have equal specs. Statistics do not count for that.
-
-    Attributes:
-        channels: Channels of every image.
-        value_range: The stored intensities that become 0 and 1.
-        cut: How images were cut from volumes (``slices`` and ``intensity``) or slides (``tiles``), by the options of
-            these; empty where files are images. Predictions for files go by it.
-    """
-
-    channels: int
-    value_range: tuple[float, float] = (0.0, 255.0)
-    cut: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
-
-    def __post_init__(self) -> None:
-        low, high = self.value_range
-        if not low < high:
-            raise ValueError(f"value_range must be (low, high) with low < high, but it is {self.value_range}.")
-        if self.channels < 1:
-            raise ValueError(f"An image has at least one channel, but channels is {self.channels}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassSpec(TaskSpec):
-    """One class an image.
-
-    Attributes:
-        classes: Class names; the target is an index into them.
-        counts: Samples of each class, empty where unknown.
-    """
-
-    classes: tuple[str, ...]
-    counts: tuple[int, ...] = field(default=(), compare=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MultilabelSpec(TaskSpec):
-    """Any number of labels an image.
-
-    Attributes:
-        labels: Label names; the target is a vector of 0, 1 and NaN (unknown).
-        counts: Samples with each label, empty where unknown.
-        known: Samples whose value of each label is known, empty where unknown.
-    """
-
-    labels: tuple[str, ...]
-    counts: tuple[int, ...] = field(default=(), compare=False)
-    known: tuple[int, ...] = field(default=(), compare=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegressionSpec(TaskSpec):
-    """One or several numbers an image.
-
-    Attributes:
-        quantities: What is measured; the target is a vector of numbers, NaN where unknown.
-        units: Their units, one a quantity, empty strings for none.
-        means: Mean of each quantity, in its unit.
-        stds: Standard deviation of each quantity, in its unit.
-    """
-
-    quantities: tuple[str, ...]
-    units: tuple[str, ...]
-    means: tuple[float, ...] = field(default=(), compare=False)
-    stds: tuple[float, ...] = field(default=(), compare=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskSpec(TaskSpec):
-    """One class a pixel.
-
-    Attributes:
-        classes: Class names, the background first; mask values are indices into them, or `IGNORE_INDEX`.
-    """
-
-    classes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxSpec(TaskSpec):
-    """Any number of boxes an image.
-
-    Attributes:
-        classes: Class names without a background; box labels are indices into them.
-    """
-
-    classes: tuple[str, ...]

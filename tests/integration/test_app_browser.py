@@ -14,10 +14,9 @@ from browser import Browser, serving
 from builders import SMALL_DETECTION, SMALL_PIXELS, small_encoder
 from PIL import Image
 
-from umedpt_lightning.app.answers import to_numpy
 from umedpt_lightning.app.desk import Wish
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, RegressionSpec
+from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, RegressionSpec, to_numpy
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gradio")

@@ -13,13 +13,12 @@ import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
 from PIL import Image
 
-from umedpt_lightning.app.answers import answer, kind_of, to_numpy
 from umedpt_lightning.app.desk import NEAREST, Desk, Samples, Wish
 from umedpt_lightning.app.neighbours import NearestSamples
 from umedpt_lightning.inference import read, stacks
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks import Detections
-from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec
+from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec, to_numpy
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
 TASKS = [f"a_{kind}" for kind in KINDS]
@@ -123,7 +122,7 @@ def test_every_task_is_answered_as_the_model_predicts(model: MultiTaskModel, ima
 def test_boxes_below_the_threshold_are_counted_and_left_out(threshold: float) -> None:
     scores = np.array([0.8, 0.5, 0.3, 0.2], np.float32)
     found = Detections(np.tile(np.array([1.0, 2, 3, 4]), (4, 1)), scores, np.array([0, 1, 0, 0]))  # type: ignore[arg-type]
-    shown = answer(spec_of("box", count=2), found, threshold)
+    shown = spec_of("box", count=2).page_view(found, threshold)
     assert [entry.amount for entry in shown.legend] == [
         str(int(((found.labels == i) & (scores >= threshold)).sum())) for i in range(2)
     ]
@@ -235,4 +234,4 @@ def test_samples_of_another_model_or_task_are_told_at_once(model: MultiTaskModel
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_label_type_has_a_word(kind: str) -> None:
-    assert kind_of(spec_of(kind))
+    assert spec_of(kind).phrase

@@ -13,22 +13,23 @@ ROOT = Path(__file__).resolve().parents[2] / "src" / PACKAGE
 FILES = sorted(ROOT.rglob("*.py"))
 #: What a part may import of the package; a part that is not named may import anything.
 MAY_IMPORT = {
-    "types": set(),
+    "labels": {"labels"},
+    "types": {"labels"},
     "hparams": set(),
     "io": {"io"},
     "inference": {"inference"},
-    "blocks": {"types", "hparams", "blocks"},
-    "tasks": {"types", "hparams", "blocks", "tasks"},
-    "pretrained": {"types", "hparams", "blocks", "tasks", "pretrained"},
-    "model": {"types", "inference", "blocks", "tasks", "pretrained"},
-    "training": {"types", "blocks", "tasks", "model", "training"},
-    "data": {"types", "data"},
-    "drawing": {"types", "drawing"},
-    "transfer": {"types", "blocks", "tasks", "model", "data", "transfer"},
-    "predict": {"types", "inference", "blocks", "tasks", "model", "data", "drawing", "predict"},
-    "app": {"types", "inference", "tasks", "model", "data", "drawing", "app"},
-    "embed": {"types", "model", "data", "embed"},
-    "export": {"types", "blocks", "tasks", "pretrained", "model", "export"},
+    "blocks": {"types", "labels", "hparams", "blocks"},
+    "tasks": {"types", "labels", "hparams", "blocks", "tasks"},
+    "pretrained": {"types", "labels", "hparams", "blocks", "tasks", "pretrained"},
+    "model": {"types", "labels", "inference", "blocks", "tasks", "pretrained"},
+    "training": {"types", "labels", "blocks", "tasks", "model", "training"},
+    "data": {"types", "labels", "data"},
+    "drawing": {"types", "labels", "drawing"},
+    "transfer": {"types", "labels", "blocks", "tasks", "model", "data", "transfer"},
+    "predict": {"types", "labels", "inference", "blocks", "tasks", "model", "data", "drawing", "predict"},
+    "app": {"types", "labels", "inference", "tasks", "model", "data", "drawing", "app"},
+    "embed": {"types", "labels", "model", "data", "embed"},
+    "export": {"types", "labels", "blocks", "tasks", "pretrained", "model", "export"},
 }
 #: Where a library may be imported, as paths below the package.
 ONLY_IN = {

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from umedpt_lightning.app.answers import Answer, Bar, Entry, Number
 from umedpt_lightning.app.figure import Picture, data_uri, figure, paint
 from umedpt_lightning.app.neighbours import Neighbour
-from umedpt_lightning.drawing.views import BoxLayer
+from umedpt_lightning.labels import Bar, BoxLayer, LegendEntry, Number, PageView
 
 #: Most bars that are shown at once; the others are there to be opened.
 MOST_BARS = 10
@@ -36,7 +35,7 @@ def notes(texts: Sequence[str]) -> str:
     return "".join(f'<p class="u-note">{escape(text)}</p>' for text in texts)
 
 
-def body(answer: Answer, picture: Picture, label: str) -> str:
+def body(answer: PageView, picture: Picture, label: str) -> str:
     """An answer, without its notes.
 
     Args:
@@ -86,7 +85,7 @@ def _numbers(numbers: Sequence[Number]) -> str:
     return f'<dl class="u-numbers">{"".join(rows)}</dl>'
 
 
-def _legend(entries: Sequence[Entry]) -> str:
+def _legend(entries: Sequence[LegendEntry]) -> str:
     items = [
         f'<li><i style="background: {paint(entry.index)}"></i>{escape(entry.name)} <b>{escape(entry.amount)}</b></li>'
         for entry in entries
@@ -94,7 +93,7 @@ def _legend(entries: Sequence[Entry]) -> str:
     return f'<ul class="u-legend">{"".join(items)}</ul>' if items else ""
 
 
-def _table(answer: Answer, names: dict[int, str]) -> str:
+def _table(answer: PageView, names: dict[int, str]) -> str:
     """All boxes in numbers."""
     if not isinstance(answer.layer, BoxLayer) or not len(answer.layer.boxes) or answer.layer.scores is None:
         return ""

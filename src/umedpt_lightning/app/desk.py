@@ -6,17 +6,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from umedpt_lightning.app import cards
-from umedpt_lightning.app.answers import answer, kind_of, to_numpy
 from umedpt_lightning.app.figure import THUMBNAIL, Picture, figure, shown
 from umedpt_lightning.app.neighbours import NearestSamples
 from umedpt_lightning.app.uploads import Array, for_task, load
 from umedpt_lightning.data.formats.images import image_suffixes
 from umedpt_lightning.inference import read, stacks
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.types import map_leaves, to_numpy
 
 _log = logging.getLogger(__name__)
 #: Samples shown beside an image.
@@ -111,12 +114,12 @@ class Desk:
         spec = self.model.task(name).spec
         try:
             given, notes = for_task(image, spec, self.model.sizes.get(name), wish.stretch)
-            prediction = to_numpy(self.model.predict([given], name)[0])
-            found = answer(spec, prediction, wish.least_score)
+            prediction = _finite(self.model.predict([given], name)[0])
+            found = spec.page_view(prediction, wish.least_score)
             html = cards.notes(notes) + cards.body(found, picture, f"{name}, over the image") + cards.notes(found.notes)
         except Exception as error:
             html = _problem(error)
-        return cards.card(name, kind_of(spec), html)
+        return cards.card(name, spec.phrase, html)
 
     def _neighbours(self, image: Array, samples: Samples, stretch: bool) -> str:
         try:
@@ -132,9 +135,24 @@ class Desk:
         stored = [read(image, spec.channels, "the image")]
         batch, _ = next(stacks(stored, self.model.sizes.get(samples.task), 1))
         with torch.inference_mode():
-            vector = to_numpy(self.model.embed(batch.to(self.model.encoder.mean.device), samples.task)[0])
+            vector = _finite(self.model.embed(batch.to(self.model.encoder.mean.device), samples.task)[0])
         found = samples.nearest(vector, NEAREST)
         return cards.neighbours(found, [_thumbnail(samples.images, one.id) for one in found])
+
+
+def _finite(prediction: Any) -> Any:
+    """With arrays for tensors.
+
+    Raises:
+        ValueError: It holds numbers that are not finite.
+    """
+
+    def check(array: NDArray[Any]) -> NDArray[Any]:
+        if not np.isfinite(array).all():
+            raise ValueError("The model's answer is not a number (NaN or infinite). Are its weights whole?")
+        return array
+
+    return map_leaves(to_numpy(prediction), check, np.ndarray)
 
 
 def _thumbnail(folder: Path | None, name: str) -> Picture | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from umedpt_lightning.drawing.pictures import Pixels, colour, outline, overlay, to_rgb
-from umedpt_lightning.drawing.views import BoxLayer, Layer, MaskLayer
+from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer
 
 #: Longest sides of an image on a page, and of one among many: smaller ones are enlarged by a whole factor to the first
 #: number at least, larger ones are shrunk to the second.

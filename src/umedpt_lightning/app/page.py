@@ -8,9 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from umedpt_lightning.app.answers import kind_of
 from umedpt_lightning.app.desk import Desk, Wish
-from umedpt_lightning.types import BoxSpec
 
 CSS = Path(__file__).with_name("page.css")
 HINT = '<p class="u-hint">Drop an image, tick what you want to know of it, and press “Show”.</p>'
@@ -26,7 +24,7 @@ def build(desk: Desk, title: str) -> gr.Blocks:
         title: The model's name.
     """
     specs = {name: desk.model.task(name).spec for name in desk.model.tasks}
-    choices = [(f"{name} ({kind_of(spec)})", name) for name, spec in specs.items()]
+    choices = [(f"{name} ({spec.phrase})", name) for name, spec in specs.items()]
     page: gr.Blocks
     with gr.Blocks(title=f"{title} · umedpt", fill_width=True, analytics_enabled=False, delete_cache=_CLEAN) as page:
         gr.HTML(
@@ -45,7 +43,7 @@ def build(desk: Desk, title: str) -> gr.Blocks:
                 )
                 score = gr.Slider(
                     0.05, 0.95, Wish.least_score, step=0.05, label="Least score of a box",
-                    visible=any(isinstance(spec, BoxSpec) for spec in specs.values()),
+                    visible=any(spec.form == "objects" for spec in specs.values()),
                 )  # fmt: skip
                 stretch = gr.Checkbox(
                     label="Stretch intensities",

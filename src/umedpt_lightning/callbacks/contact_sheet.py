@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from umedpt_lightning.drawing.pictures import card, panel, sheet, to_rgb
-from umedpt_lightning.drawing.views import Line, View, describe_truth
-from umedpt_lightning.types import Sample, TaskSpec
+from umedpt_lightning.labels import Line, TaskSpec, View
+from umedpt_lightning.types import Sample
 
 
 @dataclass
@@ -50,7 +50,7 @@ def _card(row: Row, spec: TaskSpec, views: list[View]) -> Image.Image:
     if row.stored is not None:
         height, width = row.stored.image.shape[:2]
         title = f"stored: {width} x {height}, {row.stored.image.dtype}"
-        view = describe_truth(spec, row.stored.target)
+        view = spec.truth_view(row.stored.target)
         views.append(view)
         lines += view.lines
         if view.truth is not None:
@@ -58,7 +58,7 @@ def _card(row: Row, spec: TaskSpec, views: list[View]) -> Image.Image:
             title = "with labels"
         panels[title] = _panel(row.stored, view, spec)
     for title, sample in row.versions.items():
-        view = describe_truth(spec, sample.target)
+        view = spec.truth_view(sample.target)
         views.append(view)
         # below the row stands what is true of all; only boxes may get lost
         changed = [line.text for line in view.lines if line not in lines]

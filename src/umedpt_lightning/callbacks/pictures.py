@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -11,15 +12,12 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning_utilities.core.apply_func import apply_to_collection
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
-from umedpt_lightning.drawing.views import BoxLayer, Layer, MaskLayer, describe
+from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.types import TaskBatch
+from umedpt_lightning.types import TaskBatch, to_numpy
 
 
 class EvenChoice:
@@ -133,8 +131,8 @@ class PredictionPictures(pl.Callback):
                     continue
                 if predictions is None:  # most batches have no chosen sample
                     predictions = task.predict(outputs)
-                image = to_rgb(_to_numpy(batch.images[index]), task.spec.value_range)
-                view = describe(task.spec, _to_numpy(batch.targets[index]), _to_numpy(predictions[index]))
+                image = to_rgb(_copy(batch.images[index]), task.spec.value_range)
+                view = task.spec.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
                 choice.add(Example(image, _short_name(batch.names[index]), view))
 
     def _publish(self, trainer: pl.Trainer, part: str) -> None:
@@ -166,14 +164,9 @@ def _short_name(name: str) -> str:
     return "/".join(PurePath(name).parts[-2:])
 
 
-def _to_numpy(value: Any) -> Any:
-    """A copy in main memory of all tensors in a value; numpy knows no bfloat16."""
-
-    def convert(tensor: Tensor) -> NDArray[Any]:
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
-        return tensor.detach().cpu().numpy().copy()
-
-    return apply_to_collection(value, Tensor, convert)
+def _copy(value: Any) -> Any:
+    """In main memory, without the rest of its batch."""
+    return copy.deepcopy(to_numpy(value))
 
 
 def _log_overlays(logger: WandbLogger, key: str, examples: list[Example], step: int) -> None:

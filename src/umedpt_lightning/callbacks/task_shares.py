@@ -16,7 +16,7 @@ from umedpt_lightning.data.loading.loaders import RoundLoader
 from umedpt_lightning.data.loading.sampling import RoundSampler
 from umedpt_lightning.drawing.layout import INK, PALE, PAPER, below, fit, font_of, pad, text_block
 from umedpt_lightning.drawing.pictures import colour, save
-from umedpt_lightning.drawing.views import Line
+from umedpt_lightning.labels import Line
 
 #: Most tasks in the table at the start; the picture has them all.
 MOST_ROWS = 20

@@ -15,7 +15,6 @@ from PIL import Image
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.drawing.pictures import Example, draw, to_rgb
-from umedpt_lightning.drawing.views import describe
 from umedpt_lightning.tasks.detection import Detections
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
 from umedpt_lightning.types import BoxSpec, MaskSpec
@@ -60,7 +59,7 @@ def _example(data: TaskData, row: int, answer: NDArray[Any], score: float) -> Ex
     spec = data.test.spec
     sample = Transform(data.size)(data.test[row], 0)
     prediction = Detections(answer[:, :4], answer[:, 5], answer[:, 4]) if isinstance(spec, BoxSpec) else answer  # type: ignore[arg-type]
-    view = describe(spec, sample.target, prediction)
+    view = spec.comparison_view(sample.target, prediction)
     pixels = to_rgb(np.moveaxis(sample.image, -1, 0), spec.value_range)
     return Example(pixels, f"{sample.name}: {score:.3f}", view)
 

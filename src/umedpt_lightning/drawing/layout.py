@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from umedpt_lightning.drawing.views import Line
+from umedpt_lightning.labels import Line
 
 Colour = tuple[int, int, int]
 

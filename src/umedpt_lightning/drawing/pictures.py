@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from umedpt_lightning.drawing.layout import INK, PALE, PAPER, Colour, below, beside, fit, font_of, pad, text_block
-from umedpt_lightning.drawing.views import BoxLayer, Layer, Line, MaskLayer, View
 from umedpt_lightning.io.atomic import atomic_write
+from umedpt_lightning.labels import BoxLayer, Layer, Line, MaskLayer, View
 from umedpt_lightning.types import IGNORE_INDEX
 
 #: RGB pixels, ``(H, W, 3)``.

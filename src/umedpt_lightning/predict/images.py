@@ -13,8 +13,7 @@ from umedpt_lightning.predict.grid import Tiling
 from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.tiled import TiledTask
 from umedpt_lightning.predict.watch import Watch, unwatched
-from umedpt_lightning.tasks import Detections
-from umedpt_lightning.types import TaskSpec
+from umedpt_lightning.types import TaskSpec, to_numpy
 
 #: The value ranges of whole images of integers.
 FULL_RANGES = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
@@ -61,7 +60,7 @@ def predict_images(
     look: Look,
     watch: Watch = unwatched,
 ) -> list[Any]:
-    """One prediction an image, on the CPU: large images tile by tile, others as `MultiTaskModel.predict`.
+    """One prediction an image, with arrays for tensors: large images tile by tile, others as `MultiTaskModel.predict`.
 
     Args:
         model: The model.
@@ -82,13 +81,6 @@ def predict_images(
         return TiledTask(model, task, tiling, look.exact).predict(ArrayPixels(image, channels), watch=watch, name=name)
 
     return [
-        on_cpu(next(found) if tiling is None else by_tiles(image, tiling))
+        to_numpy(next(found) if tiling is None else by_tiles(image, tiling))
         for image, tiling in zip(images, tilings, strict=True)
     ]
-
-
-def on_cpu(prediction: Any) -> Any:
-    """A prediction in main memory."""
-    if isinstance(prediction, Detections):
-        return Detections(prediction.boxes.cpu(), prediction.scores.cpu(), prediction.labels.cpu())
-    return prediction if isinstance(prediction, np.ndarray) else prediction.cpu()

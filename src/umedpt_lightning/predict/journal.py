@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from umedpt_lightning.io.atomic import atomic_write, write_text
-from umedpt_lightning.predict.values import Row
+from umedpt_lightning.labels import TableRow
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Record:
     """
 
     id: str
-    rows: list[Row]
+    rows: list[TableRow]
     pictures: list[Picture] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.drawing.pictures import save
+from umedpt_lightning.labels import TableRow
 from umedpt_lightning.predict import overlays
 from umedpt_lightning.predict.files import file_name
 from umedpt_lightning.predict.journal import Journal, Picture, Record
 from umedpt_lightning.predict.masks import write_png
-from umedpt_lightning.predict.values import Row, densities, values
-from umedpt_lightning.tasks import Detections, Task
+from umedpt_lightning.tasks import Task
 
 
 class TaskOutput:
@@ -41,15 +40,15 @@ class TaskOutput:
 
         Args:
             image: ``(H, W, C)`` as stored.
-            prediction: Of `MultiTaskModel.predict`, on the CPU.
+            prediction: Of `predict_images`.
             of: ``id`` and ``group`` of the input.
             pixel_size: µm from pixel to pixel, None where it is unknown.
         """
         size = (image.shape[0], image.shape[1])
         row, files = dict(of), []
-        if self.task.needs == "pixels":
+        if self.task.spec.form == "mask":
             path = self.file(of["id"], ".png")
-            write_png(np.asarray(prediction), path)
+            write_png(prediction, path)
             files.append(self.relative(path))
             row["mask"] = files[0]
         row |= self.row(prediction, None if pixel_size is None else pixel_size**2 * size[0] * size[1])
@@ -57,38 +56,30 @@ class TaskOutput:
             files.append(self.overlay(image, prediction, of["id"]))
         self.journal.add(Record(of["id"], [row], self.pictures(of["id"], size, prediction), files))
 
-    def row(self, prediction: Any, area: float | None) -> Row:
-        """What the table says of one prediction; of boxes also how many there are a mm², of an `area` in µm²."""
-        row = values(self.task, self.certain(prediction))
-        return row if area is None else row | densities(row, area)
+    def row(self, prediction: Any, area: float | None) -> TableRow:
+        """What the table says of one prediction, of an area in µm²."""
+        return self.task.spec.row(self.certain(prediction), area)
 
     def certain(self, prediction: Any) -> Any:
-        """Boxes with a score of `min_score` at least; other predictions as they are."""
-        if not isinstance(prediction, Detections):
-            return prediction
-        kept = prediction.scores >= self.min_score
-        return Detections(prediction.boxes[kept], prediction.scores[kept], prediction.labels[kept])
+        """The prediction without objects whose score is below `min_score`."""
+        return self.task.spec.confident(prediction, self.min_score)
 
     def pictures(self, name: str, size: tuple[int, int], prediction: Any) -> list[Picture]:
-        """What the COCO file says of an image; nothing of other predictions than boxes."""
-        if not isinstance(prediction, Detections):
+        """What the COCO file says of an image; nothing of other predictions than objects."""
+        if self.task.spec.form != "objects":
             return []
-        boxes = np.round(prediction.boxes.double().numpy(), 3).tolist()
-        scores = np.round(prediction.scores.double().numpy(), 6).tolist()
+        boxes = np.round(prediction.boxes.astype(np.float64), 3).tolist()
+        scores = np.round(prediction.scores.astype(np.float64), 6).tolist()
         return [Picture(name, *size, boxes, scores, prediction.labels.tolist())]
 
     def overlay(self, image: NDArray[Any], prediction: Any, name: str) -> str:
         """Draws a prediction over its image; returns the file below the folder of all predictions."""
-        step = overlays.every((image.shape[0], image.shape[1]))
-        shown = self.certain(prediction)
-        if isinstance(shown, Detections):
-            shown = replace(shown, boxes=shown.boxes / step)
-        elif self.task.needs == "pixels":
-            shown = np.asarray(shown)[::step, ::step]
-        else:
-            shown = np.asarray(shown)
+        size = (image.shape[0], image.shape[1])
+        step = overlays.every(size)
+        small = image[::step, ::step]
+        shown = self.task.spec.resized(self.certain(prediction), size, (small.shape[0], small.shape[1]))
         path = self.overlay_file(name)
-        save(overlays.picture(image[::step, ::step], self.task.spec, shown, name), path)
+        save(overlays.picture(small, self.task.spec, shown, name), path)
         return self.relative(path)
 
     def file(self, name: str, suffix: str) -> Path:
@@ -106,6 +97,6 @@ class TaskOutput:
     def finish(self) -> list[Path]:
         """Writes the table and the COCO file of all that was done, in this run and before."""
         written = [self.journal.write_table()]
-        if self.task.needs == "detection":
-            written.append(self.journal.write_coco(self.task.spec.classes))  # type: ignore[attr-defined]
+        if self.task.spec.form == "objects":
+            written.append(self.journal.write_coco(self.task.spec.names))
         return written

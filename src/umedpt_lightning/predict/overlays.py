@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import singledispatch
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from umedpt_lightning.drawing.layout import PALE, below, beside, pad, text_block
 from umedpt_lightning.drawing.pictures import draw_boxes, draw_legend, overlay, to_rgb
-from umedpt_lightning.drawing.views import MOST_LINES, BoxLayer, Line, MaskLayer, View
-from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec
+from umedpt_lightning.labels import BoxLayer, Line, MaskLayer, TaskSpec, View
 
 #: Longer side of what is drawn, pixels; smaller images are enlarged by a whole factor to about _READABLE.
 LARGEST, _READABLE = 1600, 480
 _GAP, _TEXT_SIZE = 8, 13
-
-
-@singledispatch
-def described(spec: TaskSpec, prediction: Any) -> View:
-    """What is drawn of one prediction; a new label type registers its own function.
-
-    Args:
-        spec: Says which label type it is, and the names.
-        prediction: As numpy.
-
-    Raises:
-        TypeError: The label type is not registered.
-    """
-    raise TypeError(f"It is not known how to draw predictions with {type(spec).__name__}.")
-
-
-@described.register
-def _(spec: ClassSpec, prediction: NDArray[Any]) -> View:
-    return View(tuple(Line(f"{spec.classes[i]} {prediction[i]:.3f}") for i in np.argsort(-prediction)[:MOST_LINES]))
-
-
-@described.register
-def _(spec: MultilabelSpec, prediction: NDArray[Any]) -> View:
-    return View(tuple(Line(f"{spec.labels[i]} {prediction[i]:.3f}") for i in np.argsort(-prediction)[:MOST_LINES]))
-
-
-@described.register
-def _(spec: RegressionSpec, prediction: NDArray[Any]) -> View:
-    named = zip(spec.quantities, prediction, spec.units, strict=True)
-    return View(tuple(Line(f"{name}: {value:.4g} {unit}".strip()) for name, value, unit in named)[:MOST_LINES])
-
-
-@described.register
-def _(spec: MaskSpec, prediction: NDArray[Any]) -> View:
-    return View(prediction=MaskLayer(prediction), classes=dict(enumerate(spec.classes)))
-
-
-@described.register
-def _(spec: BoxSpec, prediction: Any) -> View:
-    layer = BoxLayer(*(np.asarray(part) for part in (prediction.boxes, prediction.labels, prediction.scores)))
-    counts = np.bincount(layer.labels, minlength=len(spec.classes))
-    text = ", ".join(f"{count} {name}" for count, name in zip(counts, spec.classes, strict=True))
-    return View((Line(text),), prediction=layer, classes=dict(enumerate(spec.classes)))
 
 
 def picture(image: NDArray[Any], spec: TaskSpec, prediction: Any, name: str) -> Image.Image:
@@ -72,7 +26,7 @@ def picture(image: NDArray[Any], spec: TaskSpec, prediction: Any, name: str) -> 
         prediction: Of the image, as numpy.
         name: What it is called.
     """
-    view = described(spec, prediction)
+    view = spec.prediction_view(prediction)
     shown = drawn(image, spec, view)
     classes = {i: c for i, c in view.classes.items() if i or isinstance(view.prediction, BoxLayer)}
     texts = [text_block([Line(name)], max(shown.width, _READABLE), _TEXT_SIZE, PALE)]

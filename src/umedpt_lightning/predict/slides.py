@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.images import to_channels
@@ -20,18 +19,17 @@ from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 from umedpt_lightning.data.slide.tissue import tissue_mask, tissue_shares
 from umedpt_lightning.io.atomic import atomic_write
+from umedpt_lightning.labels import TableRow
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict import overlays
 from umedpt_lightning.predict.grid import Tile
-from umedpt_lightning.predict.images import on_cpu
 from umedpt_lightning.predict.journal import Record
 from umedpt_lightning.predict.look import TILE, Look
 from umedpt_lightning.predict.masks import write_tiff
 from umedpt_lightning.predict.output import TaskOutput
 from umedpt_lightning.predict.tiled import TiledTask
-from umedpt_lightning.predict.values import Row, densities, values
 from umedpt_lightning.predict.watch import Watch
-from umedpt_lightning.tasks import Detections
+from umedpt_lightning.types import to_numpy
 
 _ENLARGED = 1.25
 
@@ -109,28 +107,28 @@ class SlideTask:
         """A row a tile in a table of the slide, and their mean in that of the task."""
         model, output = self._model, self._output
         images = TileImages([path], tiles, output.task.spec.channels, output.task.spec.value_range, path)
-        rows: list[Row] = []
-        total = torch.zeros(())
+        rows: list[TableRow] = []
+        all_found = []
         with watch(f"{output.name}: tiles of {of['id']}", len(images)) as advance:
             for start in range(0, len(images), self._look.batch_size):
                 numbers = range(start, min(start + self._look.batch_size, len(images)))
                 found = model.predict([images.read(k) for k in numbers], output.name, self._look.batch_size)
-                for k, prediction in zip(numbers, map(on_cpu, found), strict=True):
+                for k, prediction in zip(numbers, to_numpy(found), strict=True):
                     x1, y1, x2, y2 = (round(edge, 3) for edge in images.box(k))
                     place = {"x": x1, "y": y1, "width": round(x2 - x1, 3), "height": round(y2 - y1, 3)}
-                    rows.append(place | values(output.task, prediction))
-                    total = total + prediction
+                    rows.append(place | output.row(prediction, None))
+                    all_found.append(prediction)
                 advance(len(numbers))
         table = output.file(of["id"], ".csv")
         with atomic_write(table) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        mean = total / len(rows)
-        row = of | {"tiles": len(rows)} | values(output.task, mean)
+        mean = output.task.spec.mean(all_found)
+        row = of | {"tiles": len(rows)} | ({} if mean is None else output.row(mean, None))
         files = [output.relative(table)]
-        if output.draw:
-            files.append(output.overlay(_thumbnail(images.slides[0])[0], mean, of["id"]))
+        if output.draw and mean is not None:
+            files.append(output.overlay(_thumbnail(images.slides[0]), mean, of["id"]))
         output.journal.add(Record(of["id"], [row], files=files))
 
     def _seamless(self, path: Path, of: dict[str, str], tiles: Tiles, watch: Watch) -> None:
@@ -148,39 +146,31 @@ class SlideTask:
         looked_at = sum(_area(t) for t in grid if wanted(t)) * tiles.mpp**2
         with tempfile.TemporaryDirectory(dir=output.out) as folder:
             mask = None
-            if task.needs == "pixels":  # a file, so that it need not be in memory
+            if task.spec.form == "mask":  # a file, so that it need not be in memory
                 mask = np.memmap(Path(folder) / "mask", np.uint8, "w+", shape=pixels.size)
-            found = tiled.predict(pixels, mask, wanted, watch, of["id"])
-            row: Row = dict(of)
+            found = to_numpy(tiled.predict(pixels, mask, wanted, watch, of["id"]))
+            row: TableRow = dict(of)
             files, pictures = [], []
-            if isinstance(found, Detections):
-                found = _scaled(found, pixels.scale)
-                certain = output.certain(found)
+            size = pixels.size
+            if task.spec.form == "objects":
+                found, size = _scaled(found, pixels.scale), slide.size[::-1]
                 file = output.file(of["id"], ".geojson")
-                write_geojson(certain, task.spec.classes, file)  # type: ignore[attr-defined]
-                pictures = output.pictures(of["id"], slide.size[::-1], found)
-                row |= values(task, certain)
-                row |= densities(row, looked_at) if looked_at else {}
+                write_geojson(output.certain(found), task.spec.names, file)
+                pictures = output.pictures(of["id"], size, found)
             else:
                 file = output.file(of["id"], ".tif")
                 write_tiff(found, tiles.mpp, file)
-                row |= {"mask": output.relative(file), "mpp": tiles.mpp} | values(task, found)
+                row |= {"mask": output.relative(file), "mpp": tiles.mpp}
+            row |= output.row(found, looked_at)
             files.append(output.relative(file))
             if output.draw:
-                image, scale = _thumbnail(slide)
-                if isinstance(found, Detections):
-                    found = _scaled(found, 1 / scale)
-                else:
-                    at = [
-                        np.linspace(0, n - 1, m).round().astype(int)
-                        for n, m in zip(found.shape, image.shape, strict=False)
-                    ]
-                    found = found[np.ix_(*at)]
+                image = _thumbnail(slide)
+                found = task.spec.resized(found, size, (image.shape[0], image.shape[1]))
                 files.append(output.overlay(to_channels(image, None, ""), found, of["id"]))
         output.journal.add(Record(of["id"], [row], pictures, files))
 
 
-def write_geojson(found: Detections, classes: tuple[str, ...], path: Path) -> None:
+def write_geojson(found: Any, classes: tuple[str, ...], path: Path) -> None:
     """Boxes as rectangles that QuPath reads, in pixels of the finest level."""
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         stream.write('{"type": "FeatureCollection", "features": [')
@@ -189,7 +179,7 @@ def write_geojson(found: Detections, classes: tuple[str, ...], path: Path) -> No
         stream.write("\n]}\n")
 
 
-def _features(found: Detections, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _features(found: Any, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
         x1, y1, x2, y2 = (round(edge, 2) for edge in box)
         ring = [[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]
@@ -217,17 +207,17 @@ def _with_tissue(slide: Slide, tiles: Tiles, scale: NDArray[np.float64]) -> Call
     return wanted
 
 
-def _scaled(found: Detections, scale: NDArray[np.float64]) -> Detections:
+def _scaled(found: Any, scale: NDArray[np.float64]) -> Any:
     """The boxes in other pixels, so many of them along x and y."""
-    return replace(found, boxes=found.boxes * torch.from_numpy(np.tile(scale, 2)).float())
+    return replace(found, boxes=found.boxes * np.tile(scale, 2).astype(np.float32))
 
 
 def _area(tile: Tile) -> int:
     return (tile.down.high - tile.down.low) * (tile.across.high - tile.across.low)
 
 
-def _thumbnail(slide: Slide) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The slide at most as large as it is drawn, and pixels of the finest level a pixel of it, along x and y."""
+def _thumbnail(slide: Slide) -> NDArray[Any]:
+    """The slide at most as large as it is drawn."""
     large = np.flatnonzero(slide.sizes.max(axis=1) >= overlays.LARGEST)
     level = int(large[-1]) if len(large) else 0
     width, height = slide.sizes[level].tolist()
@@ -237,4 +227,4 @@ def _thumbnail(slide: Slide) -> tuple[NDArray[Any], NDArray[np.float64]]:
         slide.read(level, 0, y, width, min(step * 256, height - y))[::step, ::step]
         for y in range(0, height, step * 256)
     ]
-    return np.concatenate(pieces), slide.downsamples[level] * step
+    return np.concatenate(pieces)

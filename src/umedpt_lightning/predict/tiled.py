@@ -21,7 +21,7 @@ from umedpt_lightning.predict.grid import Grid, Tile, Tiling, aligned_tiling
 from umedpt_lightning.predict.shared_statistics import SharedStatistics
 from umedpt_lightning.predict.watch import Advance, Watch, unwatched
 from umedpt_lightning.predict.whole_image_layers import Own
-from umedpt_lightning.tasks import Detection, Detections
+from umedpt_lightning.tasks import Detections
 
 #: Pixels that are in memory at once as a network's maps; an image that has no more need not be cut.
 MOST_PIXELS = 2**22
@@ -88,17 +88,17 @@ class TiledTask:
             self._measure(statistics, pixels, grid, wanted, partial(watch, f"{self._task}: statistics of {name}"))
             with statistics.used(), watch(f"{self._task}: tiles of {name}", len(grid)) as advance:
                 tiles = _Looked(grid, wanted, advance)
-                match self._head.needs:
-                    case "pixels":
+                match self._head.spec.form:
+                    case "mask":
                         out = np.zeros(pixels.size, np.uint8) if out is None else out
                         return self._mask(pixels, tiles, out)
-                    case "detection":
+                    case "objects":
                         return self._boxes(pixels, tiles)
-                    case _:
+                    case "values":
                         return self._vector(pixels, tiles)
 
     def _mask(self, pixels: Pixels, tiles: _Looked, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        classes = len(self._head.spec.classes)  # type: ignore[attr-defined]  # of a head that needs pixels
+        classes = len(self._head.spec.names)
         blender = TileBlender(tiles.grid, classes, out)
         for tile, wanted in tiles:
             down, across = tile.down, tile.across
@@ -121,11 +121,15 @@ class TiledTask:
                 (found,) = self._head.predict(self._output(pixels, tile))
                 kept.append(_own_boxes(self._head.resized(found, self._size or _sides(tile), _sides(tile)), tile))
         merged = Detections(*(torch.cat([getattr(d, key) for d in kept]) for key in ("boxes", "scores", "labels")))
-        threshold = self._head.fcos.nms_thresh if isinstance(self._head, Detection) else 0.5
-        return _across_tiles(merged, tiles.grid, threshold)
+        return _across_tiles(merged, tiles.grid, self._head.nms_threshold)
 
-    def _vector(self, pixels: Pixels, tiles: _Looked) -> Tensor:
+    def _vector(self, pixels: Pixels, tiles: _Looked) -> Any:
         """Of the mean of the coarsest map over all own parts, as `Pooling` takes it over the whole."""
+        if self._head.needs != "embedding":
+            raise ValueError(
+                f"Task {self._task!r} cannot see an image by tiles: its head reads {self._head.needs}, and its "
+                "predictions are neither masks nor objects. Give a smaller image, or the task a `size`."
+            )
         total, places = torch.zeros(()), 0
         for tile, wanted in tiles:
             if wanted:
@@ -138,8 +142,7 @@ class TiledTask:
                 own = pyramid.maps[-1][0, :, rows, columns]  # (D, h, w)
                 total, places = total + own.double().sum(dim=(1, 2)).cpu(), places + own[0].numel()
         mean = (total / max(1, places)).float().to(self._head.device)
-        found: Tensor = self._head.predict(self._head(self._model.pooling.norm(mean[None])))[0]
-        return found
+        return self._head.predict(self._head(self._model.pooling.norm(mean[None])))[0]
 
     def _output(self, pixels: Pixels, tile: Tile) -> Any:
         return self._model(self._image(pixels, tile), self._task)

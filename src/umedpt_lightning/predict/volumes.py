@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.volume.slices import VolumeImages, laid_down
 from umedpt_lightning.data.volume.volumes import AXES
 from umedpt_lightning.drawing.pictures import save
+from umedpt_lightning.labels import TableRow
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict import overlays
 from umedpt_lightning.predict.images import predict_images
@@ -19,7 +20,6 @@ from umedpt_lightning.predict.journal import Picture, Record
 from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.masks import write_nifti
 from umedpt_lightning.predict.output import TaskOutput
-from umedpt_lightning.predict.values import Row
 from umedpt_lightning.predict.watch import Watch
 
 _MM2 = 1e6  # µm²
@@ -53,25 +53,25 @@ class VolumeTask:
         spec, output = self._output.task.spec, self._output
         images = self._open(path)
         volume, axis = images.volumes[0], AXES[images.slices.axis]
-        masks = np.zeros(volume.shape, np.uint8) if output.task.needs == "pixels" else None
-        rows: list[Row] = []
+        masks = np.zeros(volume.shape, np.uint8) if spec.form == "mask" else None
+        rows: list[TableRow] = []
         pictures: list[Picture] = []
         drawn = set(np.linspace(0, len(images) - 1, min(len(images), _DRAWN)).round().astype(int).tolist())
         shown = []
         in_plane = np.delete(volume.spacing, axis)
         for k, image, prediction in self._slices(images, of["id"], watch):
             size = images.slices.stored_size(volume)
-            found = output.task.resized(prediction, (image.shape[0], image.shape[1]), size)
+            found = spec.resized(prediction, (image.shape[0], image.shape[1]), size)
             place = volume.stored_index(axis, int(images.places[k]))
             if masks is not None:
-                masks[(slice(None),) * axis + (int(images.places[k]),)] = laid_down(np.asarray(found))
+                masks[(slice(None),) * axis + (int(images.places[k]),)] = laid_down(found)
             area = float(in_plane.prod()) * size[0] * size[1] * _MM2
             rows.append(of | {"slice": place} | output.row(found, area))
             name = f"{of['id']}[{images.slices.axis} {place}]"
             pictures += output.pictures(name, size, found)
             if output.draw and k in drawn:
                 certain = output.certain(prediction)
-                shown.append(overlays.picture(image, spec, _as_numpy(certain), name))
+                shown.append(overlays.picture(image, spec, certain, name))
         files = []
         if masks is not None:
             file = output.file(of["id"], ".nii" if of["id"].lower().endswith(".nii") else ".nii.gz")
@@ -111,7 +111,3 @@ class VolumeTask:
                     batch = [low + image.astype(np.float32) * (high - low) for image in batch]
                 yield from zip(numbers, batch, predict_images(self._model, task, batch, self._look), strict=True)
                 advance(len(numbers))
-
-
-def _as_numpy(prediction: Any) -> Any:
-    return np.asarray(prediction) if not hasattr(prediction, "boxes") else prediction

@@ -47,11 +47,14 @@ class Task(HParamsMixin, nn.Module, ABC):
         needs: Which features `forward` takes.
         main_metric: The entry of `compute` that stands for the task in ``val/score``; higher is better.
         spec: What the data set says of itself.
+        nms_threshold: Of two objects of a class that were found in neighbouring tiles of an image and overlap by more
+            (IoU), the better stays.
     """
 
     needs: ClassVar[Features]
     main_metric: ClassVar[str]
     spec: TaskSpec
+    nms_threshold: float = 0.5
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """The metrics, to be found in `metrics`; here, not at the top of a file, is the place to import them."""

@@ -96,7 +96,7 @@ class Detection(Task):
         # torchvision cuts negative distances off: a head that starts around zero may end up below it everywhere, and
         # there it gets no gradient any more
         nn.init.ones_(self.fcos.head.regression_head.bbox_reg.bias)
-        self.max_detections = max_detections
+        self.max_detections, self.nms_threshold = max_detections, nms_threshold
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``average_precision``."""
