@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder, Pooling, Pyramid
 from umedpt_lightning.inference import Image, read, stacks
 from umedpt_lightning.pretrained import PretrainedModel
-from umedpt_lightning.tasks import DEFAULT_TASKS, FeatureWidths, Task
+from umedpt_lightning.tasks import FeatureWidths, Task, default_task
 from umedpt_lightning.types import TaskSpec
 
 #: Builds a decoder from the encoder's channels and strides.
@@ -66,7 +66,7 @@ class MultiTaskModel(PretrainedModel):
         widths = FeatureWidths(encoder.channels[-1], pixels.out_channels, detection.out_channels)
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
-            factory = (tasks or {}).get(name) or DEFAULT_TASKS[type(spec)]
+            factory = (tasks or {}).get(name) or default_task(spec, name)
             self.tasks[name] = factory(spec, widths)
         needs = {task.needs for task in self.tasks.values()}
         self.pixel_decoder = pixels if "pixels" in needs else None

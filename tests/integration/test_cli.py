@@ -54,20 +54,20 @@ def test_losses_and_metrics_of_every_task_are_logged(run: Path) -> None:
         assert any(row[key] for row in rows), key
 
 
-def test_metrics_json_has_the_metrics_of_the_best_round_beside_the_trivial_ones(run: Path) -> None:
+def test_metrics_json_has_the_metrics_of_the_best_round_beside_the_majority_baselines(run: Path) -> None:
     report = json.loads((run / "metrics.json").read_text())["val"]
     best = max(float(row["val/score"]) for row in _metrics(run) if row["val/score"])
     assert report["score"] == pytest.approx(best)
     mains = {"sizes": "auroc", "places": "auroc", "position": "r2", "squares": "dice", "boxes": "map50"}
     assert report["score"] == pytest.approx(np.mean([report["metrics"][f"{t}/{m}"] for t, m in mains.items()]))
-    assert report["trivial"]["sizes/auroc"] == 0.5
-    assert report["trivial"]["squares/dice"] == 0
-    assert report["trivial"]["boxes/map50"] == 0
+    assert report["baseline"]["sizes/auroc"] == 0.5
+    assert report["baseline"]["squares/dice"] == 0
+    assert report["baseline"]["boxes/map50"] == 0
 
 
 def test_test_and_validate_run_from_the_saved_config(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
-    assert "trivial" in capsys.readouterr().out
+    assert "baseline" in capsys.readouterr().out
     main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
     report = json.loads((run / "metrics.json").read_text())
     assert set(report) == {"val", "test"}
@@ -214,7 +214,7 @@ def test_two_processes_run_to_the_end_with_the_metrics_of_one(project: Path, run
     # a loss is a mean over micro-batches, and the ranks cut them differently
     metrics = [{k: v for k, v in report["metrics"].items() if not k.endswith("/loss")} for report in (one, two)]
     assert metrics[1] == pytest.approx(metrics[0], abs=1e-5, nan_ok=True)
-    assert two["trivial"] == pytest.approx(one["trivial"], abs=1e-5, nan_ok=True)
+    assert two["baseline"] == pytest.approx(one["baseline"], abs=1e-5, nan_ok=True)
 
 
 def test_options_of_heads_weights_and_callbacks_reach_the_run(config: dict[str, Any], tmp_path: Path) -> None:

@@ -271,10 +271,10 @@ def test_all_metrics_are_scalars_and_name_the_main_one(cls: type[Task]) -> None:
 
 @any_task
 @any_count
-def test_the_trivial_output_goes_the_way_of_any_output(cls: type[Task], count: int) -> None:
+def test_the_majority_baseline_goes_the_way_of_any_output(cls: type[Task], count: int) -> None:
     task, case = build(cls, count), CASES[cls]
     targets = case.targets(count)
-    output = task.trivial(targets)
+    output = task.baseline(targets)
     metrics = scored(task, (output, targets))
     assert not math.isnan(metrics[cls.main_metric]) or count == 1
     assert len(task.predict(output)) == IMAGES
@@ -282,12 +282,12 @@ def test_the_trivial_output_goes_the_way_of_any_output(cls: type[Task], count: i
 
 @any_task
 @pytest.mark.parametrize("count", [2, 5])
-def test_a_perfect_output_beats_the_trivial_one(cls: type[Task], count: int) -> None:
+def test_a_perfect_output_beats_the_majority_baseline(cls: type[Task], count: int) -> None:
     task, case = build(cls, count), CASES[cls]
     targets = case.targets(count)
-    trivial = scored(task, (task.trivial(targets), targets))[cls.main_metric]
-    assert trivial < 0.9
-    assert trivial < scored(task, (case.perfect(targets, count), targets))[cls.main_metric]
+    baseline = scored(task, (task.baseline(targets), targets))[cls.main_metric]
+    assert baseline < 0.9
+    assert baseline < scored(task, (case.perfect(targets, count), targets))[cls.main_metric]
 
 
 @any_task
@@ -322,7 +322,7 @@ def test_steps_down_the_gradient_lower_the_loss(cls: type[Task]) -> None:
 def test_reset_forgets_everything(cls: type[Task]) -> None:
     task, case = build(cls), CASES[cls]
     targets = case.targets(3)
-    task.update(task.trivial(targets), targets)
+    task.update(task.baseline(targets), targets)
     task.reset()
     afresh = scored(task, (case.perfect(targets, 3), targets))
     assert afresh[cls.main_metric] == pytest.approx(1)
@@ -490,10 +490,10 @@ def test_balanced_weights_need_counts_and_regression_needs_statistics() -> None:
         Regression(RegressionSpec(channels=1, quantities=("a",), units=("",)), WIDTHS)
 
 
-def test_the_trivial_classifier_names_the_majority() -> None:
+def test_the_baseline_of_classes_names_the_majority() -> None:
     spec = ClassSpec(channels=1, classes=("a", "b", "c"), counts=(1, 0, 3))
     task = Classification(spec, WIDTHS)
-    probabilities = task.predict(task.trivial(torch.zeros(2, dtype=torch.long)))
+    probabilities = task.predict(task.baseline(torch.zeros(2, dtype=torch.long)))
     torch.testing.assert_close(probabilities, torch.tensor([[0.25, 0.0, 0.75]] * 2))
 
 
@@ -553,10 +553,10 @@ def test_balanced_positive_weights_are_negatives_over_positives_among_the_known(
     torch.testing.assert_close(weights, torch.tensor([4.0, 1.0, 4.0]))
 
 
-def test_the_trivial_multilabel_output_is_the_share_of_positives() -> None:
+def test_the_baseline_of_labels_is_the_share_of_positives() -> None:
     spec = MultilabelSpec(channels=1, labels=("a", "b"), counts=(2, 0), known=(8, 8))
     task = MultilabelClassification(spec, WIDTHS)
-    shares = task.predict(task.trivial(torch.zeros(3, 2)))
+    shares = task.predict(task.baseline(torch.zeros(3, 2)))
     torch.testing.assert_close(shares, torch.tensor([[0.25, 0.0]] * 3), atol=1e-5, rtol=0)
 
 
@@ -590,7 +590,7 @@ def test_saying_the_mean_has_a_loss_of_one_and_an_r2_of_zero_whatever_the_unit()
             stds=(float(numbers.std(unbiased=False)),),
         )
         task = Regression(spec, WIDTHS)
-        output = task.trivial(numbers)
+        output = task.baseline(numbers)
         assert float(task.loss(output, numbers)) == pytest.approx(1, rel=1e-3)
         assert scored(task, (output, numbers))["r2"] == pytest.approx(0, abs=1e-3)
 

@@ -9,7 +9,7 @@ from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, small_encoder,
 
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.transfer.answers import Answers
+from umedpt_lightning.tasks.answers import Answers
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.evaluation import answer, evaluate
 from umedpt_lightning.types import IGNORE_INDEX

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from builders import WIDTHS, spec_of
 
 from umedpt_lightning.tasks import DEFAULT_TASKS, Classification, MultilabelClassification, Segmentation, Task
+from umedpt_lightning.tasks.answers import metrics_of as score
 from umedpt_lightning.transfer import probe as module
-from umedpt_lightning.transfer.answers import score
 from umedpt_lightning.transfer.embeddings import Embeddings
 from umedpt_lightning.transfer.linear import binary_path, logistic_path, ridge_path
 from umedpt_lightning.transfer.neighbours import Neighbours
@@ -132,8 +132,8 @@ def test_a_probe_learns_and_its_val_metrics_are_those_of_its_outputs(kind: str, 
     again = score(task, fitted(val.features), torch.from_numpy(val.targets))
     assert again == pytest.approx(fitted.val, nan_ok=True)
     metrics = score(task, fitted(test.features), torch.from_numpy(test.targets))
-    trivial = score(task, task.trivial(torch.from_numpy(test.targets)), torch.from_numpy(test.targets))
-    assert metrics[task.main_metric] > trivial[task.main_metric] + 0.15
+    baseline = score(task, task.baseline(torch.from_numpy(test.targets)), torch.from_numpy(test.targets))
+    assert metrics[task.main_metric] > baseline[task.main_metric] + 0.15
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -226,8 +226,8 @@ def test_what_cannot_be_is_told() -> None:
     same = Embeddings(val.features, np.zeros_like(val.targets))
     with pytest.raises(ValueError, match="The val part has no defined auroc"):
         linear_probe(task_of("class"), val, same)
-    with pytest.raises(ValueError, match="Segmentation reads no embedding"):
+    with pytest.raises(ValueError, match="Segmentation has no linear model on embeddings"):
         linear_probe(Segmentation(spec_of("mask"), WIDTHS), val, val)
-    with pytest.raises(ValueError, match="None of the labelled samples has a class"):
+    with pytest.raises(ValueError, match="None of the labelled samples has a label"):
         linear_probe(task_of("class"), Embeddings(val.features, np.full_like(val.targets, 255)), val)
     assert isinstance(task_of("multilabel"), MultilabelClassification)

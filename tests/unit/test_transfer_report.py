@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from builders import spec_of
 from PIL import Image
 
+from umedpt_lightning.labels import IGNORE_INDEX
 from umedpt_lightning.transfer.calibration import draw_reliability
 from umedpt_lightning.transfer.cells import Cell, Mode, Result
-from umedpt_lightning.transfer.closer import confusion
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.differences import Difference, difference_table, differences
 from umedpt_lightning.transfer.report import write_page
@@ -107,7 +108,7 @@ def test_tables_hold_the_same_figures(rows: list[Row], tmp_path: Path) -> None:
     cells = dict(zip(header.split(","), first.split(","), strict=True))
     assert float(cells["auroc"]) == pytest.approx(content["rows"][0]["metrics"]["auroc"]["mean"])
     assert float(cells["auroc_low"]) == pytest.approx(content["rows"][0]["metrics"]["auroc"]["low"], abs=1e-5)
-    assert content["trivial"] == {"auroc": 0.5}
+    assert content["baseline"] == {"auroc": 0.5}
 
 
 def test_other_centres_stand_beside_the_test_part_with_their_gap(tmp_path: Path) -> None:
@@ -153,6 +154,6 @@ def test_reliability_shows_how_often_answers_are_right(share: float) -> None:
 
 
 def test_confusion_counts_truth_by_answer() -> None:
-    outputs = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 1.0]])
-    found = {"outputs": outputs, "targets": np.array([0, 0, 1, 255])}
-    assert confusion([found, found], 2).tolist() == [[2, 2], [2, 0]]
+    predictions = np.array([[0.8, 0.2], [0.3, 0.7], [0.9, 0.1], [0.3, 0.7]])
+    counts = spec_of("class", count=2).confusion(predictions, np.array([0, 0, 1, IGNORE_INDEX]))
+    assert counts.tolist() == [[1, 1], [1, 0]]

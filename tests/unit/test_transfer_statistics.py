@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from umedpt_lightning.transfer.statistics import calibration_error, over_groups, over_seeds
+from umedpt_lightning.labels.calibration import calibration_error
+from umedpt_lightning.transfer.statistics import over_groups, over_seeds
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])

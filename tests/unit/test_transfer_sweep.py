@@ -20,7 +20,7 @@ from umedpt_lightning.transfer.evaluation import answer, evaluate
 from umedpt_lightning.transfer.finetune import FineTuning, Trainer, set_head
 from umedpt_lightning.transfer.probe import linear_probe
 from umedpt_lightning.transfer.sources import TimmSource
-from umedpt_lightning.transfer.sweep import Protocol, Sweep, trivial_score
+from umedpt_lightning.transfer.sweep import Protocol, Sweep, baseline_score
 
 EMBEDDING = ("class", "multilabel", "regression")
 SHORT = FineTuning(steps=3, learning_rates=(1e-3,), evaluations=1)
@@ -64,12 +64,12 @@ def test_every_label_type_is_measured_in_every_mode(kind: str, tmp_path: Path) -
         assert all(low <= high for low, high in result.intervals.values() if not math.isnan(low))
         kept = CellFolder(tmp_path).answers(cell)
         assert kept is not None
-        assert ("outputs" if kind in EMBEDDING else "answer_15") in kept
+        assert ("predictions" if kind in EMBEDDING else "answer_15") in kept
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_without_an_image_is_measured_too(kind: str) -> None:
-    metrics = trivial_score(protocol(kind, modes=["frozen"]))
+    metrics = baseline_score(protocol(kind, modes=["frozen"]))
     if kind == "class":
         assert metrics["auroc"] == 0.5
     assert metrics
@@ -184,8 +184,9 @@ def test_fine_tuning_starts_from_the_probe(kind: str) -> None:
     probe = linear_probe(model.task("new"), parts["train"], parts["val"])
     set_head(model, "new", probe)
     found = answer(model, "new", plan.data, plan.part("val"), Machine())
-    outputs, metrics = torch.from_numpy(found.arrays()["outputs"]), found.score()
-    torch.testing.assert_close(outputs, probe(parts["val"].features), atol=1e-3, rtol=1e-3)
+    predictions, metrics = torch.from_numpy(found.arrays()["predictions"]), found.score()
+    expected = model.task("new").predict(probe(parts["val"].features))
+    torch.testing.assert_close(predictions, expected, atol=1e-3, rtol=1e-3)
     assert {key: metrics[key] for key in probe.val} == pytest.approx(probe.val, abs=1e-3, nan_ok=True)
 
 
@@ -235,7 +236,7 @@ def test_training_learns_and_keeps_the_best_of_val() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"modes": ["knn"], "kind": "box"}, "knn needs one embedding an image"),
+        ({"modes": ["knn"], "kind": "box"}, "knn needs a task whose head is a linear model"),
         ({"fractions": [1.5]}, "above 0 and at most 1"),
         ({"seeds": 0}, "seeds at least 1"),
         ({"name": "a.b"}, "cannot name a task"),

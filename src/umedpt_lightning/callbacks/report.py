@@ -1,4 +1,4 @@
-"""What a run ends with: ``metrics.json`` and a table beside what a head without eyes would reach."""
+"""What a run ends with: ``metrics.json`` and a table beside the majority baselines."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rich.table import Table
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.training import MultiTaskModule
-from umedpt_lightning.types import RegressionSpec, TaskBatch, TaskSpec
+from umedpt_lightning.types import TaskBatch
 
 Metrics = dict[str, float]
 
 
 class Report(Callback):
-    """Compares every task with its trivial baseline, and writes and prints what came out.
+    """Compares every task with its majority baseline, and writes and prints what came out.
 
-    The baseline is computed through the same metrics, once for each part, from `Task.trivial`: majority class, mean,
+    The baseline is computed through the same metrics, once for each part, from `Task.baseline`: majority class, mean,
     empty mask, no box.
 
     The file ``metrics.json`` in the run's folder holds, for ``val`` (of the round with the best ``val/score``) and for
@@ -37,7 +37,7 @@ class Report(Callback):
         self._folder = Path()
         self._pending: tuple[str, dict[str, Any]] | None = None
         self._judges: dict[str, Task] = {}
-        self._trivial: dict[str, Metrics] = {}
+        self._baselines: dict[str, Metrics] = {}
         self._best: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -103,11 +103,14 @@ class Report(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up the best metrics of the run that is resumed."""
-        self._best = state_dict["best"]
+        best = dict(state_dict["best"])
+        if "trivial" in best:  # as it was called
+            best["baseline"] = best.pop("trivial")
+        self._best = best
 
     def _start(self, part: str, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._judges = {}
-        if part in self._trivial or trainer.sanity_checking or not isinstance(module, MultiTaskModule):
+        if part in self._baselines or trainer.sanity_checking or not isinstance(module, MultiTaskModule):
             return
         loader: Any = trainer.val_dataloaders if part == "val" else trainer.test_dataloaders
         self._judges = {name: copy.deepcopy(module.model.task(name)) for name in loader.tasks}
@@ -116,11 +119,15 @@ class Report(Callback):
 
     def _add(self, batch: TaskBatch) -> None:
         if judge := self._judges.get(batch.task):
-            judge.update(judge.trivial(batch.targets), batch.targets)
+            output = judge.baseline(batch.targets)
+            if output is None:
+                del self._judges[batch.task]
+            else:
+                judge.update(output, batch.targets)
 
     def _finish(self, part: str, trainer: pl.Trainer) -> None:
         if self._judges:
-            self._trivial[part] = {
+            self._baselines[part] = {
                 f"{name}/{metric}": float(value)
                 for name, judge in self._judges.items()
                 for metric, value in judge.compute().items()
@@ -134,7 +141,7 @@ class Report(Callback):
         }
         score = metrics.pop("score", math.nan)
         round_ = trainer.global_step
-        return {"score": score, "round": round_, "metrics": metrics, "trivial": self._trivial.get(part, {})}
+        return {"score": score, "round": round_, "metrics": metrics, "baseline": self._baselines.get(part, {})}
 
     def _show(self, part: str, result: dict[str, Any], trainer: pl.Trainer) -> None:
         module = trainer.lightning_module
@@ -156,34 +163,24 @@ def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
     when = f" after {result['round']} rounds" if result["round"] else ""  # a checkpoint of its own does not say
     title = f"{part}: score {result['score']:.3f}{when}"
     table = Table("task", "metric", title=title, title_justify="left")
-    for heading in (part, "trivial", "better by"):
+    for heading in (part, "baseline", "better by"):
         table.add_column(heading, justify="right")
     for name in module.model.tasks:
-        main = module.model.task(name).main_metric
-        for metric in _shown(name, result["metrics"], module):
-            value, trivial = (result[of].get(f"{name}/{metric}", math.nan) for of in ("metrics", "trivial"))
-            gain = trivial - value if metric.startswith("mae") else value - trivial  # of an error less is better
-            bold = "bold" if metric == main else None
-            cells = (metric + _unit(metric, module.model.task(name).spec), *map("{:.3f}".format, (value, trivial)))
-            table.add_row(name if metric == main else "", *cells, f"{gain:+.3f}", style=bold)
+        task = module.model.task(name)
+        for metric in _shown(name, result["metrics"], task):
+            value, baseline = (result[of].get(f"{name}/{metric}", math.nan) for of in ("metrics", "baseline"))
+            gain = baseline - value if metric.startswith(task.errors) else value - baseline
+            bold = "bold" if metric == task.main_metric else None
+            unit = task.spec.unit(metric)
+            cells = (f"{metric} ({unit})" if unit else metric, *map("{:.3f}".format, (value, baseline)))
+            table.add_row(name if metric == task.main_metric else "", *cells, f"{gain:+.3f}", style=bold)
     return table
 
 
-def _unit(metric: str, spec: TaskSpec) -> str:
-    """The unit of an error, in brackets."""
-    if isinstance(spec, RegressionSpec):
-        for quantity, unit in zip(spec.quantities, spec.units, strict=True):
-            if unit and metric == f"mae_{quantity}":
-                return f" ({unit})"
-    return ""
-
-
-def _shown(name: str, metrics: Metrics, module: MultiTaskModule) -> list[str]:
+def _shown(name: str, metrics: Metrics, task: Task) -> list[str]:
     """A task's metrics, the main one first, without those of single classes, which are in the file."""
-    task = module.model.task(name)
-    classes = (*getattr(task.spec, "classes", ()), *getattr(task.spec, "labels", ()))
     of_task = [key.removeprefix(f"{name}/") for key in metrics if key.startswith(f"{name}/")]
-    shown = [m for m in of_task if m != "loss" and not m.endswith(tuple(f"_{c}" for c in classes))]
+    shown = [metric for metric in of_task if metric != "loss" and not task.spec.is_of_one_name(metric)]
     return sorted(shown, key=lambda metric: metric != task.main_metric)
 
 

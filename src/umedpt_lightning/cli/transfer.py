@@ -22,7 +22,7 @@ from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
 from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.io.atomic import atomic_write, write_text
-from umedpt_lightning.tasks import DEFAULT_TASKS
+from umedpt_lightning.tasks import Task
 from umedpt_lightning.transfer.cells import CellFolder
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
 from umedpt_lightning.transfer.closer import closer_look
@@ -31,7 +31,7 @@ from umedpt_lightning.transfer.differences import difference_table, differences
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.report import write_page
 from umedpt_lightning.transfer.summary import Row, answers, percent, summarise, write_tables
-from umedpt_lightning.transfer.sweep import Protocol, Sweep, trivial_score
+from umedpt_lightning.transfer.sweep import Protocol, Sweep, baseline_score
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
         centre: _measure(parser, config, described, others, folder / centre)
         for centre, others in leave_one_out(protocol, config.centres)
     }
-    main_metric = _main_metric(protocol)
+    main_metric = _head(protocol).main_metric
     write_centres(rows, main_metric, folder)
     table = Table("left out", "method", "labels", f"{main_metric}, others", "there", "gap", title=protocol.name)
     for centre, row, there, gap in left_out_table(rows):
@@ -108,18 +108,18 @@ def _measure(
     sweep = Sweep(protocol, cells, Machine(device, config.num_workers), repr(described.task), training)
     results = sweep.run()
 
-    main_metric = _main_metric(protocol)
-    rows, trivial = summarise(results, main_metric), trivial_score(protocol)
-    sheets = draw_samples(results, cells, protocol.data, main_metric)
+    main_metric = _head(protocol).main_metric
+    rows, baseline = summarise(results, main_metric), baseline_score(protocol)
+    sheets = draw_samples(results, cells, protocol.data, _head(protocol))
     for title, sheet in sheets.items():
         save(sheet, folder / f"{title}.png")
     gaps = differences(results, main_metric)
-    look = closer_look(results, cells, protocol.part("test"), main_metric)
+    look = closer_look(results, cells, protocol.part("test").spec)
     closer = difference_table(gaps, main_metric) + look + page_of(sheets)
-    write_tables(rows, main_metric, trivial, folder, gaps)
-    page = write_page(protocol.name, rows, main_metric, trivial, closer)
+    write_tables(rows, main_metric, baseline, folder, gaps)
+    page = write_page(protocol.name, rows, main_metric, baseline, closer)
     write_text(folder / "report.html", page)
-    figure = draw_curves(rows, main_metric, trivial.get(main_metric, float("nan")))
+    figure = draw_curves(rows, main_metric, baseline.get(main_metric, float("nan")))
     write_text(folder / "curve.svg", figure.svg())
     with atomic_write(folder / "curve.png") as unfinished:
         unfinished.write_bytes(figure.png())
@@ -132,8 +132,8 @@ def _measure(
     return rows
 
 
-def _main_metric(protocol: Protocol) -> str:
-    return DEFAULT_TASKS[type(protocol.part("test").spec)].main_metric
+def _head(protocol: Protocol) -> Task:
+    return protocol.head(protocol.part("train").spec)
 
 
 _PARTS = ("train", "val", "test")

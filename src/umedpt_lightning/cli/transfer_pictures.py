@@ -1,4 +1,4 @@
-"""The best and the worst test samples of a mask or box task, drawn."""
+"""The best and the worst test samples of a task, drawn."""
 
 from __future__ import annotations
 
@@ -9,37 +9,34 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.drawing.pictures import Example, draw, to_rgb
-from umedpt_lightning.tasks.detection import Detections
+from umedpt_lightning.tasks import Task
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
-from umedpt_lightning.types import BoxSpec, MaskSpec
 
 _SHOWN = 4
 
 
 def draw_samples(
-    results: Mapping[Cell, Result], cells: CellFolder, data: TaskData, main: str
+    results: Mapping[Cell, Result], cells: CellFolder, data: TaskData, task: Task
 ) -> dict[str, Image.Image]:
-    """Sheets ``best`` and ``worst``; none for other tasks, or where the answers are gone.
+    """Sheets ``best`` and ``worst``; none where the answers are gone, or no predictions are kept.
 
     Args:
         results: Of all cells.
         cells: Where their answers are.
         data: Of the task.
-        main: The main metric: the answers are of the cell with all labels that is best by it on the val part.
+        task: Its head; the answers are of the cell with all labels that is best on the val part by its main metric.
     """
-    if data.test is None or not isinstance(data.test.spec, MaskSpec | BoxSpec):
-        return {}
+    main = task.main_metric
     largest = max(cell.fraction for cell in results)
     whole = [cell for cell in results if cell.fraction == largest]
     best = max(whole, key=lambda cell: np.nan_to_num(results[cell].val.get(main, -np.inf), nan=-np.inf))
     answers = cells.answers(best)
-    if answers is None:
+    if answers is None or task.answers().prediction(answers, 0) is None:
         return {}
     scores = answers["score"]
     known = np.flatnonzero(~np.isnan(scores))
@@ -47,18 +44,18 @@ def draw_samples(
     sheets = {}
     for title, rows in (("best", order[:_SHOWN]), ("worst", order[::-1][:_SHOWN])):
         if len(rows):
-            examples = [_example(data, row, answers[f"answer_{row}"], float(scores[row])) for row in rows.tolist()]
-            sheets[title] = draw(examples, f"{title} test samples of {best}, by {main}")
+            predictions = {row: task.answers().prediction(answers, row) for row in rows.tolist()}
+            examples = [_example(data, row, one, float(scores[row])) for row, one in predictions.items()]
+            sheets[title] = draw(examples, f"{title} test samples of {best}")
     return sheets
 
 
-def _example(data: TaskData, row: int, answer: NDArray[Any], score: float) -> Example:
+def _example(data: TaskData, row: int, prediction: Any, score: float) -> Example:
     """A sample at the size that the model saw, to which its answer belongs."""
     if data.test is None:
         raise ValueError("data.test: there is nothing to draw from. Give a test part.")
     spec = data.test.spec
     sample = Transform(data.size)(data.test[row], 0)
-    prediction = Detections(answer[:, :4], answer[:, 5], answer[:, 4]) if isinstance(spec, BoxSpec) else answer  # type: ignore[arg-type]
     view = spec.comparison_view(sample.target, prediction)
     pixels = to_rgb(np.moveaxis(sample.image, -1, 0), spec.value_range)
     return Example(pixels, f"{sample.name}: {score:.3f}", view)

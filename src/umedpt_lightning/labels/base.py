@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.labels.calibration import Stated
 from umedpt_lightning.labels.findings import Finding
 from umedpt_lightning.labels.values import flat_values
 from umedpt_lightning.labels.views import MOST_LINES, Line, Number, PageView, View
@@ -229,10 +230,8 @@ class TaskSpec:
         """``(K, K)`` counts, rows the truth, columns the answer; None where an answer is no single class."""
         return None
 
-    def stated(
-        self, predictions: NDArray[Any], targets: NDArray[Any]
-    ) -> Sequence[tuple[NDArray[np.floating], NDArray[np.bool_]]]:
-        """Stated probabilities ``(N,)`` and whether it was so ``(N,)``: of the answer, or of each label; none if none.
+    def stated(self, predictions: NDArray[Any], targets: NDArray[Any]) -> Sequence[Stated]:
+        """Stated probabilities and whether it was so: of the answer, or of each label; nothing where none are stated.
 
         Args:
             predictions: ``(N, ...)``.

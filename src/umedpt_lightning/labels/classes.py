@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.labels.base import IGNORE_INDEX, Figures, TableRow, TaskSpec
+from umedpt_lightning.labels.calibration import Stated
 from umedpt_lightning.labels.findings import CORRECT_READER, UNLABELLED, Finding
 from umedpt_lightning.labels.views import MOST_LINES, Bar, Line, PageView, View
 from umedpt_lightning.labels.wording import percent, short_float
@@ -132,9 +133,7 @@ class ClassSpec(TaskSpec):
         np.add.at(counts, (targets[known].astype(np.int64), predictions[known].argmax(axis=1)), 1)
         return counts
 
-    def stated(
-        self, predictions: NDArray[Any], targets: NDArray[Any]
-    ) -> list[tuple[NDArray[np.floating], NDArray[np.bool_]]]:
+    def stated(self, predictions: NDArray[Any], targets: NDArray[Any]) -> list[Stated]:
         """Of the likeliest class."""
         known = self.labelled(targets)
         predictions = predictions[known]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.labels.base import Figures, TableRow, TaskSpec
+from umedpt_lightning.labels.calibration import Stated
 from umedpt_lightning.labels.findings import Finding
 from umedpt_lightning.labels.numbers import inspect_vector
 from umedpt_lightning.labels.views import MOST_LINES, Bar, Line, PageView, View
@@ -121,9 +122,7 @@ class MultilabelSpec(TaskSpec):
         pairs = zip(self.labels, prediction.tolist(), strict=True)
         return {f"p_{name}": short_float(probability) for name, probability in pairs}
 
-    def stated(
-        self, predictions: NDArray[Any], targets: NDArray[Any]
-    ) -> list[tuple[NDArray[np.floating], NDArray[np.bool_]]]:
+    def stated(self, predictions: NDArray[Any], targets: NDArray[Any]) -> list[Stated]:
         """Of each label, where it is known."""
         known = ~np.isnan(targets)
         pairs = zip(predictions.T, targets.T, known.T, strict=True)

@@ -10,23 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.tasks import Task
-from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec
 
-#: What a label type is called on the Hub, and in prose.
-_HUB_TYPES: dict[type[TaskSpec], str] = {
-    ClassSpec: "image-classification",
-    MultilabelSpec: "image-classification",
-    MaskSpec: "image-segmentation",
-    BoxSpec: "object-detection",
-    RegressionSpec: "other",  # the Hub knows no numbers of images
-}
-_LABEL_TYPES: dict[type[TaskSpec], str] = {
-    ClassSpec: "one class",
-    MultilabelSpec: "several labels",
-    MaskSpec: "masks",
-    BoxSpec: "boxes",
-    RegressionSpec: "numbers",
-}
 _TO_FILL_IN = "*To be filled in.*"
 
 
@@ -118,32 +102,29 @@ def _plain_timm(name: str, encoder: Encoder) -> str:
 def _row(name: str, task: Task) -> str:
     spec = task.spec
     low, high = spec.value_range
-    label_type = _LABEL_TYPES.get(type(spec), type(spec).__name__)
-    cells = (name, label_type, spec.channels, f"{low:g} to {high:g}", ", ".join(_names(spec)))
+    title = spec.title or type(spec).__name__
+    cells = (name, title, spec.channels, f"{low:g} to {high:g}", ", ".join(map(str, spec.titles)))
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _names(spec: TaskSpec) -> list[str]:
-    if isinstance(spec, RegressionSpec):
-        return [f"{q} ({u})" if u else q for q, u in zip(spec.quantities, spec.units, strict=True)]
-    return [str(name) for name in (*getattr(spec, "classes", ()), *getattr(spec, "labels", ()))]
 
 
 def _metrics(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> str:
     rows = [
-        f"| {name} | {task.main_metric} | {part} | {value:.3f} | {_number(trivial):.3f} |"
-        for name, task, part, value, trivial in _main(tasks, metrics)
+        f"| {name} | {task.main_metric} | {part} | {value:.3f} | {_number(baseline):.3f} |"
+        for name, task, part, value, baseline in _main(tasks, metrics)
     ]
     if not rows:
         return _TO_FILL_IN
-    head = "`trivial` is a head that sees no image.\n\n| task | metric | part | value | trivial |\n| --- | --- | --- "
-    return "\n".join([head + "| --- | --- |", *rows])
+    head = (
+        "`baseline` is the majority baseline, which sees no image.\n\n"
+        "| task | metric | part | value | baseline |\n| --- | --- | --- | --- | --- |"
+    )
+    return "\n".join([head, *rows])
 
 
 def _results(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> Iterator[EvalResult]:
     for name, task, part, value, _ in _main(tasks, metrics):
         yield EvalResult(
-            task_type=_HUB_TYPES.get(type(task.spec), "other"),
+            task_type=task.spec.hub_type,
             dataset_type=name,
             dataset_name=name,
             dataset_split=part,
@@ -155,12 +136,13 @@ def _results(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> Iterator[
 def _main(
     tasks: Mapping[str, Task], metrics: Mapping[str, Any]
 ) -> Iterator[tuple[str, Task, str, float, float | None]]:
-    """Every task's main metric in every part where it is known, with that of a trivial head."""
+    """Every task's main metric in every part where it is known, with that of the majority baseline."""
     for name, task in tasks.items():
         for part, found in metrics.items():
+            baselines = found.get("baseline", found.get("trivial", {}))  # older files call it so
             key = f"{name}/{task.main_metric}"
             if (value := found.get("metrics", {}).get(key)) is not None:
-                yield name, task, part, value, found.get("trivial", {}).get(key)
+                yield name, task, part, value, baselines.get(key)
 
 
 def _number(value: float | None) -> float:

@@ -17,6 +17,26 @@ DEFAULT_TASKS: dict[type[TaskSpec], type[Task]] = {
     BoxSpec: Detection,
 }
 
+
+def default_task(spec: TaskSpec, name: str = "<name>") -> type[Task]:
+    """The task that a spec gets where the config names none: that of its kind, or of the one that it derives from.
+
+    Args:
+        spec: What the data say of themselves.
+        name: The task's name, for the message.
+
+    Raises:
+        ValueError: It is a kind of one's own, for which a task must be named.
+    """
+    for kind in type(spec).__mro__:
+        if kind in DEFAULT_TASKS:
+            return DEFAULT_TASKS[kind]
+    raise ValueError(
+        f"Task {name!r} has targets of the kind {type(spec).__name__}, for which there is no head by default. Name one "
+        f"under model.tasks.{name}: {{class_path: your_module.YourTask}}."
+    )
+
+
 __all__ = [
     "DEFAULT_TASKS",
     "Classification",
@@ -27,4 +47,5 @@ __all__ = [
     "Regression",
     "Segmentation",
     "Task",
+    "default_task",
 ]

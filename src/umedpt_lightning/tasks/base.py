@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.hparams import HParamsMixin
+from umedpt_lightning.tasks.answers import Answers, picked
 from umedpt_lightning.types import BatchTargets, TaskSpec
 
 #: What a head reads: ``embedding`` is ``(B, D)``, ``pixels`` is ``(B, D, H, W)``, ``detection`` is
 #: `umedpt_lightning.blocks.DetectionFeatures`.
 Features = Literal["embedding", "pixels", "detection"]
+#: Linear models that can stand in for a head on the embedding: logistic regression of classes, of each label by itself,
+#: and ridge regression.
+LinearFamily = Literal["classes", "labels", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ class Task(HParamsMixin, nn.Module, ABC):
         needs: Which features `forward` takes.
         main_metric: The entry of `compute` that stands for the task in ``val/score``; higher is better.
         spec: What the data set says of itself.
+        errors: Beginnings of the names of metrics of which less is better.
+        linear_family: Which linear model can stand in for the head on embeddings; None where none can. Such a head is
+            an `nn.Linear` called ``head``.
         nms_threshold: Of two objects of a class that were found in neighbouring tiles of an image and overlap by more
             (IoU), the better stays.
     """
@@ -54,6 +64,8 @@ class Task(HParamsMixin, nn.Module, ABC):
     needs: ClassVar[Features]
     main_metric: ClassVar[str]
     spec: TaskSpec
+    errors: ClassVar[tuple[str, ...]] = ()
+    linear_family: ClassVar[LinearFamily | None] = None
     nms_threshold: float = 0.5
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
@@ -84,12 +96,51 @@ class Task(HParamsMixin, nn.Module, ABC):
         """The outputs of a graph that is used without Python, by name; tensors with ``B`` first."""
         return {"predictions": self.predict(output)}
 
-    @abstractmethod
-    def trivial(self, targets: BatchTargets) -> Any:
-        """An output like that of `forward` that has seen the training labels but no image.
+    def baseline(self, targets: BatchTargets) -> Any:
+        """The majority baseline: an output like that of `forward` that knows the training labels but sees no image.
 
-        Majority class, mean, empty mask, no box: what a trained head must beat.
+        Majority class, mean, empty mask, no box: what a trained head must beat. None where there is none.
         """
+        if (older := getattr(self, "trivial", None)) is None:
+            return None
+        warnings.warn(
+            f"{type(self).__name__}.trivial is called `baseline` now; the old name goes with the next release. Rename "
+            "the method.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return older(targets)
+
+    def linear_targets(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """What the linear model of `linear_family` is fitted to, in terms of the head's output.
+
+        Args:
+            targets: ``(N, ...)``.
+
+        Returns:
+            Class indices ``(N,)``, labels ``(N, L)`` of 0, 1 and NaN, or numbers ``(N, Q)`` with NaN where unknown.
+        """
+        return targets
+
+    def linear_weights(self) -> NDArray[np.float64] | None:
+        """The weight of each class, or of the positives of each label, in the linear model; None for 1 each."""
+        return None
+
+    def answers(self) -> Answers:
+        """An empty place for the answers to the samples of a part, which are scored as a whole and in choices."""
+        return Answers(self)
+
+    def sample_scores(self, output: Any, targets: Any) -> NDArray[np.float64]:
+        """``(B,)`` how good the output is for each sample, the more the better; NaN where its target is unknown.
+
+        Without a better one, the loss with a minus.
+        """
+        scores = np.full(len(targets), np.nan)
+        for row in range(len(targets)):
+            one, truth = (picked(value, np.array([row])) for value in (output, targets))
+            if not (isinstance(truth, Tensor) and truth.isnan().all()):
+                scores[row] = -float(self.loss(one, truth))
+        return scores
 
     def resized(self, prediction: Any, shown: tuple[int, int], wanted: tuple[int, int]) -> Any:
         """One image's prediction for the same image in another size; for most label types there is no difference.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task
@@ -31,6 +33,7 @@ class Classification(Task):
 
     needs = "embedding"
     main_metric = "auroc"
+    linear_family = "classes"
     spec: ClassSpec
     class_weights: Tensor | None
 
@@ -89,10 +92,20 @@ class Classification(Task):
         """Probabilities ``(B, K)``."""
         return output.float().softmax(dim=1)
 
-    def trivial(self, targets: BatchTargets) -> Tensor:
+    def baseline(self, targets: BatchTargets) -> Tensor:
         """The class frequencies of the training part as logits, ``(B, K)``."""
         counts = torch.tensor(self.spec.counts or [1] * len(self.spec.classes), dtype=torch.float32, device=self.device)
         return counts.log().expand(len(targets), -1)
+
+    def linear_weights(self) -> NDArray[np.float64] | None:
+        """Those of the classes."""
+        return None if self.class_weights is None else self.class_weights.double().cpu().numpy()
+
+    def sample_scores(self, output: Tensor, targets: Tensor) -> NDArray[np.float64]:
+        """The probability of the true class."""
+        known = targets != IGNORE_INDEX
+        stated = self.predict(output).gather(1, targets.where(known, 0)[:, None])[:, 0].double()
+        return stated.where(known, torch.nan).cpu().numpy()
 
 
 def _weights(spec: ClassSpec, weights: Literal["balanced"] | Sequence[float] | None) -> Tensor | None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 
 from umedpt_lightning.blocks import DetectionFeatures
+from umedpt_lightning.tasks.answers import Answers, Rows
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
-from umedpt_lightning.types import BatchTargets, Boxes, BoxSpec
+from umedpt_lightning.tasks.box_matching import ImageMatches, average_precision, match_boxes
+from umedpt_lightning.types import BatchTargets, Boxes, BoxSpec, to_numpy
 
 
 @dataclass
@@ -155,10 +160,58 @@ class Detection(Task):
         rows_y, rows_x = wanted[0] / shown[0], wanted[1] / shown[1]
         return replace(prediction, boxes=prediction.boxes * prediction.boxes.new_tensor([rows_x, rows_y] * 2))
 
-    def trivial(self, targets: BatchTargets) -> DetectionOutput:
+    def baseline(self, targets: BatchTargets) -> DetectionOutput:
         """No box at all."""
         nothing = {
             key: torch.zeros(len(targets), 0, last, device=self.device)
             for key, last in (("cls_logits", len(self.spec.classes)), ("bbox_regression", 4), ("bbox_ctrness", 1))
         }
         return DetectionOutput(nothing, torch.zeros(0, 4, device=self.device), [0], (0, 0))
+
+    def answers(self) -> Answers:
+        """With boxes that are matched once, which is what takes time."""
+        return BoxAnswers(self)
+
+
+class BoxAnswers(Answers):
+    """Of a detection.
+
+    Args:
+        task: Whose answers.
+    """
+
+    def __init__(self, task: Detection) -> None:
+        super().__init__(task)
+        self._detection = task
+        self._predicted: list[NDArray[np.float32]] = []
+        self._matches: list[ImageMatches] = []
+
+    def add(self, output: DetectionOutput, targets: list[Boxes]) -> None:
+        """Adds raw outputs and true boxes."""
+        task = self._detection
+        for found, truth in zip(task.predict(output), targets, strict=True):
+            boxes, true = (
+                to_numpy(torch.column_stack(parts).float())
+                for parts in ([found.boxes, found.labels, found.scores], list(truth))
+            )
+            self._predicted.append(boxes)
+            self._matches.append(match_boxes(boxes, true, len(task.spec.classes), task.max_detections))
+
+    def score(self, rows: Rows | None = None) -> dict[str, float]:
+        """Average precision."""
+        chosen = self._matches if rows is None else [self._matches[row] for row in rows.tolist()]
+        over_all, at_half = average_precision(chosen)
+        return {"map": over_all, "map50": at_half}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """``score``, the mAP50 of each sample, and ``answer_<row>``, its boxes ``(N, 6)``.
+
+        Columns are x1, y1, x2, y2 in pixels, class and score.
+        """
+        scores = [self.score(np.array([row]))["map50"] for row in range(len(self._matches))]
+        return {"score": np.array(scores)} | {f"answer_{row}": boxes for row, boxes in enumerate(self._predicted)}
+
+    def prediction(self, arrays: Mapping[str, NDArray[Any]], row: int) -> Any:
+        """Its boxes."""
+        boxes: Any = arrays[f"answer_{row}"]
+        return Detections(boxes[:, :4], boxes[:, 5], boxes[:, 4].astype(np.int64))

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
@@ -31,6 +33,7 @@ class MultilabelClassification(Task):
 
     needs = "embedding"
     main_metric = "auroc"
+    linear_family = "labels"
     spec: MultilabelSpec
     positive_weights: Tensor | None
 
@@ -81,12 +84,16 @@ class MultilabelClassification(Task):
         """Probabilities ``(B, L)``."""
         return output.float().sigmoid()
 
-    def trivial(self, targets: BatchTargets) -> Tensor:
+    def baseline(self, targets: BatchTargets) -> Tensor:
         """The label frequencies of the training part as logits, ``(B, L)``."""
         shares = torch.full((len(self.spec.labels),), 0.5)
         if self.spec.counts:
             shares = torch.tensor(self.spec.counts) / torch.tensor(self.spec.known).clamp_min(1)
         return shares.to(self.device).logit(eps=1e-6).expand(len(targets), -1)
+
+    def linear_weights(self) -> NDArray[np.float64] | None:
+        """Those of the positives of each label."""
+        return None if self.positive_weights is None else self.positive_weights.double().cpu().numpy()
 
 
 def _weights(spec: MultilabelSpec, weights: Literal["balanced"] | Sequence[float] | None) -> Tensor | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
@@ -30,6 +32,8 @@ class Regression(Task):
 
     needs = "embedding"
     main_metric = "r2"
+    errors = ("mae",)
+    linear_family = "numbers"
     spec: RegressionSpec
     means: Tensor
     stds: Tensor
@@ -89,9 +93,14 @@ class Regression(Task):
         """Numbers in units, ``(B, Q)``."""
         return output.float() * self.stds + self.means
 
-    def trivial(self, targets: BatchTargets) -> Tensor:
+    def baseline(self, targets: BatchTargets) -> Tensor:
         """The means of the training part, ``(B, Q)`` zeros."""
         return torch.zeros(len(targets), len(self.spec.quantities), device=self.device)
+
+    def linear_targets(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Standardised numbers, as the head gives them."""
+        numbers: NDArray[np.float64] = (targets - self.means.double().cpu().numpy()) / self.stds.double().cpu().numpy()
+        return numbers
 
     def _standardise(self, numbers: Tensor) -> Tensor:
         return (numbers.float() - self.means) / self.stds

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 
+from umedpt_lightning.tasks.answers import Answers, Rows
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.tasks.cross_entropy import cross_entropy
-from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, MaskSpec
+from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, MaskSpec, to_numpy
 
 
 class Segmentation(Task):
@@ -99,12 +102,54 @@ class Segmentation(Task):
             return prediction
         return F.interpolate(prediction[None, None], wanted, mode="nearest-exact")[0, 0]
 
-    def trivial(self, targets: BatchTargets) -> Tensor:
+    def baseline(self, targets: BatchTargets) -> Tensor:
         """Background everywhere, as logits ``(B, K, H, W)``."""
         if not isinstance(targets, Tensor):
             raise TypeError(f"Masks come as a tensor, not as {type(targets).__name__}.")
         background = torch.eye(len(self.spec.classes), device=self.device)[0]  # (K,)
         return background.view(1, -1, 1, 1).expand(len(targets), -1, *targets.shape[1:])
+
+    def answers(self) -> Answers:
+        """With a confusion matrix an image, so that no logits are kept."""
+        return MaskAnswers(self)
+
+
+class MaskAnswers(Answers):
+    """Of a segmentation.
+
+    Args:
+        task: Whose answers.
+    """
+
+    def __init__(self, task: Segmentation) -> None:
+        super().__init__(task)
+        self._classes = task.spec.classes
+        self._confusions: list[Tensor] = []
+        self._masks: list[NDArray[Any]] = []
+
+    def add(self, output: Tensor, targets: Tensor) -> None:
+        """Adds logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
+        masks, classes = self._task.predict(output), len(self._classes)
+        for mask, truth in zip(masks, targets.long(), strict=True):
+            known = truth != IGNORE_INDEX
+            pairs = truth[known] * classes + mask[known].long()
+            self._confusions.append(pairs.bincount(minlength=classes**2).view(classes, classes).cpu())
+        self._masks += to_numpy(list(masks))
+
+    def score(self, rows: Rows | None = None) -> dict[str, float]:
+        """From all pixels of the samples together."""
+        confusions = torch.stack(self._confusions)
+        chosen = confusions if rows is None else confusions[torch.from_numpy(rows)]
+        return {name: float(value) for name, value in overlap(chosen.sum(0), self._classes).items()}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """``score``, the Dice score of each sample, and ``answer_<row>``, its mask ``(H, W)``."""
+        dice = [self.score(np.array([row]))["dice"] for row in range(len(self._masks))]
+        return {"score": np.array(dice)} | {f"answer_{row}": mask for row, mask in enumerate(self._masks)}
+
+    def prediction(self, arrays: Mapping[str, NDArray[Any]], row: int) -> Any:
+        """Its mask."""
+        return arrays[f"answer_{row}"]
 
 
 def overlap(confusion: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
+from umedpt_lightning.labels.calibration import Stated, reliability
 from umedpt_lightning.transfer.curve import COLOURS
 from umedpt_lightning.transfer.shapes import Area, Dot, Figure, Polyline, Segment, Shape, Text
-from umedpt_lightning.transfer.statistics import reliability
 
 _SIDE, _LEFT, _TOP = 300, 60, 24
 
 
-def draw_reliability(answers: Mapping[str, tuple[NDArray[np.floating], NDArray[np.bool_]]]) -> Figure:
+def draw_reliability(answers: Mapping[str, Stated]) -> Figure:
     """Frequency over stated probability; on the dashed line they are equal.
 
     DeGroot & Fienberg, The Comparison and Evaluation of Forecasters, The Statistician 32, 1983.

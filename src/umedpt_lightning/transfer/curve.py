@@ -16,20 +16,20 @@ _WIDTH, _HEIGHT = 760, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 20, 50
 
 
-def draw_curves(rows: Sequence[Row], metric: str, trivial: float) -> Figure:
+def draw_curves(rows: Sequence[Row], metric: str, baseline: float) -> Figure:
     """One line a method and mode with its 95 % interval over seeds as a band, over a logarithmic fraction.
 
     Args:
         rows: Of the sweep.
         metric: Its name.
-        trivial: What an answer without an image reaches, a dashed line; NaN for none.
+        baseline: What an answer without an image reaches, a dashed line; NaN for none.
     """
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if metric in row.metrics and not math.isnan(row.metrics[metric].mean):
             lines.setdefault(row.line, []).append(row)
     fractions = sorted({row.fraction for row in rows})
-    values = [v for r in rows if metric in r.metrics for v in (r.metrics[metric].mean, trivial) if not math.isnan(v)]
+    values = [v for r in rows if metric in r.metrics for v in (r.metrics[metric].mean, baseline) if not math.isnan(v)]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.08 * (high - low) or 0.05
     low, high = low - margin, high + margin
@@ -44,9 +44,9 @@ def draw_curves(rows: Sequence[Row], metric: str, trivial: float) -> Figure:
         return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
     shapes = [*_axes(fractions, _ticks(low, high), x, y), Text((_LEFT, 12), metric)]
-    if not math.isnan(trivial):
-        shapes.append(Segment((_LEFT, y(trivial)), (_WIDTH - _RIGHT, y(trivial)), "#888888", dashed=True))
-        shapes.append(Text((_WIDTH - _RIGHT, y(trivial) - 4), "without an image", "end"))
+    if not math.isnan(baseline):
+        shapes.append(Segment((_LEFT, y(baseline)), (_WIDTH - _RIGHT, y(baseline)), "#888888", dashed=True))
+        shapes.append(Text((_WIDTH - _RIGHT, y(baseline) - 4), "without an image", "end"))
     for index, (name, line) in enumerate(lines.items()):
         colour, place = COLOURS[index % len(COLOURS)], _HEIGHT + 16 * index
         shapes += _line(line, metric, colour, x, y)

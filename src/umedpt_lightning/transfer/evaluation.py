@@ -7,7 +7,7 @@ import torch
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.transfer.answers import Answers, answers_of
+from umedpt_lightning.tasks.answers import Answers
 from umedpt_lightning.transfer.embeddings import Machine, evaluation_batches
 from umedpt_lightning.transfer.statistics import over_groups
 
@@ -37,7 +37,7 @@ def evaluate(model: MultiTaskModel, name: str, data: TaskData, reader: Reader, m
 def answer(model: MultiTaskModel, name: str, data: TaskData, reader: Reader, machine: Machine) -> Answers:
     """A model's answers for all samples of a part."""
     model.eval()
-    answers = answers_of(model.task(name))
+    answers = model.task(name).answers()
     for batch in evaluation_batches(name, data, reader, machine):
         answers.add(model(batch.images, name), batch.targets)
     return answers

@@ -145,9 +145,7 @@ def _score(cells: CellFolder, cell: Cell) -> tuple[float, float]:
     answers = cells.answers(cell)
     if answers is None:
         raise ValueError(f"{cell}: its answers are gone from the run's folder. Delete the cell's .json file too.")
-    outputs, targets = torch.from_numpy(answers["outputs"]).float(), answers["targets"]
-    stated = outputs.softmax(1) if targets.ndim == 1 else outputs.sigmoid()
-    return accuracy_and_auc(stated.numpy(), targets)
+    return accuracy_and_auc(answers["predictions"], answers["targets"])
 
 
 def accuracy_and_auc(stated: NDArray[np.floating], targets: NDArray[Any]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from umedpt_lightning.tasks import Classification, MultilabelClassification, Regression, Task
-from umedpt_lightning.transfer.answers import score
+from umedpt_lightning.tasks import Task
+from umedpt_lightning.tasks.answers import metrics_of
+from umedpt_lightning.tasks.base import LinearFamily
 from umedpt_lightning.transfer.embeddings import Embeddings
 from umedpt_lightning.transfer.linear import Linear, binary_path, logistic_path, ridge_path
 from umedpt_lightning.transfer.neighbours import Neighbours
-from umedpt_lightning.types import IGNORE_INDEX
 
 Array = NDArray[np.float64]
 #: Strengths of the penalty that are tried, from strong to weak.
@@ -93,14 +93,16 @@ def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
         val: Embeddings of the val part.
 
     Raises:
-        ValueError: The task has no embedding, or the val part cannot tell good from bad.
+        ValueError: The task has no linear model, or the val part cannot tell good from bad.
     """
-    train = _known(train)
+    family, train = _family(task), _labelled(task, train)
     standardiser = Standardiser.of(train.features)
     x = standardiser(train.features)
-    path = _path(task, x, train.targets)
+    count, weights = len(task.spec.names), task.linear_weights()
+    weights = np.ones(count) if weights is None else weights
+    path = family.path(x, task.linear_targets(train.targets), STRENGTHS, weights, count)
     models = [({"strength": strength}, model) for strength, model in zip(STRENGTHS, path, strict=True)]
-    probe = _best(task, models, standardiser, val, _few(task, train.targets), _negative_loss)
+    probe = _best(task, models, standardiser, val, task.spec.lacking(train.targets), _negative_loss)
     chosen = next(model for options, model in models if options == probe.options)
     if not chosen.converged:
         return _noted(probe, "The logistic regression did not converge: its gradient is not quite zero.")
@@ -112,13 +114,13 @@ def neighbour_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
 
     Arguments and errors are those of `linear_probe`.
     """
-    train = _known(train)
+    family, train = _family(task), _labelled(task, train)
     standardiser = Standardiser.of(train.features)
     x = standardiser(train.features)
-    values, to_output = _values(task, train.targets)
+    values = family.votes(task.linear_targets(train.targets), len(task.spec.names))
     candidates = [k for k in NEIGHBOURS if k <= len(x)]
-    models = (({"k": float(k)}, _Answer(Neighbours(x, values, k), to_output)) for k in candidates)
-    return _best(task, models, standardiser, val, _few(task, train.targets), _main_metric)
+    models = (({"k": float(k)}, _Answer(Neighbours(x, values, k), family.to_output)) for k in candidates)
+    return _best(task, models, standardiser, val, task.spec.lacking(train.targets), _main_metric)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _negative_loss(task: Task, outputs: Tensor, targets: Tensor) -> float:
 
 
 def _main_metric(task: Task, outputs: Tensor, targets: Tensor) -> float:
-    return score(task, outputs, targets)[task.main_metric]
+    return metrics_of(task, outputs, targets)[task.main_metric]
 
 
 def _best(
@@ -151,7 +153,7 @@ def _best(
     rated = []
     for options, model in models:
         outputs = torch.from_numpy(model(x).astype(np.float32))
-        rated.append((worth(task, outputs, targets), options, model, score(task, outputs, targets)))
+        rated.append((worth(task, outputs, targets), options, model, metrics_of(task, outputs, targets)))
     _, options, model, metrics = max(rated, key=lambda candidate: candidate[0])
     if math.isnan(metrics[task.main_metric]):
         raise ValueError(
@@ -161,31 +163,19 @@ def _best(
     return Probe(standardiser, model, options, metrics, notes)
 
 
-def _path(task: Task, x: Array, targets: NDArray[Any]) -> Iterator[Linear]:
-    match task:
-        case Classification():
-            count = len(task.spec.classes)
-            weights = np.ones(count) if task.class_weights is None else task.class_weights.double().cpu().numpy()
-            return logistic_path(x, targets, count, STRENGTHS, weights)
-        case MultilabelClassification():
-            given = task.positive_weights
-            weights = np.ones(targets.shape[1]) if given is None else given.double().cpu().numpy()
-            return binary_path(x, targets.astype(np.float64), STRENGTHS, weights)
-        case Regression():
-            return ridge_path(x, _standardised(task, targets), STRENGTHS)
-    raise ValueError(f"{type(task).__name__} reads no embedding, so there is no linear probe for it: use `finetune`.")
+@dataclass(frozen=True)
+class _Family:
+    """How a `LinearFamily` is fitted.
 
+    Attributes:
+        path: The models for standardised features, targets, strengths, weights of classes or labels, and their number.
+        votes: What neighbours vote with, of targets and the number of classes.
+        to_output: How the mean of votes becomes an output of the head.
+    """
 
-def _values(task: Task, targets: NDArray[Any]) -> tuple[Array, Callable[[Array], Array]]:
-    """What neighbours vote with, and how their mean becomes an output of the head."""
-    match task:
-        case Classification():
-            return np.eye(len(task.spec.classes))[targets], _log
-        case MultilabelClassification():
-            return targets.astype(np.float64), lambda p: _log(p) - _log(1 - p)
-        case Regression():
-            return _standardised(task, targets), lambda numbers: numbers
-    raise ValueError(f"{type(task).__name__} reads no embedding, so it has no neighbours: use `finetune`.")
+    path: Callable[[Array, NDArray[Any], Sequence[float], Array, int], Iterator[Linear]]
+    votes: Callable[[NDArray[Any], int], Array]
+    to_output: Callable[[Array], Array]
 
 
 def _log(shares: Array) -> Array:
@@ -193,35 +183,40 @@ def _log(shares: Array) -> Array:
     return logs
 
 
-def _standardised(task: Regression, targets: NDArray[Any]) -> Array:
-    numbers: Array = (targets - task.means.double().cpu().numpy()) / task.stds.double().cpu().numpy()
-    return numbers
+_FAMILIES: dict[LinearFamily, _Family] = {
+    "classes": _Family(
+        lambda x, classes, strengths, weights, count: logistic_path(x, classes, count, strengths, weights),
+        lambda classes, count: np.eye(count)[classes],
+        _log,
+    ),
+    "labels": _Family(
+        lambda x, labels, strengths, weights, _: binary_path(x, labels.astype(np.float64), strengths, weights),
+        lambda labels, _: labels.astype(np.float64),
+        lambda shares: _log(shares) - _log(1 - shares),
+    ),
+    "numbers": _Family(
+        lambda x, numbers, strengths, *_: ridge_path(x, numbers, strengths),
+        lambda numbers, _: numbers.astype(np.float64),
+        lambda numbers: numbers,
+    ),
+}
 
 
-def _known(train: Embeddings) -> Embeddings:
-    """Without samples that have no class."""
-    if train.targets.ndim > 1:
-        return train
-    rows = np.flatnonzero(train.targets != IGNORE_INDEX)
+def _family(task: Task) -> _Family:
+    if task.linear_family is None:
+        raise ValueError(
+            f"{type(task).__name__} has no linear model on embeddings, so that no linear probe and no neighbours "
+            "can stand in for its head: use `finetune`, or set its `linear_family`."
+        )
+    return _FAMILIES[task.linear_family]
+
+
+def _labelled(task: Task, train: Embeddings) -> Embeddings:
+    """Without samples that have no label."""
+    rows = np.flatnonzero(task.spec.labelled(train.targets))
     if not len(rows):
-        raise ValueError("None of the labelled samples has a class. Take a larger fraction.")
+        raise ValueError("None of the labelled samples has a label. Take a larger fraction.")
     return train[rows]
-
-
-def _few(task: Task, targets: NDArray[Any]) -> tuple[str, ...]:
-    """What the labelled samples lack."""
-    match task:
-        case Classification():
-            counts = np.bincount(targets, minlength=len(task.spec.classes))
-            present = [name for name, count in zip(task.spec.classes, counts, strict=True) if count]
-            if len(present) == 1:
-                return (f"All {len(targets)} labelled samples are of class {present[0]!r}: it is always the answer.",)
-            lacking = [name for name in task.spec.classes if name not in present]
-            return (f"No labelled sample is of class {', '.join(lacking)}: never the answer.",) if lacking else ()
-        case MultilabelClassification():
-            one = [n for n, v in zip(task.spec.labels, targets.T, strict=True) if len(set(v[~np.isnan(v)])) < 2]
-            return (f"The labelled samples show {', '.join(one)} one way only: answered by frequency.",) if one else ()
-    return ()
 
 
 def _noted(probe: Probe, note: str) -> Probe:

@@ -20,14 +20,14 @@ tr:hover { background: #f3f3f3; } svg { max-width: 100%; height: auto; } .wide {
 """
 
 
-def write_page(name: str, rows: Sequence[Row], main: str, trivial: Mapping[str, float], closer: str = "") -> str:
+def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str, float], closer: str = "") -> str:
     """The page.
 
     Args:
         name: The task's name.
         rows: Of the sweep.
         main: The task's main metric.
-        trivial: The metrics of an answer that has seen no image.
+        baseline: The metrics of an answer that has seen no image.
         closer: More of it, as HTML.
     """
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in answers(rows, main))
@@ -36,17 +36,17 @@ def write_page(name: str, rows: Sequence[Row], main: str, trivial: Mapping[str, 
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: labels needed</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(name)}: how many labels are needed</h1>"
-        f"<ul>{sentences}</ul>{draw_curves(rows, main, trivial.get(main, math.nan)).svg()}"
+        f"<ul>{sentences}</ul>{draw_curves(rows, main, baseline.get(main, math.nan)).svg()}"
         f"<p>Test part. Lines are means over the seeds, bands their 95 % intervals (Student's t). Everything that is "
         f"free was chosen on the val part. Where all seeds have the same labels, as at 100 %, a frozen encoder has no "
         f"spread over the seeds; the interval over patients tells how sure the figure is.</p>"
-        f"{_table(rows, main, trivial)}{_centres(rows, main)}{closer}"
+        f"{_table(rows, main, baseline)}{_centres(rows, main)}{closer}"
         + (f"<h2>Notes</h2><ul>{noted}</ul>" if noted else "")
         + "</body></html>\n"
     )
 
 
-def _table(rows: Sequence[Row], main: str, trivial: Mapping[str, float]) -> str:
+def _table(rows: Sequence[Row], main: str, baseline: Mapping[str, float]) -> str:
     names = sorted(dict.fromkeys(name for row in rows for name in row.metrics), key=lambda name: name != main)
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = []
@@ -56,7 +56,7 @@ def _table(rows: Sequence[Row], main: str, trivial: Mapping[str, float]) -> str:
         patients = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
         cells = f"<td>{escape(row.line)}</td><td>{percent(row.fraction)}</td><td>{row.labels:.0f}</td>{metrics}"
         body.append(f"<tr>{cells}<td>{patients}</td></tr>")
-    seen = "".join(f"<td>{trivial[name]:.3f}</td>" if name in trivial else "<td></td>" for name in names)
+    seen = "".join(f"<td>{baseline[name]:.3f}</td>" if name in baseline else "<td></td>" for name in names)
     return (
         f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>labels</th>{head}'
         f"<th>{escape(main)} over patients</th></tr>{''.join(body)}"

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 LEVEL = 0.95
-_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -83,39 +82,3 @@ def _ends(values: NDArray[np.float64], tails: list[float]) -> tuple[float, float
         return math.nan, math.nan
     low, high = np.quantile(known, tails)
     return float(low), float(high)
-
-
-def calibration_error(probabilities: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
-    """Expected calibration error: how far stated probabilities are from frequencies, on average.
-
-    Bins of equal width, weighted by what is in them. Guo et al., On Calibration of Modern Neural Networks, 2017,
-    arXiv:1706.04599, equation 3.
-
-    Args:
-        probabilities: ``(N,)`` of what was answered.
-        correct: ``(N,)`` whether it was so.
-    """
-    if not len(probabilities):
-        return math.nan
-    stated, frequency, counts = reliability(probabilities, correct)
-    return float((np.abs(stated - frequency) * counts).sum() / len(probabilities))
-
-
-def reliability(
-    probabilities: NDArray[np.floating], correct: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """What was stated and how often it was so, in bins of equal width; empty bins are left out.
-
-    Args:
-        probabilities: ``(N,)`` of what was answered.
-        correct: ``(N,)`` whether it was so.
-
-    Returns:
-        ``(bins,)`` mean probability, frequency, and how many there are.
-    """
-    bins = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
-    counts = np.bincount(bins, minlength=_BINS)
-    filled = counts > 0
-    stated = np.bincount(bins, weights=probabilities.astype(np.float64), minlength=_BINS)
-    right = np.bincount(bins, weights=correct.astype(np.float64), minlength=_BINS)
-    return stated[filled] / counts[filled], right[filled] / counts[filled], counts[filled]

@@ -101,14 +101,14 @@ def percent(fraction: float) -> str:
 
 
 def write_tables(
-    rows: Sequence[Row], main: str, trivial: Mapping[str, float], folder: Path, gaps: Sequence[Any] = ()
+    rows: Sequence[Row], main: str, baseline: Mapping[str, float], folder: Path, gaps: Sequence[Any] = ()
 ) -> None:
     """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words).
 
     Args:
         rows: Of the sweep.
         main: The task's main metric.
-        trivial: The metrics of an answer that has seen no image.
+        baseline: The metrics of an answer that has seen no image.
         folder: Where they are written.
         gaps: Differences of methods, dataclasses.
     """
@@ -130,7 +130,7 @@ def write_tables(
     content = {
         "main_metric": main,
         "answers": answers(rows, main),
-        "trivial": dict(trivial),
+        "baseline": dict(baseline),
         "differences": [asdict(gap) for gap in gaps],
         "rows": [asdict(row) for row in rows],
     }

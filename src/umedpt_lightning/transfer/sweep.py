@@ -13,8 +13,8 @@ from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel, TaskFactory, check_task_names
-from umedpt_lightning.tasks import DEFAULT_TASKS, FeatureWidths, Task
-from umedpt_lightning.transfer.answers import Answers, answers_of, score
+from umedpt_lightning.tasks import FeatureWidths, Task, default_task
+from umedpt_lightning.tasks.answers import Answers, metrics_of
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result, grid
 from umedpt_lightning.transfer.embeddings import Embeddings, Machine, embeddings, evaluation_batches
 from umedpt_lightning.transfer.evaluation import answer, patient_intervals
@@ -23,7 +23,7 @@ from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
 from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.transfer.sources import Source, weights_digest
 from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
-from umedpt_lightning.types import BoxSpec, MaskSpec
+from umedpt_lightning.types import TaskSpec
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -81,12 +81,19 @@ class Protocol:
             if not 0 < fraction <= 1:
                 raise ValueError(f"fractions: {fraction} must be above 0 and at most 1. Write 0.01 for 1 %.")
         if "knn" in modes and not self.embeds:
-            raise ValueError("modes: knn needs one embedding an image, which masks and boxes have not. Leave it out.")
+            raise ValueError(
+                "modes: knn needs a task whose head is a linear model on the embedding of an image, as for classes, "
+                "labels and numbers, but not for masks and boxes. Leave it out."
+            )
 
     @property
     def embeds(self) -> bool:
-        """Whether the task reads the embedding of a whole image."""
-        return not isinstance(self.part("train").spec, MaskSpec | BoxSpec)
+        """Whether a linear model on embeddings can stand in for the head."""
+        return self.head(self.part("train").spec).linear_family is not None
+
+    def head(self, spec: TaskSpec) -> Task:
+        """A head for what samples say of themselves, which alone it may know; by itself, not in a model."""
+        return (self.task or default_task(spec, self.name))(spec, FeatureWidths(1, 1, 1))
 
     def modes_of(self, method: str) -> list[Mode]:
         """How a method is measured."""
@@ -175,7 +182,7 @@ class Sweep:
         labelled = Labelled(self._protocol.part("train"), subset.rows)
         embedded = {name: self._embeddings(cell, name) for name in self._readers} if self._protocol.embeds else {}
         started = time.monotonic()
-        task, probe = self._head(labelled), None
+        task, probe = self._protocol.head(labelled.spec), None
         if embedded:
             fit = neighbour_probe if cell.mode == "knn" else linear_probe
             probe = fit(task, embedded["train"][subset.rows], embedded["val"])
@@ -185,7 +192,7 @@ class Sweep:
             if isinstance(chosen, Trained):
                 protocol = self._protocol
                 return answer(chosen.model, protocol.name, protocol.data, self._readers[name], self._machine)
-            answers = answers_of(task)
+            answers = task.answers()
             answers.add(chosen(embedded[name].features), torch.from_numpy(embedded[name].targets))
             return answers
 
@@ -219,11 +226,6 @@ class Sweep:
                 model = trained.model
             return trainer.everything(model, advance)
 
-    def _head(self, labelled: Reader) -> Task:
-        """A head for what the labelled samples say of themselves, which alone it may know."""
-        factory = self._protocol.task or DEFAULT_TASKS[type(labelled.spec)]
-        return factory(labelled.spec, FeatureWidths(1, 1, 1))
-
     def _build(self, cell: Cell, labelled: Reader) -> MultiTaskModel:
         try:
             method = self._protocol.methods[cell.method]
@@ -250,14 +252,16 @@ class Sweep:
         return self._embedded[digest, part]
 
 
-def trivial_score(protocol: Protocol) -> dict[str, float]:
-    """The test metrics of an answer that has seen all training labels but no image."""
-    spec = protocol.part("train").spec
-    task = (protocol.task or DEFAULT_TASKS[type(spec)])(spec, FeatureWidths(1, 1, 1))
-    test = protocol.part("test")
+def baseline_score(protocol: Protocol) -> dict[str, float]:
+    """The test metrics of the majority baseline, which has seen all training labels but no image; none without one."""
+    task, test = protocol.head(protocol.part("train").spec), protocol.part("test")
     if test.targets is not None:
         targets = torch.from_numpy(test.targets)
-        return score(task, task.trivial(targets), targets)
+        output = task.baseline(targets)
+        return {} if output is None else metrics_of(task, output, targets)
     for batch in evaluation_batches(protocol.name, protocol.data, test, Machine()):
-        task.update(task.trivial(batch.targets), batch.targets)
+        output = task.baseline(batch.targets)
+        if output is None:
+            return {}
+        task.update(output, batch.targets)
     return {name: float(value) for name, value in task.compute().items()}
