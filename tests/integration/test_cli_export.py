@@ -16,7 +16,6 @@ import torch
 import yaml
 
 from umedpt_lightning.cli import main
-from umedpt_lightning.export import load_checkpoint
 from umedpt_lightning.model import MultiTaskModel
 
 AVERAGING = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
@@ -131,7 +130,7 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {}, "model_config": Evil()}, "evil.ckpt")
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
-        load_checkpoint("evil.ckpt")
+        MultiTaskModel.from_pretrained("evil.ckpt")
     assert not Path("touched").exists()
 
 

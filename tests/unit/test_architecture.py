@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "training": {"types", "labels", "blocks", "tasks", "model", "training"},
     "data": {"types", "labels", "data"},
     "drawing": {"types", "labels", "drawing"},
-    "transfer": {"types", "labels", "blocks", "tasks", "model", "data", "transfer"},
+    "transfer": {"types", "labels", "blocks", "tasks", "pretrained", "model", "data", "training", "transfer"},
     "predict": {"types", "labels", "inference", "blocks", "tasks", "model", "data", "drawing", "predict"},
     "app": {"types", "labels", "inference", "tasks", "model", "data", "drawing", "app"},
     "embed": {"types", "labels", "model", "data", "embed"},

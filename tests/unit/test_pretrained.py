@@ -323,3 +323,57 @@ def test_predictions_are_those_of_the_saved_model(saved: Path) -> None:
         if isinstance(found, Detections):
             found, expected = found.boxes, expected.boxes
         assert torch.equal(found, expected)
+
+
+def _run(folder: Path, model: MultiTaskModel, name: str = "best") -> Path:
+    """What a run leaves of a model."""
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    file = folder / "checkpoints" / f"{name}.ckpt"
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state | {"val_losses.a": torch.ones(1)}, "model_config": model.model_config()}, file)
+    return file
+
+
+def test_a_run_and_its_checkpoint_give_the_model_too(tmp_path: Path) -> None:
+    model = model_of(small_encoder(), sizes={"a_class": (48, 40)})
+    file = _run(tmp_path, model)
+    for place in (tmp_path, file, str(file)):
+        again = MultiTaskModel.from_pretrained(place)
+        assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+        assert again.sizes == model.sizes
+        assert not again.training
+
+
+def test_what_gives_no_model_says_what_would(tmp_path: Path) -> None:
+    model = model_of(small_encoder())
+    file = _run(tmp_path / "run", model, "last")
+    with pytest.raises(FileNotFoundError, match=r"has not been validated yet. Give one of .*last\.ckpt"):
+        MultiTaskModel.from_pretrained(tmp_path / "run")
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    (tmp_path / "empty").mkdir()
+    for place in (
+        tmp_path / "weights.pth",
+        tmp_path / "empty",
+        tmp_path / "run" / "checkpoints" / "none.ckpt",
+        "a/b/c",
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=r"Give the folder of a run .*\.ckpt files.*Hub"):
+            MultiTaskModel.from_pretrained(place)
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(ValueError, match="checksum"):
+        MultiTaskModel.from_pretrained(file)
+
+
+def test_tensors_that_share_memory_come_back_shared(tmp_path: Path) -> None:
+    model = model_of(small_encoder())
+    first, second = (
+        model.task("a_class"),
+        Classification(spec_of("class"), FeatureWidths(*[model.pooling.norm.normalized_shape[0]] * 3)),
+    )  # type: ignore[arg-type]
+    second.head = first.head
+    model.tasks["a_class_too"] = second
+    model.save_pretrained(tmp_path)
+    again = MultiTaskModel.from_pretrained(tmp_path)
+    assert torch.equal(again.task("a_class_too").head.weight, first.head.weight)

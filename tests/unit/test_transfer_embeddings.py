@@ -18,7 +18,13 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer import embeddings as module
 from umedpt_lightning.transfer.embeddings import Embeddings, Machine, embeddings
-from umedpt_lightning.transfer.sources import CheckpointSource, Source, TimmSource, weights_digest
+from umedpt_lightning.transfer.sources import (
+    CheckpointSource,
+    PretrainedSource,
+    TimmSource,
+    WeightSource,
+    weights_digest,
+)
 
 NET = "test_resnet"
 
@@ -29,8 +35,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "embeddings"
 
 
-def build(source: Source, seed: int = 0, kind: str = "class") -> MultiTaskModel:
-    return source.build("new", spec_of(kind), None, seed)
+def build(source: WeightSource, seed: int = 0, kind: str = "class") -> MultiTaskModel:
+    return source.create_model("new", spec_of(kind), None, seed)
 
 
 def embed(model: MultiTaskModel, reader: MemoryReader | None = None, **options: object) -> Embeddings:
@@ -38,8 +44,10 @@ def embed(model: MultiTaskModel, reader: MemoryReader | None = None, **options: 
     return embeddings(model, "new", data, reader or MemoryReader("class"), Machine())
 
 
-def checkpoint(folder: Path, mode: str = "keep", kind: str = "class") -> tuple[Path, MultiTaskModel]:
-    """What a run leaves: a checkpoint and its config."""
+def checkpoint(
+    folder: Path, mode: str = "keep", kind: str = "class", config: bool = True
+) -> tuple[Path, MultiTaskModel]:
+    """What a run leaves: a checkpoint, which has the config of its model or not, and the run's config."""
     torch.manual_seed(1)
     encoder = Encoder(NET, batch_norm=mode)
     model = MultiTaskModel(encoder, {"old": spec_of(kind), "other": spec_of("class")})
@@ -49,7 +57,8 @@ def checkpoint(folder: Path, mode: str = "keep", kind: str = "class") -> tuple[P
                 value.add_(0.1 * torch.rand_like(value))
     (folder / "checkpoints").mkdir(parents=True)
     file = folder / "checkpoints" / "best.ckpt"
-    torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()} | {"x": torch.ones(1)}}, file)
+    state = {f"model.{k}": v for k, v in model.state_dict().items()} | {"x": torch.ones(1)}
+    torch.save({"state_dict": state} | ({"model_config": model.model_config()} if config else {}), file)
     described = {"class_path": "umedpt_lightning.blocks.Encoder", "init_args": {"name": NET, "batch_norm": mode}}
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"encoder": described}}))
     return file, model.eval()
@@ -121,10 +130,21 @@ def test_a_foreign_encoder_gives_plain_means() -> None:
         assert torch.allclose(model.embed(images, "new"), expected)
 
 
+@pytest.mark.parametrize("place", ["old checkpoint", "checkpoint", "run", "model folder"])
 @pytest.mark.parametrize("mode", ["keep", "group", "freeze", "per_task"])
-def test_a_checkpoint_gives_the_embeddings_of_its_run(tmp_path: Path, mode: str) -> None:
-    file, trained = checkpoint(tmp_path / "run", mode)
-    model = build(CheckpointSource(file, statistics_of="other" if mode == "per_task" else None)).eval()
+def test_a_trained_model_gives_its_embeddings_wherever_it_lies(tmp_path: Path, mode: str, place: str) -> None:
+    file, trained = checkpoint(tmp_path / "run", mode, config=place != "old checkpoint")
+    statistics_of = "other" if mode == "per_task" else None
+    if place == "old checkpoint":
+        source: WeightSource = CheckpointSource(str(file), statistics_of=statistics_of)
+    else:
+        (tmp_path / "run" / "config.yaml").unlink()
+        trained.save_pretrained(tmp_path / "folder")
+        paths = {"checkpoint": file, "run": tmp_path / "run", "model folder": tmp_path / "folder"}
+        source = PretrainedSource(str(paths[place]), statistics_of)
+    model = build(source)
+    assert not any(layer.training for layer in model.train().encoder.modules() if isinstance(layer, nn.BatchNorm2d))
+    model.eval()
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         found = model.embed(images, "new")
@@ -135,7 +155,7 @@ def test_a_checkpoint_gives_the_embeddings_of_its_run(tmp_path: Path, mode: str)
 
 def test_decoders_come_from_the_checkpoint_too(tmp_path: Path) -> None:
     file, trained = checkpoint(tmp_path / "run", kind="mask")
-    model = build(CheckpointSource(file), kind="mask")
+    model = build(PretrainedSource(str(file)), kind="mask")
     for key, value in trained.pixel_decoder.state_dict().items():
         assert torch.equal(model.pixel_decoder.state_dict()[key], value)
 
@@ -147,20 +167,42 @@ def test_decoders_of_a_timm_encoder_are_those_asked_for() -> None:
 
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
-    file, _ = checkpoint(tmp_path / "run", "per_task")
+    file, _ = checkpoint(tmp_path / "run", "per_task", config=False)
+    old = str(file)
     with pytest.raises(ValueError, match="Name the task that is most like the new one: old, other"):
-        build(CheckpointSource(file))
-    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
-        build(CheckpointSource(tmp_path / "none.ckpt"))
+        build(CheckpointSource(old))
+    with pytest.raises(ValueError, match=r"does not say how its model is built.*CheckpointSource"):
+        build(PretrainedSource(old))
+    with pytest.raises(FileNotFoundError, match=r"There is no folder or file .*none\.ckpt"):
+        build(CheckpointSource(str(tmp_path / "none.ckpt")))
     with pytest.raises(FileNotFoundError, match="no such config"):
-        build(CheckpointSource(file, tmp_path / "none.yaml"))
+        build(CheckpointSource(old, tmp_path / "none.yaml"))
     other = tmp_path / "other.yaml"
     other.write_text(file.parents[1].joinpath("config.yaml").read_text().replace(NET, "test_convnext"))
-    with pytest.raises(ValueError, match=r"its encoder is not that of .*other\.yaml"):
-        build(CheckpointSource(file, other, statistics_of="old"))
+    with pytest.raises(ValueError, match=r"(?s)The encoder of .*best\.ckpt is not that of its config"):
+        build(CheckpointSource(old, other, statistics_of="old"))
     torch.save({"weights": torch.ones(2)}, file)
-    with pytest.raises(ValueError, match="not a checkpoint of `umedpt fit`"):
-        build(CheckpointSource(file))
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        build(CheckpointSource(old))
+
+
+def test_the_config_of_a_run_is_not_asked_for_where_the_checkpoint_has_that_of_its_model(tmp_path: Path) -> None:
+    file, _ = checkpoint(tmp_path / "run")
+    with pytest.warns(FutureWarning, match="`config` is not read"):
+        build(CheckpointSource(str(file), tmp_path / "run" / "config.yaml"))
+
+
+class OwnEncoder(Encoder):
+    """An encoder of a user's own."""
+
+
+def test_an_encoder_of_ones_own_is_named_by_its_class(tmp_path: Path) -> None:
+    trained = MultiTaskModel(OwnEncoder(NET), {"old": spec_of("class")}).eval()
+    trained.save_pretrained(tmp_path / "folder")
+    with pytest.raises(ValueError, match="'OwnEncoder'"):
+        build(PretrainedSource(str(tmp_path / "folder")))
+    model = build(PretrainedSource(str(tmp_path / "folder"), classes=[OwnEncoder]))
+    assert isinstance(model.encoder, OwnEncoder)
 
 
 def test_random_weights_come_without_the_statistics_that_they_lack(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_the_test_part_is_read_once_a_fine_tuned_cell_and_the_val_part_chooses(
 @pytest.mark.parametrize("kind", EMBEDDING)
 def test_fine_tuning_starts_from_the_probe(kind: str) -> None:
     plan = protocol(kind)
-    model = plan.methods["random"].build("new", spec_of(kind), None, 0)
+    model = plan.methods["random"].create_model("new", spec_of(kind), None, 0)
     parts = {part: embeddings(model, "new", plan.data, plan.part(part), Machine()) for part in ("train", "val")}
     probe = linear_probe(model.task("new"), parts["train"], parts["val"])
     set_head(model, "new", probe)
@@ -192,13 +192,13 @@ def test_fine_tuning_starts_from_the_probe(kind: str) -> None:
 
 def trainer(kind: str, **options: Any) -> tuple[Trainer, Any]:
     plan = protocol(kind)
-    model = plan.methods["random"].build("new", spec_of(kind), None, 0)
+    model = plan.methods["random"].create_model("new", spec_of(kind), None, 0)
     return Trainer("new", plan.data, plan.part("train"), FineTuning(**options), Machine(), 0), model
 
 
 def test_a_head_is_trained_on_a_frozen_encoder_and_everything_moves_the_encoder() -> None:
     training, _ = trainer("mask", steps=4, learning_rates=(1e-3,), evaluations=2)
-    model = TimmSource("test_resnet").build("new", spec_of("mask"), None, 0)  # whose BatchNorm could move too
+    model = TimmSource("test_resnet").create_model("new", spec_of("mask"), None, 0)  # whose BatchNorm could move too
     before = {key: value.clone() for key, value in model.state_dict().items()}
     counted: list[int] = []
     head = training.head(model, counted.append).model.state_dict()

@@ -12,7 +12,7 @@ import jsonargparse
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from umedpt_lightning.cli.classes import find_class
-from umedpt_lightning.cli.loading import device_of, load_model
+from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.data.inputs.sources import Columns, find_sources
 from umedpt_lightning.data.inputs.trained import trained_intensity, trained_slices, trained_tiles
 from umedpt_lightning.data.slide.tiles import Tiles
@@ -73,7 +73,7 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
 
 def _run(options: jsonargparse.Namespace) -> None:
     device = device_of(options.device)
-    model = load_model(options.model, [find_class(path) for path in options.classes])
+    model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
     task = _task(model, options.task)
     spec, size = model.task(task).spec, model.sizes.get(task)
     sources = find_sources(options.inputs, options.columns)

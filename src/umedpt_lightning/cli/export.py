@@ -12,7 +12,8 @@ import yaml
 
 from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.classes import find_class
-from umedpt_lightning.export import export_onnx, load_checkpoint
+from umedpt_lightning.export import export_onnx
+from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training.checkpoints import CheckpointError
 
 
@@ -37,7 +38,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"--out {options.out} is not empty. Give another folder.")
     checkpoint = find_checkpoint(options.ckpt_path, options.run)
-    model = load_checkpoint(str(checkpoint), [find_class(path) for path in options.classes])
+    model = MultiTaskModel.from_pretrained(str(checkpoint), classes=[find_class(path) for path in options.classes])
     card = {"data": _data(options.run / "config.yaml"), "metrics": _metrics(options.run / "metrics.json")}
     model.save_pretrained(options.out, model_card_kwargs=card)
     print(f"model:  {options.out} ({', '.join(model.tasks)})")

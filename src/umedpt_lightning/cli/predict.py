@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umedpt_lightning.cli.classes import find_class
-from umedpt_lightning.cli.loading import device_of, load_model
+from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.data.inputs.sources import Columns, find_sources
 from umedpt_lightning.data.volume.intensity import Intensity, Percentiles, Window
 from umedpt_lightning.data.volume.volumes import AXES
+from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.predict.look import Look
 from umedpt_lightning.predict.run import Run
 from umedpt_lightning.transfer.progress import progress
@@ -85,7 +86,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
         intensity=_intensity(options),
     )
     sources = find_sources(options.inputs, Columns(group=options.group))
-    model = load_model(options.model, [find_class(path) for path in options.classes])
+    model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
     tasks = list(dict.fromkeys(options.tasks or model.tasks))
     run = Run(model.to(device), tasks, options.out, look, options.min_score, options.overlays, options.overwrite)
     try:

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from safetensors.torch import load_model, save_file, save_model
+from huggingface_hub import ModelCard, ModelHubMixin
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
@@ -17,10 +17,9 @@ from umedpt_lightning.io.atomic import atomic_write, write_text
 from umedpt_lightning.pretrained.card import model_card
 from umedpt_lightning.pretrained.construction import model_arguments, model_config
 from umedpt_lightning.pretrained.encoder_state import timm_state
+from umedpt_lightning.pretrained.loading import CONFIG, FORMAT, VERSION, WEIGHTS, read_saved_model
 
-CONFIG, WEIGHTS, ENCODER = "config.json", "model.safetensors", "encoder.safetensors"
-#: Of ``config.json``; one more whenever what is written cannot be read by an older release.
-FORMAT, VERSION = "umedpt-lightning", 1
+ENCODER = "encoder.safetensors"
 
 
 class PretrainedModel(ModelHubMixin, nn.Module):
@@ -74,69 +73,35 @@ class PretrainedModel(ModelHubMixin, nn.Module):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, *, classes: Iterable[type] = (), **download: Any
     ) -> Self:
-        """The model of a folder, in evaluation mode, on the CPU.
+        """The model of a run, of a checkpoint or of a model's folder, in evaluation mode, on the CPU.
 
         Args:
-            pretrained_model_name_or_path: A folder, or the name of a model on the Hugging Face Hub.
+            pretrained_model_name_or_path: The folder of a run, whose best checkpoint is taken, a checkpoint, the folder
+                of a model, or the name of a model on the Hugging Face Hub.
             classes: Tasks, specs or blocks of one's own that its config may name beside those of the package.
             download: For ``huggingface_hub.snapshot_download``, such as ``revision`` and ``token``.
 
         Raises:
             FileNotFoundError: A file is not there.
-            ConnectionError: It is no folder here, and cannot be downloaded.
+            ConnectionError: There is nothing of that name here, and it cannot be downloaded.
             ValueError: A file is broken, of another version, names what is not known, or does not fit the others.
         """
-        folder = _folder(str(pretrained_model_name_or_path), download)
-        parts = _parts(folder / CONFIG, classes)
+        saved = read_saved_model(pretrained_model_name_or_path, **download)
+        if saved.config is None:
+            raise ValueError(
+                f"{saved.weights} does not say how its model is built: it is of an older release, or a task of your "
+                "own has options that are not numbers, strings, lists or mappings. Train again, or save the model by "
+                "save_pretrained."
+            )
         try:
-            model = cls(**parts)
+            model = cls(**model_arguments(saved.config, classes))
         except ValueError as error:
-            raise ValueError(f"{folder / CONFIG}: {error}") from error
-        _fill(model, folder / WEIGHTS)
+            raise ValueError(f"The config of {saved.weights}: {error}") from error
+        try:
+            model.load_state_dict(saved.state)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{saved.weights} cannot be loaded into the model that its config describes ({error!s:.300}). Copy "
+                "all files of one folder again."
+            ) from error
         return model.eval()
-
-
-def _folder(name: str, download: Mapping[str, Any]) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        return Path(snapshot_download(name, **{"allow_patterns": [CONFIG, WEIGHTS], **download}))
-    except Exception as error:  # the Hub's client raises many kinds
-        raise ConnectionError(
-            f"There is no folder {name}, and no model of that name could be had from the Hugging Face Hub "
-            f"({type(error).__name__}: {error!s:.200}). Give a folder with {CONFIG} and {WEIGHTS}, or check the "
-            "name and the connection."
-        ) from error
-
-
-def _parts(file: Path, classes: Iterable[type]) -> dict[str, Any]:
-    """The constructor's arguments."""
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no {file}: a model's folder has {CONFIG} and {WEIGHTS}.")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON ({error}). Copy the folder again.") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"{file} does not describe a model of umedpt-lightning: it lacks `format: {FORMAT}`.")
-    if config.get("version") != VERSION:
-        raise ValueError(
-            f"{file} has version {config.get('version')!r}, but this release reads version {VERSION}. It was written "
-            f"by {config.get('written_by')!r}: use a release near to that."
-        )
-    try:
-        return model_arguments(config.get("model"), classes)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-
-
-def _fill(model: nn.Module, file: Path) -> None:
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no {file}: a model's folder has {CONFIG} and {WEIGHTS}.")
-    try:
-        load_model(model, file)
-    except Exception as error:  # safetensors' own for a broken file, torch's where names or shapes do not fit
-        raise ValueError(
-            f"{file} cannot be loaded into the model that {CONFIG} describes ({error!s:.300}). Copy both files of "
-            "one folder again."
-        ) from error

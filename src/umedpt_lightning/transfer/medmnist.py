@@ -20,7 +20,7 @@ from umedpt_lightning.tasks.ranking import Ranking
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.finetune import FineTuning
-from umedpt_lightning.transfer.sources import Source
+from umedpt_lightning.transfer.sources import WeightSource
 from umedpt_lightning.transfer.statistics import Interval, over_seeds
 from umedpt_lightning.transfer.sweep import Protocol, Sweep
 
@@ -64,7 +64,7 @@ class MedMNISTProtocol:
         finetuning: How models are trained.
     """
 
-    methods: dict[str, Source]
+    methods: dict[str, WeightSource]
     folder: Path
     sizes: list[Size] = field(default_factory=lambda: list[Size]((28, 64, 128, 224)))
     modes: list[Mode] = field(default_factory=lambda: list[Mode](("frozen",)))

@@ -1,9 +1,11 @@
-"""Where the weights that are compared come from."""
+"""The weights that are compared."""
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +15,15 @@ from torch import Tensor, nn
 
 from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder
 from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
+from umedpt_lightning.pretrained import SavedModel, model_arguments, read_saved_model
 from umedpt_lightning.types import TaskSpec
 
 
-class Source(ABC):
+class WeightSource(ABC):
     """Weights to start from."""
 
     @abstractmethod
-    def build(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
+    def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
         """A model with these weights and a new head for one task.
 
         Args:
@@ -35,7 +38,7 @@ class Source(ABC):
         """
 
 
-class TimmSource(Source):
+class TimmSource(WeightSource):
     """Random weights, or those of timm or of a file of a timm model, ImageNet's for example.
 
     The embedding is the mean of the last map. The normalisation that `Pooling` puts behind it is left out: these
@@ -65,8 +68,8 @@ class TimmSource(Source):
         self.batch_norm: BatchNormMode = batch_norm or ("group" if weights is None else "freeze")
         self.pixel_decoder, self.detection_decoder = pixel_decoder, detection_decoder
 
-    def build(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
-        """As `Source.build`."""
+    def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
+        """As `WeightSource.create_model`."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             encoder = Encoder(self.name, self.in_channels, self.weights, self.batch_norm)
@@ -76,88 +79,120 @@ class TimmSource(Source):
         return model
 
 
-class CheckpointSource(Source):
-    """The shared blocks of a checkpoint of `umedpt fit`: encoder, normalisation of the embedding, and decoders.
+class PretrainedSource(WeightSource):
+    """The shared blocks of a model of this package: encoder, normalisation of the embedding, and decoders.
 
     Args:
-        file: The ``.ckpt`` file.
-        config: The run's ``config.yaml``, which describes the encoder; None for that of the folder above.
-        statistics_of: The task of the run whose BatchNorm statistics are taken; needed if it kept them per task.
+        path: The folder of a run, whose best checkpoint is taken, a checkpoint, the folder of a model, or the name of a
+            model on the Hugging Face Hub.
+        statistics_of: The task whose BatchNorm statistics are taken; needed if the model kept them per task.
+        classes: Encoders and decoders of one's own that the model has, as ``package.module.Class``.
     """
 
-    def __init__(self, file: Path, config: Path | None = None, statistics_of: str | None = None) -> None:
-        self.file, self.statistics_of = file, statistics_of
-        self.config = config or file.parent.parent / "config.yaml"
+    def __init__(self, path: str, statistics_of: str | None = None, classes: Sequence[type] = ()) -> None:
+        self.path, self.statistics_of, self.classes = path, statistics_of, tuple(classes)
 
-    def build(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
-        """As `Source.build`."""
-        for file, what in ((self.file, "checkpoint"), (self.config, "config of its run (or name it as `config`)")):
-            if not file.is_file():
-                raise FileNotFoundError(f"{file}: there is no such {what}. Correct the path.")
-        described = yaml.safe_load(self.config.read_text(encoding="utf-8"))["model"]
-        state = self._state()
-        options: dict[str, Any] = {**_options(described.get("encoder"), "Encoder"), "weights": None}
-        mode = options.get("batch_norm", "keep")
-        # as few images as here would only spoil the statistics that the checkpoint has
-        options["batch_norm"] = "freeze" if mode in ("keep", "per_task") else mode
+    def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
+        """As `WeightSource.create_model`."""
+        saved = read_saved_model(self.path)
+        config = {**self._config(saved), "tasks": {}}
+        encoder = dict(config["encoder"])
+        options = dict(encoder.get("options") or {})
+        mode, state = options.get("batch_norm"), saved.state
+        if mode in ("keep", "per_task"):  # as few images as here would only spoil the statistics that there are
+            config["encoder"] = encoder | {"options": options | {"batch_norm": "freeze"}}
         if mode == "per_task":
             state = self._of_one_task(state)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            pixels = _options(described.get("pixel_decoder"), "PixelDecoder")
-            detection = _options(described.get("detection_decoder"), "DetectionDecoder")
-            model = MultiTaskModel(
-                Encoder(**options),
-                {name: spec},
-                task and {name: task},
-                lambda channels, strides: PixelDecoder(channels, strides, **pixels),
-                lambda channels, strides: DetectionDecoder(channels, strides, **detection),
-            )
+            arguments = model_arguments(config, self.classes)
+            model = MultiTaskModel(**{**arguments, "specs": {name: spec}, "tasks": task and {name: task}})
         for block, module in model.named_children():
             if block != "tasks":
-                self._load(block, module, state)
+                _load(saved.weights, block, module, state)
         return model
 
-    def _state(self) -> dict[str, Tensor]:
-        try:
-            content = torch.load(self.file, map_location="cpu", weights_only=True)
-            state: dict[str, Tensor] = content["state_dict"]
-        except Exception as error:  # torch raises many kinds here
-            raise ValueError(f"{self.file}: not a checkpoint of `umedpt fit` ({error}). Give another file.") from error
-        return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    def _config(self, saved: SavedModel) -> dict[str, Any]:
+        """How the blocks of a model are built."""
+        if saved.config is None:
+            raise ValueError(
+                f"{saved.weights} does not say how its model is built, as those of older releases do not. Use a "
+                "CheckpointSource, which reads that from the run's config.yaml."
+            )
+        return saved.config
 
     def _of_one_task(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         kept = sorted({key.split(".by_task.")[1].split(".")[0] for key in state if ".by_task." in key})
         if self.statistics_of not in kept:
             raise ValueError(
-                f"{self.file}: the run kept BatchNorm statistics per task, and `statistics_of` is "
+                f"{self.path}: the run kept BatchNorm statistics per task, and `statistics_of` is "
                 f"{self.statistics_of!r}. Name the task that is most like the new one: {', '.join(kept)}."
             )
         own = f".by_task.{self.statistics_of}."
         return {key.replace(own, "."): value for key, value in state.items() if ".by_task." not in key or own in key}
 
-    def _load(self, block: str, module: nn.Module, state: dict[str, Tensor]) -> None:
-        of_block = {key.removeprefix(f"{block}."): v for key, v in state.items() if key.startswith(f"{block}.")}
-        if not of_block and block != "encoder":
-            return  # no task of the run needed it: it starts from random weights
-        try:
-            module.load_state_dict(of_block)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{self.file}: its {block} is not that of {self.config} ({error}). Give the config of its run as "
-                "`config`."
-            ) from error
+
+class CheckpointSource(PretrainedSource):
+    """The shared blocks of a checkpoint of `umedpt fit`.
+
+    Args:
+        file: The ``.ckpt`` file, or anything else that a `PretrainedSource` takes.
+        config: The run's ``config.yaml``, for a checkpoint of an older release that does not say how its model is
+            built; None for that of the folder above. Deprecated for other checkpoints.
+        statistics_of: As for `PretrainedSource`.
+        classes: As for `PretrainedSource`.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        config: Path | None = None,
+        statistics_of: str | None = None,
+        classes: Sequence[type] = (),
+    ) -> None:
+        super().__init__(str(file), statistics_of, classes)
+        self.config = config
+
+    def _config(self, saved: SavedModel) -> dict[str, Any]:
+        if saved.config is not None:
+            if self.config is not None:
+                warnings.warn(
+                    f"CheckpointSource: {saved.weights} says itself how its model is built, so `config` is not read. "
+                    "Leave it out, since the next release will not take it.",
+                    FutureWarning,
+                    stacklevel=2,
+                )
+            return super()._config(saved)
+        file = self.config or saved.weights.parent.parent / "config.yaml"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file}: there is no such config, and {saved.weights} does not say how its model is built. Give the "
+                "config of its run as `config`."
+            )
+        blocks = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]
+        names = ("encoder", "pixel_decoder", "detection_decoder")
+        config = {name: _described(blocks[name]) for name in names if blocks.get(name)}
+        encoder = config.get("encoder", {"class": "Encoder", "options": {}})
+        return config | {"encoder": encoder | {"options": {"batch_norm": "keep"} | encoder["options"]}}
 
 
-def _options(described: Any, name: str) -> dict[str, Any]:
-    """The options of an object in a run's config."""
-    if described is None:
-        return {}
-    class_path = str(described["class_path"])
-    if class_path.rpartition(".")[2] != name:
-        raise ValueError(f"The config of the run describes a {class_path}, but transfer knows the {name} alone.")
-    options: dict[str, Any] = described.get("init_args") or {}
-    return options
+def _described(block: Mapping[str, Any]) -> dict[str, Any]:
+    """An object of a run's config as a model's config describes it."""
+    options = {key: value for key, value in (block.get("init_args") or {}).items() if key != "weights"}
+    return {"class": str(block["class_path"]).rpartition(".")[2], "options": options}
+
+
+def _load(weights: Path, block: str, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a block's part of the state of a model."""
+    of_block = {key.removeprefix(f"{block}."): v for key, v in state.items() if key.startswith(f"{block}.")}
+    if not of_block and block != "encoder":
+        return  # the model had no task that needed it: it starts from random weights
+    try:
+        module.load_state_dict(of_block)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The {block} of {weights} is not that of its config ({error!s:.300}). Give the config of its run."
+        ) from error
 
 
 def weights_digest(model: MultiTaskModel) -> str:

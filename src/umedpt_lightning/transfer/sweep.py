@@ -21,7 +21,7 @@ from umedpt_lightning.transfer.evaluation import answer, patient_intervals
 from umedpt_lightning.transfer.finetune import FineTuning, Trained, Trainer, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
 from umedpt_lightning.transfer.progress import progress
-from umedpt_lightning.transfer.sources import Source, weights_digest
+from umedpt_lightning.transfer.sources import WeightSource, weights_digest
 from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
 from umedpt_lightning.types import TaskSpec
 
@@ -47,7 +47,7 @@ class Protocol:
     """
 
     data: TaskData
-    methods: dict[str, Source]
+    methods: dict[str, WeightSource]
     name: str = "task"
     fractions: list[float] = field(default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0])
     seeds: int = 5
@@ -229,7 +229,7 @@ class Sweep:
     def _build(self, cell: Cell, labelled: Reader) -> MultiTaskModel:
         try:
             method = self._protocol.methods[cell.method]
-            return method.build(self._protocol.name, labelled.spec, self._protocol.task, cell.seed)
+            return method.create_model(self._protocol.name, labelled.spec, self._protocol.task, cell.seed)
         except (ValueError, OSError) as error:
             raise ValueError(f"methods.{cell.method}: {error}") from error
 
