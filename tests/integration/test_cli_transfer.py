@@ -130,7 +130,7 @@ def test_a_pattern_that_finds_no_two_centres_is_told(project: Path, tmp_path: Pa
         ({"methods": {"a": {"class_path": "TimmSource", "init_args": {"name": "no_net"}}}}, "methods.a: .*no_net"),
         (
             {"methods": {"a": {"class_path": "CheckpointSource", "init_args": {"file": "nowhere.ckpt"}}}},
-            r"methods\.a: nowhere\.ckpt: there is no such checkpoint",
+            r"methods\.a: There is no folder or file nowhere\.ckpt\. Give the folder of a run",
         ),
         ({"fractions": [3]}, "fractions: 3"),
     ],
