@@ -1,4 +1,4 @@
-"""Heads on frozen embeddings: solved to the end, chosen on validation data, and as scikit-learn finds them."""
+"""Heads on frozen embeddings: solved to the end, and chosen on validation data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umedpt_lightning.tasks.answers import metrics_of as score
 from umedpt_lightning.transfer import probe as module
 from umedpt_lightning.transfer.embeddings import Embeddings
 from umedpt_lightning.transfer.linear import binary_path, logistic_path, ridge_path
-from umedpt_lightning.transfer.neighbours import Neighbours
+from umedpt_lightning.transfer.neighbours import Neighbours, votes
 from umedpt_lightning.transfer.probe import NEIGHBOURS, STRENGTHS, linear_probe, neighbour_probe
 
 D = 12
@@ -78,19 +78,6 @@ def test_the_start_does_not_matter() -> None:
     np.testing.assert_allclose(*softmax, atol=1e-3)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("samples", [60, 600])
-def test_logistic_regression_is_that_of_scikit_learn(classes: int, samples: int) -> None:
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    x, labels = blobs(samples, classes, 2, apart=0.5)
-    unseen, truth = blobs(2000, classes, 3, apart=0.5)
-    for strength, model in zip(STRENGTHS, logistic_path(x, labels, classes, STRENGTHS, np.ones(classes)), strict=True):
-        theirs = linear_model.LogisticRegression(C=1 / (strength * samples), tol=1e-8, max_iter=10_000).fit(x, labels)
-        ours = torch.from_numpy(model(unseen)).softmax(1).numpy()
-        assert abs((ours.argmax(1) == truth).mean() - theirs.score(unseen, truth)) <= 0.002
-        np.testing.assert_allclose(ours, theirs.predict_proba(unseen), atol=2e-3)
-
-
 def test_labels_are_fitted_each_by_itself_without_the_unknown() -> None:
     x, labels = blobs(100, 3, 0)
     many = np.eye(3)[labels]
@@ -122,6 +109,21 @@ def test_neighbours_go_by_angle_and_leave_the_unknown_out() -> None:
     np.testing.assert_allclose(nearest, [[1.0, 6.0], [0.0, 5.0]])  # 6: no neighbour known, so the mean of all
     both = Neighbours(features, values, 2)(np.array([[1.0, 1.0]]))
     np.testing.assert_allclose(both, [[0.5, 5.0]])
+
+
+def test_nearer_neighbours_count_for_more() -> None:
+    rng = np.random.default_rng(0)
+    ours, values, asked = rng.normal(size=(40, D)), rng.normal(size=(40, 2)), rng.normal(size=(7, D))
+    for k in (1, 4, 40, 50):
+        found = Neighbours(ours, values, k)(asked)
+        for row, vector in enumerate(asked):
+            cosines = ours @ vector / np.linalg.norm(ours, axis=1) / np.linalg.norm(vector)
+            nearest = np.argsort(-cosines)[:k]
+            weights = np.exp(cosines[nearest] / 0.07)
+            np.testing.assert_allclose(found[row], weights @ values[nearest] / weights.sum(), rtol=1e-9)
+    several = votes(ours, values, asked, [1, 4, 40])
+    for k, shared in zip((1, 4, 40), several, strict=True):
+        np.testing.assert_allclose(shared, Neighbours(ours, values, k)(asked))
 
 
 @pytest.mark.parametrize("probe", PROBES)

@@ -1,17 +1,19 @@
-"""The answer of the nearest neighbours, by the angle between embeddings."""
+"""The vote of the nearest neighbours, by the angle between embeddings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from sklearn.neighbors import NearestNeighbors
 
 Array = NDArray[np.float64]
 
 #: How much nearer neighbours count for more; Wu et al., 2018, doi:10.1109/CVPR.2018.00393.
 TEMPERATURE = 0.07
-_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -30,20 +32,30 @@ class Neighbours:
 
     def __call__(self, features: Array) -> Array:
         """``(M, K)`` for features ``(M, D)``; the mean of all samples where no neighbour's value is known."""
-        known = ~np.isnan(self.values)
-        values = np.nan_to_num(self.values)
-        fallback = values.sum(0) / np.maximum(known.sum(0), 1)  # (K,)
-        ours = _unit(self.features)
-        answers = []
-        for begin in range(0, len(features), _ROWS):
-            cosines = _unit(features[begin : begin + _ROWS]) @ ours.T  # (M, N)
-            nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : self.k]  # (M, k)
-            weights = np.exp((np.take_along_axis(cosines, nearest, 1) - 1) / TEMPERATURE)[..., None]  # (M, k, 1)
-            weights = weights * known[nearest]  # (M, k, K)
-            total = weights.sum(1)
-            answer = (weights * values[nearest]).sum(1) / np.where(total > 0, total, 1)
-            answers.append(np.where(total > 0, answer, fallback))
-        return np.concatenate(answers)
+        return next(votes(self.features, self.values, features, [self.k]))
+
+
+def votes(ours: Array, values: Array, features: Array, ks: Sequence[int]) -> Iterator[Array]:
+    """As `Neighbours` for several `k` in turn, which are looked for together.
+
+    Args:
+        ours: ``(N, D)`` as `Neighbours.features`.
+        values: ``(N, K)`` as `Neighbours.values`.
+        features: ``(M, D)``.
+        ks: Numbers of neighbours.
+    """
+    known = ~np.isnan(values)
+    values = np.nan_to_num(values)
+    fallback = values.sum(0) / np.maximum(known.sum(0), 1)  # (K,)
+    index = NearestNeighbors(n_neighbors=min(max(ks), len(ours)), algorithm="brute").fit(_unit(ours))
+    distances, nearest = index.kneighbors(_unit(features))  # (M, k), nearest first
+    weights = np.exp(-(distances**2) / 2 / TEMPERATURE)  # of unit vectors: 1 less the cosine is half their distance²
+    for k in ks:
+        chosen = weights[:, :k]
+        rows = np.arange(0, chosen.size + 1, chosen.shape[1])
+        shares = csr_array((chosen.ravel(), nearest[:, :k].ravel(), rows), shape=(len(features), len(ours)))
+        total = shares @ known.astype(np.float64)  # (M, K)
+        yield np.where(total > 0, shares @ values / np.where(total > 0, total, 1), fallback)
 
 
 def _unit(features: Array) -> Array:
