@@ -143,7 +143,7 @@ def _measure(
 
 def _score(cells: CellFolder, cell: Cell) -> tuple[float, float]:
     answers = cells.answers(cell)
-    if answers is None:
+    if answers is None or "predictions" not in answers:  # those of earlier releases have other arrays
         raise ValueError(f"{cell}: its answers are gone from the run's folder. Delete the cell's .json file too.")
     return accuracy_and_auc(answers["predictions"], answers["targets"])
 

@@ -17,7 +17,7 @@ from umedpt_lightning.tasks.answers import metrics_of
 from umedpt_lightning.tasks.base import LinearFamily
 from umedpt_lightning.transfer.embeddings import Embeddings
 from umedpt_lightning.transfer.linear import Linear, binary_path, logistic_path, ridge_path
-from umedpt_lightning.transfer.neighbours import Neighbours
+from umedpt_lightning.transfer.neighbours import Neighbours, votes
 
 Array = NDArray[np.float64]
 #: Strengths of the penalty that are tried, from strong to weak.
@@ -101,12 +101,13 @@ def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     count, weights = len(task.spec.names), task.linear_weights()
     weights = np.ones(count) if weights is None else weights
     path = family.path(x, task.linear_targets(train.targets), STRENGTHS, weights, count)
-    models = [({"strength": strength}, model) for strength, model in zip(STRENGTHS, path, strict=True)]
-    probe = _best(task, models, standardiser, val, task.spec.lacking(train.targets), _negative_loss)
-    chosen = next(model for options, model in models if options == probe.options)
-    if not chosen.converged:
-        return _noted(probe, "The logistic regression did not converge: its gradient is not quite zero.")
-    return probe
+    x_val = standardiser(val.features)
+    candidates = [({"strength": s}, model, model(x_val)) for s, model in zip(STRENGTHS, path, strict=True)]
+    options, model, metrics = _best(task, candidates, val.targets, _negative_loss)
+    notes = task.spec.lacking(train.targets)
+    if not next(linear for tried, linear, _ in candidates if tried == options).converged:
+        notes = (*notes, "The logistic regression did not converge: its gradient is not quite zero.")
+    return Probe(standardiser, model, options, metrics, notes)
 
 
 def neighbour_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
@@ -118,9 +119,13 @@ def neighbour_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     standardiser = Standardiser.of(train.features)
     x = standardiser(train.features)
     values = family.votes(task.linear_targets(train.targets), len(task.spec.names))
-    candidates = [k for k in NEIGHBOURS if k <= len(x)]
-    models = (({"k": float(k)}, _Answer(Neighbours(x, values, k), family.to_output)) for k in candidates)
-    return _best(task, models, standardiser, val, task.spec.lacking(train.targets), _main_metric)
+    numbers = [k for k in NEIGHBOURS if k <= len(x)]
+    candidates = (
+        ({"k": float(k)}, _Answer(Neighbours(x, values, k), family.to_output), family.to_output(mean))
+        for k, mean in zip(numbers, votes(x, values, standardiser(val.features), numbers), strict=True)
+    )
+    options, model, metrics = _best(task, candidates, val.targets, _main_metric)
+    return Probe(standardiser, model, options, metrics, task.spec.lacking(train.targets))
 
 
 @dataclass(frozen=True)
@@ -142,17 +147,21 @@ def _main_metric(task: Task, outputs: Tensor, targets: Tensor) -> float:
 
 def _best(
     task: Task,
-    models: Iterable[tuple[dict[str, float], Model]],
-    standardiser: Standardiser,
-    val: Embeddings,
-    notes: tuple[str, ...],
+    candidates: Iterable[tuple[dict[str, float], Model, Array]],
+    val: NDArray[Any],
     worth: Callable[[Task, Tensor, Tensor], float],
-) -> Probe:
-    """The first of those that are worth most on validation data."""
-    x, targets = standardiser(val.features), torch.from_numpy(val.targets)
-    rated = []
-    for options, model in models:
-        outputs = torch.from_numpy(model(x).astype(np.float32))
+) -> tuple[dict[str, float], Model, dict[str, float]]:
+    """Options, model and metrics of the first of those that are worth most on the val part.
+
+    Args:
+        task: Whose.
+        candidates: Options, model and its outputs for the val part.
+        val: Targets of the val part.
+        worth: Of outputs for targets.
+    """
+    targets, rated = torch.from_numpy(val), []
+    for options, model, answers in candidates:
+        outputs = torch.from_numpy(answers.astype(np.float32))
         rated.append((worth(task, outputs, targets), options, model, metrics_of(task, outputs, targets)))
     _, options, model, metrics = max(rated, key=lambda candidate: candidate[0])
     if math.isnan(metrics[task.main_metric]):
@@ -160,7 +169,7 @@ def _best(
             f"The val part has no defined {task.main_metric}, so nothing can be chosen on it. It needs samples of two "
             "classes, of both values of a label, or two different numbers: give it more."
         )
-    return Probe(standardiser, model, options, metrics, notes)
+    return options, model, metrics
 
 
 @dataclass(frozen=True)
@@ -217,7 +226,3 @@ def _labelled(task: Task, train: Embeddings) -> Embeddings:
     if not len(rows):
         raise ValueError("None of the labelled samples has a label. Take a larger fraction.")
     return train[rows]
-
-
-def _noted(probe: Probe, note: str) -> Probe:
-    return Probe(probe.standardiser, probe.model, probe.options, probe.val, (*probe.notes, note))
