@@ -51,7 +51,7 @@ def _check(options: argparse.Namespace) -> None:
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=_WIDTH_OF_FILES)
-    show_tasks(console, report.tasks)
+    show_tasks(console, report)
     if options.json is not None:
         _write(report, options.json)
     show_problems(console, report.problems, _MOST_SHOWN, options.json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
@@ -12,24 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from umedpt_lightning.data.check import Problem, Report
-from umedpt_lightning.data.check.problems import Kind
+from umedpt_lightning.labels import TaskSpec
+from umedpt_lightning.labels.findings import Kind
+from umedpt_lightning.labels.wording import count, readable, readable_spread
 
-_MOST_NAMES = 20  # classes in a table
-_KINDS = {
-    "class": "one class an image",
-    "labels": "any number of labels an image",
-    "numbers": "numbers an image",
-    "mask": "one class a pixel",
-    "boxes": "any number of boxes an image",
-}
+_MOST_LINES = 20  # about classes in a table
 
 
-def show_tasks(console: Console, tasks: Mapping[str, Any]) -> None:
+def show_tasks(console: Console, report: Report) -> None:
     """A table a task, its parts side by side."""
-    for name, task in tasks.items():
+    for name, task in report.tasks.items():
         console.print()
-        console.print(Text.assemble((name, "bold"), f": {_facts(task)}"))
-        console.print(_table(task))
+        console.print(Text.assemble((name, "bold"), f": {_facts(task, report.specs[name])}"))
+        console.print(_table(task, report.specs[name]))
 
 
 def show_problems(console: Console, problems: Iterable[Problem], most: int, where: Path | None) -> None:
@@ -71,8 +66,8 @@ def show_problems(console: Console, problems: Iterable[Problem], most: int, wher
 
 def closing_line(report: Report, seconds: float) -> str:
     """How it went, in one line."""
-    counts = f"{_count(report.errors, 'problem')}, {_count(report.warnings, 'warning')}"
-    return f"{counts} in {_count(report.samples, 'sample')} ({seconds:.1f} s)"
+    counts = f"{count(report.errors, 'problem')}, {count(report.warnings, 'warning')}"
+    return f"{counts} in {count(report.samples, 'sample')} ({seconds:.1f} s)"
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
@@ -80,12 +75,12 @@ def _line(console: Console, text: str, style: str = "") -> None:
     console.print(Text(text, style), soft_wrap=True)
 
 
-def _facts(task: Mapping[str, Any]) -> str:
+def _facts(task: Mapping[str, Any], spec: TaskSpec) -> str:
     low, high = task["value_range"]
     size = task["size"] if isinstance(task["size"], list) else [task["size"]] * 2
     facts = [
-        _KINDS.get(task["kind"], task["kind"]),
-        _count(task["channels"], "channel"),
+        spec.title or type(spec).__name__,
+        count(task["channels"], "channel"),
         f"values {low:g} to {high:g}",
         f"resized to {size[0]}x{size[1]}" if task["size"] else "not resized",
         f"batches of {task['batch_size']}",
@@ -93,86 +88,32 @@ def _facts(task: Mapping[str, Any]) -> str:
     return ", ".join(facts)
 
 
-def _table(task: Mapping[str, Any]) -> Table:
+def _table(task: Mapping[str, Any], spec: TaskSpec) -> Table:
     table = Table("")
     parts = task["parts"]
     for part in parts:
         table.add_column(part, justify="right")
-    for heading, cells in _rows(task["kind"], task["names"], parts.values()):
+    for heading, cells in _rows(list(parts.values()), spec):
         table.add_row(heading, *cells)
     return table
 
 
-def _rows(kind: str, names: list[str], parts: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
-    parts = list(parts)
-
-    def row(function: Any) -> list[str]:
+def _rows(parts: Sequence[Mapping[str, Any]], spec: TaskSpec) -> Iterator[tuple[str, list[str]]]:
+    def row(function: Callable[[Mapping[str, Any]], str]) -> list[str]:
         return [function(part) for part in parts]
 
     yield "samples", row(lambda p: f"{p['samples']:,}")
     if any(p["readable"] < p["samples"] for p in parts):
         yield "readable", row(lambda p: f"{p['readable']:,}")
-    shown = names if len(names) <= _MOST_NAMES else names[: _MOST_NAMES - 1]
-    for name in shown:
-        yield f"  {_heading(kind, name, parts)}", row(lambda p, name=name: _label(kind, name, p))
-        if kind == "numbers":
-            lows, highs = (
-                row(lambda p, key=key, name=name: _number(p["labels"][key].get(name))) for key in ("min", "max")
-            )
-            yield "    range", [f"{low} to {high}" for low, high in zip(lows, highs, strict=True)]
-    if len(shown) < len(names):
-        yield f"  … {len(names) - len(shown)} more", ["" for _ in parts]
-    if kind == "boxes":
-        yield "boxes an image", row(lambda p: _spread(p["labels"]["per_image"]))
-    if kind == "class" and any(p["labels"]["unlabelled"] for p in parts):
-        yield "  (unlabelled)", row(lambda p: f"{p['labels']['unlabelled']:,}")
+    about_labels = [spec.check_lines(part["labels"], part["samples"]) for part in parts]
+    headings = list(dict.fromkeys(heading for lines in about_labels for heading in lines))
+    shown = headings if len(headings) <= _MOST_LINES else headings[: _MOST_LINES - 1]
+    for heading in shown:
+        yield heading, [lines.get(heading, "") for lines in about_labels]
+    if len(shown) < len(headings):
+        yield f"  … {len(headings) - len(shown)} more", ["" for _ in parts]
     for axis in ("height", "width"):
-        yield axis, row(lambda p, axis=axis: _spread(p[axis]))
+        yield axis, row(lambda p, axis=axis: readable_spread(p[axis]))  # type: ignore[misc]
     yield "dtype", row(lambda p: ", ".join(p["dtypes"]) or "none")
-    yield "intensity", row(lambda p: _spread(p["intensity"]))
-    yield "ms to read", row(lambda p: _number(p["milliseconds"]))
-
-
-def _heading(kind: str, name: str, parts: list[Mapping[str, Any]]) -> str:
-    unit = parts[0]["labels"]["units"].get(name) if kind == "numbers" else None
-    return f"{name} ({unit})" if unit else name
-
-
-def _label(kind: str, name: str, part: Mapping[str, Any]) -> str:
-    """What a part has of a class, label or quantity."""
-    labels = part["labels"]
-    match kind:
-        case "class":
-            count = labels["samples"].get(name, 0)
-            return f"{count:,}{_percent(count, part['samples'])}"
-        case "labels":
-            known = labels["known"].get(name, 0)
-            of_known = f" of {known:,}" if known < part["samples"] else ""
-            return f"{labels['samples'].get(name, 0):,}{of_known}{_percent(labels['samples'].get(name, 0), known)}"
-        case "numbers":
-            unknown = part["samples"] - labels["known"].get(name, 0)
-            mean, std = (_number(labels[key].get(name)) for key in ("mean", "std"))
-            return f"{mean} ± {std}" + (f", {unknown:,} unknown" if unknown else "")
-        case "mask":
-            share = labels["share"].get(name)
-            return "none" if share is None else f"{share:.1%} in {_count(labels['samples'].get(name, 0), 'image')}"
-        case "boxes":
-            return f"{labels['boxes'].get(name, 0):,} in {_count(labels['samples'].get(name, 0), 'image')}"
-    return ""
-
-
-def _percent(count: int, total: int) -> str:
-    return f" ({count / total:.1%})" if total else ""
-
-
-def _spread(values: Mapping[str, float | None]) -> str:
-    low, median, high = (values[key] for key in ("min", "median", "max"))
-    return _number(low) if low == high else f"{_number(low)} / {_number(median)} / {_number(high)}"
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    yield "intensity", row(lambda p: readable_spread(p["intensity"]))
+    yield "ms to read", row(lambda p: readable(p["milliseconds"]))

@@ -8,10 +8,8 @@ from dataclasses import fields
 import numpy as np
 
 from umedpt_lightning.data.check.problems import Problem
-from umedpt_lightning.data.check.statistics import names_of, samples_of
 from umedpt_lightning.data.check.tally import Tally
 from umedpt_lightning.data.task_data import TaskData
-from umedpt_lightning.types import RegressionSpec
 
 
 def compare_specs(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
@@ -81,17 +79,16 @@ def compare_dtypes(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
 
 def find_absent_classes(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
     """Classes, labels and quantities without samples: an error in train, since they cannot be learned."""
-    samples = {part: samples_of(tally) for part, tally in tallies.items()}
+    samples = {part: tally.spec.samples(tally.labels) for part, tally in tallies.items()}
     problems = []
     for part, tally in tallies.items():
         if not tally.read.any():  # that is the problem, and said elsewhere
             continue
-        noun = "value" if isinstance(tally.spec, RegressionSpec) else "sample"
-        for i, absent in enumerate(names_of(tally.spec)):
-            if samples[part][i]:
+        for absent, count in samples[part].items():
+            if count:
                 continue
-            elsewhere = [f"{n[i]} in {other}" for other, n in samples.items() if i < len(n) and n[i]]
-            what = f"no {noun} in {part}" + (f", but {' and '.join(elsewhere)}" if elsewhere else "")
+            elsewhere = [f"{n[absent]} in {other}" for other, n in samples.items() if n.get(absent)]
+            what = f"no {tally.spec.noun} in {part}" + (f", but {' and '.join(elsewhere)}" if elsewhere else "")
             mend = (
                 "It cannot be learned: add some, split anew, or leave it out."
                 if part == "train"

@@ -11,10 +11,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple, cast
 
-from umedpt_lightning.data.check.problems import Fault
 from umedpt_lightning.data.check.sample import Reading, read_sample
 from umedpt_lightning.data.loading.worker import how_ended, prepare_worker
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.labels.findings import Finding
 
 #: Task and part.
 Key = tuple[str, str]
@@ -99,7 +99,7 @@ class _Worker:
         code, index = int(self._process.exitcode), int(self._current.value)
         cause = "Memory may have run out: try fewer `--workers`." if code == -signal.SIGKILL else "Correct the reader."
         what = f"the process that read sample {index} of this part ended {how_ended(code)}"
-        return index, Reading(index, f"sample {index}", [Fault("unreadable", what, f"Leave the sample out. {cause}")])
+        return index, Reading(index, f"sample {index}", [Finding("unreadable", what, f"Leave the sample out. {cause}")])
 
     def end(self) -> None:
         self._process.terminate()

@@ -6,13 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-Severity = Literal["error", "warning"]
-#: What a problem is about; a report groups by it.
-Kind = Literal[
-    "setup", "unreadable", "image", "intensity", "size", "label", "mask", "box", "class", "duplicate", "group"
-]
+from umedpt_lightning.labels.findings import Finding, Kind, Severity
 
 # Messages of readers are "name: what was found. The mend."
 _NAME = re.compile(r"(?P<name>\S.*?): (?P<rest>.*)", re.DOTALL)
@@ -20,25 +15,8 @@ _SENTENCE_END = re.compile(r"(?<=[^.])\.\s+(?=[A-Z])")
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Something wrong with one sample.
-
-    Attributes:
-        kind: What it is about.
-        what: What was found.
-        mend: What to do.
-        severity: An error spoils the training or its measure, a warning may be meant so.
-    """
-
-    kind: Kind
-    what: str
-    mend: str
-    severity: Severity = "error"
-
-
-@dataclass(frozen=True)
 class Problem:
-    """A fault, and where it is.
+    """A finding, and where it is.
 
     Attributes:
         task: The task's name.
@@ -57,6 +35,11 @@ class Problem:
     mend: str
     kind: Kind
     severity: Severity = "error"
+
+    @classmethod
+    def of(cls, found: Finding, task: str, part: str, name: str) -> Problem:
+        """What was found with a sample of a part."""
+        return cls(task, part, name, found.what, found.mend, found.kind, found.severity)
 
 
 def take_apart(error: Exception, name: str, mend: str) -> tuple[str, str, str]:

@@ -17,9 +17,10 @@ from umedpt_lightning.data.check.duplicates import find_duplicates
 from umedpt_lightning.data.check.groups import find_shared_groups
 from umedpt_lightning.data.check.pool import read_all
 from umedpt_lightning.data.check.problems import Problem
-from umedpt_lightning.data.check.statistics import describe_task
+from umedpt_lightning.data.check.statistics import statistics_of
 from umedpt_lightning.data.check.tally import Tally
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.types import TaskSpec
 
 
 @dataclass
@@ -28,11 +29,13 @@ class Report:
 
     Attributes:
         tasks: Statistics of each task, ready for JSON.
+        specs: What the data of each task say of themselves.
         problems: All problems, by task, those of single samples first.
         samples: How many samples were read.
     """
 
     tasks: dict[str, Any] = field(default_factory=dict)
+    specs: dict[str, TaskSpec] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     samples: int = 0
 
@@ -60,11 +63,7 @@ def check(tasks: Mapping[str, TaskData], workers: int, advance: Callable[[int], 
     faulty: dict[tuple[str, str], list[tuple[int, Problem]]] = {key: [] for key in readers}
     for key, readings in read_all(readers, workers):
         tallies[key].add(readings)
-        faulty[key] += [
-            (r.index, Problem(*key, r.name, fault.what, fault.mend, fault.kind, fault.severity))
-            for r in readings
-            for fault in r.faults
-        ]
+        faulty[key] += [(r.index, Problem.of(found, *key, r.name)) for r in readings for found in r.found]
         advance(len(readings))
 
     report = Report(samples=sum(map(len, tallies.values())))
@@ -73,7 +72,8 @@ def check(tasks: Mapping[str, TaskData], workers: int, advance: Callable[[int], 
         for part in parts:  # in the order of the samples, whichever process was first
             report.problems += [problem for _, problem in sorted(faulty[name, part], key=lambda item: item[0])]
         if parts:
-            report.tasks[name] = describe_task(task, parts)
+            report.tasks[name] = statistics_of(task, parts)
+            report.specs[name] = next(iter(parts.values())).spec
             report.problems += compare_specs(name, parts)
             report.problems += compare_sizes(name, task, parts)
             report.problems += compare_dtypes(name, parts)

@@ -13,9 +13,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.check.labels import inspect_target
-from umedpt_lightning.data.check.problems import Fault, take_apart
+from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.labels.findings import CORRECT_READER, Finding
 from umedpt_lightning.types import Sample, TaskSpec
 
 # by dtype, since numpy makes the name anew each time
@@ -52,15 +52,15 @@ class Reading:
     Attributes:
         index: Its place in the reader.
         name: What a message calls it.
-        faults: What is wrong with it.
+        found: What is wrong with it.
         seconds: How long reading it took.
         look: Its image; None where there is none that could be looked at.
-        labels: See `inspect_target`.
+        labels: The target as a row of numbers, see `TaskSpec.inspect`.
     """
 
     index: int
     name: str
-    faults: list[Fault] = field(default_factory=list)
+    found: list[Finding] = field(default_factory=list)
     seconds: float = 0.0
     look: Look | None = None
     labels: NDArray[np.float32] | None = None
@@ -74,31 +74,31 @@ def read_sample(reader: Reader, index: int) -> Reading:
         sample = reader[index]
     except Exception as error:  # a reader may raise anything, and the others' problems are wanted too
         name, what, mend = take_apart(error, name, "Correct the file, or leave the sample out.")
-        return Reading(index, name, [Fault("unreadable", what, mend)])
+        return Reading(index, name, [Finding("unreadable", what, mend)])
     seconds = time.perf_counter() - started
     if not isinstance(sample, Sample):
         what = f"the reader gives a {type(sample).__name__} in place of a Sample"
-        return Reading(index, name, [Fault("unreadable", what, "Correct the reader.")])
-    faults, look = inspect_image(sample.image, reader.spec)
+        return Reading(index, name, [Finding("unreadable", what, CORRECT_READER)])
+    found, look = inspect_image(sample.image, reader.spec)
     if look is None:
-        return Reading(index, sample.name, faults, seconds)
-    more, labels = inspect_target(sample.target, sample.image, reader.spec)
-    return Reading(index, sample.name, faults + more, seconds, look, labels)
+        return Reading(index, sample.name, found, seconds)
+    more, labels = reader.spec.inspect(sample.target, look.size)
+    return Reading(index, sample.name, found + more, seconds, look, labels)
 
 
-def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Fault], Look | None]:
-    """The faults of an image that should be ``(H, W, C)``, and what it is like."""
+def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Finding], Look | None]:
+    """What is wrong with an image that should be ``(H, W, C)``, and what it is like."""
     if not isinstance(image, np.ndarray) or image.ndim != 3 or not image.size:
-        found = f"an array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        return [Fault("image", f"an image is (H, W, C), but this one is {found}", "Correct the reader.")], None
-    faults = []
+        shape = f"an array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        return [Finding("image", f"an image is (H, W, C), but this one is {shape}", CORRECT_READER)], None
+    found = []
     if image.shape[-1] != spec.channels:
         what = f"the image has {image.shape[-1]} channels, but the task has {spec.channels}"
-        faults.append(Fault("image", what, f"Save it with {spec.channels}, or give the reader `channels`."))
+        found.append(Finding("image", what, f"Save it with {spec.channels}, or give the reader `channels`."))
     dtype = _DTYPES.get(image.dtype)
     if dtype is None:
         what = f"images are {', '.join(_DTYPES.values())}, but this one is {image.dtype.name}"
-        return [*faults, Fault("image", what, "Convert it.")], None
+        return [*found, Finding("image", what, "Convert it.")], None
 
     image = np.ascontiguousarray(image)
     pixels = image.reshape(len(image), -1)  # (H, W * C)
@@ -107,15 +107,15 @@ def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Fault], Loo
     if not (math.isfinite(low) and math.isfinite(high)):  # NaN and infinity come through minimum and maximum
         bad = ~np.isfinite(pixels)
         what = f"{bad.mean():.2%} of the values are NaN or infinite"
-        return [*faults, Fault("image", what, "Replace them by numbers, or leave the image out.")], None
+        return [*found, Finding("image", what, "Replace them by numbers, or leave the image out.")], None
     if low == high:
         mend = "Leave it out, unless empty images are to be learned."
-        faults.append(Fault("intensity", f"every value is {low:g}", mend, "warning"))
+        found.append(Finding("intensity", f"every value is {low:g}", mend, "warning"))
     bottom, top = spec.value_range
     inside = bottom <= low and high <= top
     outside = 0.0 if inside else float(((pixels < bottom) | (pixels > top)).mean())
     mean = float(cv2.mean(pixels)[0])  # several times faster than numpy's
-    return faults, Look(image.shape[:2], dtype, low, mean, high, outside, _digest(image))
+    return found, Look(image.shape[:2], dtype, low, mean, high, outside, _digest(image))
 
 
 def _digest(image: NDArray[Any]) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from umedpt_lightning.data.check.labels import columns
 from umedpt_lightning.data.check.sample import Reading
 from umedpt_lightning.types import TaskSpec
 
@@ -27,7 +26,7 @@ class Tally:
         outside: ``(N,)`` share of pixels outside the value_range.
         digests: ``(N,)`` equal for equal pixels.
         seconds: ``(N,)`` time to read, 0 where it failed.
-        labels: ``(N, columns)``, see `inspect_target`; NaN where unknown.
+        labels: ``(N, columns)``, see `TaskSpec.inspect`; NaN where unknown.
     """
 
     def __init__(self, spec: TaskSpec, length: int) -> None:
@@ -40,7 +39,7 @@ class Tally:
         self.outside = np.zeros(length, np.float32)
         self.digests = np.zeros(length, np.uint64)
         self.seconds = np.zeros(length, np.float32)
-        self.labels = np.full((length, columns(spec)), np.nan, np.float32)
+        self.labels = np.full((length, spec.columns), np.nan, np.float32)
 
     def __len__(self) -> int:
         return len(self.names)

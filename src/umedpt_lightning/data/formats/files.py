@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
 from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image, read_mask
-from umedpt_lightning.data.formats.labels import natural_key, shorten
+from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Sample, SampleTarget
 
 _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}

@@ -1,19 +1,17 @@
-"""Names, class indices and the statistics of labels, shared by all readers."""
+"""Names and class indices, shared by all readers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import FaultsError
-from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
-
-Spec = TypeVar("Spec", bound=TaskSpec)
+from umedpt_lightning.labels.wording import shorten
+from umedpt_lightning.types import IGNORE_INDEX
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
@@ -76,38 +74,3 @@ def class_indices(values: Sequence[str], classes: Sequence[str], where: Sequence
             ],
         )
     return result
-
-
-def with_statistics(spec: Spec, targets: NDArray[Any]) -> Spec:
-    """The spec with the statistics of these targets.
-
-    Args:
-        spec: Of any kind; one that has no statistics is returned as it is.
-        targets: ``(N,)`` class indices or ``(N, L)`` or ``(N, Q)`` numbers with NaN where unknown.
-
-    Raises:
-        ValueError: A quantity is known of no sample.
-    """
-    match spec:
-        case ClassSpec():
-            counts = np.bincount(targets[targets != IGNORE_INDEX], minlength=len(spec.classes))
-            return replace(spec, counts=tuple(counts.tolist()))
-        case MultilabelSpec():
-            known = (~np.isnan(targets)).sum(axis=0)  # (L,)
-            return replace(spec, counts=tuple((targets == 1).sum(axis=0).tolist()), known=tuple(known.tolist()))
-        case RegressionSpec():
-            empty = [name for name, none in zip(spec.quantities, np.isnan(targets).all(axis=0), strict=True) if none]
-            if empty:
-                raise ValueError(f"No sample of this part has a value of {empty}. Leave these quantities out.")
-            numbers = targets.astype(np.float64)
-            means, stds = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)  # (Q,)
-            return replace(spec, means=tuple(means.tolist()), stds=tuple(stds.tolist()))
-        case _:
-            return spec
-
-
-def shorten(items: Iterable[Any], most: int = 10) -> str:
-    """The first few of many, for a message."""
-    items = list(items)
-    rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return f"{items[:most]}{rest}"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.formats.labels import check_names, shorten
+from umedpt_lightning.data.formats.labels import check_names
+from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import IGNORE_INDEX
 
 

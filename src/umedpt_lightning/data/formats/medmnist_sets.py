@@ -11,8 +11,8 @@ from typing import Any
 
 from torchvision.datasets.utils import download_url
 
-from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.io.atomic import atomic_write
+from umedpt_lightning.labels.wording import shorten
 
 _NAME = re.compile(r"(?P<set>[a-z]+mnist)(?P<size>_\d+)?")
 

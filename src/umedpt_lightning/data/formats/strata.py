@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.types import ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
-
-_MOST_BINS = 10
+from umedpt_lightning.types import TaskSpec
 
 
 @dataclass
@@ -26,37 +24,19 @@ class Strata:
 
 
 def strata_of(spec: TaskSpec, targets: NDArray[np.generic] | None, samples: int, least: float) -> Strata:
-    """The strata of a data set: its classes; its labels, present and absent; each number in quantiles.
+    """The strata of a data set: all samples, and what its label kind says, see `TaskSpec.strata`.
 
     Args:
-        spec: Of any kind; masks and boxes have no strata.
+        spec: Of any kind.
         targets: As `Reader.targets`.
         samples: Number of samples.
-        least: The smallest share of a part: numbers have at most so many quantiles that each part can have of all.
+        least: The smallest share of a part.
     """
-    columns, names = [np.ones((samples, 1), bool)], ["samples"]
-    if targets is not None:
-        match spec:
-            case ClassSpec():
-                present = [i for i in range(len(spec.classes)) if (targets == i).any()]
-                columns.append(targets[:, None] == np.array(present, np.int64))
-                names += [f"class {spec.classes[i]!r}" for i in present]
-            case MultilabelSpec():
-                present = np.flatnonzero((targets == 1).any(axis=0)).tolist()
-                columns += [targets[:, present] == 1, targets == 0]
-                names += [f"label {spec.labels[i]!r}" for i in present]
-            case RegressionSpec():
-                columns += [_quantiles(values.astype(np.float64), least) for values in targets.T]
-    return Strata(np.concatenate(columns, axis=1), names)
-
-
-def _quantiles(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
-    known = values[~np.isnan(values)]
-    bins = int(np.clip(len(known) * least, 1, _MOST_BINS))
-    edges = np.unique(np.quantile(known, np.arange(1, bins) / bins)) if bins > 1 else np.empty(0)
-    bin_of = np.where(np.isnan(values), -1, np.searchsorted(edges, values, side="right"))
-    members: NDArray[np.bool_] = bin_of[:, None] == np.arange(len(edges) + 1)
-    return members
+    whole = np.ones((samples, 1), np.bool_)
+    if targets is None:
+        return Strata(whole, ["samples"])
+    members, names = spec.strata(targets, least)
+    return Strata(np.hstack([whole, members]), ["samples", *names])
 
 
 def assign(

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import raise_all
-from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.data.formats.table_files import read_columns
+from umedpt_lightning.labels.wording import shorten
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.faults import raise_all
-from umedpt_lightning.data.formats.labels import shorten
+from umedpt_lightning.labels.wording import shorten
 
 _PARQUET = (".parquet", ".pq")
 

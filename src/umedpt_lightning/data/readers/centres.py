@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.split import matches
 from umedpt_lightning.data.readers.subset import Selection
+from umedpt_lightning.labels.wording import shorten
 
 
 class Centres(Selection):

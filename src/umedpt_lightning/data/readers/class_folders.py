@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
-from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, with_statistics
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.readers.base import TargetReader
 from umedpt_lightning.types import ClassSpec
 
@@ -52,4 +52,4 @@ class ClassFolders(TargetReader[ImageFiles]):
         self._images = ImageFiles(paths, channels, value_range, folder)
         self.targets = np.repeat(np.arange(len(names)), counts)
         spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
-        self.spec = with_statistics(spec, self.targets)
+        self.spec = spec.with_statistics(self.targets)

@@ -14,7 +14,7 @@ from umedpt_lightning.data.formats import medmnist_sets
 from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.files import check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
-from umedpt_lightning.data.formats.labels import check_names, with_statistics
+from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.readers.base import TargetReader
 from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample, SampleTarget, TaskSpec
 
@@ -67,7 +67,7 @@ class MedMNIST(TargetReader["_Images"]):
         _check_range(labels, len(names), self._images, "Name all classes in `classes`.")
         self.targets = labels[:, 0].astype(np.int64)  # (N,)
         spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
-        self.spec: TaskSpec = with_statistics(spec, self.targets)
+        self.spec: TaskSpec = spec.with_statistics(self.targets)
 
 
 class MedMNISTMultilabel(TargetReader["_Images"]):
@@ -109,7 +109,7 @@ class MedMNISTMultilabel(TargetReader["_Images"]):
         _check_range(values, 2, self._images, "Read a file of classes with MedMNIST.")
         self.targets = values.astype(np.float32)
         spec = MultilabelSpec(channels=self._images.channels, value_range=self._images.value_range, labels=names)
-        self.spec: TaskSpec = with_statistics(spec, self.targets)
+        self.spec: TaskSpec = spec.with_statistics(self.targets)
 
 
 class _Images:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from umedpt_lightning.data.formats.columns import Columns
 from umedpt_lightning.data.formats.faults import Collector
-from umedpt_lightning.data.formats.labels import with_statistics
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import Images, TargetReader
 
@@ -42,4 +41,4 @@ class RowReader(TargetReader[Images]):
         self.targets = targets if self._images.owners is None else targets[self._images.owners]
         read = self._images
         spec = columns.spec(rows, channels=read.channels, value_range=read.value_range, cut=read.cut)
-        self.spec = with_statistics(spec, self.targets)
+        self.spec = spec.with_statistics(self.targets)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from umedpt_lightning.data.formats.labels import check_names, with_statistics
+from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader, TargetReader
 from umedpt_lightning.data.slide.tile_labels import TileLabels
@@ -71,7 +71,7 @@ class SlideRegions(TargetReader[TileImages]):
         self._images.keep(chosen)
         self.targets = self.targets[chosen]
         spec = ClassSpec(classes=names, **_of(self._images))
-        self.spec = with_statistics(spec, self.targets)
+        self.spec = spec.with_statistics(self.targets)
 
 
 class SlideMasks(ImageReader[TileImages]):

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import FaultsError, raise_all
-from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.data.formats.strata import Strata, assign, strata_of
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.subset import Selection
+from umedpt_lightning.labels.wording import shorten
 
 Part = Literal["train", "val", "test"]
 _PARTS = ("train", "val", "test")

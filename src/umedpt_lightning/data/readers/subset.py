@@ -7,7 +7,6 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.formats.labels import with_statistics
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.types import Sample
 
@@ -27,7 +26,7 @@ class Selection(Reader):
             self.spec = reader.spec
         else:
             self.targets = reader.targets[rows]
-            self.spec = with_statistics(reader.spec, self.targets)
+            self.spec = reader.spec.with_statistics(self.targets)
 
     def __len__(self) -> int:
         return len(self._rows)

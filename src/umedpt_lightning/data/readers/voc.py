@@ -11,8 +11,9 @@ import numpy as np
 from umedpt_lightning.data.formats.box_table import BoxTable, clip_boxes
 from umedpt_lightning.data.formats.faults import Collector, FaultsError, for_all, raise_all
 from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
-from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, shorten
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.readers.base import ImageReader
+from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import BoxSpec, Sample
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all
 from umedpt_lightning.data.formats.files import check_files
-from umedpt_lightning.data.formats.labels import shorten
 from umedpt_lightning.data.formats.mask_values import MaskValues
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
 from umedpt_lightning.data.volume.volumes import AXES, NiftiVolume, Volume, is_nifti
+from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import IGNORE_INDEX
 
 #: How far a voxel of the labels may lie from that of the image, as a share of the smallest side of a voxel.
