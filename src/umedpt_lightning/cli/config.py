@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 
 from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.cli.run_folder import claim, default_folder, new_folder, wandb_id
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
@@ -34,17 +34,10 @@ def settle(config: Namespace, command: str) -> None:
                 task.augment = read_augmentations(task.augment, Augmentations)
             except ValueError as error:
                 raise ValueError(f"data.tasks.{name}: {error}") from error
-    config.run = config.run or _default_folder()
     if command == "fit":
-        if config.ckpt_path is None and _requeued(Path(config.run)):
-            config.ckpt_path = "last"
-        if config.checkpoint.save_last:
-            raise ValueError("checkpoint.save_last: `last` writes last.ckpt; see --last.minutes. Leave the key out.")
-    started = command != "fit" or config.ckpt_path
-    if not started and not _get_rank() and (Path(config.run) / "config.yaml").exists():
-        raise ValueError(
-            f"--run {config.run} already holds a run. Go on with it by --ckpt_path last, or give another folder."
-        )
+        _settle_run(config)
+    else:
+        config.run = _evaluated_run(config)
     config.trainer.default_root_dir = config.run
     if config.ckpt_path:
         config.ckpt_path = find_checkpoint(config.ckpt_path, Path(config.run), may_lack=command == "fit")
@@ -56,12 +49,35 @@ def settle(config: Namespace, command: str) -> None:
             and logger.init_args.save_dir == "."
         ):
             logger.init_args.save_dir = config.run
+            if command == "fit" and logger.init_args.id is None:
+                logger.init_args.id = wandb_id(Path(config.run))
 
 
-def _default_folder() -> str:
-    """A new folder a run; of a SLURM job the same after it was requeued."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return f"runs/slurm-{job}" if job else time.strftime("runs/%Y%m%d-%H%M%S")
+def _settle_run(config: Namespace) -> None:
+    """Claims the run's folder for this process, on the first rank; the others are told by Lightning."""
+    first = not _get_rank()
+    config.run = config.run or str(new_folder() if first else default_folder())
+    if first:
+        claim(Path(config.run))
+    if config.ckpt_path is None and _requeued(Path(config.run)):
+        config.ckpt_path = "last"
+    if config.checkpoint.save_last:
+        raise ValueError("checkpoint.save_last: `last` writes last.ckpt; see --last.minutes. Leave the key out.")
+    if not config.ckpt_path and first and (Path(config.run) / "config.yaml").exists():
+        raise ValueError(
+            f"--run {config.run} already holds a run. Go on with it by --ckpt_path last, or give another folder."
+        )
+
+
+def _evaluated_run(config: Namespace) -> str:
+    """The run that a config belongs to: that which it names, or, seen from another folder, that in which it lies."""
+    run = config.run or str(default_folder())
+    if not (Path(run) / "checkpoints").is_dir():
+        for file in config.config or []:
+            beside = Path(str(file)).expanduser().absolute().parent
+            if (beside / "checkpoints").is_dir():
+                return str(beside)
+    return str(run)
 
 
 def _requeued(run: Path) -> bool:

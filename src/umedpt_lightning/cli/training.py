@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import lightning.pytorch as pl
 import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.callbacks.best_checkpoint import BestCheckpoint, best_per_task
@@ -25,10 +25,12 @@ from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.cli.config import locate, settle
+from umedpt_lightning.cli.run_folder import changes, keep_history
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
+from umedpt_lightning.training.resume import init_from
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -55,6 +57,7 @@ class UmedptCLI(LightningCLI):
             MultiTaskModule,
             MultiTaskDataModule,
             save_config_callback=SaveRunConfig,
+            save_config_kwargs={"overwrite": True},  # that of before is kept by another name
             trainer_class=trainer_class,
             seed_everything_default=0,
             # the data module shares samples out itself
@@ -79,6 +82,12 @@ class UmedptCLI(LightningCLI):
         """Adds the run's folder, a root for paths, and the callbacks that every run has."""
         parser.add_argument("--run", type=str, default=None, help="Folder of the run; runs/<date-time> by default.")
         parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+        parser.add_argument(
+            "--init_from",
+            type=str,
+            default=None,
+            help="Start a new run from all blocks and heads that fit of a checkpoint, a run's or a model's folder.",
+        )
         parser.add_argument(
             "--best_per_task", type=bool, default=False, help="Keep checkpoints/best_<task>.ckpt of every task, too."
         )
@@ -115,6 +124,9 @@ class UmedptCLI(LightningCLI):
         """Builds everything; what the user can mend is told without a traceback."""
         with clear_errors():
             super().instantiate_classes()
+            config = self.config[self.command]
+            if self.command == "fit" and config.init_from and not config.ckpt_path:
+                rank_zero_info(init_from(self.model.model, Path(config.init_from)))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer with the run's logger before those of the config, and with its callbacks."""
@@ -143,15 +155,16 @@ class SaveRunConfig(SaveConfigCallback):
     """Writes ``config.yaml`` when a run starts, and hands the whole config to the loggers of the config."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Saves; a resumed run keeps the config it started with and adds its own."""
-        if stage != "fit":
-            return
+        """Nothing yet: a checkpoint that does not fit is to leave the folder as it is."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves; where a resumed run has another config, it says so, and keeps the one of before by another name."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)
-        if trainer.is_global_zero and (folder / self.config_filename).exists():
-            number = 1 + len(list(folder.glob("config_resumed_*.yaml")))
-            self.config_filename = time.strftime(f"config_resumed_{number}_%Y%m%d-%H%M%S.yaml")
-        self.config_filename = trainer.strategy.broadcast(self.config_filename)
-        super().setup(trainer, pl_module, stage)
+        now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        if trainer.is_global_zero and (changed := changes(folder / self.config_filename, now)):
+            keep_history(folder)
+            print("The run goes on by another config, which counts from now on:", *changed, sep="\n  ", flush=True)
+        super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Hands the resolved config to W&B and the like; the CSV logger has it as a file beside it."""

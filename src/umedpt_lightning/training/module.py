@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -34,6 +35,7 @@ from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.packing import check_packing
 from umedpt_lightning.training.randomness import RoundRandomness
+from umedpt_lightning.training.resume import Resumption
 from umedpt_lightning.training.round_gradients import RoundGradients
 from umedpt_lightning.training.round_module import RoundModule
 from umedpt_lightning.training.task_losses import TaskLosses
@@ -88,6 +90,7 @@ class MultiTaskModule(RoundModule):
         self.bad_samples = BadSamples(specs)
         self.randomness = RoundRandomness()
         self.gradients = RoundGradients(self, self.model, self.weights, max_bad_rounds, pack_pixels)
+        self.resumption = Resumption(self, self.model)
         self._since = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -98,7 +101,9 @@ class MultiTaskModule(RoundModule):
         # a fused step unscales fp16 gradients itself, which would leave nothing to clip before it
         fused = self.trainer.precision != "16-mixed"
         optimizer = self.optimization.optimizer(self, fused)
-        return {"optimizer": optimizer, "lr_scheduler": self.optimization.schedule(optimizer, int(steps))}
+        schedule = self.optimization.schedule(optimizer, int(steps))
+        self.resumption.prepare(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_fit_start(self) -> None:
         """Lets weight averaging average what can be averaged, and torch leave to this module what ranks exchange."""
@@ -110,6 +115,7 @@ class MultiTaskModule(RoundModule):
 
     def on_train_start(self) -> None:
         """Checks what callbacks monitor, now rather than after the first epoch; measures tasks that ranks share out."""
+        self.resumption.settle(self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler)
         if self.trainer.val_dataloaders is not None:
             known = self._val_metrics(_tasks(self.trainer.val_dataloaders))
             check_monitors(self.trainer.callbacks, known)  # type: ignore[attr-defined]
@@ -153,13 +159,20 @@ class MultiTaskModule(RoundModule):
         """
         counted = {name: counter.state_dict() for name, counter in self._counters.items()}
         checkpoint["counted"] = gather_objects(counted)  # by rank
+        self.resumption.save(checkpoint)
         checkpoint["randomness"] = self.randomness.state_dict()
         checkpoint["faults"] = self.gradients.non_finite.state_dict()
         with suppress(ValueError):  # a task of one's own with options that JSON cannot hold can still be trained
             checkpoint["model_config"] = self.model.model_config()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes it up again; where the number of ranks has changed, they share the counts out."""
+        """Takes it up again; where the number of ranks has changed, they share the counts out.
+
+        Raises:
+            CheckpointError: It does not fit the config.
+        """
+        training = self.trainer.state.fn == TrainerFn.FITTING
+        self.resumption.compare(checkpoint, training)
         if "counted" not in checkpoint:  # weights alone
             return
         mine = checkpoint["counted"][self.global_rank :: self.trainer.world_size]

@@ -48,13 +48,13 @@ class Optimization:
 
     def optimizer(self, module: nn.Module, fused: bool) -> AdamW:
         """AdamW over the trainable parameters of `module`, whose encoder is ``module.model.encoder``."""
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # by learning rate and weight decay
+        groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}  # by learning rate and weight decay
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 rate = self.learning_rate * (self.encoder_share if name.startswith("model.encoder.") else 1.0)
                 # norms' scales and shifts, and biases, are vectors
                 decay = self.weight_decay if parameter.ndim > 1 else 0.0
-                groups.setdefault((rate, decay), []).append(parameter)
+                groups.setdefault((rate, decay), []).append((name, parameter))
         ordered = sorted(
             groups.items(), key=lambda item: (-item[0][0], -item[0][1])
         )  # the log shows the rate of the first

@@ -73,11 +73,12 @@ class TaskLosses:
         return {"sums": sums, "counts": dict(self._counts), "samples": self._samples}
 
     def load_state_dicts(self, states: Iterable[dict[str, Any]]) -> None:
-        """Goes on from the sums of the ranks whose part this one takes over."""
+        """Goes on from the sums of the ranks whose part this one takes over; those of tasks that are gone are left."""
         self._clear()
         for state in states:
             for task, total in state["sums"].items():
-                self._sums[self._number[task]] += total
+                if task in self._number:
+                    self._sums[self._number[task]] += total
             self._counts.update(state["counts"])
             self._samples += state["samples"]
 

@@ -1,0 +1,125 @@
+"""The folder of a run: one process trains in it at a time, and its ``config.yaml`` is what was trained with last."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: Of the folder: is locked as long as a process trains in it.
+_LOCK = ".lock"
+#: Keys of a config that say where and how a run is started, not what is trained.
+_NOT_COMPARED = ("run", "config", "ckpt_path", "init_from", "trainer.default_root_dir")
+_held: dict[Path, int] = {}
+
+
+def default_folder() -> Path:
+    """``runs/<date-time>``; of a SLURM job one that is the same after it was requeued."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return Path(f"runs/slurm-{job}" if job else time.strftime("runs/%Y%m%d-%H%M%S"))
+
+
+def new_folder() -> Path:
+    """The default folder, made here; where another run of the same second has it, the next one, ``…-2``.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    name = folder = default_folder()
+    if "SLURM_JOB_ID" in os.environ:
+        return name
+    for number in itertools.count(2):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            folder = name.with_name(f"{name.name}-{number}")
+    return folder
+
+
+def wandb_id(folder: Path) -> str:
+    """The id of a run at Weights & Biases, kept in its folder, so that it is the same when the run goes on."""
+    file = folder / "wandb_id.txt"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def claim(folder: Path) -> None:
+    """Locks a run's folder until the process ends, however it ends.
+
+    Raises:
+        ValueError: Another process trains in it.
+        OSError: It cannot be written to.
+    """
+    folder = folder.absolute()
+    if folder in _held:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        who = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise ValueError(
+            f"--run {folder}: another process trains in this folder ({who or 'unknown'}). Give each run a folder of "
+            "its own, or wait until that process has ended."
+        ) from error
+    except OSError:  # this file system has no locks; a run that is there is still seen by its config.yaml
+        os.close(descriptor)
+        return
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}, since {time.ctime()}".encode(), 0)
+    _held[folder] = descriptor
+
+
+def keep_history(folder: Path) -> None:
+    """Renames ``config.yaml`` to ``config_<number>.yaml``, before that of a resumed run is written in its place."""
+    current = folder / "config.yaml"
+    if current.is_file():
+        number = 1
+        while (folder / f"config_{number}.yaml").exists():
+            number += 1
+        current.rename(folder / f"config_{number}.yaml")
+
+
+def changes(before: Path, now: Mapping[str, Any]) -> list[str]:
+    """What a config says otherwise than that in a file, a line a key.
+
+    Args:
+        before: A run's ``config.yaml``; nothing is compared where there is none.
+        now: A resolved config, in types of YAML.
+    """
+    if not before.is_file():
+        return []
+    old = dict(_flat(yaml.safe_load(before.read_text(encoding="utf-8"))))
+    new = dict(_flat(now))
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        if key.startswith(_NOT_COMPARED) or old.get(key) == new.get(key):
+            continue
+        lines.append(f"{key}: {_value(old, key)} before, {_value(new, key)} now")
+    return lines
+
+
+def _value(flat: Mapping[str, Any], key: str) -> Any:
+    parts = key.split(".")
+    above = (".".join(parts[:i]) for i in range(1, len(parts)))
+    return flat.get(key, "the default" if any(name in flat and flat[name] is None for name in above) else "not there")
+
+
+def _flat(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(config, Mapping) and config:
+        for name, value in config.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, config

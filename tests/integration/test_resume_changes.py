@@ -1,0 +1,215 @@
+"""A run that goes on by another config: what the config says counts and is told, or is refused with the mend."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from umedpt_lightning.cli import main
+from umedpt_lightning.cli.run_folder import claim, new_folder, wandb_id
+
+Config = dict[str, Any]
+
+
+def fit(config: Config, folder: Path, run: Path, *options: str) -> dict[str, Any]:
+    """A run, and its last checkpoint."""
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    main(["fit", "--config", str(file), "--run", str(run), "--trainer.enable_progress_bar", "false", *options])
+    checkpoint: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint
+
+
+@pytest.fixture
+def two_tasks(config: Config) -> Config:
+    """Two heads of equal shape, in one epoch of three rounds; no validation but at the end."""
+    tasks = config["data"]["tasks"]
+    config["data"]["tasks"] = {"sizes": tasks["sizes"], "again": tasks["sizes"]}
+    config["trainer"] |= {"max_epochs": 1, "limit_val_batches": 2}
+    config["model"] = {"encoder": {"class_path": "Encoder", "init_args": {"name": "test_convnext"}}}
+    config["model"]["weights"] = {"sizes": 1.0, "again": 0.1}
+    return config
+
+
+@pytest.fixture
+def begun(two_tasks: Config, tmp_path: Path) -> Path:
+    """The folder of a run of one epoch."""
+    fit(two_tasks, tmp_path, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def rates(run: Path) -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row["train/learning_rate"]) for row in csv.DictReader(file) if row["train/learning_rate"]]
+
+
+def test_the_order_of_tasks_makes_no_difference(
+    two_tasks: Config, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = two_tasks | {"trainer": two_tasks["trainer"] | {"max_epochs": 2}}
+    turned = more | {"data": more["data"] | {"tasks": dict(reversed(two_tasks["data"]["tasks"].items()))}}
+    subprocess.run(["cp", "-r", str(begun), str(tmp_path / "turned")], check=True)
+    state = fit(more, tmp_path, begun, "--ckpt_path", "last")["state_dict"]
+    other = fit(turned, tmp_path, tmp_path / "turned", "--ckpt_path", "last")["state_dict"]
+    assert state.keys() == other.keys()
+    for name, value in state.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_new_learning_rate_and_a_longer_run_count_and_are_told(
+    two_tasks: Config, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_tasks["trainer"]["max_epochs"] = 2
+    two_tasks["model"]["optimization"] = {"learning_rate": 0.01, "warmup": 0, "weight_decay": 0.3}
+    checkpoint = fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
+    said = capsys.readouterr().out
+    assert "model.optimization.learning_rate: the default before, 0.01 now" in said
+    assert "trainer.max_epochs: 1 before, 2 now" in said
+    half_way = 0.01 * (0.01 + 0.99 * 0.5)  # a cosine over six rounds, three of which are done
+    assert rates(begun)[3] == pytest.approx(half_way, rel=1e-5)
+    assert {group["weight_decay"] for group in checkpoint["optimizer_states"][0]["param_groups"]} == {0.0, 0.3}
+
+
+def test_the_config_of_a_run_is_what_was_last_trained_and_the_one_before_is_kept(
+    two_tasks: Config, begun: Path, tmp_path: Path
+) -> None:
+    two_tasks["trainer"]["max_epochs"] = 2
+    two_tasks["data"]["tasks"]["sizes"]["size"] = 48
+    fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
+    sizes = [yaml.safe_load((begun / name).read_text())["data"]["tasks"]["sizes"]["size"] for name in configs(begun)]
+    assert configs(begun) == ["config.yaml", "config_1.yaml"]
+    assert sizes == [48, None]
+
+
+def configs(run: Path) -> list[str]:
+    return sorted(file.name for file in run.glob("config*.yaml"))
+
+
+def test_a_run_that_goes_on_unchanged_says_nothing_and_keeps_one_config(
+    two_tasks: Config, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
+    assert "another config" not in capsys.readouterr().out
+    assert configs(begun) == ["config.yaml"]
+
+
+def test_a_task_that_is_added_starts_at_its_beginning_and_one_that_is_removed_is_dropped(
+    two_tasks: Config, config: Config, begun: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = torch.load(begun / "checkpoints" / "last.ckpt", weights_only=True)
+    main_tasks = two_tasks["data"]["tasks"]
+    project = yaml.safe_load((Path(two_tasks["root"]) / "config.yaml").read_text())
+    two_tasks["data"]["tasks"] = {"squares": project["data"]["tasks"]["squares"], "sizes": main_tasks["sizes"]}
+    two_tasks["model"] |= {"weights": {}, "pixel_decoder": project["model"]["pixel_decoder"]}
+    two_tasks["trainer"]["max_epochs"] = 2
+    after = fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
+    said = caplog.text
+    assert "Task 'squares' is new" in said
+    assert "Task 'again' is no longer trained" in said
+    assert after["global_step"] == 6
+    assert not any(".again." in name for name in after["state_dict"])
+    assert any(name.startswith("model.pixel_decoder.") for name in after["state_dict"])
+    steps = {
+        name: int(state["step"])
+        for group in after["optimizer_states"][0]["param_groups"]
+        for name, index in zip(group["param_names"], group["params"], strict=True)
+        if (state := after["optimizer_states"][0]["state"].get(index))
+    }
+    assert {steps[name] for name in steps if ".squares." in name} == {3}
+    assert {steps[name] for name in steps if ".sizes." in name} == {6}
+    assert before["global_step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"encoder": {"class_path": "Encoder", "init_args": {"name": "test_resnet"}}},
+            r"encoder.*test_resnet.*init_from",
+        ),
+        ({"classes": ["small", "large"]}, r"data\.tasks\.sizes: classes were \['large', 'small'\].*same order"),
+    ],
+)
+def test_what_cannot_go_on_is_refused_with_key_and_mend(
+    change: Config, message: str, two_tasks: Config, begun: Path, tmp_path: Path
+) -> None:
+    kept = (begun / "config.yaml").read_text()
+    if "encoder" in change:
+        two_tasks["model"] |= change
+    for part in ("train", "val", "test") if "classes" in change else ():
+        two_tasks["data"]["tasks"]["sizes"][part]["init_args"] |= change
+    with pytest.raises(SystemExit, match=r"(?s)" + message):
+        fit(two_tasks, tmp_path, begun, "--ckpt_path", "last", "--trainer.max_epochs", "2")
+    assert (begun / "config.yaml").read_text() == kept
+
+
+def test_a_new_run_starts_from_all_that_fits(
+    two_tasks: Config, begun: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = two_tasks["data"]["tasks"]
+    two_tasks["data"]["tasks"] = {"sizes": tasks["sizes"], "other": tasks["sizes"]}
+    two_tasks["model"] |= {"weights": {}, "optimization": {"learning_rate": 1e-12}}
+    state = fit(two_tasks, tmp_path, tmp_path / "new", "--init_from", str(begun))["state_dict"]
+    said = caplog.text
+    assert "taken are encoder, pooling, the head of sizes; new are the head of other" in said
+    best = torch.load(begun / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    for name, value in best.items():
+        if name.startswith(("model.encoder", "model.tasks.sizes")) and value.is_floating_point():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=1e-8)
+    two_tasks["model"]["encoder"]["init_args"]["name"] = "test_resnet"
+    two_tasks["data"]["tasks"] = {"another": tasks["sizes"]}
+    with pytest.raises(SystemExit, match="nothing in it fits"):
+        fit(two_tasks, tmp_path, tmp_path / "newer", "--init_from", str(begun))
+
+
+def test_a_run_is_evaluated_from_any_folder(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load((begun / "config.yaml").read_text()) | {"run": "runs/as_it_was_called_there"}
+    (begun / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    main(["validate", "--config", str(begun / "config.yaml"), "--ckpt_path", "best"])
+    assert "val: score" in capsys.readouterr().out
+
+
+def test_two_runs_that_start_in_the_same_second_have_two_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr("time.strftime", lambda form: "runs/now")
+    assert [str(new_folder()) for _ in range(3)] == ["runs/now", "runs/now-2", "runs/now-3"]
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
+    script = "import sys, time; from pathlib import Path; from umedpt_lightning.cli.run_folder import claim\n"
+    script += "claim(Path(sys.argv[1])); print('claimed', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(ValueError, match=f"another process trains in this folder .process {other.pid} on"):
+            claim(tmp_path)
+        other.kill()
+    claim(tmp_path)  # however the other has ended
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_line(two_tasks: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match=r"umedpt: error: .*file"):
+        fit(two_tasks, tmp_path, tmp_path / "file" / "run")
+
+
+def test_a_run_has_one_id_at_weights_and_biases(tmp_path: Path) -> None:
+    first = wandb_id(tmp_path / "run")
+    assert len(first) == 8
+    assert wandb_id(tmp_path / "run") == first
+    assert wandb_id(tmp_path / "other") != first
