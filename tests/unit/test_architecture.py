@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "training": {"types", "labels", "blocks", "tasks", "model", "training"},
     "data": {"types", "labels", "data"},
     "drawing": {"types", "labels", "drawing"},
-    "transfer": {"types", "labels", "blocks", "tasks", "pretrained", "model", "data", "training", "transfer"},
+    "transfer": {"types", "labels", "blocks", "tasks", "pretrained", "model", "data", "drawing", "training", "transfer"},
     "predict": {"types", "labels", "inference", "blocks", "tasks", "model", "data", "drawing", "predict"},
     "app": {"types", "labels", "inference", "tasks", "model", "data", "drawing", "app"},
     "embed": {"types", "labels", "model", "data", "embed"},
@@ -38,6 +38,7 @@ ONLY_IN = {
     "albumentations": ("data/transforms.py",),
     "wandb": ("callbacks/",),
     "gradio": ("app/",),
+    "matplotlib": ("drawing/", "callbacks/", "transfer/", "cli/"),
 }
 
 any_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
@@ -91,3 +92,8 @@ def test_no_user_is_answered_by_an_assertion(file: Path) -> None:
 @any_file
 def test_a_file_is_short_enough_to_be_read_at_once(file: Path) -> None:
     assert len(file.read_text().splitlines()) < 300
+
+
+@any_file
+def test_no_chart_goes_by_pyplot_whose_state_is_global(file: Path) -> None:
+    assert "matplotlib.pyplot" not in set(imports(file))

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from umedpt_lightning.callbacks.chart import CHART_SIZE
 from umedpt_lightning.cli.lr_find import draw
-from umedpt_lightning.drawing.layout import PAPER
+from umedpt_lightning.drawing.figures import as_picture
 from umedpt_lightning.training.lr_finder import RateCurve, diverged_at, moving_average, smooth, suggest
 
 ROUNDS = 100
@@ -101,12 +100,19 @@ def test_a_task_diverges_where_it_is_worse_than_at_the_beginning() -> None:
 def test_the_picture_shows_the_curves(rounds: int) -> None:
     losses = fall_and_rise(1e-4, 3e-2)[:rounds]
     losses[-1] = math.inf
-    curve = curve_of(losses, {"a": losses.tolist(), "b": [math.nan] * rounds}, "the loss is not finite")
-    picture = draw(curve, suggest(curve))
-    assert picture.size == CHART_SIZE
-    pixels = np.asarray(picture)
-    assert (pixels != PAPER).any(-1).mean() > 0.01
+    curve = curve_of(losses, {"_a": losses.tolist(), "b": [math.nan] * rounds}, "the loss is not finite")
+    found = suggest(curve)
+    figure = draw(curve, found)
+    (axes,) = figure.axes
+    drawn = [np.asarray(line.get_xydata()) for line in axes.lines]
+    assert np.array_equal(drawn[0][:, 1], smooth(curve.losses, curve.decay), equal_nan=True)
+    assert np.array_equal(drawn[1], np.column_stack([curve.rates, losses]))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:4] == ["all tasks, smoothed", "all tasks", "_a", "b"]
+    assert "ended: the loss is not finite" in axes.get_title(loc="left")
     if rounds == ROUNDS:
-        # the lowest point of the thick line is right of the middle, and its ends are above it
-        rows, columns = np.nonzero((pixels[150:600, 80:1060] == (235, 235, 235)).all(-1))
-        assert rows[columns < 50].mean() < rows.max() - 100
+        assert found.steepest is not None
+        assert drawn[4][:, 0].tolist() == [found.steepest] * 2
+        assert f"steepest descent: {found.steepest:.2g}" in names
+        assert axes.get_ylim()[1] < 2, "what diverges does not press the rest together"
+    assert (np.asarray(as_picture(figure)) != 255).any(-1).mean() > 0.01

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from io import BytesIO
+import re
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from builders import spec_of
-from PIL import Image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
+from umedpt_lightning.drawing.figures import as_picture, as_svg
 from umedpt_lightning.labels import IGNORE_INDEX
 from umedpt_lightning.transfer.calibration import draw_reliability
 from umedpt_lightning.transfer.cells import Cell, Mode, Result
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.differences import Difference, difference_table, differences
 from umedpt_lightning.transfer.report import write_page
-from umedpt_lightning.transfer.shapes import Dot, Segment
 from umedpt_lightning.transfer.statistics import over_seeds
 from umedpt_lightning.transfer.summary import Row, answers, summarise, write_tables
 
@@ -30,7 +33,7 @@ def results(curves: dict[tuple[str, Mode], tuple[float, ...]], seeds: int = 3) -
     """Cells whose metric lies around the given means."""
     found = {}
     for (method, mode), means in curves.items():
-        for fraction, mean in zip(FRACTIONS, means, strict=True):
+        for fraction, mean in zip(FRACTIONS[-len(means) :], means, strict=True):
             for seed in range(seeds):
                 test = {"auroc": mean + 0.01 * (seed - (seeds - 1) / 2), "f1": 0.5}
                 cell = Cell(method, mode, fraction, seed)
@@ -41,6 +44,16 @@ def results(curves: dict[tuple[str, Mode], tuple[float, ...]], seeds: int = 3) -
 @pytest.fixture
 def rows() -> list[Row]:
     return summarise(results({("A", "frozen"): (0.8, 0.85, 0.9), ("B", "frozen"): (0.6, 0.7, 0.8)}), "auroc")
+
+
+def points(figure: Figure) -> dict[str, list[tuple[float, float]]]:
+    """What the curves go through, by their names in the legend."""
+    (axes,), (legend,) = figure.axes, figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    return {
+        name: [(x, y) for x, y in np.asarray(line.get_xydata()).tolist() if not math.isnan(y)]
+        for name, line in zip(names, axes.lines, strict=False)
+    }
 
 
 def test_rows_are_means_over_the_seeds(rows: list[Row]) -> None:
@@ -62,43 +75,83 @@ def test_the_answer_names_the_first_fraction_that_reaches(rows: list[Row]) -> No
 def test_an_undefined_mean_reaches_nothing() -> None:
     found = summarise(results({("A", "knn"): (math.nan, 0.2, 0.3), ("B", "knn"): (0.1, 0.2, math.nan)}), "auroc")
     assert answers(found, "auroc")[0].startswith("No method")
-    ElementTree.fromstring(draw_curves(found, "auroc", 0.5).svg())
+    assert points(draw_curves(found, "auroc", 0.5))["B, knn"] == [pytest.approx((0.05, 0.1)), pytest.approx((0.5, 0.2))]
 
 
-def test_a_curve_goes_through_its_means_and_higher_is_higher(rows: list[Row]) -> None:
-    figure = ElementTree.fromstring(draw_curves(rows, "auroc", 0.5).svg())
-    space = "{http://www.w3.org/2000/svg}"
-    lines = [
-        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
-        for line in figure.findall(f"{space}polyline")
-    ]
-    assert len(lines) == 2
-    for line in lines:
-        assert [x for x, _ in line] == sorted(x for x, _ in line)
-        assert [y for _, y in line] == sorted((y for _, y in line), reverse=True)  # down is up in pictures
-    assert lines[0][0][1] == pytest.approx(lines[1][2][1])  # A at 5 % is as high as B at 100 %
-    texts = [text.text for text in figure.iter(f"{space}text")]
-    assert {"A, frozen", "B, frozen", "5 %", "50 %", "100 %", "without an image"} <= set(texts)
+def test_a_curve_goes_through_its_means(rows: list[Row]) -> None:
+    figure = draw_curves(rows, "auroc", 0.5)
+    assert points(figure) == {
+        "A, frozen": [pytest.approx(point) for point in ((0.05, 0.8), (0.5, 0.85), (1, 0.9))],
+        "B, frozen": [pytest.approx(point) for point in ((0.05, 0.6), (0.5, 0.7), (1, 0.8))],
+    }
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5 %", "50 %", "100 %"]
+    band = axes.collections[0].get_paths()[0].vertices
+    interval = rows[0].metrics["auroc"]
+    at_first = band[np.isclose(band[:, 0], 0.05), 1]
+    assert (at_first.min(), at_first.max()) == pytest.approx((interval.low, interval.high))
 
 
-@pytest.mark.parametrize("means", [(0.5, 0.5, 0.5), (math.nan,) * 3, (0.0, 1.0, -40.0)])
+def test_the_axis_fits_curves_that_are_near_to_each_other_and_far_from_the_baseline() -> None:
+    near = {("A", "frozen"): (0.96, 0.97, 0.985), ("B", "frozen"): (0.961, 0.972, 0.99)}
+    (axes,) = draw_curves(summarise(results(near), "auroc"), "auroc", 0.5).axes
+    low, high = axes.get_ylim()
+    assert 0.93 < low < 0.96
+    assert 0.99 < high < 1.02
+    assert axes.get_title(loc="right") == "baseline 0.5, below"
+
+
+@pytest.mark.parametrize(("baseline", "shown"), [(0.5, True), (0.55, True), (0.91, True), (0.2, False), (1.5, False)])
+def test_the_baseline_is_a_line_where_the_axis_reaches_it_and_words_where_not(
+    rows: list[Row], baseline: float, shown: bool
+) -> None:
+    (axes,) = draw_curves(rows, "auroc", baseline).axes
+    lines = [line for line in axes.lines if [*line.get_ydata()] == [baseline] * 2]
+    low, high = axes.get_ylim()
+    assert (len(lines), low < baseline < high) == (shown, shown)
+    assert f"{baseline:g}, {'dashed' if shown else 'below' if baseline < 0.5 else 'above'}" in axes.get_title(
+        loc="right"
+    )
+
+
+@pytest.mark.parametrize("means", [(0.5, 0.5, 0.5), (math.nan,) * 3, (0.0, 1.0, -40.0), (0.9,)])
 def test_any_curve_can_be_drawn(means: tuple[float, ...]) -> None:
-    found = summarise(results({("A <b>", "knn"): means}, seeds=1), "auroc")
+    found = summarise(results({("A <b> $x$", "knn"): means}, seeds=1), "auroc")
     figure = draw_curves(found, "auroc", math.nan)
-    assert "nan" not in figure.svg()
-    ElementTree.fromstring(figure.svg())
-    assert Image.open(BytesIO(figure.png())).width == 2 * figure.size[0]
+    text = as_svg(figure, "a <b>")
+    assert "nan" not in text.lower()
+    element = ElementTree.fromstring(text)
+    assert element.attrib["aria-label"] == "a <b>"
+    texts = ["".join(part.itertext()).strip() for part in element.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"100 %", "A <b> $x$, knn"} <= set(texts)
+    assert np.isfinite([*figure.axes[0].get_xlim(), *figure.axes[0].get_ylim()]).all()
+    assert as_picture(figure).width == 1200
     assert "A <b>" not in write_page("task", found, "auroc", {})
 
 
-def test_a_picture_shows_what_the_svg_does(rows: list[Row]) -> None:
-    figure = draw_curves(rows, "auroc", 0.5)
-    pixels = np.asarray(Image.open(BytesIO(figure.png())))
-    for shape in figure.shapes:
-        if isinstance(shape, Dot):
-            x, y = (round(2 * place) for place in shape.centre)
-            assert "#{:02x}{:02x}{:02x}".format(*pixels[y, x]) == shape.colour
-    assert sum(isinstance(shape, Dot) for shape in figure.shapes) == 6
+def test_many_methods_differ_and_many_fractions_do_not_run_into_each_other() -> None:
+    names = [f"{'a rather long name of a method ' * (k % 2)}{k}" for k in range(20)]
+    found = summarise(results({(name, "frozen"): (0.5, 0.6, 0.7 + k / 100) for k, name in enumerate(names)}), "auroc")
+    crowded = [replace(row, fraction=fraction) for row in found for fraction in (row.fraction, row.fraction * 0.98)]
+    figure = draw_curves(crowded, "auroc", 0.5)
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines[:20]}
+    assert len(looks) == 20
+    picture = as_picture(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    legend = figure.legends[0].get_window_extent(renderer)
+    axes = figure.axes[0].get_tightbbox(renderer)
+    assert axes is not None
+    assert 0 <= legend.y0 < legend.y1 <= axes.y0
+    assert legend.x1 <= picture.width
+    labels = [label.get_window_extent(renderer) for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert all(one.x1 < other.x0 for one, other in pairwise(labels))
+
+
+def test_the_same_figure_is_the_same_file(rows: list[Row]) -> None:
+    files = [as_svg(draw_curves(rows, "auroc", 0.5), "x") for _ in range(2)]
+    assert files[0] == files[1]
+    ids = [f"{clip}" for clip in re.findall(r'id="([^"]+)"', files[0])]
+    assert len(ids) == len(set(ids))
 
 
 def test_tables_hold_the_same_figures(rows: list[Row], tmp_path: Path) -> None:
@@ -147,10 +200,9 @@ def test_what_does_not_hold_zero_is_bold(values: tuple[float, ...], bold: bool) 
 def test_reliability_shows_how_often_answers_are_right(share: float) -> None:
     correct = np.arange(100) < 100 * share
     figure = draw_reliability({"A": (np.full(100, 0.75), correct)})
-    (dot,) = [shape for shape in figure.shapes if isinstance(shape, Dot)]
-    (diagonal,) = [shape for shape in figure.shapes if isinstance(shape, Segment) and shape.dashed]
-    (left, bottom), (right, top) = diagonal.start, diagonal.end
-    assert dot.centre == pytest.approx((left + 0.75 * (right - left), bottom - share * (bottom - top)))
+    diagonal, curve = figure.axes[0].lines
+    assert np.asarray(diagonal.get_xydata()).tolist() == [[0, 0], [1, 1]]
+    assert np.asarray(curve.get_xydata()) == pytest.approx(np.array([[0.75, share]]))
 
 
 def test_confusion_counts_truth_by_answer() -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.data.loading.loaders import RoundLoader
 from umedpt_lightning.data.loading.sampling import RoundSampler
-from umedpt_lightning.drawing.layout import INK, PALE, PAPER, below, fit, font_of, pad, text_block
-from umedpt_lightning.drawing.pictures import colour, save
-from umedpt_lightning.labels import Line
+from umedpt_lightning.drawing.figures import COLOURS, PALE, add_legend, as_picture, house_style, new_axes, shorten
+from umedpt_lightning.drawing.pictures import save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Most tasks in the table at the start; the picture has them all.
 MOST_ROWS = 20
-_NAME, _BAR, _NUMBERS, _ROW, _TEXT_SIZE = 220, 420, 260, 22, 13
 
 
 class TaskShares(pl.Callback):
@@ -60,7 +61,8 @@ class TaskShares(pl.Callback):
             logger.log_metrics(samples | {"epoch": trainer.current_epoch}, step=trainer.fit_loop.total_batch_idx)
         if not trainer.is_global_zero:
             return
-        picture = draw_shares(requested_shares(sampler), shares(sampler.consumed), f"round {sampler.rounds}")
+        figure = draw_shares(requested_shares(sampler), shares(sampler.consumed), f"round {sampler.rounds}")
+        picture = as_picture(figure)
         try:
             save(picture, self._path / "schedule.png")
         except OSError as error:  # a picture is not worth a training
@@ -87,7 +89,8 @@ def shares(counts: Mapping[str, float]) -> dict[str, float]:
     return {task: count / total for task, count in counts.items()}
 
 
-def draw_shares(requested: Mapping[str, float], realised: Mapping[str, float], when: str) -> Image.Image:
+@house_style()
+def draw_shares(requested: Mapping[str, float], realised: Mapping[str, float], when: str) -> Figure:
     """A bar a task as long as its realised share, with a line across it where it should end.
 
     Args:
@@ -95,18 +98,25 @@ def draw_shares(requested: Mapping[str, float], realised: Mapping[str, float], w
         realised: What has been read.
         when: Written above it.
     """
-    picture = Image.new("RGB", (_NAME + _BAR + _NUMBERS, _ROW * len(requested)), PAPER)
-    pen, font = ImageDraw.Draw(picture), font_of(_TEXT_SIZE)
-    longest = max(*requested.values(), *realised.values())
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure, axes = new_axes(8, 1 + 0.24 * len(requested))
+    rows, names = range(len(requested)), [shorten(task, 40) for task in requested]
+    bars = axes.barh(rows, [*realised.values()], height=0.6, color=COLOURS[0])
+    asked = axes.vlines([*requested.values()], [row - 0.4 for row in rows], [row + 0.4 for row in rows], "black", lw=2)
+    axes.set(ylim=(len(requested) - 0.4, -0.6), yticks=rows, title=f"share of each task, {when}")
+    axes.set_yticklabels(names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlim(0, 1.05 * max(*requested.values(), *realised.values()))
     for row, task in enumerate(requested):
-        top, bottom = row * _ROW + 3, (row + 1) * _ROW - 4
-        pen.text((0, top), fit(task, font, _NAME - 10), fill=INK, font=font)
-        asked, found = (_NAME + round(share * _BAR / longest) for share in (requested[task], realised[task]))
-        pen.rectangle((_NAME, top, found, bottom), fill=colour(0))
-        pen.line((asked, top - 2, asked, bottom + 2), fill=INK, width=2)
-        numbers = f"{realised[task]:.2%} of samples, {requested[task]:.2%} requested"
-        pen.text((_NAME + _BAR + 10, top), numbers, fill=PALE, font=font)
-    return pad(below([text_block([Line(f"share of each task, {when}")], picture.width, 17), picture], 8), 8)
+        numbers = f"{realised[task]:.2%} / {requested[task]:.2%}"
+        axes.text(1.01, row, numbers, transform=axes.get_yaxis_transform(), va="center", color=PALE)
+    axes.text(1.01, 1, "read / requested", transform=axes.transAxes, va="bottom", color=PALE)
+    add_legend(figure, [(bars, "share of the samples that were read"), (asked, "requested")])
+    return figure
 
 
 def _table(loader: RoundLoader) -> Table:

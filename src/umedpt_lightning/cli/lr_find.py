@@ -9,22 +9,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from umedpt_lightning.callbacks.chart import Mark, Trace, draw_chart
 from umedpt_lightning.cli import trial
-from umedpt_lightning.drawing.layout import INK, PALE
-from umedpt_lightning.drawing.pictures import colour, save
+from umedpt_lightning.drawing.figures import (
+    COLOURS,
+    PALE,
+    add_legend,
+    as_picture,
+    house_style,
+    limits,
+    line_style,
+    new_axes,
+    set_log_axis,
+)
+from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.lr_finder import RateCurve, Suggestion, diverged_at, smooth, suggest, sweep
 
-_MARK, _TENTH = (120, 220, 130), (255, 196, 0)
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -108,26 +118,48 @@ def _write(curve: RateCurve, found: Suggestion, out: Path) -> None:
     write_text(out / "curve.csv", text.getvalue())
     content: dict[str, Any] = {"suggestion": asdict(found), "curve": asdict(curve)}
     write_text(out / "lr-find.json", json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
-    save(draw(curve, found), out / "lr-find.png")
+    save(as_picture(draw(curve, found)), out / "lr-find.png")
 
 
-def draw(curve: RateCurve, found: Suggestion) -> Image.Image:
+@house_style()
+def draw(curve: RateCurve, found: Suggestion) -> Figure:
     """The losses over the learning rates: all, smoothed, of each task, and what is suggested."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    figure, axes = new_axes(8, 4.5)
     smoothed = smooth(curve.losses, curve.decay)
     averages = {name: smooth(losses, curve.decay) for name, losses in curve.tasks.items()}
-    traces = [Trace("all tasks", curve.rates, curve.losses, PALE, 1)]
-    traces += [Trace(name, curve.rates, losses, colour(i), 2) for i, (name, losses) in enumerate(averages.items())]
-    traces.append(Trace("all tasks, smoothed", curve.rates, smoothed, INK, 4))
-    marks = []
+    marker = "o" if len(curve.rates) < 3 else ""  # too few for a line
+
+    def plot(name: str, losses: Sequence[float], **style: Any) -> None:
+        entries.append((axes.plot(curve.rates, losses, **style | {"marker": marker})[0], name))
+
+    entries: list[tuple[Artist, str]] = []
+    plot("all tasks, smoothed", smoothed, color="black", linewidth=3, zorder=3)
+    plot("all tasks", curve.losses, color=PALE, linewidth=0.8)
+    for index, (name, losses) in enumerate(averages.items()):
+        plot(name, losses, **line_style(index))
     if found.steepest is not None and found.tenth is not None:
-        marks = [
-            Mark(f"steepest descent: {found.steepest:.2g}", found.steepest, _MARK),
-            Mark(f"a tenth of the rate with the lowest loss: {found.tenth:.2g}", found.tenth, _TENTH),
-        ]
+        for rate, colour, dashes, name in (
+            (found.steepest, COLOURS[2], "--", "steepest descent"),
+            (found.tenth, COLOURS[1], ":", "a tenth of the rate with the lowest loss"),
+        ):
+            line = axes.axvline(rate, color=colour, linestyle=dashes, linewidth=2)
+            entries.append((line, f"{name}: {rate:.2g}"))
     first = [losses[0] for losses in [smoothed, *averages.values()] if math.isfinite(losses[0])]
+    lowest = min(
+        (loss for losses in [curve.losses, *averages.values()] for loss in losses if math.isfinite(loss)), default=0.0
+    )
+    axes.set_ylim(limits(lowest, max(1.4 * max(first, default=1.0), lowest)))  # what diverges is cut off
+    rates = [*curve.rates, *(rate for rate in (found.steepest, found.tenth) if rate is not None)]
+    set_log_axis(axes, min(rates), max(rates))
+    decades = math.log10(max(rates) / min(rates))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades > 2 else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     end = f", ended: {curve.end}" if curve.end else ""
-    title = f"{len(curve.rates)} of {curve.rounds} rounds{end}"
-    return draw_chart(traces, marks, 1.4 * max(first, default=1.0), title)
+    axes.set(xlabel="learning rate", ylabel="loss", title=f"{len(curve.rates)} of {curve.rounds} rounds{end}")
+    add_legend(figure, entries)
+    return figure
 
 
 def _finite(value: Any) -> Any:

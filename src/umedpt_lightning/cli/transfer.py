@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 import warnings
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 import jsonargparse
 import yaml
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -20,8 +18,9 @@ from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
+from umedpt_lightning.drawing.figures import as_picture, as_svg
 from umedpt_lightning.drawing.pictures import save
-from umedpt_lightning.io.atomic import atomic_write, write_text
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.transfer.cells import CellFolder
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
@@ -120,11 +119,10 @@ def _measure(
     page = write_page(protocol.name, rows, main_metric, baseline, closer)
     write_text(folder / "report.html", page)
     figure = draw_curves(rows, main_metric, baseline.get(main_metric, float("nan")))
-    write_text(folder / "curve.svg", figure.svg())
-    with atomic_write(folder / "curve.png") as unfinished:
-        unfinished.write_bytes(figure.png())
+    curve = as_picture(figure)
+    write_text(folder / "curve.svg", as_svg(figure, f"{main_metric} over the fraction of labels"))
+    save(curve, folder / "curve.png")
     if config.wandb:
-        curve = Image.open(io.BytesIO(figure.png()))
         asked = yaml.safe_load(parser.dump(config, skip_validation=True))
         log_sweep(folder, config.wandb, asked, {"curve": curve, **sheets})
     _show(rows, main_metric, protocol.name)

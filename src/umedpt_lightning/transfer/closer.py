@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.drawing.figures import as_svg
 from umedpt_lightning.labels import TaskSpec
 from umedpt_lightning.labels.calibration import Stated
 from umedpt_lightning.transfer.calibration import draw_reliability
@@ -38,10 +39,11 @@ def closer_look(results: Mapping[Cell, Result], cells: CellFolder, spec: TaskSpe
             (sure[f"{method}, {mode}"],) = spec.stated(predictions, targets)
     if not parts:
         return ""
+    figure = as_svg(draw_reliability(sure), "how often answers are right over their stated probability")
     return (
         f"<h2>Confusion at {percent(largest)} of the labels</h2><p>All seeds together; rows are the truth.</p>"
         f'<div class="row">{"".join(parts)}</div>'
-        f"<h2>Reliability at {percent(largest)} of the labels</h2>{draw_reliability(sure).svg()}"
+        f"<h2>Reliability at {percent(largest)} of the labels</h2>{figure}"
     )
 
 

@@ -3,82 +3,86 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from umedpt_lightning.transfer.shapes import Area, Dot, Figure, Polyline, Segment, Shape, Text
+from umedpt_lightning.drawing.figures import PALE, add_legend, house_style, limits, line_style, new_axes, set_log_axis
 from umedpt_lightning.transfer.summary import Row, percent
 
-# Told apart by colour-blind people too: Okabe & Ito, 2008.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-#: From a value to a place in pixels.
-Scale = Callable[[float], float]
-_WIDTH, _HEIGHT = 760, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 20, 50
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH, _HEIGHT = 8.0, 4.0  # inches
+#: Shares of the horizontal axis: fractions nearer to each other than that have one label.
+_APART = 0.075
 
 
+@house_style()
 def draw_curves(rows: Sequence[Row], metric: str, baseline: float) -> Figure:
     """One line a method and mode with its 95 % interval over seeds as a band, over a logarithmic fraction.
+
+    The vertical axis fits the means. Bands and the baseline widen it to twice that at most; a baseline that is further
+    away is told in words.
 
     Args:
         rows: Of the sweep.
         metric: Its name.
         baseline: What an answer without an image reaches, a dashed line; NaN for none.
     """
+    figure, axes = new_axes(_WIDTH, _HEIGHT)
     lines: dict[str, list[Row]] = {}
     for row in rows:
-        if metric in row.metrics and not math.isnan(row.metrics[metric].mean):
+        if metric in row.metrics:
             lines.setdefault(row.line, []).append(row)
-    fractions = sorted({row.fraction for row in rows})
-    values = [v for r in rows if metric in r.metrics for v in (r.metrics[metric].mean, baseline) if not math.isnan(v)]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    margin = 0.08 * (high - low) or 0.05
-    low, high = low - margin, high + margin
-    first, last = math.log(fractions[0]), math.log(fractions[-1])
-
-    def x(fraction: float) -> float:
-        share = (math.log(fraction) - first) / (last - first) if last > first else 0.5
-        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(value: float) -> float:
-        share = (min(max(value, low), high) - low) / (high - low)
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
-
-    shapes = [*_axes(fractions, _ticks(low, high), x, y), Text((_LEFT, 12), metric)]
-    if not math.isnan(baseline):
-        shapes.append(Segment((_LEFT, y(baseline)), (_WIDTH - _RIGHT, y(baseline)), "#888888", dashed=True))
-        shapes.append(Text((_WIDTH - _RIGHT, y(baseline) - 4), "without an image", "end"))
+    entries = []
     for index, (name, line) in enumerate(lines.items()):
-        colour, place = COLOURS[index % len(COLOURS)], _HEIGHT + 16 * index
-        shapes += _line(line, metric, colour, x, y)
-        corners = [(_LEFT + dx, place + dy) for dx, dy in ((0, -9), (14, -9), (14, 1), (0, 1))]
-        shapes += [Area(corners, colour), Text((_LEFT + 20, place), name)]
-    height = _HEIGHT + 16 * len(lines) + 8
-    return Figure(shapes, (_WIDTH, height), f"{metric} over the fraction of labels")
+        style, fractions = line_style(index), [row.fraction for row in line]
+        intervals = [row.metrics[metric] for row in line]
+        (drawn,) = axes.plot(fractions, [i.mean for i in intervals], **style, markersize=4.5)
+        axes.fill_between(
+            fractions, [i.low for i in intervals], [i.high for i in intervals], color=style["color"], alpha=0.12, lw=0
+        )
+        entries.append((drawn, name))
+    _scale_fractions(axes, sorted({row.fraction for row in rows}))
+    values = [row.metrics[metric] for line in lines.values() for row in line]
+    means = [value.mean for value in values if math.isfinite(value.mean)]
+    bands = [end for value in values for end in (value.low, value.high) if math.isfinite(end)]
+    if means:
+        low, high = min(means), max(means)
+        least = 0.02 * max(abs(low), abs(high))  # what is all but equal should look so
+        reach = max((high - low) / 2, least)
+        below, above = min([low, *bands]), max([high, *bands])
+        axes.set_ylim(limits(max(below, low - reach), min(above, high + reach), least))
+    _draw_baseline(axes, baseline)
+    axes.set(xlabel="labels", ylabel=metric)
+    add_legend(figure, entries)
+    return figure
 
 
-def _line(rows: Sequence[Row], metric: str, colour: str, x: Scale, y: Scale) -> list[Shape]:
-    intervals = [(row.fraction, row.metrics[metric]) for row in rows]
-    banded = [(f, i) for f, i in intervals if not math.isnan(i.low)]
-    edge = [(f, i.high) for f, i in banded] + [(f, i.low) for f, i in reversed(banded)]
-    points = [(x(f), y(i.mean)) for f, i in intervals]
-    band = [Area([(x(f), y(value)) for f, value in edge], colour, 0.15)] if len(banded) > 1 else []
-    return [*band, Polyline(points, colour), *(Dot(point, colour) for point in points)]
+def _draw_baseline(axes: Axes, baseline: float) -> None:
+    """A dashed line where the axis reaches it or nearly so; else words alone."""
+    if not math.isfinite(baseline):
+        return
+    low, high = axes.get_ylim()
+    reach = (high - low) / 2
+    where = "below" if baseline < low - reach else "above" if baseline > high + reach else "dashed"
+    axes.set_title(f"baseline {baseline:.3g}, {where}", loc="right", color=PALE, size="medium")
+    if where == "dashed":
+        axes.axhline(baseline, color=PALE, linestyle="--", linewidth=1)
+        if not low < baseline < high:
+            axes.set_ylim(limits(min(low, baseline), max(high, baseline)))
 
 
-def _axes(fractions: Sequence[float], ticks: Sequence[float], x: Scale, y: Scale) -> list[Shape]:
-    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    shapes: list[Shape] = []
-    for tick in ticks:
-        shapes.append(Segment((_LEFT, y(tick)), (right, y(tick)), "#dddddd"))
-        shapes.append(Text((_LEFT - 6, y(tick) + 4), f"{tick:.3g}", "end"))
-    shapes.append(Segment((_LEFT, bottom), (right, bottom), "#333333"))
-    shapes += [Text((x(fraction), bottom + 16), percent(fraction), "middle") for fraction in fractions]
-    return [*shapes, Text(((_LEFT + right) / 2, bottom + 36), "labels", "middle")]
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers between both."""
-    rough = (high - low) / 5
-    unit = 10 ** math.floor(math.log10(rough))
-    step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough)
-    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def _scale_fractions(axes: Axes, fractions: Sequence[float]) -> None:
+    """A logarithmic axis with a tick at each fraction, and a label where there is room."""
+    set_log_axis(axes, fractions[0], fractions[-1])
+    axes.minorticks_off()
+    first, last = math.log(fractions[0]), math.log(fractions[-1])
+    labels, room = [], math.inf
+    for fraction in reversed(fractions):  # the one with all labels has its name first
+        place = (math.log(fraction) - first) / (last - first) if last > first else 0.5
+        fits = room - place > _APART
+        labels.append(percent(fraction) if fits else "")
+        room = place if fits else room
+    axes.set_xticks(fractions, labels[::-1])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from umedpt_lightning.drawing.figures import as_svg
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.statistics import Interval
 from umedpt_lightning.transfer.summary import Row, answers, percent
@@ -30,13 +31,14 @@ def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str,
         baseline: The metrics of an answer that has seen no image.
         closer: More of it, as HTML.
     """
+    figure = draw_curves(rows, main, baseline.get(main, math.nan))
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in answers(rows, main))
     notes = dict.fromkeys(f"{row.line}, {percent(row.fraction)}: {note}" for row in rows for note in row.notes)
     noted = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: labels needed</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(name)}: how many labels are needed</h1>"
-        f"<ul>{sentences}</ul>{draw_curves(rows, main, baseline.get(main, math.nan)).svg()}"
+        f"<ul>{sentences}</ul>{as_svg(figure, f'{main} over the fraction of labels')}"
         f"<p>Test part. Lines are means over the seeds, bands their 95 % intervals (Student's t). Everything that is "
         f"free was chosen on the val part. Where all seeds have the same labels, as at 100 %, a frozen encoder has no "
         f"spread over the seeds; the interval over patients tells how sure the figure is.</p>"
@@ -60,7 +62,7 @@ def _table(rows: Sequence[Row], main: str, baseline: Mapping[str, float]) -> str
     return (
         f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>labels</th>{head}'
         f"<th>{escape(main)} over patients</th></tr>{''.join(body)}"
-        f"<tr><td>without an image</td><td></td><td></td>{seen}<td></td></tr></table></div>"
+        f"<tr><td>baseline</td><td></td><td></td>{seen}<td></td></tr></table></div>"
     )
 
 
