@@ -12,6 +12,7 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.cli.run_folder import claim, default_folder, new_folder, wandb_id
+from umedpt_lightning.cli.trainer_options import check_trainer
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
@@ -26,6 +27,9 @@ def settle(config: Namespace, command: str) -> None:
         FileNotFoundError: There is no such checkpoint.
     """
     fill_root(config, config.root)
+    check_trainer(config)
+    if config.trainer.overfit_batches:
+        config.data.overfit, config.trainer.overfit_batches = config.trainer.overfit_batches, 0.0
     check_task_names(config.data.tasks, config.model.tasks or {})
     check_task_names(config.data.tasks, config.model.weights or {}, "model.weights")
     for name, task in config.data.tasks.items():
@@ -55,14 +59,15 @@ def settle(config: Namespace, command: str) -> None:
 
 def _settle_run(config: Namespace) -> None:
     """Claims the run's folder for this process, on the first rank; the others are told by Lightning."""
+    if config.trainer.fast_dev_run:  # writes nothing
+        config.run = config.run or str(default_folder())
+        return
     first = not _get_rank()
     config.run = config.run or str(new_folder() if first else default_folder())
     if first:
         claim(Path(config.run))
     if config.ckpt_path is None and _requeued(Path(config.run)):
         config.ckpt_path = "last"
-    if config.checkpoint.save_last:
-        raise ValueError("checkpoint.save_last: `last` writes last.ckpt; see --last.minutes. Leave the key out.")
     if not config.ckpt_path and first and (Path(config.run) / "config.yaml").exists():
         raise ValueError(
             f"--run {config.run} already holds a run. Go on with it by --ckpt_path last, or give another folder."

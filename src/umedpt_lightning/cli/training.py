@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -26,6 +27,7 @@ from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.cli.run_folder import changes, keep_history
+from umedpt_lightning.cli.trainer_options import check_callbacks
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.training import MultiTaskModule
@@ -134,21 +136,34 @@ class UmedptCLI(LightningCLI):
         configured = config.trainer.logger
         extra = configured if isinstance(configured, list) else [configured]
         loggers = [RunLogger(config.run), *(logger for logger in extra if not isinstance(logger, bool | None))]
+        own = config.trainer.callbacks or []
+        own = own if isinstance(own, list) else [own]
+        with clear_errors():
+            check_callbacks(own, config.trainer.limit_val_batches not in (0, 0.0))
+        dry = bool(config.trainer.fast_dev_run)
         # before the progress bar, which must not be there yet when the table is printed
-        callbacks = [*(config.trainer.callbacks or []), TaskShares()]
-        if config.trainer.enable_progress_bar is not False:
+        callbacks = [*own] if dry else [*own, TaskShares()]
+        if config.trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
             callbacks.append(progress(terminal=sys.stdout.isatty()))
-        config.trainer.callbacks = [*callbacks, Report()]  # last, so that it prints below the bar
+        config.trainer.callbacks = callbacks if dry else [*callbacks, Report()]  # last, so that it prints below the bar
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config.trainer.plugins = [*plugins, AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
-        if config.best_per_task:
+        if config.best_per_task and config.trainer.enable_checkpointing is not False and not dry:
             validated = [name for name, task in self.datamodule.tasks.items() if "val" in task.readers]
             # before the last, whose last.ckpt has to know what they have kept
             trainer.callbacks[-1:-1] = best_per_task(self.model.model, validated)  # type: ignore[attr-defined]
         return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
+        """Leaves out those of the run's callbacks that would write where nothing is to be written."""
+        if config.get("enable_checkpointing") is False or config.get("fast_dev_run"):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+        if config.get("fast_dev_run"):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, PredictionPictures)]
+        return super()._instantiate_trainer(config, callbacks)
 
 
 class SaveRunConfig(SaveConfigCallback):

@@ -37,6 +37,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
         distribute: What several ranks share out: the samples of every micro-batch, so that a round has as many times
             the samples as there are ranks, or the micro-batches of a round, by the time that they take.
         timeout: Seconds without a micro-batch after which workers are taken to hang and the run stops; 0 for never.
+        overfit: Train on the same so many rounds, or share of an epoch's rounds, in every epoch; 0 for all data. Set by
+            ``trainer.overfit_batches``.
 
     Attributes:
         specs: What the data of each task say of themselves.
@@ -57,6 +59,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         schedule: ScheduleFactory = RoundRobin,
         distribute: Distribute = "samples",
         timeout: float = 0,
+        overfit: int | float = 0,
     ) -> None:
         super().__init__()
         self.tasks = tasks
@@ -64,6 +67,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.on_bad_sample: OnBadSample = on_bad_sample
         self.timeout = timeout
+        self.overfit = overfit
         self._workers: WorkerPool | None = None
         self._cached: dict[tuple[str, Part], CachedReader] = {}
         self._rounds: RoundLoader | None = None
@@ -95,8 +99,10 @@ class MultiTaskDataModule(pl.LightningDataModule):
             for name, reader in readers.items()
         }
         rounds = self.steps_per_epoch or sampler.rounds_in_a_pass()
+        if self.overfit:
+            rounds = self.overfit if isinstance(self.overfit, int) else max(1, round(self.overfit * rounds))
         dataset = MultiTaskDataset(readers, transforms, self.on_bad_sample)
-        self._rounds = RoundLoader(dataset, sampler, self._pool(), rounds)
+        self._rounds = RoundLoader(dataset, sampler, self._pool(), rounds, again=bool(self.overfit))
         if self._resumed:
             self._rounds.load_state_dict(self._resumed)
         return self._rounds

@@ -85,7 +85,7 @@ class TaskLosses:
     def _add_up(self) -> None:
         if not self._kept:
             return
-        losses = torch.cat(self._kept).float()
+        losses = torch.cat(self._kept).to(self._sums.dtype)  # float64 where Lightning trains in that
         numbers = torch.tensor(
             [self._number[task] for task in self._kept_tasks], dtype=torch.long, device=losses.device
         )

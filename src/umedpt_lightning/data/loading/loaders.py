@@ -150,16 +150,22 @@ class RoundLoader:
         sampler: Says what a round reads.
         pool: How it is read.
         rounds: Rounds in an epoch.
+        again: Whether every epoch has the same rounds, those of the first.
     """
 
-    def __init__(self, dataset: MultiTaskDataset, sampler: RoundSampler, pool: WorkerPool, rounds: int) -> None:
-        self.dataset, self.sampler, self.pool, self.rounds = dataset, sampler, pool, rounds
+    def __init__(
+        self, dataset: MultiTaskDataset, sampler: RoundSampler, pool: WorkerPool, rounds: int, again: bool = False
+    ) -> None:
+        self.dataset, self.sampler, self.pool, self.rounds, self.again = dataset, sampler, pool, rounds, again
         self._stream: Iterator[TaskBatch] | None = None
 
     def __len__(self) -> int:
         return self.rounds
 
     def __iter__(self) -> Iterator[Round]:
+        if self.again and self.sampler.rounds % self.rounds == 0:  # else in mid-epoch, from a checkpoint
+            self.sampler.rounds, self.sampler.consumed = 0, dict.fromkeys(self.sampler.consumed, 0)
+            self._stream = None
         if self._stream is None:
             self._stream = self.pool.stream(self.pool.load(self.dataset, self.sampler))
         for _ in range(self.rounds):
