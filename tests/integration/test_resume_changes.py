@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from umedpt_lightning.cli import main
-from umedpt_lightning.cli.run_folder import claim, new_folder, wandb_id
+from umedpt_lightning.runs.folder import claim, new_folder, wandb_id
 
 Config = dict[str, Any]
 
@@ -191,7 +191,7 @@ def test_two_runs_that_start_in_the_same_second_have_two_folders(
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
-    script = "import sys, time; from pathlib import Path; from umedpt_lightning.cli.run_folder import claim\n"
+    script = "import sys, time; from pathlib import Path; from umedpt_lightning.runs.folder import claim\n"
     script += "claim(Path(sys.argv[1])); print('claimed', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

@@ -15,14 +15,14 @@ from lightning.pytorch import callbacks
 
 from umedpt_lightning.callbacks.progress import progress
 from umedpt_lightning.cli import main
-from umedpt_lightning.cli.trainer_options import (
+from umedpt_lightning.data.loading.loaders import RoundLoader
+from umedpt_lightning.runs.trainer_options import (
     REFUSED,
     REFUSED_CALLBACKS,
     WORKING,
     WORKING_CALLBACKS,
     check_callbacks,
 )
-from umedpt_lightning.data.loading.loaders import RoundLoader
 
 Config = dict[str, Any]
 BASES = {"Callback", "Checkpoint", "BackboneFinetuning"}  # the last is one of BaseFinetuning

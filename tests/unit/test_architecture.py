@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "tasks": {"types", "labels", "hparams", "blocks", "tasks"},
     "pretrained": {"types", "labels", "hparams", "blocks", "tasks", "pretrained"},
     "model": {"types", "labels", "inference", "blocks", "tasks", "pretrained"},
-    "training": {"types", "labels", "blocks", "tasks", "model", "training"},
+    "training": {"pretrained", "types", "labels", "blocks", "tasks", "model", "training"},
     "data": {"types", "labels", "data"},
     "drawing": {"types", "labels", "drawing"},
     "transfer": {
@@ -44,7 +44,7 @@ MAY_IMPORT = {
 }
 #: Where a library may be imported, as paths below the package.
 ONLY_IN = {
-    "lightning": ("training/", "data/datamodule.py", "callbacks/", "transfer/", "cli/", "cli.py"),
+    "lightning": ("runs/", "training/", "data/datamodule.py", "callbacks/", "transfer/", "cli/", "cli.py"),
     "pytorch_lightning": (),
     "albumentations": ("data/transforms.py",),
     "wandb": ("callbacks/",),

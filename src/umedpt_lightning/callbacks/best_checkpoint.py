@@ -9,6 +9,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from umedpt_lightning.model import MultiTaskModel
 
+#: Options of a run's best checkpoint.
+BEST: dict[str, Any] = {
+    "monitor": "val/score",
+    "mode": "max",
+    "filename": "best",
+    "save_last": False,
+    "enable_version_counter": False,
+}
+
 
 class BestCheckpoint(ModelCheckpoint):
     """As Lightning's, but a run whose folder was moved, or is spelt otherwise, still knows its best score.
@@ -44,10 +53,7 @@ def best_per_task(model: MultiTaskModel, tasks: list[str]) -> list[ModelCheckpoi
     """
     return [
         BestCheckpoint(
-            monitor=f"val/{task}/{model.task(task).main_metric}",
-            mode="max",
-            filename=f"best_{task}",
-            enable_version_counter=False,
+            **{**BEST, "monitor": f"val/{task}/{model.task(task).main_metric}", "filename": f"best_{task}"},
         )
         for task in tasks
     ]

@@ -9,13 +9,13 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 
-from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.root import fill_root
-from umedpt_lightning.cli.run_folder import claim, default_folder, new_folder, wandb_id
-from umedpt_lightning.cli.trainer_options import check_trainer
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
+from umedpt_lightning.runs.checkpoint import find_checkpoint
+from umedpt_lightning.runs.folder import claim, default_folder, new_folder, wandb_id
+from umedpt_lightning.runs.trainer_options import check_best, check_options
 
 
 def settle(config: Namespace, command: str) -> None:
@@ -27,7 +27,7 @@ def settle(config: Namespace, command: str) -> None:
         FileNotFoundError: There is no such checkpoint.
     """
     fill_root(config, config.root)
-    check_trainer(config)
+    check_options(vars(config.trainer))
     if config.trainer.overfit_batches:
         config.data.overfit, config.trainer.overfit_batches = config.trainer.overfit_batches, 0.0
     check_task_names(config.data.tasks, config.model.tasks or {})
@@ -59,6 +59,7 @@ def settle(config: Namespace, command: str) -> None:
 
 def _settle_run(config: Namespace) -> None:
     """Claims the run's folder for this process, on the first rank; the others are told by Lightning."""
+    check_best(vars(config.checkpoint))
     if config.trainer.fast_dev_run:  # writes nothing
         config.run = config.run or str(default_folder())
         return

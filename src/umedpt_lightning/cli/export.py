@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from umedpt_lightning.cli.checkpoint import find_checkpoint
 from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.export import export_onnx
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.runs.checkpoint import find_checkpoint
 from umedpt_lightning.training.checkpoints import CheckpointError
 
 

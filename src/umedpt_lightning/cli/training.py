@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,23 +12,21 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
 from umedpt_lightning.blocks import Encoder
-from umedpt_lightning.callbacks.best_checkpoint import BestCheckpoint, best_per_task
+from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint, best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
-from umedpt_lightning.callbacks.progress import progress
-from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
-from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.cli.config import locate, settle
-from umedpt_lightning.cli.run_folder import changes, keep_history
-from umedpt_lightning.cli.trainer_options import check_callbacks
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
+from umedpt_lightning.runs.fit import TRAINER_DEFAULTS, run_callbacks
+from umedpt_lightning.runs.folder import changes, keep_history
+from umedpt_lightning.runs.trainer_options import check_callbacks
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
 from umedpt_lightning.training.resume import init_from
@@ -62,8 +59,7 @@ class UmedptCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},  # that of before is kept by another name
             trainer_class=trainer_class,
             seed_everything_default=0,
-            # the data module shares samples out itself
-            trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False, "log_every_n_steps": 10},
+            trainer_defaults=TRAINER_DEFAULTS,
             auto_configure_optimizers=False,  # the module has its own
             load_from_checkpoint_support=False,  # a checkpoint never overrides a config
             parser_kwargs={"prog": "umedpt"},
@@ -94,15 +90,7 @@ class UmedptCLI(LightningCLI):
             "--best_per_task", type=bool, default=False, help="Keep checkpoints/best_<task>.ckpt of every task, too."
         )
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/score",
-                "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
-                "checkpoint.save_last": False,
-                "checkpoint.enable_version_counter": False,
-            }
-        )
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in BEST.items()})
         parser.add_lightning_class_args(LastCheckpoint, "last")  # it holds the state of those before it
         parser.add_lightning_class_args(PredictionPictures, "pictures")
         parser.link_arguments("data.specs", "model.specs", apply_on="instantiate")
@@ -141,11 +129,8 @@ class UmedptCLI(LightningCLI):
         with clear_errors():
             check_callbacks(own, config.trainer.limit_val_batches not in (0, 0.0))
         dry = bool(config.trainer.fast_dev_run)
-        # before the progress bar, which must not be there yet when the table is printed
-        callbacks = [*own] if dry else [*own, TaskShares()]
-        if config.trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
-            callbacks.append(progress(terminal=sys.stdout.isatty()))
-        config.trainer.callbacks = callbacks if dry else [*callbacks, Report()]  # last, so that it prints below the bar
+        bar = config.trainer.enable_progress_bar is not False
+        config.trainer.callbacks = own if dry else run_callbacks(own, bar)
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):

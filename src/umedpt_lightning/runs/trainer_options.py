@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
@@ -104,30 +103,38 @@ _BEST: Mapping[str, Any] = {
 }
 
 
-def check_trainer(config: Namespace) -> None:
-    """Refuses options of the Trainer and of ``--checkpoint`` that cannot mean what they say in a run of rounds.
+def check_options(trainer: Mapping[str, Any]) -> None:
+    """Refuses options of the Trainer that cannot mean what they say in a run of rounds.
 
     Args:
-        config: Parsed, with ``trainer`` and, for `fit`, ``checkpoint``.
+        trainer: Options by name; one that is left out, or None, is Lightning's default.
 
     Raises:
         ValueError: Names the option and the mend.
     """
     for name, (value, mend) in REFUSED.items():
-        if config.trainer.get(name) not in (value, None):
-            raise ValueError(f"trainer.{name} is {config.trainer[name]}, which cannot be used here. {mend}")
-    strategy = config.trainer.strategy
-    name = strategy.class_path if isinstance(strategy, Namespace) else str(strategy)
-    if any(word in name.lower() for word in ("fsdp", "deepspeed", "model_parallel", "modelparallel")):
-        raise ValueError(f"trainer.strategy {name}: gradients are exchanged once a round, by whole tensors. Use ddp.")
-    if config.trainer.log_every_n_steps is not None and config.trainer.log_every_n_steps < 1:
-        raise ValueError(f"trainer.log_every_n_steps is {config.trainer.log_every_n_steps}: give rounds, at least 1.")
+        if trainer.get(name) not in (value, None):
+            raise ValueError(f"trainer.{name} is {trainer[name]}, which cannot be used here. {mend}")
+    strategy: Any = trainer.get("strategy")
+    called = str(getattr(strategy, "class_path", strategy))
+    if any(word in called.lower() for word in ("fsdp", "deepspeed", "modelparallel", "model_parallel")):
+        raise ValueError(f"trainer.strategy {called}: gradients are exchanged once a round, as a whole. Use ddp.")
+    rounds = trainer.get("log_every_n_steps")
+    if rounds is not None and rounds < 1:
+        raise ValueError(f"trainer.log_every_n_steps is {rounds}: give a number of rounds, at least 1.")
+
+
+def check_best(options: Mapping[str, Any]) -> None:
+    """Refuses options of ``--checkpoint`` by which best.ckpt would not be the best checkpoint of the run.
+
+    Raises:
+        ValueError: Names the option and the mend.
+    """
     for name, value in _BEST.items():
-        if "checkpoint" in config and config.checkpoint.get(name, value) != value:
+        if options.get(name, value) != value:
             raise ValueError(
-                f"checkpoint.{name} is {config.checkpoint[name]}, but a run keeps one best checkpoint, "
-                "checkpoints/best.ckpt, and last.ckpt (see --last.minutes). For others add a ModelCheckpoint of your "
-                "own under trainer.callbacks."
+                f"checkpoint.{name} is {options[name]}, but a run keeps one best checkpoint, checkpoints/best.ckpt, and "
+                "last.ckpt (see --last.minutes). For others add a ModelCheckpoint of your own under trainer.callbacks."
             )
 
 
