@@ -20,8 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.jpegs import make_jpegs
 from benchmarks.processes import in_fresh_process, peak_rss, seconds
 from umedpt_lightning.blocks import Encoder
-from umedpt_lightning.data.inputs.sources import find_sources
-from umedpt_lightning.embed import Cut, Machine, Pieces, Store, embed
+from umedpt_lightning.inference.embed import embed
+from umedpt_lightning.inference.find_inputs import find_inputs
+from umedpt_lightning.inference.opening import Opening
+from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.inference.rows import InputRows
+from umedpt_lightning.inference.store import Store
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import ClassSpec
 
@@ -67,9 +71,9 @@ def _model(name: str) -> MultiTaskModel:
 def _embed(model: MultiTaskModel, folder: str, workers: int) -> None:
     """From the folder to the file, as the command does with a loaded model."""
     with tempfile.TemporaryDirectory() as out:
-        pieces = Pieces(find_sources([folder]), model.task("a").spec, _SIZE, Cut())
-        store = Store(Path(out) / "e.npy", {}, pieces.digest, len(pieces))
-        embed(model, "a", pieces, store, Machine("cpu", "32", _BATCH, workers))
+        inputs = InputRows(find_inputs([folder]), Opening.as_trained(model.task("a").spec, _SIZE))
+        store = Store(Path(out) / "e.npy", {}, inputs.digest, len(inputs))
+        embed(model, "a", inputs, store, ComputeOptions("cpu", "32", _BATCH, workers))
         store.finish([])
 
 

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from benchmarks.processes import in_fresh_process, peak_rss
 from umedpt_lightning.blocks import Encoder, PixelDecoder
 from umedpt_lightning.cli import main
+from umedpt_lightning.inference.options import PredictOptions
+from umedpt_lightning.inference.tiles.blending import TileBlender
+from umedpt_lightning.inference.tiles.grid import Tile
+from umedpt_lightning.inference.tiles.pixels import ArrayPixels
+from umedpt_lightning.inference.tiles.tiled import TiledTask
+from umedpt_lightning.inference.tiles.whole_image_layers import whole_image_layers
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.blending import TileBlender
-from umedpt_lightning.predict.grid import Tile
-from umedpt_lightning.predict.images import ArrayPixels
-from umedpt_lightning.predict.look import Look
-from umedpt_lightning.predict.tiled import TiledTask
-from umedpt_lightning.predict.whole_image_layers import whole_image_layers
 from umedpt_lightning.types import MaskSpec
 
 _TASK = "regions"
@@ -79,7 +79,7 @@ def _difference(model: MultiTaskModel, image: NDArray[np.uint8]) -> float:
 
     with patch.object(TileBlender, "add", add), warnings.catch_warnings():
         warnings.simplefilter("error")  # tiles that are too small
-        tiling = Look().tiling_of(model, _TASK, _CUT)
+        tiling = PredictOptions().tiling(model, _TASK, _CUT)
         if len(tiling.grid(*image.shape[:2])) == 1:
             raise ValueError("An image of a single tile shows no difference.")
         TiledTask(model, _TASK, tiling).predict(ArrayPixels(image, 1))

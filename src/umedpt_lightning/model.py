@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder, Pooling, Pyramid
-from umedpt_lightning.inference import Image, read, stacks
+from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
-from umedpt_lightning.types import TaskSpec
+from umedpt_lightning.types import TaskSpec, finite_rows
 
+#: What mends an output that is not finite.
+NOT_FINITE = "Check the image, and the model's weights."
 #: Builds a decoder from the encoder's channels and strides.
 PixelDecoderFactory = Callable[[Sequence[int], Sequence[int]], PixelDecoder]
 DetectionDecoderFactory = Callable[[Sequence[int], Sequence[int]], DetectionDecoder]
@@ -124,17 +127,42 @@ class MultiTaskModel(PretrainedModel):
             `umedpt_lightning.tasks.Detections`, on the model's device.
 
         Raises:
-            ValueError: There is no such task, or an image is not of that form.
+            ValueError: There is no such task, an image is not of that form, or a prediction is not finite.
+        """
+        head, predictions = self.task(task), []
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, but it must be 1 or more.")
+        stored = [as_image(image, head.spec.channels, f"images[{i}]") for i, image in enumerate(images)]
+        for i, image in enumerate(stored):
+            if warning := scale_warning(image, head.spec.value_range, f"images[{i}]"):
+                warnings.warn(warning, stacklevel=2)
+        sizes = [(image.shape[0], image.shape[1]) for image in stored]
+        with _evaluating(self):
+            for start, batch in stacks(resized(stored, self.sizes.get(task)), batch_size):
+                found, finite = self.predict_batch(batch, task, sizes[start : start + len(batch)])
+                if not finite.all():
+                    name = f"images[{start + int((~finite).int().argmax())}]"
+                    raise ValueError(f"what task {task!r} gives for {name} is not finite. {NOT_FINITE}")
+                predictions += found
+        return predictions
+
+    def predict_batch(self, images: Tensor, task: str, sizes: Sequence[tuple[int, int]]) -> tuple[list[Any], Tensor]:
+        """Predictions of a model in evaluation mode for images of the task's size, if it has one, see `predict`.
+
+        Args:
+            images: ``(B, C, H, W)`` in stored dtype and intensities.
+            task: The task's name.
+            sizes: Height and width of each before it was resized, pixels: the predictions are in these.
+
+        Returns:
+            One for each image, and ``(B,)`` bool whether what the head gave for it is finite, on the model's device.
         """
         head = self.task(task)
-        stored = [read(image, head.spec.channels, f"images[{i}]") for i, image in enumerate(images)]
-        predictions: list[Any] = []
-        with torch.inference_mode(), _evaluating(self):
-            for batch, sizes in stacks(stored, self.sizes.get(task), batch_size):
-                found = head.predict(self(batch.to(head.device), task))
-                shown = (batch.shape[2], batch.shape[3])
-                predictions += [head.resized(one, shown, size) for one, size in zip(found, sizes, strict=True)]
-        return predictions
+        with torch.inference_mode():
+            output = self(images.to(head.device, non_blocking=True), task)
+            found, finite = head.predict(output), finite_rows(output, len(images))
+        shown = (images.shape[2], images.shape[3])
+        return [head.resized(one, shown, size) for one, size in zip(found, sizes, strict=True)], finite
 
     def embed(self, images: Tensor, task: str) -> Tensor:
         """The embedding ``(B, D)`` of images ``(B, C, H, W)`` in stored dtype, scaled as those of `task`."""

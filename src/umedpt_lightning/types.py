@@ -45,6 +45,7 @@ __all__ = [
     "TaskBatch",
     "TaskRate",
     "TaskSpec",
+    "finite_rows",
     "map_leaves",
     "to_numpy",
 ]
@@ -163,6 +164,24 @@ def map_leaves(value: Any, function: Callable[[Any], Any], kind: type = Tensor) 
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: map_leaves(getattr(value, f.name), function, kind) for f in fields(value)})
     return value
+
+
+def finite_rows(value: Any, count: int) -> Tensor:
+    """``(count,)`` bool: for which samples all numbers of a head's output are finite; waits for no device.
+
+    Args:
+        value: Tensors of which the first axis is that of samples, in whatever `map_leaves` knows; others do not count.
+        count: Number of samples.
+    """
+    rows: list[Tensor] = []
+
+    def note(leaf: Tensor) -> Tensor:
+        if leaf.shape[:1] == (count,) and leaf.is_floating_point():
+            rows.append(leaf.isfinite().reshape(count, -1).all(dim=1))
+        return leaf
+
+    map_leaves(value, note)
+    return torch.stack(rows).all(dim=0) if rows else torch.ones(count, dtype=torch.bool)
 
 
 def to_numpy(value: Any) -> Any:

@@ -12,7 +12,7 @@ from browser import serving
 from builders import small_encoder, spec_of
 
 from umedpt_lightning.app import uploads
-from umedpt_lightning.app.desk import NEAREST
+from umedpt_lightning.app.service import NEAREST
 from umedpt_lightning.model import MultiTaskModel
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "demo-app.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from browser import Browser, serving
 from builders import SMALL_DETECTION, SMALL_PIXELS, small_encoder
 from PIL import Image
 
-from umedpt_lightning.app.desk import Wish
+from umedpt_lightning.app.service import Query
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, RegressionSpec, to_numpy
 
@@ -97,7 +97,7 @@ def test_the_page_shows_what_the_model_predicts(
     assert f"{found['density'][0]:.4g} 1/mm²" in _text(browser, "density")
     assert f"{(found['area'] == 1).sum()} px" in _text(browser, "area")
 
-    strong = found["cells"].scores >= Wish.least_score
+    strong = found["cells"].scores >= Query.least_score
     boxes = replace(
         found["cells"], **{key: getattr(found["cells"], key)[strong] for key in ("boxes", "scores", "labels")}
     )

@@ -25,7 +25,7 @@ from PIL import Image
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.formats.images import read_image
 from umedpt_lightning.data.transforms import Transform
-from umedpt_lightning.embed import run
+from umedpt_lightning.inference.dataset import InputDataset, Wanted
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import Sample
 
@@ -143,8 +143,8 @@ def test_bf16_is_near(model: Path, images: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from umedpt_lightning.cli import main
-from umedpt_lightning.embed import run, store
-run._MOST_IMAGES = 4
+from umedpt_lightning.inference import embed, store
+embed._MOST_IMAGES = 4
 add = store.Store.add
 def add_and_die(self, start, *rest):
     if start == 8:
@@ -167,8 +167,13 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
     assert not killed.exists()
     assert len(list((tmp_path / "killed.parquet.parts").glob("0*.npz"))) == 2
     read: list[int] = []
-    reading = run.Pieces.__getitem__
-    monkeypatch.setattr(run.Pieces, "__getitem__", lambda self, index: (read.append(index), reading(self, index))[1])
+    reading = InputDataset.image
+
+    def noted(self: InputDataset, wanted: Wanted, task: int) -> Any:
+        read.append(wanted.file)
+        return reading(self, wanted, task)
+
+    monkeypatch.setattr(InputDataset, "image", noted)
     embed(model, images, killed)
     assert read == [8, 9, 10]  # nothing is computed again
     assert killed.read_bytes() == whole.read_bytes()
@@ -216,15 +221,15 @@ def test_a_corrupt_image_stops_but_keeps_what_was_done(
 def test_a_process_that_dies_is_told_and_what_was_done_is_kept(
     model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reading, main_process = run.Pieces.__getitem__, os.getpid()
+    reading, main_process = InputDataset.image, os.getpid()
 
-    def die(self: run.Pieces, index: int) -> NDArray[Any]:
-        if index == 9 and os.getpid() != main_process:
+    def die(self: InputDataset, wanted: Wanted, task: int) -> Any:
+        if wanted.file == 9 and os.getpid() != main_process:
             time.sleep(1)  # so that the batches before it are handed over
             os.kill(os.getpid(), signal.SIGKILL)
-        return reading(self, index)
+        return reading(self, wanted, task)
 
-    monkeypatch.setattr(run.Pieces, "__getitem__", die)
+    monkeypatch.setattr(InputDataset, "image", die)
     with pytest.raises(SystemExit, match="A process that reads images died"):
         embed(model, images, tmp_path / "e.parquet", "--num_workers", "1")
     embed(model, images, tmp_path / "e.parquet")
@@ -305,6 +310,17 @@ def test_a_hostile_image_is_named(model: Path, tmp_path: Path, write: Callable[[
         embed(model, folder, tmp_path / "e.parquet", task="grey")
     with pytest.raises(SystemExit, match=r"(?s)None of the 1 images can be used.*bad"):
         embed(model, folder, tmp_path / "e.parquet", "--skip_bad", task="grey")
+
+
+def test_an_embedding_that_is_not_finite_is_named_and_not_written(model: Path, images: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((60, 60), 3e38, np.float32)).save(images / "part0" / "huge.tif")
+    with pytest.raises(SystemExit, match=r"part0/huge.tif: its embedding is not finite"):
+        embed(model, images, tmp_path / "e.parquet")
+    embed(model, images, tmp_path / "e.parquet", "--skip_bad")
+    ids, vectors = rows(tmp_path / "e.parquet")
+    assert len(ids) == 11
+    assert "part0/huge.tif" not in ids
+    assert np.isfinite(vectors).all()
 
 
 @pytest.mark.parametrize("task", ["colour", "grey"])

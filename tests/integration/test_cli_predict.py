@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +22,18 @@ import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
 from PIL import Image
 from slide_files import slide, stained
-from volume_files import nifti, series
+from volume_files import dicom, nifti, series
 
 from umedpt_lightning.blocks import DetectionDecoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.formats.images import read_image, read_mask
+from umedpt_lightning.data.readers.class_folders import ClassFolders
+from umedpt_lightning.data.readers.coco import CocoBoxes
 from umedpt_lightning.data.readers.volume_masks import VolumeMasks
 from umedpt_lightning.data.volume.intensity import Window
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.export import select_boxes
+from umedpt_lightning.inference.dataset import InputDataset, Wanted
 from umedpt_lightning.model import MultiTaskModel
 
 
@@ -278,6 +285,178 @@ def test_a_broken_image_is_named_and_the_others_are_done(model: tuple[Path, Mult
         assert [row["id"] for row in table(tmp_path / "out" / f"{task}.csv")] == ["0.png", "2.png"]
 
 
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_written_does_not_depend_on_who_reads(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in", 7)
+    for i in range(3):  # neighbours of one size are predicted together
+        (folder / f"x{i}.png").write_bytes((folder / "0.png").read_bytes())
+    nifti(folder / "v.nii.gz", np.random.default_rng(0).integers(0, 500, (20, 24, 5)).astype(np.int16))
+    options = ["--window", "0", "500", "--overlays", "--batch_size", "3"]
+    for workers in ("0", "2"):
+        predict(model, folder, tmp_path / workers, *options, "--num_workers", workers)
+    assert files_in(tmp_path / "0") == files_in(tmp_path / "2")
+    rows = table(tmp_path / "0" / "a_class.csv")
+    assert [row["id"] for row in rows] == [
+        *(f"{i}.png" for i in range(7)),
+        *["v.nii.gz"] * 5,
+        *(f"x{i}.png" for i in range(3)),
+    ]
+
+
+def huge(path: Path, side: int = 64) -> Path:
+    """An image of numbers so large that every network overflows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, np.full((side, side), 3e38, np.float32))
+    return path
+
+
+@pytest.mark.parametrize("options", [[], ["--tile", "64", "--overlap", "32"]])
+def test_what_is_not_finite_is_named_and_not_written(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path, options: list[str]
+) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    huge(folder / "huge.tif", 96)
+    with pytest.raises(SystemExit) as told:
+        predict(model, folder, tmp_path / "out", *options)
+    message = str(told.value)
+    assert "1 input could not be predicted" in message
+    for task in model[1].tasks:
+        assert f"task {task!r}" in message
+        assert [row["id"] for row in table(tmp_path / "out" / f"{task}.csv")] == ["0.png", "1.png"]
+    assert message.count("huge.tif: what task") == len(model[1].tasks)
+    assert [image["file_name"] for image in json.loads((tmp_path / "out" / "a_box.json").read_text())["images"]] == [
+        "0.png",
+        "1.png",
+    ]
+    assert not [path for path in files_in(tmp_path / "out") if "huge" in path]
+
+
+def test_a_volume_with_a_slice_that_is_not_finite_is_not_written(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path
+) -> None:
+    voxels = np.zeros((20, 24, 5), np.float32)
+    nifti(tmp_path / "in" / "good.nii.gz", voxels)
+    voxels[3, 3, 2] = np.nan
+    nifti(tmp_path / "in" / "bad.nii.gz", voxels)
+    with pytest.raises(
+        SystemExit, match=r"1 input could not be predicted.*\n.*bad.nii.gz\[axial 2\]: 3 of .* values are NaN"
+    ):
+        predict(
+            model, tmp_path / "in", tmp_path / "out", "--tasks", "a_mask", "--window", "0", "1", "--batch_size", "2"
+        )
+    assert {row["id"] for row in table(tmp_path / "out" / "a_mask.csv")} == {"good.nii.gz"}
+    assert not (tmp_path / "out" / "a_mask" / "bad.nii.gz").exists()
+
+
+def test_dicom_slices_of_a_task_of_images_are_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        place = {"ImagePositionPatient": [i, 0, 0], "ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}
+        window = {"WindowCenter": 500, "WindowWidth": 1000, "BitsStored": 12, "HighBit": 11, "PixelSpacing": [0.5, 0.5]}
+        pixels = rng.integers(0, 1200, (64, 48)).astype(np.uint16)
+        dicom(tmp_path / "data" / "ab"[i % 2] / f"{i}.dcm", pixels, Modality="MR", **place, **window)
+    reader = ClassFolders(tmp_path / "data")
+    net = MultiTaskModel(
+        small_encoder(in_channels=1),
+        {
+            "t": reader.spec,
+            "areas": replace(spec_of("mask", 1), value_range=reader.spec.value_range, cut=reader.spec.cut),
+        },
+        pixel_decoder=SMALL_PIXELS,
+        sizes={"t": (32, 32)},
+    ).eval()
+    net.save_pretrained(tmp_path / "model")
+    predict((tmp_path / "model", net), tmp_path / "data", tmp_path / "out", "--overlays")
+    rows = table(tmp_path / "out" / "t.csv")
+    assert [row["id"] for row in rows] == ["a/0.dcm", "a/2.dcm", "b/1.dcm", "b/3.dcm"]
+    for i, row in enumerate(rows):
+        expected = net.predict([reader[i].image], "t")[0].tolist()
+        assert [float(row["p_a"]), float(row["p_b"])] == pytest.approx(expected, abs=1e-5)
+        mask = read_mask(tmp_path / "out" / "areas" / f"{row['id']}.png")
+        assert np.array_equal(mask, net.predict([reader[i].image], "areas")[0].numpy())
+    # asked for, they are a volume
+    window = ["--axis", "sagittal", "--window", "0", "1200", "--tasks", "t"]
+    predict((tmp_path / "model", net), tmp_path / "data" / "a", tmp_path / "volume", *window)
+    assert [row["id"] for row in table(tmp_path / "volume" / "t.csv")] == ["a", "a"]
+
+
+def test_boxes_bear_the_ids_of_the_users_own_coco_file(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "images", 3)
+    truth = {
+        "categories": [{"id": 7, "name": "b"}, {"id": 0, "name": "a"}, {"id": 3, "name": "c"}],
+        "images": [
+            {"id": id, "file_name": f"{i}.png", "width": 90, "height": 70 + i} for id, i in ((5, 2), (0, 0), (9, 1))
+        ],
+        "annotations": [{"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 30, 40]}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    reader = CocoBoxes(folder, tmp_path / "truth.json")
+    net = MultiTaskModel(small_encoder(), {"t": reader.spec}, detection_decoder=SMALL_DETECTION).eval()
+    net.save_pretrained(tmp_path / "model")
+    given = tmp_path / "model", net
+    predict(given, tmp_path / "truth.json", tmp_path / "out", "--root", str(folder), "--min_score", "0.05")
+    written = json.loads((tmp_path / "out" / "t.json").read_text())
+    assert sorted(written["categories"], key=str) == sorted(truth["categories"], key=str)
+    assert [(image["id"], image["file_name"]) for image in written["images"]] == [
+        (5, "2.png"),
+        (0, "0.png"),
+        (9, "1.png"),
+    ]
+    assert {a["category_id"] for a in written["annotations"]} <= {7, 0, 3}
+    for id, i in ((5, 2), (0, 0), (9, 1)):
+        (found,) = net.predict([read_image(folder / f"{i}.png")], "t")
+        of_image = [a for a in written["annotations"] if a["image_id"] == id]
+        assert [reader.spec.category_ids[label] for label in found.labels.tolist()] == [
+            a["category_id"] for a in of_image
+        ]
+        assert len(of_image) > 0
+    (tmp_path / "t.csv").write_text("path,number\nimages/1.png,9\nimages/0.png,\n")
+    predict(given, tmp_path / "t.csv", tmp_path / "of_table", "--image_id", "number")
+    images = json.loads((tmp_path / "of_table" / "t.json").read_text())["images"]
+    assert [(image["id"], image["file_name"]) for image in images] == [(9, "images/1.png"), (1, "images/0.png")]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[]", r"a COCO file has a list of images"),
+        ("{", r"not a JSON file"),
+        ('{"images": [{"id": 1}]}', r"images\[0\]: it has no file_name"),
+        ('{"images": [{"id": 1, "file_name": "gone.png"}]}', r"images\[0\]: .*gone.png: there is no such file"),
+    ],
+)
+def test_a_coco_file_that_cannot_be_used_is_told(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path, text: str, told: str
+) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(SystemExit, match=rf"c\.json: {told}"):
+        predict(model, tmp_path / "c.json", tmp_path / "out")
+
+
+def test_a_worker_that_dies_is_told_and_what_was_done_is_kept(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, here = pictures(tmp_path / "in", 6), os.getpid()
+    reading = InputDataset.image
+
+    def die(self: InputDataset, wanted: Wanted, task: int) -> Any:
+        if wanted.file == 5 and os.getpid() != here:
+            time.sleep(1)  # so that what was read before is handed over
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reading(self, wanted, task)
+
+    monkeypatch.setattr(InputDataset, "image", die)
+    with pytest.raises(SystemExit, match="A process that reads images died"):
+        predict(model, folder, tmp_path / "out", "--tasks", "a_class", "--batch_size", "1", "--num_workers", "1")
+    assert 0 < len(table(tmp_path / "out" / "a_class.csv")) < 6
+    monkeypatch.setattr(InputDataset, "image", reading)
+    predict(model, folder, tmp_path / "out", "--tasks", "a_class")
+    assert sorted(row["id"] for row in table(tmp_path / "out" / "a_class.csv")) == [f"{i}.png" for i in range(6)]
+
+
 def test_a_bomb_is_named(model: tuple[Path, MultiTaskModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = pictures(tmp_path / "in", 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -337,8 +516,7 @@ def test_what_cannot_be_done_is_told(
     (tmp_path / "empty").mkdir()
     Image.fromarray(np.zeros((9, 9), np.uint16)).save("deep.png")
     if "same" in options:
-        series(Path("same"), np.zeros((8, 8, 2), np.uint16))
-        Path("same").rename("in/0")
+        dicom(Path("in/0"), np.zeros((8, 8), np.uint8))
         options = ["--inputs", "in"]
     if "v.nii.gz" in options:
         nifti(Path("v.nii.gz"), np.zeros((8, 8, 2), np.float32))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from builders import small_encoder, spec_of
 
-from umedpt_lightning.app.desk import Desk
 from umedpt_lightning.app.offline import SETTINGS, go_offline
+from umedpt_lightning.app.service import AppService
 from umedpt_lightning.cli import main
 from umedpt_lightning.model import MultiTaskModel
 
@@ -29,7 +29,7 @@ def client() -> Any:
 
     from umedpt_lightning.app.server import application
 
-    return TestClient(application(Desk(_model()), "first <model>", "127.0.0.1"), base_url="http://127.0.0.1:7860")
+    return TestClient(application(AppService(_model()), "first <model>", "127.0.0.1"), base_url="http://127.0.0.1:7860")
 
 
 def test_the_page_names_no_other_machine_to_load_from(client: Any) -> None:

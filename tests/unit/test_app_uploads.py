@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from PIL import Image
 
 from umedpt_lightning.app import uploads
 from umedpt_lightning.app.uploads import for_task, load
+from umedpt_lightning.data.readers.class_folders import ClassFolders
+from umedpt_lightning.data.readers.volumes import VolumeClasses
+from umedpt_lightning.data.volume.intensity import Window
+from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.types import ClassSpec
 
 
@@ -103,6 +108,26 @@ def test_a_dicom_file_is_read_and_a_deflated_one_is_not(tmp_path: Path) -> None:
     (tmp_path / "noise.dcm").write_bytes(bytes(range(256)))
     with pytest.raises(ValueError, match=r"noise\.dcm"):
         load(tmp_path / "noise.dcm")
+
+
+def test_a_dicom_file_is_read_as_the_task_was_trained(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    from volume_files import dicom
+
+    place = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+    pixels = np.random.default_rng(0).integers(0, 1200, (20, 20)).astype(np.uint16)
+    for part in ("a", "b"):
+        window = {"WindowCenter": 500, "WindowWidth": 1000, "Modality": "MR"}
+        dicom(tmp_path / "data" / part / "x.dcm", pixels, **window, **place)
+    file = tmp_path / "data" / "a" / "x.dcm"
+    for value_range in (None, (0.0, 1200.0)):
+        reader = ClassFolders(tmp_path / "data", value_range=value_range)
+        np.testing.assert_array_equal(load(file, Opening.as_trained(reader.spec, None)), reader[0].image)
+    (tmp_path / "t.csv").write_text("path,label\ndata/a/x.dcm,y\n")
+    volumes = VolumeClasses(tmp_path / "t.csv", None, intensity=Window(100, 900))
+    np.testing.assert_array_equal(load(file, Opening.as_trained(volumes.spec, None)), volumes[0].image)
+    with pytest.raises(ValueError, match=r"x\.dcm: for this task the file holds 20 images"):
+        load(file, Opening.as_trained(replace(volumes.spec, cut={"slices": {"axis": "coronal"}}), None))
 
 
 def _image(dtype: Any = np.uint8, channels: int = 1, side: int = 16) -> NDArray[Any]:

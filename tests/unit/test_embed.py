@@ -6,22 +6,25 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from builders import spec_of
+from numpy.typing import NDArray
 from PIL import Image
 
-from umedpt_lightning.data.inputs.sources import find_sources
 from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.data.volume.intensity import Window
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.data.volume.volumes import NiftiVolume
-from umedpt_lightning.embed import Cut, Pieces, Store
-from umedpt_lightning.embed.store import Rows
-from umedpt_lightning.types import Sample
+from umedpt_lightning.inference.find_inputs import find_inputs
+from umedpt_lightning.inference.opening import Opening
+from umedpt_lightning.inference.rows import InputRows
+from umedpt_lightning.inference.store import Rows, Store
+from umedpt_lightning.types import Sample, TaskSpec
 
 GREY = spec_of("class", channels=1)
 UNIT = replace(GREY, value_range=(0.0, 1.0))
@@ -47,35 +50,49 @@ def volumes(tmp_path: Path) -> Path:
     return folder
 
 
+def opened(
+    path: Path, spec: TaskSpec, size: tuple[int, int] | None = None, skip_bad: bool = False, **cut: Any
+) -> InputRows:
+    opening = Opening.as_trained(spec, size, **cut)
+    return InputRows(find_inputs([path], preference=opening.preference), opening, skip_bad)
+
+
+def image(inputs: InputRows, row: int) -> NDArray[Any]:
+    """``(H, W, C)`` as a batch has it."""
+    batch = inputs.dataset[next(inputs.batches(row, 1))]
+    assert batch.faults == []
+    found: NDArray[Any] = batch.stacks[0].images[0].permute(1, 2, 0).numpy()
+    return found
+
+
 @pytest.mark.parametrize(("axis", "letter", "count"), [("axial", "z", 4), ("coronal", "y", 5), ("sagittal", "x", 6)])
 def test_a_volume_is_a_row_a_slice(volumes: Path, axis: str, letter: str, count: int) -> None:
-    cut = Cut(Slices(axis), Window(-100, 300))  # type: ignore[arg-type]
-    pieces = Pieces(find_sources([volumes]), UNIT, None, cut)
+    pieces = opened(volumes, UNIT, slices=Slices(axis), intensity=Window(-100, 300))  # type: ignore[arg-type]
     ids = [pieces.id(i) for i in range(len(pieces))]
     slices = [f"{name}#{letter}={k}" for name in ("a.nii.gz", "ct") for k in range(count)]
     assert ids == [*slices[:count], "b.png", *slices[count:]]
     assert [pieces.group(i) for i in range(len(pieces))] == [name.partition("#")[0] for name in ids]
     of_nifti, of_dicom = (
-        np.stack([pieces[ids.index(name)] for name in part]) for part in (slices[:count], slices[count:])
+        np.stack([image(pieces, ids.index(name)) for name in part]) for part in (slices[:count], slices[count:])
     )
     assert np.array_equal(of_nifti, of_dicom)
     assert (of_nifti.min(), of_nifti.max()) == (0, 1)
 
 
 def test_windowed_slices_have_the_intensities_of_the_task(volumes: Path) -> None:
-    cut, source = Cut(intensity=Window(-100, 300)), find_sources([volumes / "a.nii.gz"])
-    as_bytes, as_unit = (Pieces(source, spec, None, cut)[1] for spec in (GREY, UNIT))
+    file, window = volumes / "a.nii.gz", Window(-100, 300)
+    as_bytes, as_unit = (image(opened(file, spec, intensity=window), 1) for spec in (GREY, UNIT))
     assert np.allclose(as_bytes, as_unit * 255)
-    stored = Pieces(source, replace(GREY, value_range=(-1000.0, 400.0)), None, Cut())[1]
+    stored = image(opened(file, replace(GREY, value_range=(-1000.0, 400.0))), 1)
     assert np.allclose(as_unit, ((stored + 100) / 400).clip(0, 1), atol=1e-6)
 
 
 def test_a_volume_for_a_task_of_windowed_volumes_needs_the_window(volumes: Path) -> None:
-    with pytest.raises(ValueError, match=r"(?s)a.nii.gz: the task takes intensities from 0 to 1.*ct: the task"):
-        Pieces(find_sources([volumes]), UNIT, None, Cut())
-    pieces = Pieces(find_sources([volumes]), UNIT, None, Cut(), skip_bad=True)
-    assert len(pieces) == 1
-    assert len(pieces.skipped) == 2
+    with pytest.raises(ValueError, match=r"(?s)a.nii.gz: the task was not trained on volumes.*ct: the task.*--window"):
+        opened(volumes, UNIT, slices=Slices())
+    inputs = opened(volumes, UNIT, slices=Slices(), skip_bad=True)
+    assert len(inputs) == 1
+    assert len(inputs.skipped) == 2
 
 
 def test_a_slide_is_a_row_a_tile_of_tissue(tmp_path: Path) -> None:
@@ -83,11 +100,12 @@ def test_a_slide_is_a_row_a_tile_of_tissue(tmp_path: Path) -> None:
     from slide_files import slide, stained
 
     slide(tmp_path / "given" / "s.tif", stained(512, 512, (256, 0, 512, 128)))
-    sources = find_sources([tmp_path / "given"])
-    pieces = Pieces(sources, spec_of("class"), (32, 32), Cut(tiles=Tiles(mpp=0.5, size=128)))
+    pieces = opened(tmp_path / "given", spec_of("class"), (32, 32), tiles=Tiles(mpp=0.5, size=128))
     assert [pieces.id(i) for i in range(len(pieces))] == ["s.tif#x=256,y=0", "s.tif#x=384,y=0"]
-    assert pieces[0].shape == (32, 32, 3)
-    assert len(Pieces(sources, spec_of("class"), None, Cut(tiles=Tiles(mpp=1, size=64, tissue=None)))) == 16
+    assert image(pieces, 0).shape == (32, 32, 3)
+    assert len(opened(tmp_path / "given", spec_of("class"), tiles=Tiles(mpp=1, size=64, tissue=None))) == 16
+    with pytest.raises(ValueError, match="not trained on slides"):
+        opened(tmp_path / "given", spec_of("class"))
 
 
 @pytest.mark.parametrize(
@@ -95,25 +113,25 @@ def test_a_slide_is_a_row_a_tile_of_tissue(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("size", [(20, 20), (60, 70), (20, 70), (33, 47)])
 def test_images_are_resized_as_in_training(tmp_path: Path, dtype: type, channels: int, size: tuple[int, int]) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (33, 47, channels)).astype(dtype)
+    stored = np.random.default_rng(0).integers(0, 256, (33, 47, channels)).astype(dtype)
     if dtype == np.uint8:
-        Image.fromarray(image.squeeze()).save(tmp_path / "a.png")
+        Image.fromarray(stored.squeeze()).save(tmp_path / "a.png")
     elif channels == 3:
-        cv2.imwrite(str(tmp_path / "a.tif"), image[..., ::-1])
+        cv2.imwrite(str(tmp_path / "a.tif"), stored[..., ::-1])
     else:
-        Image.fromarray(image.squeeze()).save(tmp_path / "a.tif")
+        Image.fromarray(stored.squeeze()).save(tmp_path / "a.tif")
     high = {np.uint8: 255.0, np.uint16: 65535.0, np.float32: 300.0}[dtype]
     spec = replace(spec_of("class", channels=channels), value_range=(0.0, high))
-    (found,) = Pieces(find_sources([tmp_path]), spec, size, Cut())
-    expected = Transform(size)(Sample(image, 0, ""), 0).image
+    found = image(opened(tmp_path, spec, size), 0)
+    expected = Transform(size)(Sample(stored, 0, ""), 0).image
     assert found.dtype == expected.dtype
     assert np.array_equal(found, expected)
 
 
 def test_the_digest_is_that_of_the_images_asked_for(volumes: Path) -> None:
     def digests() -> list[str]:
-        pieces = Pieces(find_sources([volumes]), GREY, None, Cut(intensity=Window(0, 1)))
-        return [pieces.digest(start, stop) for start, stop in ((0, 4), (4, 5), (5, 9), (0, 9))]
+        inputs = opened(volumes, GREY, intensity=Window(0, 1))
+        return [inputs.digest(start, stop) for start, stop in ((0, 4), (4, 5), (5, 9), (0, 9))]
 
     before = digests()
     assert before == digests()

@@ -12,14 +12,16 @@ import tifffile
 from builders import spec_of
 from PIL import Image
 
+from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Level, Percentiles, Window
 from umedpt_lightning.data.volume.slices import Slices
-from umedpt_lightning.predict.files import check_names, file_name
-from umedpt_lightning.predict.journal import Journal, Picture, Record
-from umedpt_lightning.predict.look import Look
-from umedpt_lightning.predict.masks import write_png, write_tiff
-from umedpt_lightning.predict.overlays import LARGEST, picture
-from umedpt_lightning.types import ClassSpec
+from umedpt_lightning.inference.file_kinds import Preference
+from umedpt_lightning.inference.options import PredictOptions
+from umedpt_lightning.inference.output.file_names import check_names, file_name
+from umedpt_lightning.inference.output.journal import CocoImage, Journal, Record
+from umedpt_lightning.inference.output.masks import write_png, write_tiff
+from umedpt_lightning.inference.output.overlays import LARGEST, picture
+from umedpt_lightning.types import ClassSpec, TaskSpec
 
 
 @pytest.mark.parametrize(
@@ -46,8 +48,10 @@ def test_inputs_whose_files_would_have_one_name_are_refused() -> None:
 def test_a_journal_gives_the_last_of_every_input(tmp_path: Path) -> None:
     boxes: dict[str, Any] = {"boxes": [[1.0, 2.0, 4.0, 8.0]], "scores": [0.5], "labels": [1]}
     journal = Journal(tmp_path, "t", {"model": "m"}, overwrite=False)
-    journal.add(Record("a", [{"id": "a", "n_x": 1}], [Picture("a", 9, 8, **boxes)]))
-    journal.add(Record("b", [{"id": "b", "n_x": 2, "area": 3.0}], [Picture("b", 9, 8, [], [], [])], files=["gone.png"]))
+    journal.add(Record("a", [{"id": "a", "n_x": 1}], [CocoImage("a", 9, 8, **boxes)]))
+    journal.add(
+        Record("b", [{"id": "b", "n_x": 2, "area": 3.0}], [CocoImage("b", 9, 8, [], [], [])], files=["gone.png"])
+    )
     again = Journal(tmp_path, "t", {"model": "m"}, overwrite=False)
     assert again.done == {"a"}, "the file of b is not there"
     again.add(Record("b", [{"id": "b", "n_x": 5}]))
@@ -56,9 +60,24 @@ def test_a_journal_gives_the_last_of_every_input(tmp_path: Path) -> None:
     assert coco["images"] == [{"id": 1, "file_name": "a", "height": 9, "width": 8}]
     (annotation,) = coco["annotations"]
     assert (annotation["bbox"], annotation["category_id"], annotation["area"]) == ([1, 2, 3, 6], 2, 18)
+    ids = [category["id"] for category in json.loads(again.write_coco(["x", "y"], [7, 0]).read_text())["categories"]]
+    assert ids == [7, 0]
+    (annotation,) = json.loads(again.write_coco(["x", "y"], [7, 0]).read_text())["annotations"]
+    assert annotation["category_id"] == 0
     with pytest.raises(ValueError, match="another model"):
         Journal(tmp_path, "t", {"model": "other"}, overwrite=False)
     assert Journal(tmp_path, "t", {"model": "other"}, overwrite=True).done == set()
+
+
+def test_images_keep_their_ids_and_the_others_get_what_is_left(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "t", {}, overwrite=False)
+    for name, id in (("a", None), ("b", 2), ("c", None), ("d", 0), ("e", "x")):
+        boxes = [[0.0, 0.0, 1.0, 1.0]], [0.5], [0]
+        journal.add(Record(name, [], [CocoImage(name, 9, 8, *boxes, id)]))
+    coco = json.loads(journal.write_coco(["x"]).read_text())
+    assert [image["id"] for image in coco["images"]] == [1, 2, 3, 0, "x"]
+    assert [annotation["image_id"] for annotation in coco["annotations"]] == [1, 2, 3, 0, "x"]
+    assert [annotation["id"] for annotation in coco["annotations"]] == [1, 2, 3, 4, 5]
 
 
 def test_masks_are_indices_in_png_and_tiff(tmp_path: Path) -> None:
@@ -77,21 +96,44 @@ def test_masks_are_indices_in_png_and_tiff(tmp_path: Path) -> None:
 def test_volumes_are_cut_as_in_training_unless_something_else_is_asked_for() -> None:
     cut = {"slices": {"axis": "coronal", "spacing": (2, 1), "every": 3.0}, "intensity": {"level": 40, "width": 400}}
     spec = ClassSpec(channels=1, classes=("a",), cut=cut)
-    assert Look().slices(spec) == Slices(axis="coronal", spacing=(2, 1))  # but every slice
-    assert Look().intensities(spec) == Level(40, 400)
-    asked = Look(axis="axial", spacing=1.5, intensity=Percentiles(1, 99))
-    assert asked.slices(spec) == Slices(axis="axial", spacing=1.5)
-    assert asked.intensities(spec) == Percentiles(1, 99)
-    assert Look(intensity=Window(0, 1)).intensities(spec_of("class")) == Window(0, 1)
-    assert Look().intensities(spec_of("class")) is None
-    assert Look().tiles(ClassSpec(channels=3, classes=("a",), cut={"tiles": {"mpp": 1.0, "size": 64}}), "a").mpp == 1
+    trained = PredictOptions().opening(spec)
+    assert (trained.slices, trained.intensity) == (
+        Slices(axis="coronal", spacing=(2, 1)),
+        Level(40, 400),
+    )  # every slice
+    asked = PredictOptions(axis="axial", spacing=1.5, intensity=Percentiles(1, 99)).opening(spec)
+    assert (asked.slices, asked.intensity) == (Slices(axis="axial", spacing=1.5), Percentiles(1, 99))
+    assert PredictOptions(intensity=Window(0, 1)).opening(spec_of("class")).intensity == Window(0, 1)
+    assert PredictOptions().opening(spec_of("class")).intensity is None
+    of_slides = ClassSpec(channels=3, classes=("a",), cut={"tiles": {"mpp": 1.0, "size": 64}})
+    assert PredictOptions(tile=32).opening(of_slides).tiles == Tiles(mpp=1.0, size=32)
+    assert PredictOptions(mpp=2).opening(spec_of("class")).tiles == Tiles(mpp=2)
+    assert PredictOptions(tile=32).opening(spec_of("class")).tiles is None
+
+
+@pytest.mark.parametrize(
+    ("options", "spec", "volumes", "slides"),
+    [
+        ({}, spec_of("class"), False, False),
+        ({"axis": "axial"}, spec_of("class"), True, False),
+        ({"intensity": Window(0, 1)}, spec_of("class"), True, False),
+        ({"mpp": 0.5}, spec_of("class"), False, True),
+        ({"tile": 512}, spec_of("class"), False, False),
+        ({}, ClassSpec(channels=1, classes=("a",), cut={"slices": {"axis": "axial"}}), True, False),
+        ({}, ClassSpec(channels=3, classes=("a",), cut={"tiles": {"mpp": 0.5}}), False, True),
+    ],
+)
+def test_a_task_takes_files_for_what_it_was_trained_on_or_is_asked_for(
+    options: dict[str, Any], spec: TaskSpec, volumes: bool, slides: bool
+) -> None:
+    assert PredictOptions(**options).opening(spec).preference == Preference(volumes, slides)
 
 
 @pytest.mark.parametrize("cut", [{"slices": {"nonsense": 1}}, {"slices": {"spacing": "x"}}, {"intensity": {"a": 1}}])
 def test_a_model_that_says_nonsense_of_its_volumes_is_told(cut: Any) -> None:
     spec = ClassSpec(channels=1, classes=("a",), cut=cut)
     with pytest.raises(ValueError, match="The model says of its"):
-        print(Look().slices(spec), Look().intensities(spec))
+        PredictOptions().opening(spec)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 40), (2000, 100)])

@@ -13,14 +13,14 @@ from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_o
 
 from benchmarks.large_image import as_if_trained
 from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.inference.options import TILE, PredictOptions
+from umedpt_lightning.inference.tiles.blending import TileBlender
+from umedpt_lightning.inference.tiles.grid import Tiling, aligned_tiling, overlap_for_radius
+from umedpt_lightning.inference.tiles.pixels import ArrayPixels
+from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap, receptive_field
+from umedpt_lightning.inference.tiles.tiled import TiledTask
+from umedpt_lightning.inference.tiles.whole_image_layers import WholeImageLayer, whole_image_layers
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.blending import TileBlender
-from umedpt_lightning.predict.grid import Tiling, aligned_tiling, overlap_for_radius
-from umedpt_lightning.predict.images import ArrayPixels
-from umedpt_lightning.predict.look import TILE, Look
-from umedpt_lightning.predict.receptive_field import default_overlap, needed_overlap, receptive_field
-from umedpt_lightning.predict.tiled import TiledTask
-from umedpt_lightning.predict.whole_image_layers import WholeImageLayer, whole_image_layers
 
 
 def model_with(encoder: Encoder) -> MultiTaskModel:
@@ -69,7 +69,9 @@ class Kernel(torch.nn.Module):
 def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_with(small_encoder())
     first = receptive_field(model, "a_mask")
-    monkeypatch.setattr("umedpt_lightning.predict.receptive_field._measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        "umedpt_lightning.inference.tiles.receptive_field._measure", lambda *_: pytest.fail("measured again")
+    )
     assert receptive_field(model, "a_mask") == first
 
 
@@ -81,7 +83,7 @@ def test_tiles_overlap_by_what_is_seen_and_say_so_where_they_cannot() -> None:
         warnings.simplefilter("error")
         overlap = needed_overlap(model, "a_mask", TILE)
     assert overlap == overlap_for_radius(model.encoder, seen)
-    for tile in Look().tiling(model, "a_mask", (3000, 5000)).grid(3000, 5000):  # type: ignore[union-attr]  # it is large
+    for tile in PredictOptions().tiling(model, "a_mask").grid(3000, 5000):
         for span, length in ((tile.down, 3000), (tile.across, 5000)):
             assert span.shown.start - span.start >= seen or span.start == 0
             assert span.stop - span.shown.stop >= seen or span.stop == length
@@ -128,7 +130,7 @@ def test_tiles_share_what_layers_learn_of_all_of_an_image(
     overlap = overlap_for_radius(model.encoder, seen)
     tiling = aligned_tiling(model.encoder, overlap + 64, overlap)
     if exact:
-        monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", 1)
+        monkeypatch.setattr("umedpt_lightning.inference.tiles.tiled.MOST_PIXELS", 1)
     image = fields(overlap + 80, overlap + 100)
     assert tiles_difference(model, image, tiling, exact) < 1e-3
     if exact:
@@ -137,7 +139,7 @@ def test_tiles_share_what_layers_learn_of_all_of_an_image(
     def norms_only(model: torch.nn.Module) -> list[WholeImageLayer]:
         return [each for each in whole_image_layers(model) if isinstance(each.layer, torch.nn.GroupNorm)]
 
-    monkeypatch.setattr("umedpt_lightning.predict.shared_statistics.whole_image_layers", norms_only)
+    monkeypatch.setattr("umedpt_lightning.inference.tiles.shared_statistics.whole_image_layers", norms_only)
     assert tiles_difference(model, image, tiling) > 2e-3, "they need it"
 
 
@@ -156,7 +158,7 @@ def test_tiles_at_their_default_overlap_are_the_whole(name: str, tile: int, size
     model = model_with(encoder_with(name))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tiling = Look().tiling_of(model, "a_mask", tile)
+        tiling = PredictOptions().tiling(model, "a_mask", tile)
     assert tiles_difference(model, fields(*size), tiling) < 1e-3
 
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.inference.tiles.blending import TileBlender
+from umedpt_lightning.inference.tiles.grid import Grid, Span, Tile, Tiling, aligned_tiling
+from umedpt_lightning.inference.tiles.pixels import ArrayPixels
+from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
+from umedpt_lightning.inference.tiles.tiled import TiledTask
+from umedpt_lightning.inference.tiles.whole_image_layers import Own
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.blending import TileBlender
-from umedpt_lightning.predict.grid import Grid, Span, Tile, Tiling, aligned_tiling
-from umedpt_lightning.predict.images import ArrayPixels
-from umedpt_lightning.predict.shared_statistics import SharedStatistics
-from umedpt_lightning.predict.tiled import TiledTask
-from umedpt_lightning.predict.whole_image_layers import Own
 from umedpt_lightning.tasks import Detections
 
 HEIGHT, WIDTH = 640, 740
@@ -102,9 +102,11 @@ def test_statistics_are_those_of_all_tiles_where_the_image_fits(
     model: MultiTaskModel, image: NDArray[Any], monkeypatch: pytest.MonkeyPatch, fits: bool, measured: int
 ) -> None:
     # together the tiles have more pixels than the image, since they overlap
-    monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", HEIGHT * WIDTH if fits else HEIGHT * WIDTH - 1)
-    monkeypatch.setattr("umedpt_lightning.predict.tiled._SAMPLE_TILE", 320)
-    monkeypatch.setattr("umedpt_lightning.predict.tiled._SAMPLE_OVERLAP", 64)
+    monkeypatch.setattr(
+        "umedpt_lightning.inference.tiles.tiled.MOST_PIXELS", HEIGHT * WIDTH if fits else HEIGHT * WIDTH - 1
+    )
+    monkeypatch.setattr("umedpt_lightning.inference.tiles.tiled._SAMPLE_TILE", 320)
+    monkeypatch.setattr("umedpt_lightning.inference.tiles.tiled._SAMPLE_OVERLAP", 64)
     counts = []
     measure = SharedStatistics.measure
 
@@ -123,7 +125,7 @@ def test_exact_statistics_of_a_large_image_are_those_of_the_whole(
     (whole,) = model.predict([image], "a_mask")
     boxes = model.predict([image], "a_box")[0]
     tiling = aligned_tiling(model.encoder, 512, 256)
-    monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", HEIGHT * WIDTH // 4)
+    monkeypatch.setattr("umedpt_lightning.inference.tiles.tiled.MOST_PIXELS", HEIGHT * WIDTH // 4)
     pixels = ArrayPixels(image, 3)
     exact, sampled = (TiledTask(model, "a_mask", tiling, exact).predict(pixels) for exact in (True, False))
     assert (exact != whole.numpy()).mean() < 1e-4 < (sampled != whole.numpy()).mean()
@@ -138,7 +140,7 @@ def test_exact_statistics_of_a_large_image_are_those_of_the_whole(
 def test_the_whole_time_is_watched(
     model: MultiTaskModel, image: NDArray[Any], monkeypatch: pytest.MonkeyPatch, exact: bool
 ) -> None:
-    monkeypatch.setattr("umedpt_lightning.predict.tiled.MOST_PIXELS", HEIGHT * WIDTH // (4 if exact else 1))
+    monkeypatch.setattr("umedpt_lightning.inference.tiles.tiled.MOST_PIXELS", HEIGHT * WIDTH // (4 if exact else 1))
     told: dict[str, list[int]] = {}
 
     @contextmanager
@@ -151,9 +153,18 @@ def test_the_whole_time_is_watched(
         yield advance
 
     tiled = TiledTask(model, "a_mask", aligned_tiling(model.encoder, 512, 256), exact)
-    tiled.predict(ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0, watch=watch, name="x.png")
+    tiled.predict(ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0, progress=watch, name="x.png")
     norms = sum(isinstance(layer, torch.nn.GroupNorm) for layer in model.pixel_decoder.modules())  # type: ignore[union-attr]
     assert told == {"a_mask: statistics of x.png": [2 * norms] * 2, "a_mask: tiles of x.png": [4, 4]}
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 32), (64, 0), (96, 33), (128, 100), (33, 1)])
+def test_what_is_shown_of_a_tile_lies_in_it(model: MultiTaskModel, tile: int, overlap: int) -> None:
+    tiling = aligned_tiling(model.encoder, tile, overlap)
+    for length in (1, 63, 90, 200, 333):
+        for span in tiling.grid(length, length).rows:
+            assert span.start <= span.shown.start <= span.low
+            assert span.high <= span.shown.stop <= span.stop
 
 
 def test_boxes_of_tiles_are_those_of_the_whole(model: MultiTaskModel, image: NDArray[Any]) -> None:

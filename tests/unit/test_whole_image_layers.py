@@ -17,7 +17,7 @@ from timm.models.metaformer import GroupNorm1NoBias
 from timm.models.senet import SEModule as LegacySEModule
 from torch import Tensor, nn
 
-from umedpt_lightning.predict.whole_image_layers import GATES, Own, whole_image_layers
+from umedpt_lightning.inference.tiles.whole_image_layers import GATES, Own, whole_image_layers
 
 CHANNELS = 16
 LAYERS: dict[str, Callable[[], nn.Module]] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from umedpt_lightning.app.desk import Desk, Wish
+from umedpt_lightning.app.service import AppService, Query
 
 CSS = Path(__file__).with_name("page.css")
 HINT = '<p class="u-hint">Drop an image, tick what you want to know of it, and press “Show”.</p>'
@@ -16,14 +16,14 @@ HINT = '<p class="u-hint">Drop an image, tick what you want to know of it, and p
 _CLEAN = (600, 3600)
 
 
-def build(desk: Desk, title: str) -> gr.Blocks:
+def build(service: AppService, title: str) -> gr.Blocks:
     """The page.
 
     Args:
-        desk: Answers its questions.
+        service: Answers its questions.
         title: The model's name.
     """
-    specs = {name: desk.model.task(name).spec for name in desk.model.tasks}
+    specs = {name: service.model.task(name).spec for name in service.model.tasks}
     choices = [(f"{name} ({spec.phrase})", name) for name, spec in specs.items()]
     page: gr.Blocks
     with gr.Blocks(title=f"{title} · umedpt", fill_width=True, analytics_enabled=False, delete_cache=_CLEAN) as page:
@@ -42,26 +42,26 @@ def build(desk: Desk, title: str) -> gr.Blocks:
                     info="A task answers whatever the image shows: choose those that it belongs to.",
                 )
                 score = gr.Slider(
-                    0.05, 0.95, Wish.least_score, step=0.05, label="Least score of a box",
+                    0.05, 0.95, Query.least_score, step=0.05, label="Least score of a box",
                     visible=any(spec.form == "objects" for spec in specs.values()),
                 )  # fmt: skip
                 stretch = gr.Checkbox(
                     label="Stretch intensities",
                     info="To the range that a task was trained on, for files of another bit depth.",
                 )
-                near = gr.Checkbox(True, label="Nearest samples", visible=desk.samples is not None)
+                near = gr.Checkbox(True, label="Nearest samples", visible=service.samples is not None)
                 button = gr.Button("Show", variant="primary", elem_id="u-show")
                 preview = gr.HTML(elem_id="u-preview")
             with gr.Column(scale=5, min_width=480):
                 answers = gr.HTML(HINT, elem_id="u-answers")
 
         def show(file: str | None, tasks: list[str], score: float, stretch: bool, near: bool) -> str:
-            return desk.answers(file, Wish(tasks, score, stretch, near))
+            return service.answers(file, Query(tasks, score, stretch, near))
 
         options: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
         # answers for another image must not stay beside a new one; at once, so that later ones are not overwritten
         file.change(lambda: HINT, None, answers, queue=False, **options)
-        file.change(desk.preview, file, preview, **options)
+        file.change(service.preview, file, preview, **options)
         gr.on([button.click, score.release], show, [file, tasks, score, stretch, near], answers, **options)
     return page
 

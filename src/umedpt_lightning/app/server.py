@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from umedpt_lightning.app.desk import Desk
 from umedpt_lightning.app.offline import go_offline
+from umedpt_lightning.app.service import AppService
 from umedpt_lightning.data.extras import require
 
 if TYPE_CHECKING:  # the extra may be absent
@@ -28,11 +28,11 @@ _LARGEST_FILE = "200mb"
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(desk: Desk, title: str, host: str, port: int, tell: Callable[[str], None]) -> None:
+def serve(service: AppService, title: str, host: str, port: int, tell: Callable[[str], None]) -> None:
     """Serves the page until the process is interrupted.
 
     Args:
-        desk: Answers the page's questions.
+        service: Answers the page's questions.
         title: The model's name.
         host: The address to listen at.
         port: Its port; 0 takes a free one.
@@ -48,7 +48,7 @@ def serve(desk: Desk, title: str, host: str, port: int, tell: Callable[[str], No
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         os.environ["GRADIO_TEMP_DIR"] = folder  # images of patients are not left behind in /tmp/gradio
         require("gradio", "app", "the page")  # reads that when it is imported
-        app = application(desk, title, host)
+        app = application(service, title, host)
         name = f"[{host}]" if ":" in host else host
         tell(f"http://{name}:{listener.getsockname()[1]}/")
         uvicorn = require("uvicorn", "app", "the page")
@@ -56,11 +56,11 @@ def serve(desk: Desk, title: str, host: str, port: int, tell: Callable[[str], No
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def application(desk: Desk, title: str, host: str) -> FastAPI:
+def application(service: AppService, title: str, host: str) -> FastAPI:
     """The page as a web application.
 
     Args:
-        desk: Answers the page's questions.
+        service: Answers the page's questions.
         title: The model's name.
         host: The address that it will be served at.
     """
@@ -82,7 +82,7 @@ def application(desk: Desk, title: str, host: str) -> FastAPI:
         return response
 
     gr.mount_gradio_app(
-        app, build(desk, title), path="/", footer_links=[], run_history=False, show_error=False,
+        app, build(service, title), path="/", footer_links=[], run_history=False, show_error=False,
         max_file_size=_LARGEST_FILE, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
         theme=theme(), css_paths=CSS,
     )  # fmt: skip

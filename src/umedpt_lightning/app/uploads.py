@@ -12,6 +12,9 @@ from PIL import Image
 from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.images import image_size, read_image, to_channels
 from umedpt_lightning.data.volume import dicom
+from umedpt_lightning.inference.file_kinds import kind_of
+from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.types import TaskSpec
 
 #: Smaller images show nothing, larger ones are not decoded: a file of a few kB can hold as many pixels as it likes.
@@ -24,15 +27,19 @@ Array = NDArray[Any]
 _LARGE = f"This page takes up to {MOST_PIXELS / 1e6:.0f} million: cut out the part of interest, or save it smaller."
 
 
-def load(path: Path) -> Array:
+def load(path: Path, opening: Opening | None = None) -> Array:
     """The image ``(H, W, C)`` of a file, with intensities as they are stored.
+
+    Args:
+        path: The file.
+        opening: How a task opens files; None as one looks at them.
 
     Raises:
         ValueError: It cannot be used; the message names the file without its folder.
     """
     try:
         _check_size(path)
-        image = read_image(path)
+        image = read_image(path) if opening is None else _opened(path, opening)
     except FileNotFoundError as error:
         raise ValueError(f"{path.name} is no longer here: drop it again.") from error
     except (ValueError, ImportError) as error:
@@ -82,6 +89,19 @@ def for_task(image: Array, spec: TaskSpec, size: tuple[int, int] | None, stretch
             "may mean nothing. Tick “stretch intensities” where the file has another bit depth."
         )
     return image, notes
+
+
+def _opened(path: Path, opening: Opening) -> Array:
+    """The image as a task opens it, of a volume of one slice that slice."""
+    file = InputFile(path.name, "", kind_of(path, opening.preference) or "image", str(path))
+    if opening.is_single(file):
+        return read_image(path, windowed=opening.windowed)
+    opened = opening.open(file)
+    if len(opened) > 1:
+        raise ValueError(
+            f"{path}: for this task the file holds {len(opened)} images. Predict all with `umedpt predict`."
+        )
+    return opened.read(0)
 
 
 def _check_size(path: Path) -> None:

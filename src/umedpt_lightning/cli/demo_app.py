@@ -35,9 +35,9 @@ def _serve(options: argparse.Namespace) -> None:
     if options.images is not None and not options.images.is_dir():
         raise FileNotFoundError(f"--images {options.images} is no folder. Give the one that the ids are paths in.")
     go_offline()
-    from umedpt_lightning.app.desk import Desk, Samples
     from umedpt_lightning.app.neighbours import NearestSamples
     from umedpt_lightning.app.server import serve
+    from umedpt_lightning.app.service import AppService, Samples
     from umedpt_lightning.model import MultiTaskModel
 
     model = MultiTaskModel.from_pretrained(options.model)
@@ -48,7 +48,7 @@ def _serve(options: argparse.Namespace) -> None:
         print(f"samples: {len(samples.nearest.ids)} of {options.neighbours}, as images of {task}", flush=True)
     title = options.model.resolve().name
     serve(
-        Desk(model, samples),
+        AppService(model, samples),
         title,
         options.host,
         options.port,

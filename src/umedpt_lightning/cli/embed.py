@@ -13,12 +13,15 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.loading import device_of
-from umedpt_lightning.data.inputs.sources import Columns, find_sources
-from umedpt_lightning.data.inputs.trained import trained_intensity, trained_slices, trained_tiles
 from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
-from umedpt_lightning.embed import Cut, Machine, Pieces, Store, embed
+from umedpt_lightning.inference.embed import embed
+from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
+from umedpt_lightning.inference.opening import Opening
+from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.inference.rows import InputRows
+from umedpt_lightning.inference.store import Store
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.transfer.sources import weights_digest
@@ -64,7 +67,7 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at a time.")
     parser.add_argument("--num_workers", type=NonNegativeInt, default=2, help="Processes that read images.")
     parser.add_argument("--classes", type=str, nargs="*", default=[], help="Tasks of your own: package.module.Class.")
-    parser.add_argument("--columns", type=Columns, default=Columns(), help="Of tables.")
+    parser.add_argument("--columns", type=TableColumns, default=TableColumns(), help="Of tables.")
     parser.add_argument("--slices", type=Slices | None, default=None, help="How volumes are cut.")
     parser.add_argument("--intensity", type=Intensity | None, default=None, help="What becomes 0 and 1 in volumes.")
     parser.add_argument("--tiles", type=Tiles | None, default=None, help="How slides are cut.")
@@ -76,32 +79,27 @@ def _run(options: jsonargparse.Namespace) -> None:
     model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
     task = _task(model, options.task)
     spec, size = model.task(task).spec, model.sizes.get(task)
-    sources = find_sources(options.inputs, options.columns)
-    cut = Cut(
-        options.slices or trained_slices(spec),
-        options.intensity or trained_intensity(spec),
-        options.tiles or trained_tiles(spec),
-    )
-    pieces = Pieces(sources, spec, size, cut, options.skip_bad)
+    opening = Opening.as_trained(spec, size, options.slices, options.intensity, options.tiles)
+    inputs = InputRows(find_inputs(options.inputs, options.columns, opening.preference), opening, options.skip_bad)
     made_of = {
         "model": weights_digest(model),
         "task": [task, spec.channels, spec.value_range, size],
         "scales": options.scales,
         "precision": options.precision,
-        "cut": repr(cut),
+        "cut": f"Cut(slices={opening.slices}, intensity={opening.intensity}, tiles={opening.tiles or Tiles()})",
     }
-    store = Store(options.out, made_of, pieces.digest, len(pieces))
+    store = Store(options.out, made_of, inputs.digest, len(inputs))
     if store.complete:
         print(f"{options.out} is complete.")
         return
-    machine = Machine(device, options.precision, options.batch_size, options.num_workers)
-    left, start = len(pieces) - store.done, time.monotonic()
+    compute = ComputeOptions(device, options.precision, options.batch_size, options.num_workers)
+    left, start = len(inputs) - store.done, time.monotonic()
     if store.done:
-        print(f"{store.done:,} of {len(pieces):,} are there already.", flush=True)
+        print(f"{store.done:,} of {len(inputs):,} are there already.", flush=True)
     with progress("embeddings", left) as advance:
-        embed(model, task, pieces, store, machine, scales=options.scales, skip_bad=options.skip_bad, advance=advance)
+        embed(model, task, inputs, store, compute, scales=options.scales, skip_bad=options.skip_bad, advance=advance)
     seconds = max(time.monotonic() - start, 1e-9)
-    count, width, skipped = store.finish(pieces.skipped)
+    count, width, skipped = store.finish(inputs.skipped)
     print(f"{options.out}: {count:,} vectors of {width} numbers ({left / seconds:.0f} images a second)")
     if skipped:
         print(f"{len(skipped)} inputs were left out, see {store.about}:")

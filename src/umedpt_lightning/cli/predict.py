@@ -10,12 +10,13 @@ from pathlib import Path
 
 from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.loading import device_of
-from umedpt_lightning.data.inputs.sources import Columns, find_sources
 from umedpt_lightning.data.volume.intensity import Intensity, Percentiles, Window
 from umedpt_lightning.data.volume.volumes import AXES
+from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
+from umedpt_lightning.inference.options import PredictOptions
+from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.inference.predict import Predictor
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.predict.look import Look
-from umedpt_lightning.predict.run import Run
 from umedpt_lightning.transfer.progress import progress
 
 
@@ -32,7 +33,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
     warnings.formatwarning = lambda message, *_, **__: f"umedpt: warning: {message}\n"
     try:
         failed = _predict(options)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         raise SystemExit(f"umedpt: error: {error}") from error
     if failed:
         lines = "\n".join(f"  {message}" for message in failed)
@@ -48,14 +49,23 @@ def _parser(command: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, help="a model's folder or name on the Hub, a run's folder, or a checkpoint")
-    add("--inputs", nargs="+", required=True, metavar="PATH", help="files, folders, or tables with a column `path`")
+    add(
+        "--inputs",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="files, folders, tables with a column `path`, COCO files (.json)",
+    )
     add("--out", type=Path, required=True, help="the folder of the predictions")
     add("--tasks", nargs="+", metavar="TASK", help="all by default")
     add("--group", metavar="COLUMN", help="of a table, such as the patient; goes into the results")
+    add("--image_id", metavar="COLUMN", help="of a table: the images' ids in your own COCO file, for that of the boxes")
+    add("--root", metavar="FOLDER", help="where the names in a table or COCO file start from (its own folder)")
     add("--overlays", action="store_true", help="also draw predictions over their images")
     add("--overwrite", action="store_true", help="do again what is there already")
     add("--min_score", type=float, default=0.3, help="boxes below are neither counted nor drawn (%(default)s)")
     add("--batch_size", type=int, default=8, help="images of one size at a time (%(default)s)")
+    add("--num_workers", type=int, default=2, help="processes that read images; 0 reads in this one (%(default)s)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or auto")
     add("--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help="tasks, specs and blocks of your own")
     large = parser.add_argument_group("large images and slides")
@@ -73,9 +83,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
-    device = device_of(options.device)
-    look = Look(
-        batch_size=options.batch_size,
+    compute = ComputeOptions(device_of(options.device), "32", options.batch_size, options.num_workers)
+    how = PredictOptions(
         tile=options.tile,
         overlap=options.overlap,
         exact=options.exact,
@@ -84,19 +93,25 @@ def _predict(options: argparse.Namespace) -> list[str]:
         axis=options.axis,
         spacing=options.spacing,
         intensity=_intensity(options),
+        min_score=options.min_score,
+        overlays=options.overlays,
     )
-    sources = find_sources(options.inputs, Columns(group=options.group))
     model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
     tasks = list(dict.fromkeys(options.tasks or model.tasks))
-    run = Run(model.to(device), tasks, options.out, look, options.min_score, options.overlays, options.overwrite)
+    columns = TableColumns(group=options.group, coco_id=options.image_id, root=options.root)
+    inputs = {seen: find_inputs(options.inputs, columns, seen) for seen in how.preferences(model, tasks)}
+    predictor = Predictor(model, tasks, options.out, how, compute, options.overwrite)
+    failed: list[str] = []
     try:
-        outcome = run.predict(sources, progress)
+        for seen, files in inputs.items():
+            outcome = predictor.predict(files, seen, progress)
+            failed += outcome.failed.values()
+            if outcome.skipped:
+                print(f"{outcome.skipped} of {len(files)} inputs were there already; --overwrite does them again.")
     finally:  # also of what was done before it was stopped
-        written = run.finish()
-    if outcome.skipped:
-        print(f"{outcome.skipped} of {len(sources)} inputs were there already; --overwrite does them again.")
+        written = predictor.finish()
     print(f"predictions: {', '.join(map(str, written))}", file=sys.stdout)
-    return outcome.failed
+    return failed
 
 
 def _intensity(options: argparse.Namespace) -> Intensity | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ class BoxSpec(TaskSpec):
 
     Attributes:
         classes: Class names without a background; box labels are indices into them.
+        category_ids: Their ids in the COCO file of the data, which predictions bear too; empty where there is none.
     """
 
     kind: ClassVar[str] = "boxes"
@@ -47,6 +48,7 @@ class BoxSpec(TaskSpec):
     form: ClassVar[Form] = "objects"
 
     classes: tuple[str, ...]
+    category_ids: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:

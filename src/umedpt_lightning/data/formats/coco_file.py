@@ -28,6 +28,7 @@ class CocoFile:
         images: Its images.
         annotations: Its annotations that can be used.
         names: Category names.
+        category_ids: Their ids.
         owners: ``(N,)`` index of the image of each annotation.
         labels: ``(N,)`` class index of each annotation.
         sizes: ``(M, 2)`` width and height of each image.
@@ -54,6 +55,8 @@ class CocoFile:
         sizes: list[list[int]] = self.sizes.tolist()
         row_of = {record["id"]: row for row, record in enumerate(self.images)}
         index_of = {number: self.names.index(name) for number, name in categories.items() if name in self.names}
+        ids_of = {name: number for number, name in categories.items()}
+        self.category_ids = tuple(ids_of[name] for name in self.names) if ids_of.keys() >= set(self.names) else ()
 
         def check(a: dict[str, Any]) -> dict[str, Any]:
             if a["image_id"] not in row_of:

@@ -84,7 +84,7 @@ class ImageFiles:
     @property
     def cut(self) -> dict[str, dict[str, Any]]:
         """As in `TaskSpec`."""
-        return {}
+        return {"images": {"windowed": self._windowed, "dtype": self._dtype.name}}
 
     def __len__(self) -> int:
         return len(self._files)

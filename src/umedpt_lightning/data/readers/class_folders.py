@@ -51,5 +51,6 @@ class ClassFolders(TargetReader[ImageFiles]):
             counts.append(len(images))
         self._images = ImageFiles(paths, channels, value_range, folder)
         self.targets = np.repeat(np.arange(len(names)), counts)
-        spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+        read = self._images
+        spec = ClassSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
         self.spec = spec.with_statistics(self.targets)

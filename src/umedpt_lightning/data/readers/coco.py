@@ -58,7 +58,9 @@ class CocoBoxes(ImageReader[ImageFiles]):
             boxes = clip_boxes(corners, coco.owners, coco.sizes, tell)
         faults.raise_found()
         self._boxes = BoxTable(boxes, coco.labels, coco.owners, coco.sizes)
-        self.spec = BoxSpec(channels=self._images.channels, value_range=self._images.value_range, classes=coco.names)
+        read = self._images
+        common = {"channels": read.channels, "value_range": read.value_range, "cut": read.cut}
+        self.spec = BoxSpec(classes=coco.names, category_ids=coco.category_ids, **common)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its `BoxArrays`."""
@@ -108,7 +110,8 @@ class CocoMasks(ImageReader[ImageFiles]):
         self._values = np.where(self._crowd, IGNORE_INDEX, coco.labels + 1).astype(np.uint8)  # (N,)
         self._owners = coco.owners
         self._sizes = coco.sizes
-        self.spec = MaskSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
+        read = self._images
+        self.spec = MaskSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its mask ``(H, W)`` uint8."""

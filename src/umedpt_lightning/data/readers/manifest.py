@@ -134,9 +134,9 @@ class ManifestMasks(ImageReader[ImageFiles]):
         with faults:
             self._masks = MaskFiles(rows.paths(mask), classes, ignore, rows.file)
         faults.raise_found()
-        self.spec = MaskSpec(
-            channels=self._images.channels, value_range=self._images.value_range, classes=self._masks.classes
-        )
+        read = self._images
+        names = self._masks.classes
+        self.spec = MaskSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its mask ``(H, W)`` uint8."""

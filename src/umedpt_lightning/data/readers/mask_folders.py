@@ -40,9 +40,9 @@ class MaskFolders(ImageReader[ImageFiles]):
         check_pairs(image_of, mask_of, images, masks)
         self._images = ImageFiles(list(image_of.values()), channels, value_range, images)
         self._masks = MaskFiles([mask_of[stem] for stem in image_of], classes, ignore, masks)
-        self.spec = MaskSpec(
-            channels=self._images.channels, value_range=self._images.value_range, classes=self._masks.classes
-        )
+        read = self._images
+        names = self._masks.classes
+        self.spec = MaskSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its mask ``(H, W)`` uint8."""

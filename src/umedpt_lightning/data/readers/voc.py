@@ -98,7 +98,8 @@ class VocBoxes(ImageReader[ImageFiles]):
             boxes = clip_boxes(corners, owners, sizes, tell)
         faults.raise_found()
         self._boxes = BoxTable(boxes, labels, owners, sizes)
-        self.spec = BoxSpec(channels=self._images.channels, value_range=self._images.value_range, classes=self._classes)
+        read = self._images
+        self.spec = BoxSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=self._classes)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its `BoxArrays`."""

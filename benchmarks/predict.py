@@ -1,0 +1,74 @@
+"""How fast `umedpt predict` works on a folder of JPEGs, against a loop of the same model over images in memory."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.jpegs import make_jpegs
+from benchmarks.processes import in_fresh_process
+from umedpt_lightning.blocks import Encoder, PixelDecoder
+from umedpt_lightning.data.formats.images import read_image
+from umedpt_lightning.inference.find_inputs import find_inputs
+from umedpt_lightning.inference.options import PredictOptions
+from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.inference.predict import Predictor
+from umedpt_lightning.io.arrays import as_tensor
+from umedpt_lightning.io.resize import resize
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.types import ClassSpec, MaskSpec
+
+_STORED, _SIZE, _BATCH = 768, (224, 224), 8
+
+
+def measure(quick: bool = False) -> dict[str, float]:
+    """Images a second over those of the bare loop, by the clock: reading and writing are to cost no time at all."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_jpegs(Path(folder), 40 if quick else 120, size=_STORED, classes=1)
+        return {"predict.rate_over_bare": in_fresh_process(_ratio, folder, 1 if quick else 5)}
+
+
+def _ratio(folder: str, runs: int) -> float:
+    """Interleaved, the median."""
+    torch.set_num_threads(1)  # the other core is for the process that reads
+    torch.manual_seed(0)
+    specs = {"kind": ClassSpec(channels=3, classes=("a", "b")), "area": MaskSpec(channels=3, classes=("a", "b"))}
+    decoder = partial(PixelDecoder, channels=16)
+    model = MultiTaskModel(Encoder("resnet18"), specs, pixel_decoder=decoder, sizes=dict.fromkeys(specs, _SIZE)).eval()
+    images = [resize(read_image(path), _SIZE) for path in sorted(Path(folder).rglob("*.jpg"))]
+    batches = [as_tensor(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+    ratios = []
+    for run in range(runs + 1):
+        ours, bare = (_seconds(side) for side in (partial(_predict, model, folder), partial(_bare, model, batches)))
+        if run:  # the first fills the file cache
+            ratios.append(bare / ours)
+    return statistics.median(ratios)
+
+
+def _predict(model: MultiTaskModel, folder: str) -> None:
+    """From the folder to tables and masks, as the command does with a loaded model."""
+    with tempfile.TemporaryDirectory() as out:
+        options, compute = PredictOptions(), ComputeOptions(batch_size=_BATCH, num_workers=1)
+        predictor = Predictor(model, list(model.tasks), Path(out), options, compute)
+        (preference,) = options.preferences(model, model.tasks)
+        predictor.predict(find_inputs([folder], preference=preference), preference)
+        predictor.finish()
+
+
+def _bare(model: MultiTaskModel, batches: list[Tensor]) -> None:
+    for images in batches:
+        for task in model.tasks:
+            model.predict_batch(images, task, [(_STORED, _STORED)] * len(images))
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

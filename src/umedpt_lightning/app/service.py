@@ -1,0 +1,167 @@
+"""What the page asks for: files in, HTML out, and a message for whatever goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from umedpt_lightning.app import cards
+from umedpt_lightning.app.figure import THUMBNAIL, Picture, figure, shown
+from umedpt_lightning.app.neighbours import NearestSamples
+from umedpt_lightning.app.uploads import Array, for_task, load
+from umedpt_lightning.data.formats.images import image_suffixes
+from umedpt_lightning.inference.opening import Opening
+from umedpt_lightning.io.arrays import as_image, as_tensor, resized
+from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
+from umedpt_lightning.types import to_numpy
+
+_log = logging.getLogger(__name__)
+#: Samples shown beside an image.
+NEAREST = 6
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples to look for neighbours among.
+
+    Attributes:
+        nearest: Their embeddings.
+        images: Where their images are; None where there are none to show.
+        task: The task whose images they are: the image in question is resized and scaled like those.
+    """
+
+    nearest: NearestSamples
+    images: Path | None
+    task: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a user wants to know of an image.
+
+    Attributes:
+        tasks: Names of tasks.
+        least_score: Boxes with a lower score are not shown.
+        stretch: Map the image's intensities to the range that a task was trained on.
+        neighbours: Show the nearest samples.
+    """
+
+    tasks: Sequence[str]
+    least_score: float = 0.5
+    stretch: bool = False
+    neighbours: bool = True
+
+
+class AppService:
+    """Answers the page's questions.
+
+    Args:
+        model: What is tried.
+        samples: To look for neighbours among, if wanted.
+
+    Raises:
+        ValueError: The samples' embeddings are of another width than the model's, or their task is not the model's.
+    """
+
+    def __init__(self, model: MultiTaskModel, samples: Samples | None = None) -> None:
+        self.model = model.eval()
+        self.samples = samples
+        if samples is not None:
+            model.task(samples.task)
+            width = model.encoder.channels[-1]
+            if samples.nearest.width != width:
+                raise ValueError(
+                    f"The samples' embeddings have {samples.nearest.width} numbers, but the model's have {width}: they "
+                    "are of another model. Make them again with this one."
+                )
+
+    def preview(self, file: str | None) -> str:
+        """The image of a file, and what is known of it."""
+        if not file:
+            return ""
+        try:
+            image = load(Path(file))
+            height, width, channels = image.shape
+            facts = f"{width} x {height} px, {'grey' if channels == 1 else 'colour'}, {image.dtype}, "
+            facts += f"intensities {image.min():g} to {image.max():g}"
+            return figure(shown(image), None, {}, "the image") + cards.notes([facts])
+        except Exception as error:
+            return _problem(error)
+
+    def answers(self, file: str | None, query: Query) -> str:
+        """What the model says of a file's image, task by task."""
+        if not file:
+            return cards.problem("There is no image yet: drop one first.")
+        if not query.tasks and not (self.samples and query.neighbours):
+            return cards.problem("No task is chosen: tick at least one.")
+        try:
+            load(Path(file))
+        except Exception as error:
+            return _problem(error)
+        parts = [self._task(name, Path(file), query) for name in query.tasks]
+        if self.samples and query.neighbours:
+            parts.append(self._neighbours(Path(file), self.samples, query.stretch))
+        return "".join(parts)
+
+    def _task(self, name: str, file: Path, query: Query) -> str:
+        spec = self.model.task(name).spec
+        try:
+            picture, given, notes = self._seen(file, name, query.stretch)
+            prediction = to_numpy(self.model.predict([given], name)[0])
+            found = spec.page_view(prediction, query.least_score)
+            html = cards.notes(notes) + cards.body(found, picture, f"{name}, over the image") + cards.notes(found.notes)
+        except Exception as error:
+            html = _problem(error)
+        return cards.card(name, spec.phrase, html)
+
+    def _seen(self, file: Path, task: str, stretch: bool) -> tuple[Picture, Array, list[str]]:
+        """A file's image as a task opens it and as it takes it, and what the user should know about it."""
+        spec, size = self.model.task(task).spec, self.model.sizes.get(task)
+        image = load(file, Opening.as_trained(spec, size))
+        return shown(image), *for_task(image, spec, size, stretch)
+
+    def _neighbours(self, file: Path, samples: Samples, stretch: bool) -> str:
+        try:
+            _, given, _ = self._seen(file, samples.task, stretch)
+            html = self._nearest(given, samples)
+        except Exception as error:
+            html = _problem(error)
+        return cards.card("nearest samples", f"cosine of the embeddings, as images of {samples.task}", html)
+
+    def _nearest(self, image: Array, samples: Samples) -> str:
+        spec = self.model.task(samples.task).spec
+        batch = as_tensor(resized([as_image(image, spec.channels, "the image")], self.model.sizes.get(samples.task)))
+        with torch.inference_mode():
+            vector = to_numpy(self.model.embed(batch.to(self.model.encoder.mean.device), samples.task)[0])
+        if not np.isfinite(vector).all():
+            raise ValueError(f"The embedding of the image is not finite. {NOT_FINITE}")
+        found = samples.nearest(vector, NEAREST)
+        return cards.neighbours(found, [_thumbnail(samples.images, one.id) for one in found])
+
+
+def _thumbnail(folder: Path | None, name: str) -> Picture | None:
+    """The picture of a sample; None where its name is not that of an image file inside of the folder."""
+    if folder is None:
+        return None
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder.resolve()) or file.suffix.lower() not in image_suffixes() or not file.is_file():
+        return None
+    try:
+        return shown(load(file), THUMBNAIL)
+    except (ValueError, OSError):
+        return None
+
+
+def _problem(error: Exception) -> str:
+    """What the page says of an error; what no user can mend is in the log as well."""
+    if isinstance(error, ValueError):
+        return cards.problem(str(error))
+    _log.error("an answer failed", exc_info=error)
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return cards.problem("There is not enough memory for this image. Cut out the part of interest.")
+    return cards.problem(f"This could not be computed ({type(error).__name__}: {error!s:.200}).")

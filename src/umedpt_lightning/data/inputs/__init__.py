@@ -1,1 +1,0 @@
-"""What a user gives to be embedded or predicted."""

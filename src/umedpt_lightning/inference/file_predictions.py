@@ -1,0 +1,260 @@
+"""Files through some tasks: read by workers, predicted here, and written in another thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from umedpt_lightning.data.formats.images import read_image
+from umedpt_lightning.data.slide.tiles import Tiles
+from umedpt_lightning.inference.dataset import BY_TILES, Batch, InputDataset, Stack, Wanted
+from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.opening import SlideTiles, VolumeSlices
+from umedpt_lightning.inference.options import PredictOptions
+from umedpt_lightning.inference.output.images import FileOutput, ImageOutput
+from umedpt_lightning.inference.output.overlays import LARGEST
+from umedpt_lightning.inference.output.slides import TilesOutput, write_slide
+from umedpt_lightning.inference.output.task_output import TaskOutput
+from umedpt_lightning.inference.output.volumes import VolumeOutput
+from umedpt_lightning.inference.pool import ComputeOptions, read_ahead
+from umedpt_lightning.inference.progress import Advance, ProgressCallback
+from umedpt_lightning.inference.tiles.large import SeenSlide, predict_large, predict_slide
+from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
+from umedpt_lightning.inference.writer import BackgroundWriter
+from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
+from umedpt_lightning.types import to_numpy
+
+#: Slices of a volume that are drawn, evenly spaced.
+_DRAWN = 12
+
+
+@dataclass
+class _Pending:
+    """What is known of a file, until all of its images are predicted.
+
+    Attributes:
+        output: Writes it.
+        left: How many of its images are to come.
+        sound: Whether all that came could be predicted.
+    """
+
+    output: FileOutput
+    left: int
+    sound: bool = True
+
+
+class FilePredictions:
+    """Predictions for files, as they are found by one preference.
+
+    Args:
+        model: In evaluation mode, on its device.
+        outputs: Of the tasks; what their journals have is left out.
+        files: The inputs.
+        options: How they are predicted.
+        compute: What computes.
+        failed: Where it is noted what was wrong with an input, by its id.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        outputs: Sequence[TaskOutput],
+        files: Sequence[InputFile],
+        options: PredictOptions,
+        compute: ComputeOptions,
+        failed: dict[str, str],
+    ) -> None:
+        self._model, self._outputs, self._files = model, list(outputs), list(files)
+        self._options, self._compute, self._failed = options, compute, failed
+        openings = [
+            replace(
+                options.opening(output.task.spec, model.sizes.get(output.name)),
+                at_once=options.most_at_once(model, output.name),
+            )
+            for output in outputs
+        ]
+        self._dataset = InputDataset(files, openings, most_pixels=MOST_PIXELS, draw_side=2 * LARGEST)
+        self._pending: dict[tuple[int, int], _Pending] = {}
+
+    def run(self, progress: ProgressCallback) -> None:
+        """Does everything; what can be read but not predicted is noted, and does not stop the rest.
+
+        Args:
+            progress: Is told of every input, and of tiles and slices.
+
+        Raises:
+            ChildProcessError: A worker died.
+            MemoryError: The device has too little.
+            OSError: A file cannot be written.
+        """
+        self._progress, at = progress, 0
+        with BackgroundWriter() as self._write, progress("inputs", len(self._files)) as advance:
+            with ExitStack() as self._bar:
+                for batch in read_ahead(self._dataset, self._keys(), self._compute):
+                    pieces = self._advance_of_pieces(batch.wanted[0])
+                    with self._compute.enough_memory():
+                        self._predict(batch)
+                    pieces(len(batch.wanted))
+                    if batch.wanted[-1].file > at:
+                        advance(batch.wanted[-1].file - at)
+                        at = batch.wanted[-1].file
+            advance(len(self._files) - at)
+
+    def _keys(self) -> Iterator[list[Wanted]]:
+        """What is read together: single images of several files for all tasks, or images of one file for one task."""
+        together: list[Wanted] = []
+        for number, file in enumerate(self._files):
+            left = [i for i, output in enumerate(self._outputs) if file.id not in output.journal.done]
+            single = tuple(i for i in left if self._dataset.openings[i].is_single(file))
+            if single:
+                together.append(Wanted(number, 0, single, self._options.overlays))
+            if together and (len(together) == self._compute.batch_size or len(single) < len(left)):
+                yield together
+                together = []
+            for task in left:
+                if task not in single:
+                    yield from self._pieces(number, task)
+        if together:
+            yield together
+
+    def _pieces(self, number: int, task: int) -> Iterator[list[Wanted]]:
+        """The images of a volume or a slide."""
+        file, size = self._files[number], self._compute.batch_size
+        if file.kind == "slide" and self._outputs[task].task.spec.form != "values":
+            yield [Wanted(number, BY_TILES, (task,))]
+            return
+        try:
+            count = len(self._dataset.open(number, task))
+        except (ValueError, OSError, ImportError) as error:
+            self._fail(file, str(error))
+            return
+        drawn: set[int] = set()
+        if self._options.overlays and file.kind != "slide":
+            drawn = set(np.linspace(0, count - 1, min(count, _DRAWN)).round().astype(int).tolist())
+        for start in range(0, count, size):
+            yield [Wanted(number, i, (task,), i in drawn) for i in range(start, min(start + size, count))]
+
+    def _advance_of_pieces(self, first: Wanted) -> Advance:
+        """Tells how many images of a volume or a slide are done; its bar is shown until the next file's."""
+        (*_, task), file = first.tasks, self._files[first.file]
+        if first.index == 0:
+            self._bar.close()
+            self._of_pieces: Advance = lambda steps: None
+            if not self._dataset.openings[task].is_single(file):
+                what = f"{self._outputs[task].name}: {'tiles' if file.kind == 'slide' else 'slices'} of {file.id}"
+                shown = self._progress(what, len(self._dataset.open(first.file, task)))
+                self._of_pieces = self._bar.enter_context(shown)
+        return self._of_pieces if first.index >= 0 else lambda steps: None
+
+    def _predict(self, batch: Batch) -> None:
+        for stack in batch.stacks:
+            for row in stack.rows:
+                self._expect(batch.wanted[row], stack.task)
+            found, finite = self._model.predict_batch(stack.images, self._outputs[stack.task].name, stack.sizes)
+            self._write(self._take, batch, stack, found, finite)
+        for fault in batch.faults:
+            self._expect(batch.wanted[fault.row], fault.task)
+            self._write(self._spoil, batch.wanted[fault.row], fault.task, fault.text)
+        for row, places in groupby(batch.large, key=lambda place: place[0]):
+            self._by_tiles(batch.wanted[row].file, [task for _, task in places])
+
+    def _expect(self, wanted: Wanted, task: int) -> None:
+        """Makes ready what writes a file."""
+        key = (wanted.file, task)
+        if key in self._pending:
+            return
+        output, file = self._outputs[task], self._files[wanted.file]
+        opened = None if self._dataset.openings[task].is_single(file) else self._dataset.open(*key)
+        match opened:
+            case VolumeSlices():
+                self._pending[key] = _Pending(VolumeOutput(output, file, opened), len(opened))
+            case SlideTiles():
+                self._pending[key] = _Pending(TilesOutput(output, file, opened), len(opened))
+            case _:
+                self._pending[key] = _Pending(ImageOutput(output, file, self._options.pixel_size), 1)
+
+    def _by_tiles(self, number: int, tasks: Sequence[int]) -> None:
+        """Predicts a slide or a large image."""
+        file, decoded = self._files[number], dict[bool, NDArray[Any]]()
+        for task in tasks:
+            output, opening = self._outputs[task], self._dataset.openings[task]
+            try:
+                if file.kind == "slide":
+                    self._slide(file, output, opening.tiles_of(file))
+                    continue
+                if opening.windowed not in decoded:
+                    decoded[opening.windowed] = read_image(file.path, windowed=opening.windowed)
+                image = decoded[opening.windowed]
+                opening.check(image, file.file)
+                found = predict_large(self._model, output.name, image, self._options, self._progress, file.id)
+            except (ValueError, OSError, ImportError) as error:
+                self._fail(file, str(error))
+                continue
+            step = max(1, max(image.shape[:2]) // (2 * LARGEST))
+            drawn = image[::step, ::step].copy() if self._options.overlays else None
+            self._write(self._write_large, file, output, (image.shape[0], image.shape[1]), found, drawn)
+
+    def _slide(self, file: InputFile, output: TaskOutput, tiles: Tiles) -> None:
+        folder = TemporaryDirectory(dir=output.out)  # on the disk that the mask is written to
+        options = self._options, self._progress, Path(folder.name)
+        try:
+            found = predict_slide(self._model, output.name, file, tiles, *options)
+        except BaseException:
+            folder.cleanup()
+            raise
+        self._write(self._write_slide, file, output, found, tiles.mpp, folder)
+
+    # in the writer's thread
+
+    def _write_large(self, file: InputFile, output: TaskOutput, size: tuple[int, int], found: Any, drawn: Any) -> None:
+        written = ImageOutput(output, file, self._options.pixel_size)
+        written.add(0, size, found, drawn)
+        written.finish()
+
+    def _write_slide(
+        self, file: InputFile, output: TaskOutput, seen: SeenSlide, mpp: float, folder: TemporaryDirectory[str]
+    ) -> None:
+        with folder:
+            write_slide(output, file, seen.slide, seen.found, mpp, seen.area)
+
+    def _take(self, batch: Batch, stack: Stack, found: list[Any], finite: Tensor) -> None:
+        """Adds the predictions for a stack to what is known of its files."""
+        for row, size, one, sound in zip(stack.rows, stack.sizes, to_numpy(found), finite.tolist(), strict=True):
+            wanted, task = batch.wanted[row], stack.task
+            if not sound:
+                output, file = self._outputs[task], self._files[wanted.file]
+                text = f"{file.file}: what task {output.name!r} gives for it is not finite. {NOT_FINITE}"
+                self._spoil(wanted, task, text)
+                continue
+            pending = self._pending[wanted.file, task]
+            if pending.sound:
+                pending.output.add(wanted.index, size, one, batch.drawn.get((row, task)))
+            self._one_less(wanted, task)
+
+    def _spoil(self, wanted: Wanted, task: int, text: str) -> None:
+        """Notes that one of a file's images cannot be predicted, so that the file is not written."""
+        self._pending[wanted.file, task].sound = False
+        self._fail(self._files[wanted.file], text)
+        self._one_less(wanted, task)
+
+    def _one_less(self, wanted: Wanted, task: int) -> None:
+        pending = self._pending[wanted.file, task]
+        pending.left -= 1
+        if not pending.left:
+            del self._pending[wanted.file, task]
+            if pending.sound:
+                pending.output.finish()
+
+    def _fail(self, file: InputFile, text: str) -> None:
+        before = self._failed.get(file.id, "")
+        if text not in before:
+            self._failed[file.id] = f"{before}\n{text}".strip()

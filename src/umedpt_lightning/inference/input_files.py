@@ -1,0 +1,108 @@
+"""An input: an image, a volume or a slide, and what results call it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from umedpt_lightning.data.formats.labels import natural_key
+from umedpt_lightning.data.volume.dicom import is_dicom
+from umedpt_lightning.inference.file_kinds import FileKind, Preference, kind_of
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """An image, a volume or a slide.
+
+    Attributes:
+        id: What it is called in results: its path below the folder that was given, a file's name, or what a table says.
+            No two files share one, and it never leads out of a folder that it is joined to.
+        group: What a table says, such as the patient; else the id.
+        kind: What it is.
+        file: Its file, or the folder of a DICOM series.
+        coco_id: The id of the image in a COCO file; None where nothing says one.
+    """
+
+    id: str
+    group: str
+    kind: FileKind
+    file: str  # many of them are kept, and a Path takes five times the memory
+    coco_id: int | str | None = None
+
+    @property
+    def path(self) -> Path:
+        """As `file`."""
+        return Path(self.file)
+
+
+def named_inputs(
+    id: str, group: str | None, path: Path, preference: Preference, coco_id: int | str | None = None
+) -> list[InputFile]:
+    """A file that was named, and so must be there and be readable; of a folder of DICOM images each of them.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is nothing that can be read.
+    """
+    if "\0" in str(path):
+        raise ValueError(f"{str(path)!r}: a path has no character NUL. Correct it.")
+    if path.is_dir():  # of a table: all else would be many inputs in one row
+        kinds = {file: kind_of(file, preference) for _, files in walk(path, deep=False) for file in files}
+        slices = [file for file, kind in kinds.items() if kind == "dicom" or (kind == "image" and is_dicom(file))]
+        if not slices:
+            raise ValueError(f"{path}: a folder in a table is a DICOM series, but here is no slice of one. Name files.")
+        if preference.volumes:
+            return [input_file(id, group, "dicom", path, coco_id)]
+        return [input_file(f"{id}/{file.name}", group or id, kinds[file] or "image", file) for file in slices]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file. Correct the path.")
+    kind = kind_of(path, preference)
+    if kind is None:
+        raise ValueError(
+            f"{path}: this is no image, NIfTI file, DICOM image or slide by its name. Leave it out, or give it the "
+            "suffix of what it is."
+        )
+    return [input_file(id, group, kind, path, coco_id)]
+
+
+def input_file(id: str, group: str | None, kind: FileKind, path: Path, coco_id: int | str | None = None) -> InputFile:
+    """An input, which is of its own group where nothing else is said."""
+    return InputFile(id, id if group is None else group, kind, str(path), coco_id)
+
+
+def tame(path: str) -> str:
+    """A path as an id: without what leads to the root or upwards."""
+    return "/".join(part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", "//", "..", "."))
+
+
+def id_fault(id: str) -> str:
+    """What is wrong with an id; empty where nothing is."""
+    if not id.strip("/. "):
+        return "is empty"
+    if any(ord(character) < 32 for character in id):
+        return "has control characters"
+    if any("\ud800" <= character <= "\udfff" for character in id):  # Python's stand-ins for bytes that are no text
+        return "is not UTF-8"
+    drive = id[1:2] == ":"
+    if drive or id.startswith(("/", "\\")) or ".." in id.replace("\\", "/").split("/"):
+        return "leads out of a folder"
+    return ""
+
+
+def walk(folder: Path, deep: bool = True) -> Iterator[tuple[Path, list[Path]]]:
+    """Each folder with its files, hidden ones left out, in natural order; links are followed, but never in circles."""
+    seen: set[str] = set()
+    for inner, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(inner)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = _in_order(folders) if deep else []
+        yield Path(inner), [Path(inner, name) for name in _in_order(files)]
+
+
+def _in_order(names: Sequence[str]) -> list[str]:
+    return sorted((name for name in names if not name.startswith(".")), key=natural_key)

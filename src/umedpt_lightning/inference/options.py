@@ -1,0 +1,103 @@
+"""How files are predicted: as the task was trained, unless something else is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from umedpt_lightning.data.volume.intensity import Intensity
+from umedpt_lightning.inference.file_kinds import Preference
+from umedpt_lightning.inference.opening import Opening, trained_slices, trained_tiles
+from umedpt_lightning.inference.tiles.grid import Tiling, aligned_tiling
+from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap
+from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.types import TaskSpec
+
+#: Side of the tiles of large images, pixels: whole windows of Swin, and no more memory than an image that is not cut.
+TILE = 1792
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What was asked for; None as the task was trained, or as is usual.
+
+    Attributes:
+        tile: Side of the tiles that images and slides are cut into, pixels.
+        overlap: Pixels that neighbouring tiles share; None what the network needs to give what the whole image would.
+        exact: GroupNorm, squeeze-and-excitation and the like go by all of an image, however large.
+        mpp: µm from pixel to pixel of a slide's tiles.
+        pixel_size: µm from pixel to pixel of images, and of slides whose file does not say.
+        axis: The planes of volumes: axial, coronal or sagittal.
+        spacing: Size of their pixels, mm.
+        intensity: What becomes 0 and 1 of volumes.
+        min_score: Boxes with a lower score are neither counted nor drawn.
+        overlays: Whether predictions are also drawn over their images.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    tile: int | None = None
+    overlap: int | None = None
+    exact: bool = False
+    mpp: float | None = None
+    pixel_size: float | None = None
+    axis: Any = None
+    spacing: float | None = None
+    intensity: Intensity | None = None
+    min_score: float = 0.3
+    overlays: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("tile", "mpp", "pixel_size", "spacing"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}, but it must be above 0.")
+        if self.overlap is not None and self.overlap < 0:
+            raise ValueError(f"overlap is {self.overlap}, but it must be 0 or more pixels.")
+
+    def opening(self, spec: TaskSpec, size: tuple[int, int] | None = None) -> Opening:
+        """How a task opens files.
+
+        Args:
+            spec: What its data say of themselves.
+            size: Height and width that images are resized to; None keeps them.
+
+        Raises:
+            ValueError: What the model says of its training cannot be.
+        """
+        asked = {key: value for key, value in (("axis", self.axis), ("spacing", self.spacing)) if value is not None}
+        slices = replace(trained_slices(spec), **asked) if asked else None
+        tiles = trained_tiles(spec, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
+        return Opening.as_trained(spec, size, slices, self.intensity, tiles)
+
+    def preferences(self, model: MultiTaskModel, tasks: Iterable[str]) -> list[Preference]:
+        """What tasks take files for that could be several things: inputs are to be found once for each."""
+        return list(dict.fromkeys(self.opening(model.task(task).spec).preference for task in tasks))
+
+    def most_at_once(self, model: MultiTaskModel, task: str) -> int | None:
+        """How many pixels an image may have that is not cut into tiles; None for any number.
+
+        A task that resizes its images sees the whole image so, as in training, unless tiles are asked for; but classes
+        and numbers are always those of the whole image.
+        """
+        if model.sizes.get(task) is not None and (self.tile is None or model.task(task).needs == "embedding"):
+            return None
+        return MOST_PIXELS if self.tile is None else 0
+
+    def tiling(self, model: MultiTaskModel, task: str, tile: int | None = None) -> Tiling:
+        """How large images are cut.
+
+        Args:
+            model: The model.
+            task: The task's name; tiles have the shape that it resizes images to.
+            tile: About the height and width of tiles, pixels; None as asked for, or as is usual.
+        """
+        side, shown = tile or self.tile or TILE, model.sizes.get(task)
+        if shown is None:
+            overlap = needed_overlap(model, task, side) if self.overlap is None else self.overlap
+            return aligned_tiling(model.encoder, side, overlap)
+        overlap = default_overlap(side) if self.overlap is None else self.overlap
+        return Tiling((side, max(1, round(side * shown[1] / shown[0]))), overlap, whole=True)

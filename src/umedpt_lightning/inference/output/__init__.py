@@ -1,0 +1,1 @@
+"""What is written of predictions: tables, COCO files, masks and overlays."""

@@ -1,0 +1,175 @@
+"""What is predicted already, line by line, so that a run that was killed goes on; tables are made of it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from umedpt_lightning.io.atomic import atomic_write, write_text
+from umedpt_lightning.labels import TableRow
+
+
+@dataclass
+class CocoImage:
+    """An image in which boxes were found.
+
+    Attributes:
+        file_name: What the COCO file calls it.
+        height: Pixels.
+        width: Pixels.
+        boxes: x1, y1, x2, y2 of each, pixels.
+        scores: 0 to 1.
+        labels: Class indices.
+        image_id: Its id in the user's own COCO file; None where nothing says one.
+    """
+
+    file_name: str
+    height: int
+    width: int
+    boxes: list[list[float]]
+    scores: list[float]
+    labels: list[int]
+    image_id: int | str | None = None
+
+
+@dataclass
+class Record:
+    """What is known of one input after a task has seen it.
+
+    Attributes:
+        id: The input's.
+        rows: Of the task's table.
+        pictures: Of the task's COCO file.
+        files: What was written, below the folder of all predictions.
+    """
+
+    id: str
+    rows: list[TableRow]
+    pictures: list[CocoImage] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+class Journal:
+    """The records of a task, a line each.
+
+    Args:
+        out: The folder of all predictions.
+        task: The task's name.
+        made_by: What the predictions depend on; those of another model or with other options cannot be gone on with.
+        overwrite: Forget what is there.
+
+    Raises:
+        ValueError: The folder holds other predictions.
+    """
+
+    def __init__(self, out: Path, task: str, made_by: dict[str, Any], overwrite: bool) -> None:
+        self._out, self._task = out, task
+        self._file = out / ".progress" / f"{task}.jsonl"
+        if overwrite or not self._lines():
+            write_text(self._file, json.dumps(made_by) + "\n")
+        self._forget_torn_line()
+        before = json.loads(self._lines()[0])
+        if before != json.loads(json.dumps(made_by)):
+            changed = [key for key in made_by if before.get(key) != made_by[key]] or ["release"]
+            raise ValueError(
+                f"--out {out} holds predictions of {task} that were made with another {', '.join(changed)}. Give "
+                "another folder, or --overwrite."
+            )
+        self.done = {r["id"] for r in self._read() if all((out / file).is_file() for file in r["files"])}
+
+    def add(self, record: Record) -> None:
+        """Notes that an input is done; its files are there."""
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(record)) + "\n")
+        self.done.add(record.id)
+
+    def write_table(self) -> Path:
+        """``<task>.csv``: a line for every row of every input, in the order in which they were done.
+
+        Returns:
+            The file.
+        """
+        columns = dict.fromkeys(key for record in self._latest() for row in record["rows"] for key in row)
+        path = self._out / f"{self._task}.csv"
+        with atomic_write(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(columns) or ["id"])
+            writer.writeheader()
+            for record in self._latest():
+                writer.writerows(record["rows"])
+        return path
+
+    def write_coco(self, classes: Sequence[str], category_ids: Sequence[int] = ()) -> Path:
+        """``<task>.json``: all boxes, as COCO has results with their images and categories.
+
+        Images have the ids of the user's COCO file where the inputs came from one, else they are numbered.
+
+        Args:
+            classes: The classes' names.
+            category_ids: Their ids in the training data's COCO file; empty for numbers from 1.
+
+        Returns:
+            The file.
+        """
+        categories = list(category_ids) or list(range(1, len(classes) + 1))
+        path = self._out / f"{self._task}.json"
+        with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
+            stream.write('{"categories": ')
+            json.dump([{"id": i, "name": name} for i, name in zip(categories, classes, strict=True)], stream)
+            for key, items in (("images", self._images()), ("annotations", self._annotations(categories))):
+                stream.write(f',\n"{key}": [')
+                for number, item in enumerate(items):
+                    stream.write((",\n" if number else "\n") + json.dumps(item))
+                stream.write("]")
+            stream.write("}\n")
+        return path
+
+    def _images(self) -> Iterator[dict[str, Any]]:
+        for i, picture in self._pictures():
+            yield {"id": i} | {key: picture[key] for key in ("file_name", "height", "width")}
+
+    def _annotations(self, categories: Sequence[int]) -> Iterator[dict[str, Any]]:
+        number = 0
+        for i, picture in self._pictures():
+            for (x1, y1, x2, y2), score, label in zip(
+                picture["boxes"], picture["scores"], picture["labels"], strict=True
+            ):
+                number += 1
+                box = [x1, y1, x2 - x1, y2 - y1]
+                ids = {"id": number, "image_id": i, "category_id": categories[label]}
+                yield {**ids, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "score": score}
+
+    def _pictures(self) -> Iterator[tuple[int | str, dict[str, Any]]]:
+        """All images with their ids: their own, or the next number that is nobody's."""
+        taken = {picture.get("image_id") for record in self._latest() for picture in record["pictures"]}
+        numbers = (number for number in itertools.count(1) if number not in taken)
+        for record in self._latest():
+            for picture in record["pictures"]:
+                own = picture.get("image_id")
+                yield (next(numbers) if own is None else own), picture
+
+    def _latest(self) -> Iterator[dict[str, Any]]:
+        """One record an input: that which was written last."""
+        last = {record["id"]: number for number, record in enumerate(self._read())}
+        yield from (record for number, record in enumerate(self._read()) if last[record["id"]] == number)
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        with self._file.open(encoding="utf-8") as stream:
+            next(stream)
+            yield from map(json.loads, stream)
+
+    def _forget_torn_line(self) -> None:
+        """Cuts off what a killed run has written of a line."""
+        with self._file.open("r+b") as stream:
+            whole_lines = sum(len(line) for line in stream if line.endswith(b"\n"))
+            stream.truncate(whole_lines)
+
+    def _lines(self) -> list[str]:
+        if not self._file.is_file():
+            return []
+        with self._file.open(encoding="utf-8") as stream:
+            return [stream.readline()]

@@ -1,0 +1,124 @@
+"""What is written of a slide: a row a tile, or a mask or boxes over all of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.slide.slide import Slide
+from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.opening import SlideTiles
+from umedpt_lightning.inference.output import overlays
+from umedpt_lightning.inference.output.masks import write_tiff
+from umedpt_lightning.inference.output.task_output import TaskOutput
+from umedpt_lightning.io.atomic import atomic_write
+from umedpt_lightning.labels import TableRow
+
+
+class TilesOutput:
+    """A row a tile in a table of the slide, and their mean in that of the task.
+
+    Args:
+        output: The task's.
+        file: The input.
+        opened: Its tiles.
+    """
+
+    def __init__(self, output: TaskOutput, file: InputFile, opened: SlideTiles) -> None:
+        self._output, self._file, self._images = output, file, opened.images
+        self._rows: list[TableRow] = []
+        self._found: list[Any] = []
+
+    def add(self, index: int, size: tuple[int, int], prediction: Any, drawn: NDArray[Any] | None) -> None:
+        """As `FileOutput.add`."""
+        x1, y1, x2, y2 = (round(edge, 3) for edge in self._images.box(index))
+        place = {"x": x1, "y": y1, "width": round(x2 - x1, 3), "height": round(y2 - y1, 3)}
+        self._rows.append(place | self._output.row(prediction, None))
+        self._found.append(prediction)
+
+    def finish(self) -> None:
+        """As `FileOutput.finish`."""
+        output, name = self._output, self._file.id
+        files = [output.file(name, ".csv")]
+        with atomic_write(files[0]) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(self._rows[0]))
+            writer.writeheader()
+            writer.writerows(self._rows)
+        mean = output.task.spec.mean(self._found)
+        row = {"tiles": len(self._rows)} | ({} if mean is None else output.row(mean, None))
+        if output.draw and mean is not None:
+            image = thumbnail(self._images.slides[0])
+            files.append(output.overlay(image, (image.shape[0], image.shape[1]), mean, name))
+        output.done(self._file, [row], files=files)
+
+
+def write_slide(output: TaskOutput, file: InputFile, slide: Slide, found: Any, mpp: float, seen: float) -> None:
+    """A mask as pyramidal TIFF, or boxes as GeoJSON and in the COCO file.
+
+    Args:
+        output: The task's.
+        file: The input.
+        slide: The same, opened.
+        found: A mask of any resolution, or boxes in pixels of the finest level; with arrays for tensors.
+        mpp: µm from pixel to pixel of a mask.
+        seen: The area that was looked at, µm².
+    """
+    name, spec, row, images = file.id, output.task.spec, {}, []
+    if spec.form == "objects":
+        size = (slide.size[1], slide.size[0])
+        files = [output.file(name, ".geojson")]
+        write_geojson(output.confident(found), spec.names, files[0])
+        images = output.coco(name, size, found, file.coco_id)
+    else:
+        size = found.shape
+        files = [output.file(name, ".tif")]
+        write_tiff(found, mpp, files[0])
+        row = {"mask": output.relative(files[0]), "mpp": mpp}
+    row |= output.row(found, seen)
+    if output.draw:
+        files.append(output.overlay(thumbnail(slide), size, found, name))
+    output.done(file, [row], images, files)
+
+
+def write_geojson(found: Any, classes: tuple[str, ...], path: Path) -> None:
+    """Boxes as rectangles that QuPath reads, in pixels of the finest level."""
+    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
+        stream.write('{"type": "FeatureCollection", "features": [')
+        for number, feature in enumerate(_features(found, classes)):
+            stream.write((",\n" if number else "\n") + json.dumps(feature))
+        stream.write("\n]}\n")
+
+
+def thumbnail(slide: Slide) -> NDArray[Any]:
+    """The slide at most as large as it is drawn."""
+    large = np.flatnonzero(slide.sizes.max(axis=1) >= overlays.LARGEST)
+    level = int(large[-1]) if len(large) else 0
+    width, height = slide.sizes[level].tolist()
+    step = -(-max(width, height) // overlays.LARGEST)
+    # rows of a level that may be large
+    pieces = [
+        slide.read(level, 0, y, width, min(step * 256, height - y))[::step, ::step]
+        for y in range(0, height, step * 256)
+    ]
+    return np.concatenate(pieces)
+
+
+def _features(found: Any, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+        x1, y1, x2, y2 = (round(edge, 2) for edge in box)
+        ring = [[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]
+        yield {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {
+                "objectType": "detection",
+                "classification": {"name": classes[label]},
+                "measurements": {"score": round(score, 6)},
+            },
+        }

@@ -1,0 +1,110 @@
+"""Large images and slides, which a task sees tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.slide.slide import Slide
+from umedpt_lightning.data.slide.tiles import Tiles
+from umedpt_lightning.data.slide.tissue import tissue_mask, tissue_shares
+from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.options import PredictOptions
+from umedpt_lightning.inference.progress import ProgressCallback
+from umedpt_lightning.inference.tiles.grid import Tile
+from umedpt_lightning.inference.tiles.pixels import ArrayPixels, SlidePixels
+from umedpt_lightning.inference.tiles.tiled import TiledTask
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.types import to_numpy
+
+
+class SeenSlide(NamedTuple):
+    """What was found on a slide.
+
+    Attributes:
+        slide: The slide.
+        found: A mask at the tiles' resolution, or boxes in pixels of the finest level; with arrays for tensors.
+        area: That was looked at, µm².
+    """
+
+    slide: Slide
+    found: Any
+    area: float
+
+
+def predict_large(
+    model: MultiTaskModel,
+    task: str,
+    image: NDArray[Any],
+    options: PredictOptions,
+    progress: ProgressCallback,
+    name: str,
+) -> Any:
+    """The prediction for an image ``(H, W, C)``, with arrays for tensors.
+
+    Raises:
+        ValueError: What the task gives is not finite; the message begins with the name.
+    """
+    tiled = TiledTask(model, task, options.tiling(model, task), options.exact)
+    pixels = ArrayPixels(image, model.task(task).spec.channels, name)
+    return to_numpy(tiled.predict(pixels, progress=progress, name=name))
+
+
+def predict_slide(
+    model: MultiTaskModel,
+    task: str,
+    file: InputFile,
+    tiles: Tiles,
+    options: PredictOptions,
+    progress: ProgressCallback,
+    folder: Path,
+) -> SeenSlide:
+    """A mask or boxes from overlapping tiles, those without tissue left out.
+
+    Args:
+        model: The model.
+        task: The task's name.
+        file: The slide.
+        tiles: Their resolution, and how large they were in training.
+        options: How they overlap.
+        progress: Is told of every tile.
+        folder: Where a mask is kept while it grows, so that it need not be in memory.
+
+    Raises:
+        ImportError: tiffslide is missing.
+        ValueError: The slide cannot be read, or not so as the task needs it, or what the task gives is not finite.
+    """
+    head, slide = model.task(task), Slide(file.path, tiles.slide_mpp)
+    pixels = SlidePixels(slide, tiles.mpp, head.spec.channels)
+    trained = "tiles" in head.spec.cut or options.tile
+    tiling = options.tiling(model, task, tiles.shape[0] if task in model.sizes and trained else None)
+    wanted = _with_tissue(slide, tiles, pixels.scale)
+    area = sum(_area(tile) for tile in tiling.grid(*pixels.size) if wanted(tile)) * tiles.mpp**2
+    mask = np.memmap(folder / "mask", np.uint8, "w+", shape=pixels.size) if head.spec.form == "mask" else None
+    tiled = TiledTask(model, task, tiling, options.exact)
+    found = to_numpy(tiled.predict(pixels, mask, wanted, progress, file.id))
+    if head.spec.form == "objects":
+        found = replace(found, boxes=found.boxes * np.tile(pixels.scale, 2).astype(np.float32))
+    return SeenSlide(slide, found, area)
+
+
+def _with_tissue(slide: Slide, tiles: Tiles, scale: NDArray[np.float64]) -> Callable[[Tile], bool]:
+    """Which tiles have any tissue; all where tissue cannot be told by its colour, or was not asked for in training."""
+    if tiles.tissue is None or slide.channels != 3 or slide.dtype != np.uint8:
+        return lambda tile: True
+    mask = tissue_mask(slide)
+
+    def wanted(tile: Tile) -> bool:
+        corners = [tile.across.start, tile.down.start, tile.across.stop, tile.down.stop]
+        return bool(tissue_shares(mask, slide, np.array([corners * np.tile(scale, 2)]))[0] > 0)
+
+    return wanted
+
+
+def _area(tile: Tile) -> int:
+    return (tile.down.high - tile.down.low) * (tile.across.high - tile.across.low)

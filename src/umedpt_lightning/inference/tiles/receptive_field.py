@@ -1,0 +1,121 @@
+"""The receptive field of a network, measured: tiles must overlap by it to give what the whole image would."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from umedpt_lightning.inference.tiles.grid import overlap_for_radius, tile_step
+from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
+from umedpt_lightning.inference.tiles.whole_image_layers import Own
+from umedpt_lightning.model import MultiTaskModel
+
+#: A cut further away than this is not looked for, pixels.
+_FURTHEST = 1024
+#: Differences of features, as a share of their standard deviation, that make none of 1e-3 in a probability.
+_NONE = 1e-4
+
+_measured: WeakKeyDictionary[MultiTaskModel, dict[str, int | None]] = WeakKeyDictionary()
+
+
+def receptive_field(model: MultiTaskModel, task: str) -> int | None:
+    """The radius of the receptive field, pixels: further from a cut, features are those of the whole image.
+
+    A strip of noise is seen whole and cut in two; the receptive field ends where both no longer differ. In theory some
+    networks see further, but what comes from there is nothing beside rounding: 296 pixels of ResNet-18, 310 of Swin-T.
+
+    Args:
+        model: In evaluation mode.
+        task: The task's name; those that read masks see as far as the pixel decoder does, others as the encoder does.
+
+    Returns:
+        None where there is no end, as some layers look at all of an image in a way that tiles cannot share: attention
+        over all of it, or weights for channels that go by its maximum.
+    """
+    needs = model.task(task).needs
+    known = _measured.setdefault(model, {})
+    if needs not in known:
+        known[needs] = _measure(model, task)
+    return known[needs]
+
+
+def needed_overlap(model: MultiTaskModel, task: str, tile: int) -> int:
+    """The overlap of tiles that give what the whole image would; where there is none, `default_overlap` and a warning.
+
+    Args:
+        model: In evaluation mode.
+        task: The task's name.
+        tile: Side of a tile, pixels.
+    """
+    radius = receptive_field(model, task)
+    needed = None if radius is None else overlap_for_radius(model.encoder, radius)
+    if needed is not None and 4 * needed <= 3 * tile:  # else most of each tile would be seen by others as well
+        return needed
+    told = (
+        "The encoder looks at all of an image at once in a way that tiles cannot share (attention over all of it, say)"
+        if radius is None
+        else f"Tiles of {tile} pixels are small for an encoder whose receptive field has a radius of {radius} pixels"
+    )
+    mend = (
+        "Images that fit are seen whole with a --tile that is larger than they are."
+        if needed is None
+        else f"--tile {-(-4 * needed // 3)} or larger is exact."
+    )
+    warnings.warn(
+        f"{told}: where tiles meet, task {task!r} may differ from what the whole image would give. {mend}", stacklevel=2
+    )
+    return default_overlap(tile)
+
+
+def default_overlap(tile: int) -> int:
+    """Three eighths of a tile, pixels."""
+    return 3 * tile // 8
+
+
+def _measure(model: MultiTaskModel, task: str) -> int | None:
+    step, stride = tile_step(model.encoder), model.encoder.strides[-1]
+    height = max(2 * step, 256)
+    length = -(-(_FURTHEST + stride) // step) * step
+    strip = _noise(height, 2 * length, model.task(task).spec.channels).to(model.encoder.mean.device)
+    low, high = model.task(task).spec.value_range
+    images = low + strip * (high - low)
+    statistics = SharedStatistics(model)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        statistics.measure([(Own(0, 1, 0, 1), lambda: _maps(model, task, images))])
+        with statistics.used():
+            whole, left, right = (
+                _maps(model, task, part) for part in (images, images[..., :length], images[..., length:])
+            )
+    furthest = 0
+    for one, *pieces in zip(whole, left, right, strict=True):
+        differs = (one - torch.cat(pieces, -1)).abs().amax((0, 1, 2)) > _NONE * one.std()
+        if differs.any():
+            cut, places = one.shape[-1] // 2, differs.nonzero()
+            pixels = length // cut  # of the image, a pixel of the map
+            # strided convolutions do not see as far to one side as to the other
+            furthest = max(furthest, pixels * (cut - int(places[0])), pixels * (int(places[-1]) + 1 - cut))
+    return furthest if furthest <= _FURTHEST else None
+
+
+def _maps(model: MultiTaskModel, task: str, images: Tensor) -> list[Tensor]:
+    """What heads read, each ``(1, C, h, w)``."""
+    pyramid = model.pyramid(images, task)
+    if model.task(task).needs != "pixels":
+        return pyramid.maps
+    decoder: Callable[..., Tensor] = model.pixel_decoder  # type: ignore[assignment]  # a task needs it
+    return [decoder(pyramid)]
+
+
+def _noise(height: int, width: int, channels: int) -> Tensor:
+    """Structures of several sizes, 0 to 1, ``(1, C, H, W)``; always the same."""
+    random = torch.Generator().manual_seed(0)
+    image = torch.zeros(1, channels, height, width)
+    for size in (128, 32, 8, 1):
+        coarse = torch.rand(1, channels, -(-height // size), -(-width // size), generator=random)
+        image += coarse.repeat_interleave(size, 2).repeat_interleave(size, 3)[..., :height, :width] / 4
+    return image

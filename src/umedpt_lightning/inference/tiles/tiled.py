@@ -1,0 +1,248 @@
+"""One task's prediction for an image that is too large for the memory: tile by tile, as if it were seen whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from umedpt_lightning.inference.progress import Advance, ProgressCallback, no_progress
+from umedpt_lightning.inference.tiles.blending import TileBlender
+from umedpt_lightning.inference.tiles.grid import Grid, Tile, Tiling, aligned_tiling
+from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
+from umedpt_lightning.inference.tiles.whole_image_layers import Own
+from umedpt_lightning.io.arrays import as_image, as_tensor
+from umedpt_lightning.io.resize import resize
+from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
+from umedpt_lightning.tasks import Detections
+from umedpt_lightning.types import finite_rows
+
+#: Pixels that are in memory at once as a network's maps; an image that has no more need not be cut.
+MOST_PIXELS = 2**22
+#: What is looked at, no more than that many pixels together, to learn the statistics of an image that has more.
+_SAMPLE_TILE, _SAMPLE_OVERLAP = 512, 256
+
+
+class Pixels(Protocol):
+    """An image that is read by pieces."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """A piece ``(h, w, C)``."""
+
+
+class TiledTask:
+    """A task that sees images by tiles.
+
+    The result is that of `MultiTaskModel.predict` for the whole image, but for what an encoder sees from further away
+    than the overlap. Boxes are not limited to the head's `max_detections` an image, but a tile.
+
+    Args:
+        model: The whole model, which is set to evaluation mode.
+        task: The task's name.
+        tiling: How images are cut. Where the task has a size, each tile is resized to it, as images were in training.
+        exact: GroupNorm and the like go by all of an image also where it has more than `MOST_PIXELS`. Then all tiles
+            are gone through once more for every layer of the kind; without, they go by a sample.
+    """
+
+    def __init__(self, model: MultiTaskModel, task: str, tiling: Tiling, exact: bool = False) -> None:
+        self._model, self._task, self._head = model.eval(), task, model.task(task)
+        self._size = model.sizes.get(task)
+        self.tiling, self._exact = tiling, exact
+
+    def predict(
+        self,
+        pixels: Pixels,
+        out: NDArray[np.uint8] | None = None,
+        wanted: Callable[[Tile], bool] = lambda tile: True,
+        progress: ProgressCallback = no_progress,
+        name: str = "an image",
+    ) -> Any:
+        """The prediction in the image's own pixels.
+
+        Args:
+            pixels: The image.
+            out: ``(H, W)`` where a mask is written; None for a new array.
+            wanted: Which tiles to look at; the others are background and have no boxes.
+            progress: Is told of every tile, and before them of what is learnt of the whole image.
+            name: What it calls the image.
+
+        Returns:
+            An item of what `MultiTaskModel.predict` returns; a mask is `out`.
+
+        Raises:
+            ValueError: A piece is not an image of this task, or what the task gives for it is not finite.
+        """
+        self._name, grid = name, self.tiling.grid(*pixels.size)
+        statistics = SharedStatistics(self._model)
+        with torch.inference_mode():
+            self._measure(statistics, pixels, grid, wanted, partial(progress, f"{self._task}: statistics of {name}"))
+            with statistics.used(), progress(f"{self._task}: tiles of {name}", len(grid)) as advance:
+                tiles = _Looked(grid, wanted, advance)
+                match self._head.spec.form:
+                    case "mask":
+                        out = np.zeros(pixels.size, np.uint8) if out is None else out
+                        return self._mask(pixels, tiles, out)
+                    case "objects":
+                        return self._boxes(pixels, tiles)
+                    case "values":
+                        return self._vector(pixels, tiles)
+
+    def _mask(self, pixels: Pixels, tiles: _Looked, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        classes = len(self._head.spec.names)
+        blender = TileBlender(tiles.grid, classes, out)
+        for tile, wanted in tiles:
+            down, across = tile.down, tile.across
+            size = (down.shown.stop - down.shown.start, across.shown.stop - across.shown.start)
+            if wanted:
+                found = self._head.exported(self._output(pixels, tile))["probabilities"]  # (1, K, h, w)
+                found = F.interpolate(found, _sides(tile), mode="bilinear") if self._size else found
+                rows, columns = (slice(s.shown.start - s.start, s.shown.stop - s.start) for s in (down, across))
+                shown = found[0, :, rows, columns].cpu().clone()
+            else:
+                shown = torch.zeros(classes, *size)
+                shown[0] = 1
+            blender.add(tile, shown)
+        return out
+
+    def _boxes(self, pixels: Pixels, tiles: _Looked) -> Detections:
+        kept: list[Detections] = [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))]
+        for tile, wanted in tiles:
+            if wanted:
+                (found,) = self._head.predict(self._output(pixels, tile))
+                kept.append(_own_boxes(self._head.resized(found, self._size or _sides(tile), _sides(tile)), tile))
+        merged = Detections(*(torch.cat([getattr(d, key) for d in kept]) for key in ("boxes", "scores", "labels")))
+        return _across_tiles(merged, tiles.grid, self._head.nms_threshold)
+
+    def _vector(self, pixels: Pixels, tiles: _Looked) -> Any:
+        """Of the mean of the coarsest map over all own parts, as `Pooling` takes it over the whole."""
+        if self._head.needs != "embedding":
+            raise ValueError(
+                f"Task {self._task!r} cannot see an image by tiles: its head reads {self._head.needs}, and its "
+                "predictions are neither masks nor objects. Give a smaller image, or the task a `size`."
+            )
+        total, places = torch.zeros(()), 0
+        for tile, wanted in tiles:
+            if wanted:
+                pyramid = self._model.pyramid(self._image(pixels, tile), self._task)
+                stride = pyramid.strides[-1]
+                rows, columns = (
+                    slice((s.low - s.start) // stride, -(-(s.high - s.start) // stride))
+                    for s in (tile.down, tile.across)
+                )
+                own = pyramid.maps[-1][0, :, rows, columns]  # (D, h, w)
+                total, places = total + own.double().sum(dim=(1, 2)).cpu(), places + own[0].numel()
+        mean = (total / max(1, places)).float().to(self._head.device)
+        return self._head.predict(self._head(self._model.pooling.norm(mean[None])))[0]
+
+    def _output(self, pixels: Pixels, tile: Tile) -> Any:
+        output = self._model(self._image(pixels, tile), self._task)
+        if not finite_rows(output, 1).all():
+            place = f"row {tile.down.start}, column {tile.across.start}"
+            raise ValueError(f"{self._name}: what task {self._task!r} gives at {place} is not finite. {NOT_FINITE}")
+        return output
+
+    def _image(self, pixels: Pixels, tile: Tile) -> Tensor:
+        """``(1, C, h, w)`` as stored, resized if the task has a size."""
+        down, across = tile.down, tile.across
+        piece = pixels.read(slice(down.start, down.stop), slice(across.start, across.stop))
+        image = as_image(piece, self._head.spec.channels, f"the piece at row {down.start}, column {across.start}")
+        return as_tensor([resize(image, self._size) if self._size else image]).to(self._head.device)
+
+    def _measure(
+        self,
+        statistics: SharedStatistics,
+        pixels: Pixels,
+        grid: Grid,
+        wanted: Callable[[Tile], bool],
+        progress: Callable[[int], AbstractContextManager[Advance]],
+    ) -> None:
+        """Learns what the whole image is like: from all tiles if it fits, else from some, evenly spread."""
+        tiles = [tile for tile in grid if wanted(tile)]
+        large = int(np.prod(pixels.size)) > MOST_PIXELS
+        seen = sum(h * w for h, w in (self._size or _sides(tile) for tile in tiles))
+        if large and seen > MOST_PIXELS and not self._exact:
+            sampled = self._size
+            if not sampled:
+                tiling = aligned_tiling(self._model.encoder, _SAMPLE_TILE, _SAMPLE_OVERLAP)
+                grid, sampled = tiling.grid(*pixels.size), tiling.tile
+                tiles = [tile for tile in grid if wanted(tile)]
+            most = max(1, MOST_PIXELS // int(np.prod(sampled)))
+            tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int)]
+        if len(tiles) < 2:  # a single tile is the whole image
+            return
+        runs = [(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles]
+        calls = statistics.calls(runs[0][1])
+        if not calls:
+            return
+        with progress(len(runs) * calls) as advance:
+            if large and self._exact:
+                statistics.measure_in_turn(runs, calls, advance)
+            else:
+                statistics.measure(runs, advance)
+
+    def _own(self, tile: Tile, grid: Grid) -> Own:
+        """The own part in shares of the maps, whose padding at the image's end belongs to it."""
+        stride = self._model.encoder.strides[-1]
+        shares: list[float] = []
+        for side, (span, spans) in enumerate(((tile.down, grid.rows), (tile.across, grid.columns))):
+            length = span.stop - span.start
+            shown = self._size[side] if self._size else length
+            padded = -(-shown // stride) * stride
+            shares.append((span.low - span.start) / length * shown / padded)
+            shares.append(1.0 if span is spans[-1] else (span.high - span.start) / length * shown / padded)
+        return Own(*shares)
+
+
+class _Looked:
+    """The tiles of a grid, each with whether it is looked at; tells when one is done."""
+
+    def __init__(self, grid: Grid, wanted: Callable[[Tile], bool], advance: Callable[[int], None]) -> None:
+        self.grid, self._wanted, self._advance = grid, wanted, advance
+
+    def __iter__(self) -> Iterator[tuple[Tile, bool]]:
+        for tile in self.grid:
+            yield tile, self._wanted(tile)
+            self._advance(1)
+
+
+def _sides(tile: Tile) -> tuple[int, int]:
+    return tile.down.stop - tile.down.start, tile.across.stop - tile.across.start
+
+
+def _own_boxes(found: Detections, tile: Tile) -> Detections:
+    """The boxes whose middle lies in the tile's own part, in pixels of the image."""
+    boxes = found.boxes.cpu() + torch.tensor([tile.across.start, tile.down.start] * 2)
+    x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
+    own = (tile.across.low <= x) & (x < tile.across.high) & (tile.down.low <= y) & (y < tile.down.high)
+    return Detections(boxes[own], found.scores.cpu()[own], found.labels.cpu()[own])
+
+
+def _across_tiles(found: Detections, grid: Grid, threshold: float) -> Detections:
+    """Best first, without those that overlap a better one of another tile; only where tiles meet there can be such."""
+    near = torch.zeros(len(found.boxes), dtype=torch.bool)
+    if len(found.boxes):
+        middles, sides = (
+            (found.boxes[:, :2] + found.boxes[:, 2:]) / 2,
+            (found.boxes[:, 2:] - found.boxes[:, :2]).amax(0),
+        )
+        for axis, spans in enumerate((grid.columns, grid.rows)):
+            for span in spans[:-1]:
+                near |= (middles[:, axis] - span.high).abs() <= sides[axis]
+    kept = ~near
+    where_tiles_meet = near.nonzero()[:, 0]
+    chosen = batched_nms(found.boxes[near], found.scores[near], found.labels[near], threshold)
+    kept[where_tiles_meet[chosen]] = True
+    order = found.scores[kept].argsort(descending=True, stable=True)
+    return Detections(found.boxes[kept][order], found.scores[kept][order], found.labels[kept][order])

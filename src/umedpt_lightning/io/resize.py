@@ -1,0 +1,36 @@
+"""Resizing as that of the training data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """The image in another size: by area where a side shrinks, else linearly, as `data.transforms.Transform` resizes.
+
+    Args:
+        image: ``(H, W, C)`` uint8, uint16 or float32.
+        size: Height and width wanted, pixels.
+
+    Returns:
+        ``(*size, C)`` in the dtype of the image; the image itself where it has that size.
+    """
+    if image.shape[:2] == size:
+        return image
+    import cv2  # a model that is used without files and sizes does not need it
+
+    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    channels = image.shape[2]
+    # OpenCV takes four channels at most; in these parts training hands them over, and to the last digit it matters
+    steps = [range(i, min(i + 4, channels)) for i in range(0, channels, 4)]
+    parts = [
+        cv2.resize(np.ascontiguousarray(image[..., part]), size[::-1], interpolation=interpolation)
+        for step in steps
+        for part in ([[channel] for channel in step] if len(step) == 2 < channels else [list(step)])
+    ]
+    # OpenCV drops a single channel
+    return parts[0].reshape(*size, channels) if len(parts) == 1 else np.dstack(parts)
