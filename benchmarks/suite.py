@@ -157,9 +157,6 @@ BENCHMARKS = {
         },
         own_processes=True,
     ),
-    "predict": Benchmark(
-        "predict:measure", (110, 15), {"predict.rate_over_bare": Figure(at_least=0.95)}, own_processes=True
-    ),
     "large_image": Benchmark(
         "large_image:memory", (210, 0), {"predict.peak_gib_10000_pixels": Figure("GiB", at_most=3)}, own_processes=True
     ),
