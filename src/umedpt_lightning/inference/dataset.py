@@ -31,13 +31,13 @@ class Wanted(NamedTuple):
 
     Attributes:
         file: The number of its file.
-        index: Which of the file's images, or `BY_TILES`.
+        image: Which of the file's images, or `BY_TILES`.
         tasks: The numbers of the tasks that it is for.
         draw: Whether it will be drawn.
     """
 
     file: int
-    index: int = 0
+    image: int = 0
     tasks: tuple[int, ...] = (0,)
     draw: bool = False
 
@@ -215,10 +215,10 @@ class InputDataset(ImageDataset):
     def image(self, wanted: Wanted, task: int) -> NDArray[Any] | None:
         """As `ImageDataset.image`."""
         opening, file = self.openings[task], self.file(wanted.file)
-        if wanted.index == BY_TILES:
+        if wanted.image == BY_TILES:
             return None
         if not opening.is_single(file):
-            return self.open(wanted.file, task).read(wanted.index)
+            return self.open(wanted.file, task).read(wanted.image)
         if opening.at_once is not None:
             height, width = image_size(file.path)
             if height * width > opening.at_once:
@@ -262,7 +262,7 @@ class ReaderImages(ImageDataset):
 
     def image(self, wanted: Wanted, task: int) -> NDArray[Any]:
         """As `ImageDataset.image`."""
-        sample = self._reader[wanted.index]
+        sample = self._reader[wanted.image]
         self._targets.append(sample.target)
         return sample.image
 

@@ -125,7 +125,7 @@ def embed_reader(
         if found.batch.faults:
             raise ValueError(found.batch.faults[0].text)
         if found.infinite:
-            name = reader.name(found.batch.wanted[found.infinite[0]].index)
+            name = reader.name(found.batch.wanted[found.infinite[0]].image)
             raise ValueError(f"{name}: its embedding is not finite. Check the image, and the weights.")
         vectors.append(found.vectors)
         targets += found.batch.targets

@@ -146,14 +146,14 @@ class FilePredictions:
     def _advance_of_pieces(self, first: Wanted) -> Advance:
         """Tells how many images of a volume or a slide are done; its bar is shown until the next file's."""
         (*_, task), file = first.tasks, self._files[first.file]
-        if first.index == 0:
+        if first.image == 0:
             self._bar.close()
             self._of_pieces: Advance = lambda steps: None
             if not self._dataset.openings[task].is_single(file):
                 what = f"{self._outputs[task].name}: {'tiles' if file.kind == 'slide' else 'slices'} of {file.id}"
                 shown = self._progress(what, len(self._dataset.open(first.file, task)))
                 self._of_pieces = self._bar.enter_context(shown)
-        return self._of_pieces if first.index >= 0 else lambda steps: None
+        return self._of_pieces if first.image >= 0 else lambda steps: None
 
     def _predict(self, batch: Batch) -> None:
         for stack in batch.stacks:
@@ -237,7 +237,7 @@ class FilePredictions:
                 continue
             pending = self._pending[wanted.file, task]
             if pending.sound:
-                pending.output.add(wanted.index, size, one, batch.drawn.get((row, task)))
+                pending.output.add(wanted.image, size, one, batch.drawn.get((row, task)))
             self._one_less(wanted, task)
 
     def _spoil(self, wanted: Wanted, task: int, text: str) -> None:

@@ -134,8 +134,9 @@ class Opening:
             )
 
     def _stored_dtype(self) -> np.dtype[Any] | None:
-        recorded = self.spec.cut.get("images", {}).get("dtype")
-        return np.dtype(recorded) if recorded else _FULL_RANGES.get(self.spec.value_range)
+        if recorded := self.spec.cut.get("images", {}).get("dtype"):
+            return np.dtype(str(recorded))
+        return _FULL_RANGES.get(self.spec.value_range)
 
 
 class VolumeSlices:

@@ -68,7 +68,9 @@ class PredictOptions:
         Raises:
             ValueError: What the model says of its training cannot be.
         """
-        asked = {key: value for key, value in (("axis", self.axis), ("spacing", self.spacing)) if value is not None}
+        asked: dict[str, Any] = {
+            key: value for key, value in (("axis", self.axis), ("spacing", self.spacing)) if value is not None
+        }
         slices = replace(trained_slices(spec), **asked) if asked else None
         tiles = trained_tiles(spec, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
         return Opening.as_trained(spec, size, slices, self.intensity, tiles)

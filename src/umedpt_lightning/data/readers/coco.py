@@ -59,8 +59,13 @@ class CocoBoxes(ImageReader[ImageFiles]):
         faults.raise_found()
         self._boxes = BoxTable(boxes, coco.labels, coco.owners, coco.sizes)
         read = self._images
-        common = {"channels": read.channels, "value_range": read.value_range, "cut": read.cut}
-        self.spec = BoxSpec(classes=coco.names, category_ids=coco.category_ids, **common)
+        self.spec = BoxSpec(
+            channels=read.channels,
+            value_range=read.value_range,
+            cut=read.cut,
+            classes=coco.names,
+            category_ids=coco.category_ids,
+        )
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its `BoxArrays`."""
