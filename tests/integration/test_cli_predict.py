@@ -250,7 +250,8 @@ def test_slides_by_tiles_at_the_resolution_that_is_asked_for(
     assert float(row["p_n1"]) == pytest.approx(np.mean([float(tile["p_n1"]) for tile in tiles]), abs=1e-5)
     assert {tile["width"] for tile in tiles} == {"256.0"}
     for task in ("a_mask", "a_box", "a_class"):
-        assert max(Image.open(tmp_path / "out" / "overlays" / task / "s.tif.png").size) >= 900
+        with Image.open(tmp_path / "out" / "overlays" / task / "s.tif.png") as shown:
+            assert max(shown.size) >= 900
 
 
 def test_what_is_there_is_not_done_again(

@@ -136,7 +136,8 @@ class Opening:
     def _stored_dtype(self) -> np.dtype[Any] | None:
         if recorded := self.spec.cut.get("images", {}).get("dtype"):
             return np.dtype(str(recorded))
-        return _FULL_RANGES.get(self.spec.value_range)
+        full: np.dtype[Any] | None = _FULL_RANGES.get(self.spec.value_range)
+        return full
 
 
 class VolumeSlices:
