@@ -1,0 +1,125 @@
+"""Training from Python, as ``umedpt fit`` does it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.rank_zero import _get_rank
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info
+
+from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint
+from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
+from umedpt_lightning.callbacks.pictures import PredictionPictures
+from umedpt_lightning.callbacks.progress import progress
+from umedpt_lightning.callbacks.report import Report
+from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_shares import TaskShares
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.runs.checkpoint import find_checkpoint
+from umedpt_lightning.runs.folder import claim, default_folder, new_folder
+from umedpt_lightning.runs.trainer_options import check_callbacks, check_options
+from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
+from umedpt_lightning.training.resume import init_from as take_what_fits
+
+
+def fit(
+    module: MultiTaskModule,
+    data: MultiTaskDataModule,
+    run: str | Path | None = None,
+    *,
+    ckpt_path: str | Path | None = None,
+    init_from: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    **trainer: Any,
+) -> pl.Trainer:
+    """Trains, with all that a run of ``umedpt fit`` has: metrics, pictures, exact resumption, the best checkpoint.
+
+    Call `lightning.pytorch.seed_everything` before the module is built to get the same weights again.
+
+    Args:
+        module: What is trained; its specs are ``data.specs``.
+        data: What it is trained on.
+        run: The run's folder; ``runs/<date-time>`` by default.
+        ckpt_path: ``last`` to go on with the run, or a checkpoint; ``last`` starts a run that has none yet.
+        init_from: Start from all blocks and heads that fit of a checkpoint, a run's or a model's folder.
+        callbacks: Beside those of every run.
+        loggers: Beside ``metrics.csv``.
+        trainer: Options of `lightning.pytorch.Trainer`, such as ``max_epochs``; see docs/trainer.md.
+
+    Returns:
+        The trainer, after training.
+
+    Raises:
+        ValueError: The folder holds another run, or an option or callback cannot be used in a run of rounds.
+        FileNotFoundError: There is no such checkpoint.
+        CheckpointError: A checkpoint is damaged, or does not fit the module.
+    """
+    check_options(trainer)
+    check_callbacks(callbacks, trainer.get("limit_val_batches") not in (0, 0.0))
+    folder = _folder(run, resumes=ckpt_path is not None)
+    checkpoint = None if ckpt_path is None else find_checkpoint(ckpt_path, folder, may_lack=True)
+    if init_from and checkpoint is None:
+        rank_zero_info(take_what_fits(module.model, Path(init_from)))
+    data.overfit = trainer.pop("overfit_batches", data.overfit)
+    made = pl.Trainer(
+        **{
+            "default_root_dir": folder,
+            "logger": [RunLogger(folder), *loggers],
+            "callbacks": _callbacks(callbacks, trainer),
+            "plugins": [AtomicCheckpointIO()],
+            **TRAINER_DEFAULTS,
+            **trainer,
+        }
+    )
+    made.fit(module, data, ckpt_path=checkpoint)
+    return made
+
+
+#: What a run of rounds has otherwise than Lightning: the data module shares samples out itself.
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 10,
+}
+
+
+def run_callbacks(own: Sequence[Callback], bar: bool = True) -> list[Callback]:
+    """The callbacks of a run that only tell, around those of a user.
+
+    Args:
+        own: Those of the user.
+        bar: Whether there is a progress bar.
+    """
+    # the table of shares is printed before the bar is there, the report when it is gone
+    callbacks = [*own, TaskShares()]
+    if bar and not any(isinstance(callback, ProgressBar) for callback in own):
+        callbacks.append(progress(terminal=sys.stdout.isatty()))
+    return [*callbacks, Report()]
+
+
+def _callbacks(own: Sequence[Callback], trainer: Mapping[str, Any]) -> list[Callback]:
+    if trainer.get("fast_dev_run"):  # writes nothing
+        return list(own)
+    callbacks = [*run_callbacks(own, trainer.get("enable_progress_bar") is not False), PredictionPictures()]
+    if trainer.get("enable_checkpointing") is False:
+        return callbacks
+    return [*callbacks, BestCheckpoint(**BEST), LastCheckpoint()]  # the last holds the state of those before it
+
+
+def _folder(run: str | Path | None, resumes: bool) -> Path:
+    """The run's folder, claimed by the first rank."""
+    first = not _get_rank()
+    folder = Path(run) if run is not None else new_folder() if first else default_folder()
+    if first:
+        claim(folder)
+        if not resumes and (folder / "checkpoints").exists():
+            raise ValueError(f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder.")
+    return folder
