@@ -121,5 +121,7 @@ def _folder(run: str | Path | None, resumes: bool) -> Path:
     if first:
         claim(folder)
         if not resumes and (folder / "checkpoints").exists():
-            raise ValueError(f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder.")
+            raise ValueError(
+                f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder."
+            )
     return folder
