@@ -133,8 +133,8 @@ def check_best(options: Mapping[str, Any]) -> None:
     for name, value in _BEST.items():
         if options.get(name, value) != value:
             raise ValueError(
-                f"checkpoint.{name} is {options[name]}, but a run keeps one best checkpoint, checkpoints/best.ckpt, and "
-                "last.ckpt (see --last.minutes). For others add a ModelCheckpoint of your own under trainer.callbacks."
+                f"checkpoint.{name} is {options[name]}, but a run keeps one best checkpoint, checkpoints/best.ckpt, "
+                "and last.ckpt (see --last.minutes). For others add a ModelCheckpoint of your own under trainer.callbacks."
             )
 
 
