@@ -134,7 +134,8 @@ def check_best(options: Mapping[str, Any]) -> None:
         if options.get(name, value) != value:
             raise ValueError(
                 f"checkpoint.{name} is {options[name]}, but a run keeps one best checkpoint, checkpoints/best.ckpt, "
-                "and last.ckpt (see --last.minutes). For others add a ModelCheckpoint of your own under trainer.callbacks."
+                "and last.ckpt (see --last.minutes). For others add a ModelCheckpoint of your own under "
+                "trainer.callbacks."
             )
 
 
