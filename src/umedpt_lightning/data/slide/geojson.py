@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.faults import Collector, for_all
 from umedpt_lightning.data.formats.labels import class_indices
-from umedpt_lightning.data.slide.polygons import Polygons, Ring
+from umedpt_lightning.data.slide.polygons import Polygons, valid
 
 
 def read_geojson(path: Path, classes: Sequence[str], without: Iterable[str] = ()) -> Polygons:
@@ -24,6 +25,7 @@ def read_geojson(path: Path, classes: Sequence[str], without: Iterable[str] = ()
 
     Raises:
         FileNotFoundError: There is no such file.
+        ImportError: shapely is missing.
         ValueError: It is not GeoJSON, or a feature has another class or is no polygon.
     """
     if not path.is_file():
@@ -56,25 +58,25 @@ def _class(feature: dict[str, Any]) -> str:
     return str(classification or "")
 
 
-def _region(feature: dict[str, Any], where: str) -> list[list[Ring]]:
-    geometry = feature.get("geometry") or {}
-    polygons: Any
-    match geometry.get("type"):
-        case "Polygon":
-            polygons = [geometry.get("coordinates")]
-        case "MultiPolygon":
-            polygons = geometry.get("coordinates")
-        case kind:
-            raise ValueError(
-                f"{where} is a {kind}, but only Polygon and MultiPolygon have an area. Remove it, or leave its class "
-                "out with `without`."
-            )
+def _region(feature: dict[str, Any], where: str) -> Any:
+    shapely = require("shapely", "slides", where)
+    geometry = feature.get("geometry")
+    kind = geometry.get("type") if isinstance(geometry, dict) else geometry
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise ValueError(
+            f"{where} is a {kind}, but only Polygon and MultiPolygon have an area. Remove it, or leave its class out "
+            "with `without`."
+        )
     try:
-        region = [[np.array(ring, np.float64)[:, :2] for ring in rings] for rings in polygons]
-        rings = [ring for rings in region for ring in rings]
-        sound = bool(region) and all(region) and all(len(ring) > 2 and np.isfinite(ring).all() for ring in rings)
-    except (TypeError, ValueError, IndexError):
-        sound = False
-    if not sound:
-        raise ValueError(f"{where} has rings that are not three or more points x, y. Draw it again, or remove it.")
+        with np.errstate(invalid="ignore"):  # what is not finite is told below
+            region = shapely.force_2d(shapely.geometry.shape(geometry))
+        sound = bool(np.isfinite(shapely.get_coordinates(region)).all())
+    except Exception as error:  # of shapely's constructors, which raise many kinds
+        raise ValueError(f"{where} has rings that are not three or more points x, y ({error}). {_MEND}") from error
+    region = valid(region) if sound else shapely.Polygon()
+    if region.is_empty:
+        raise ValueError(f"{where} has rings without an area. {_MEND}")
     return region
+
+
+_MEND = "Draw it again, or remove it."

@@ -1,55 +1,59 @@
-"""Annotated regions: polygons with holes, drawn by the middle of each pixel."""
+"""Annotated regions of a slide, as shapely has them, drawn by the middle of each pixel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.extras import require
+
 Box = tuple[float, float, float, float]
-#: ``(V, 2)`` x and y of the corners of one ring.
-Ring = NDArray[np.float64]
+#: Pixels by which a box is smaller when it is asked what lies in it: what only shares its border does not.
+_BORDER = 1e-6
 
 
 class Polygons:
-    """Regions of one slide; each is one or several polygons with holes, and has a class.
-
-    All corners lie in one array, since lists of small objects are copied into every forked worker.
+    """Regions of one slide, each with a class.
 
     Args:
-        regions: The polygons of each region, each with its outline first, then its holes.
+        regions: ``Polygon`` or ``MultiPolygon`` each, valid, with holes or without.
         labels: ``(F,)`` class index of each region.
 
     Attributes:
         labels: As above.
-        bounds: ``(F, 4)`` x1, y1, x2, y2 around each region.
+
+    Raises:
+        ImportError: shapely is missing.
     """
 
-    def __init__(self, regions: Sequence[Sequence[Sequence[Ring]]], labels: NDArray[np.int64]) -> None:
-        polygons = [rings for region in regions for rings in region]
-        edges = [np.concatenate([_edges(ring) for ring in rings]) for rings in polygons]
-        self._edges = np.concatenate(edges) if edges else np.empty((0, 4), np.float32)
-        # edges of polygon i are rows self._first[i] to self._first[i + 1], polygons of region f self._polygons[f] ...
-        self._first = np.cumsum([0, *map(len, edges)])
-        self._polygons = np.cumsum([0, *map(len, regions)])
+    def __init__(self, regions: Sequence[Any], labels: NDArray[np.int64]) -> None:
+        self._regions = np.empty(len(regions), object)
+        self._regions[:] = regions
+        self._tree = _shapely().STRtree(self._regions)
         self.labels = labels
-        corners = np.array([[*e[:, :2].min(axis=0), *e[:, :2].max(axis=0)] for e in edges]).reshape(-1, 4)
-        if len(corners):
-            low = np.minimum.reduceat(corners[:, :2], self._polygons[:-1])
-            high = np.maximum.reduceat(corners[:, 2:], self._polygons[:-1])
-            self.bounds = np.hstack([low, high])
-        else:
-            self.bounds = np.empty((0, 4))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def touching(self, box: Box) -> NDArray[np.int64]:
-        """Indices of the regions whose bounds overlap a box."""
+        """Indices of the regions of which a part lies in a box, in their order."""
         x1, y1, x2, y2 = box
-        b = self.bounds
-        return np.flatnonzero((b[:, 0] < x2) & (b[:, 2] > x1) & (b[:, 1] < y2) & (b[:, 3] > y1))
+        inside = _shapely().box(x1 + _BORDER, y1 + _BORDER, x2 - _BORDER, y2 - _BORDER)
+        found: NDArray[np.int64] = np.sort(self._tree.query(inside, predicate="intersects"))
+        return found
+
+    def cut(self, rows: NDArray[np.int64], box: Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What of some regions lies in a box.
+
+        Returns:
+            ``(R, 4)`` x1, y1, x2, y2 around what lies in it, and ``(R,)`` which share of the region's area that is.
+        """
+        shapely, regions = _shapely(), self._regions[rows]
+        inside = shapely.clip_by_rect(regions, *box)
+        return shapely.bounds(inside), shapely.area(inside) / shapely.area(regions)
 
     def draw(self, box: Box, height: int, width: int, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Draws the regions in a box in their order, the last on top.
@@ -63,19 +67,42 @@ class Polygons:
         Returns:
             ``(height, width)``, 0 where there is no region.
         """
-        picture = np.zeros((height, width), np.uint8)
+        shapely, picture = _shapely(), np.zeros((height, width), np.uint8)
         x1, y1, x2, y2 = box
         origin, scale = np.array([x1, y1]), np.array([width / (x2 - x1), height / (y2 - y1)])
-        for region in self.touching(box):
-            for polygon in range(self._polygons[region], self._polygons[region + 1]):
-                edges = self._edges[self._first[polygon] : self._first[polygon + 1]].reshape(-1, 2, 2)
-                _fill(picture, ((edges - origin) * scale).reshape(-1, 4), int(values[self.labels[region]]))
+        rows = self.touching(box)
+        # a region may have many thousand corners, of which few are near; those outside may lie on the border
+        near = shapely.clip_by_rect(self._regions[rows], x1 - 1, y1 - 1, x2 + 1, y2 + 1)
+        for region, label in zip(near, self.labels[rows], strict=True):
+            rings = shapely.get_rings(shapely.get_parts(region))
+            corners, ring = shapely.get_coordinates(rings, return_index=True)
+            corners = (corners - origin) * scale
+            edges = np.hstack([corners[:-1], corners[1:]])[ring[:-1] == ring[1:]]  # every ring ends where it begins
+            _fill(picture, edges, int(values[label]))
         return picture
 
 
-def _edges(ring: Ring) -> NDArray[np.float32]:
-    """``(E, 4)`` x1, y1, x2, y2; a ring that is not closed is closed."""
-    return np.hstack([ring, np.roll(ring, -1, axis=0)]).astype(np.float32)
+def valid(region: Any) -> Any:
+    """A polygon or several as one region whose rings do not cross.
+
+    Of a polygon whose rings do cross, that is inside which lies within an odd number of them; of several polygons, what
+    lies in any.
+
+    Args:
+        region: ``Polygon`` or ``MultiPolygon``.
+
+    Returns:
+        One of them; empty if it has no area.
+    """
+    shapely = _shapely()
+    if shapely.is_valid(region):
+        return region
+    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(shapely.get_parts(region))))
+    return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
+
+
+def _shapely() -> Any:
+    return require("shapely", "slides", "annotations of slides")
 
 
 def _fill(picture: NDArray[np.uint8], edges: NDArray[np.float64], value: int) -> None:

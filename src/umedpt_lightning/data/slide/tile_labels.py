@@ -52,7 +52,7 @@ class TileLabels:
         raise_all(faults)
 
     def touched(self, index: int) -> bool:
-        """Whether the bounds of an annotation reach into a tile."""
+        """Whether a part of an annotation lies in a tile."""
         return bool(len(self._regions(index).touching(self._images.box(index))))
 
     def mask(self, index: int, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -66,21 +66,19 @@ class TileLabels:
         return np.bincount(drawn.ravel(), minlength=classes + 1)[1:] / drawn.size
 
     def boxes(self, index: int, visible: float) -> BoxArrays:
-        """Boxes around annotations in pixels of a tile, cut at its border.
+        """Boxes around what of annotations lies in a tile, in pixels of the tile.
 
         Args:
             index: The tile.
-            visible: Boxes of which a smaller share lies in the tile are dropped, as are those of less than a pixel.
+            visible: Annotations of which a smaller share lies in the tile are dropped, as are boxes below a pixel.
         """
-        regions, box = self._regions(index), np.array(self._images.box(index))
-        rows = regions.touching(tuple(box.tolist()))
-        whole = regions.bounds[rows]
-        cut = np.hstack([np.maximum(whole[:, :2], box[:2]), np.minimum(whole[:, 2:], box[2:])])
+        regions, box = self._regions(index), self._images.box(index)
+        rows = regions.touching(box)
+        cut, shares = regions.cut(rows, box)
         height, width = self._images.tiles.shape
-        scale = np.array([width, height]) / (box[2:] - box[:2])
+        scale = np.array([width, height]) / (np.array(box[2:]) - box[:2])
         boxes = (cut - np.tile(box[:2], 2)) * np.tile(scale, 2)
-        areas = np.prod(cut[:, 2:] - cut[:, :2], axis=1) / np.prod(whole[:, 2:] - whole[:, :2], axis=1)
-        keep = (areas >= visible) & (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
+        keep = (shares >= visible) & (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
         return BoxArrays(boxes[keep].astype(np.float32), regions.labels[rows[keep]])
 
     def _regions(self, index: int) -> Polygons:
