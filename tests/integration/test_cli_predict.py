@@ -378,7 +378,11 @@ def test_dicom_slices_of_a_task_of_images_are_images(tmp_path: Path) -> None:
         assert [float(row["p_a"]), float(row["p_b"])] == pytest.approx(expected, abs=1e-5)
         mask = read_mask(tmp_path / "out" / "areas" / f"{row['id']}.png")
         assert np.array_equal(mask, net.predict([reader[i].image], "areas")[0].numpy())
-    # asked for, they are a volume
+    # a window makes no volume of an image, and that is told; an axis does
+    window = ["--tasks", "t", "--window", "0", "1200"]
+    with pytest.warns(UserWarning, match=r"trained on images: .*a.0\.dcm .* are read as such"):
+        predict((tmp_path / "model", net), tmp_path / "data" / "a", tmp_path / "windowed", *window)
+    assert [row["p_a"] for row in table(tmp_path / "windowed" / "t.csv")] == [row["p_a"] for row in rows[:2]]
     window = ["--axis", "sagittal", "--window", "0", "1200", "--tasks", "t"]
     predict((tmp_path / "model", net), tmp_path / "data" / "a", tmp_path / "volume", *window)
     assert [row["id"] for row in table(tmp_path / "volume" / "t.csv")] == ["a", "a"]

@@ -23,6 +23,8 @@ from umedpt_lightning.inference.output.masks import write_png, write_tiff
 from umedpt_lightning.inference.output.overlays import LARGEST, picture
 from umedpt_lightning.types import ClassSpec, TaskSpec
 
+OF_IMAGES = ClassSpec(channels=1, classes=("a",), cut={"images": {"windowed": True, "dtype": "uint16"}})
+
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("a.png", "a.png"), ("a.jpg", "a.jpg.png"), ("b c/a.PNG", "b c/a.PNG"), ("ä-1", "ä-1.png")]
@@ -117,6 +119,8 @@ def test_volumes_are_cut_as_in_training_unless_something_else_is_asked_for() -> 
         ({}, spec_of("class"), False, False),
         ({"axis": "axial"}, spec_of("class"), True, False),
         ({"intensity": Window(0, 1)}, spec_of("class"), True, False),
+        ({"intensity": Window(0, 1)}, OF_IMAGES, False, False),
+        ({"intensity": Window(0, 1), "spacing": 1.0}, OF_IMAGES, True, False),
         ({"mpp": 0.5}, spec_of("class"), False, True),
         ({"tile": 512}, spec_of("class"), False, False),
         ({}, ClassSpec(channels=1, classes=("a",), cut={"slices": {"axis": "axial"}}), True, False),

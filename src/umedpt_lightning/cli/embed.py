@@ -80,7 +80,9 @@ def _run(options: jsonargparse.Namespace) -> None:
     task = _task(model, options.task)
     spec, size = model.task(task).spec, model.sizes.get(task)
     opening = Opening.as_trained(spec, size, options.slices, options.intensity, options.tiles)
-    inputs = InputRows(find_inputs(options.inputs, options.columns, opening.preference), opening, options.skip_bad)
+    files = find_inputs(options.inputs, options.columns, opening.preference)
+    opening.warn_of_images(files, options.intensity)
+    inputs = InputRows(files, opening, options.skip_bad)
     made_of = {
         "model": weights_digest(model),
         "task": [task, spec.channels, spec.value_range, size],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -60,10 +60,9 @@ class Opening:
         Raises:
             ValueError: What the model says of its training cannot be.
         """
-        preference = Preference(
-            volumes="slices" in spec.cut or slices is not None or intensity is not None,
-            slides="tiles" in spec.cut or tiles is not None,
-        )
+        # intensities that are asked for are those of volumes; they make none of what is known to have been an image
+        volumes = slices is not None or (intensity is not None and "images" not in spec.cut)
+        preference = Preference("slices" in spec.cut or volumes, "tiles" in spec.cut or tiles is not None)
         asked = slices or trained_slices(spec), intensity or trained_intensity(spec), tiles or trained_tiles(spec)
         return cls(spec, size, *asked, preference)
 
@@ -73,6 +72,16 @@ class Opening:
         recorded = self.spec.cut.get("images", {}).get("windowed")
         # models of before did not say it
         return self.spec.value_range in _FULL_RANGES if recorded is None else bool(recorded)
+
+    def warn_of_images(self, files: Iterable[InputFile], intensity: Intensity | None) -> None:
+        """Warns where intensities were asked for, but DICOM files are read as images, which have none to choose."""
+        images = (file for file in files if file.kind == "image" and is_dicom(file.path))
+        if intensity is not None and not self.preference.volumes and (first := next(images, None)):
+            warnings.warn(
+                f"The task was trained on images: {first.file} and its like are read as such, with the intensities of "
+                "the training; those that were asked for are for volumes. An axis makes a volume of a folder's slices.",
+                stacklevel=2,
+            )
 
     def open(self, file: InputFile) -> OpenFile:
         """The images of a file that is not a single one.

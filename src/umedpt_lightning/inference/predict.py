@@ -90,6 +90,8 @@ class Predictor:
             output for output in self._outputs if self._options.opening(output.task.spec).preference == preference
         ]
         left = [file for file in files if any(file.id not in output.journal.done for output in outputs)]
+        for output in outputs[:1]:
+            self._options.opening(output.task.spec).warn_of_images(files, self._options.intensity)
         outcome = Outcome(skipped=len(files) - len(left))
         if left:
             work = FilePredictions(self._model, outputs, left, self._options, self._compute, outcome.failed)
