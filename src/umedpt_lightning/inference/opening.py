@@ -20,7 +20,10 @@ from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.io.arrays import scale_warning
 from umedpt_lightning.types import TaskSpec
 
-_FULL_RANGES = {(0.0, 255.0): np.dtype(np.uint8), (0.0, 65535.0): np.dtype(np.uint16)}
+_FULL_RANGES: dict[tuple[float, float], np.dtype[Any]] = {
+    (0.0, 255.0): np.dtype(np.uint8),
+    (0.0, 65535.0): np.dtype(np.uint16),
+}
 _LETTERS = {"sagittal": "x", "coronal": "y", "axial": "z"}
 
 
@@ -145,8 +148,7 @@ class Opening:
     def _stored_dtype(self) -> np.dtype[Any] | None:
         if recorded := self.spec.cut.get("images", {}).get("dtype"):
             return np.dtype(str(recorded))
-        full: np.dtype[Any] | None = _FULL_RANGES.get(self.spec.value_range)
-        return full
+        return _FULL_RANGES.get(self.spec.value_range)
 
 
 class VolumeSlices:
