@@ -62,8 +62,7 @@ class MultiTaskModule(RoundModule):
         blocks: Builds further shared blocks, by the name that tasks of your own say in `needs`.
 
     Raises:
-        ValueError: `tasks` or `weights` name a task without data, a weight is negative, `max_bad_rounds` is not
-            positive, or the encoder cannot be packed or compiled.
+        ValueError: An option does not fit the tasks, or the encoder does not, or cannot be packed or compiled.
     """
 
     def __init__(
@@ -102,8 +101,7 @@ class MultiTaskModule(RoundModule):
         if math.isinf(steps):
             raise ValueError("The learning rate needs an end: set trainer.max_steps or trainer.max_epochs.")
         # a fused step unscales fp16 gradients itself, which would leave nothing to clip before it
-        fused = self.trainer.precision != "16-mixed"
-        optimizer = self.optimization.optimizer(self, fused)
+        optimizer = self.optimization.optimizer(self, fused=self.trainer.precision != "16-mixed")
         schedule = self.optimization.schedule(optimizer, int(steps))
         self.resumption.prepare(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
