@@ -130,6 +130,21 @@ def test_the_state_in_a_checkpoint_is_by_task(weighting: Any, tmp_path: Path) ->
         assert state["new"] == beginning[name]["new"]
 
 
+@pytest.mark.parametrize("before", [FixedWeights, own_training.UncertaintyWeights, own_training.SlowestFirst])
+@pytest.mark.parametrize("after", [FixedWeights, own_training.UncertaintyWeights])
+def test_a_run_goes_on_with_another_weighting_and_other_tasks(before: Any, after: Any, tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    data = data_of()
+    trainer_of(max_steps=2, callbacks=[saver], enable_checkpointing=True).fit(module_of(data, weighting=before), data)
+    tasks = {"new" if name == "c" else name: task for name, task in data_of().tasks.items()}
+    data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3)
+    module = module_of(data, weighting=after)
+    trainer = trainer_of(max_steps=4, enable_checkpointing=True, default_root_dir=tmp_path / "again")
+    trainer.fit(module, data, ckpt_path=tmp_path / "step=2.ckpt")
+    assert trainer.global_step == 4
+    assert module.gradients.coefficients.weights.isfinite().all()
+
+
 def trained(world_size: int, weighting: Any, distribute: str = "samples", times: int = 1) -> dict[str, Any]:
     data = data_of(distribute, times)
     module, weights = module_of(data, weighting=weighting), Weights()
