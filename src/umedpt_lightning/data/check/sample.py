@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -73,6 +74,8 @@ def read_sample(reader: Reader, index: int) -> Reading:
     try:
         sample = reader[index]
     except Exception as error:  # a reader may raise anything, and the others' problems are wanted too
+        with contextlib.suppress(Exception):  # some readers must read a sample to name it
+            name = reader.name(index)
         name, what, mend = take_apart(error, name, "Correct the file, or leave the sample out.")
         return Reading(index, name, [Finding("unreadable", what, mend)])
     seconds = time.perf_counter() - started

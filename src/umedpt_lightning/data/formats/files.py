@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
+from umedpt_lightning.data.formats.faults import FaultsError
 from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image, read_mask
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.formats.missing import check_files, check_folder
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Sample, SampleTarget
 
@@ -141,7 +142,11 @@ class MaskFiles:
     """
 
     def __init__(
-        self, paths: Sequence[Path], classes: Sequence[str] | Mapping[str, int], ignore: int | None, source: object
+        self,
+        paths: Sequence[Path],
+        classes: Sequence[str | int] | Mapping[str, int],
+        ignore: int | None,
+        source: object,
     ) -> None:
         self._values = MaskValues(classes, ignore, source)
         self.classes = self._values.classes
@@ -176,29 +181,6 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
-def check_files(paths: Sequence[Path], what: str, source: object) -> None:
-    """Raises FileNotFoundError where files are missing.
-
-    Args:
-        paths: The files.
-        what: What a message calls them.
-        source: The file or folder that names them.
-    """
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing:
-        raise MissingFilesError(
-            f"{source}: {len(missing)} of {len(paths)} {what} are missing, the first: {shorten(missing, 5)}. "
-            "Correct the names, or the folder they are looked for in.",
-            [
-                FileNotFoundError(
-                    f"{path}: there is no such file, but {source} names it. Correct its name, or the folder it is "
-                    "looked for in."
-                )
-                for path in missing
-            ],
-        )
-
-
 def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: object, masks: object) -> None:
     """Raises ValueError where images have no mask, or masks no image, of their name.
 
@@ -220,12 +202,6 @@ def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], image
                 *(ValueError(f"{path}: it has no image in {images}. {mend}") for path in without),
             ],
         )
-
-
-def check_folder(folder: Path) -> None:
-    """Raises FileNotFoundError where there is no such folder."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder. Correct the path in the configuration.")
 
 
 def check_channels(channels: int, found: int, name: str) -> None:

@@ -13,6 +13,14 @@ from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.table_files import read_columns
 from umedpt_lightning.labels.wording import shorten
 
+#: How programs write that nothing is known, in lower case. "none" is not among them: it is the name of many a class.
+_UNKNOWN = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null"})
+
+
+def is_unknown(cell: str) -> bool:
+    """Whether a cell says that nothing is known: it is empty, or NA, nan, null and the like."""
+    return cell.lower() in _UNKNOWN
+
 
 @dataclass(frozen=True)
 class Table:
@@ -88,7 +96,7 @@ class Rows:
         faults = []
         for j, column in enumerate(columns):
             for i, cell in enumerate(self.columns[column]):
-                if cell.lower() in ("", "nan"):  # tables written by programs may spell it out
+                if is_unknown(cell):
                     continue
                 try:
                     number = float(cell)
@@ -108,12 +116,12 @@ class Rows:
         return cells
 
 
-def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[str]) -> Rows:
+def read_rows(table: Table | Path | str, split: str | int | None, columns: Sequence[str]) -> Rows:
     """Reads the rows of one part.
 
     Args:
         table: The table, or its file where its columns have the usual names.
-        split: The text that marks the part; None for all rows.
+        split: The text or whole number that marks the part; None for all rows.
         columns: Columns to keep, besides those that the table names.
 
     Raises:
@@ -129,9 +137,11 @@ def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[st
     cells, names = read_columns(Path(table.file), wanted)
     chosen = list(range(len(names)))
     if split is not None:
-        chosen = _of_part(split, cells[table.split_column], cells[table.path], names)
+        chosen = _of_part(str(split), cells[table.split_column], cells[table.path], names)
     if not chosen:
-        found = "no row at all" if split is None else f"no row has {split!r} in the column {table.split_column}, only "
+        found = (
+            "no row at all" if split is None else f"no row has {str(split)!r} in the column {table.split_column}, only "
+        )
         parts = "" if split is None else shorten(sorted(set(cells[table.split_column])))
         raise ValueError(f"{table.file}: {found}{parts}. Correct `split` or the table, or leave this part out.")
     return Rows(

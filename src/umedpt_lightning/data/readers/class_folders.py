@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
+from umedpt_lightning.data.formats.files import ImageFiles, list_images
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
+from umedpt_lightning.data.formats.missing import check_folder
 from umedpt_lightning.data.readers.base import TargetReader
 from umedpt_lightning.types import ClassSpec
 
@@ -30,7 +31,7 @@ class ClassFolders(TargetReader[ImageFiles]):
     def __init__(
         self,
         folder: Path | str,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:

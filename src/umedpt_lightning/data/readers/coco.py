@@ -38,7 +38,7 @@ class CocoBoxes(ImageReader[ImageFiles]):
         self,
         images: Path | str,
         annotations: Path | str,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -98,7 +98,7 @@ class CocoMasks(ImageReader[ImageFiles]):
         self,
         images: Path | str,
         annotations: Path | str,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         background: str = "background",
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
@@ -132,7 +132,8 @@ class CocoMasks(ImageReader[ImageFiles]):
 
 def _fault(bbox: Any, width: int, height: int) -> str:
     try:
-        sound = np.array(bbox, np.float64).shape == (4,)
+        numbers = np.array(bbox, np.float64)
+        sound = numbers.shape == (4,) and bool(np.isfinite(numbers).all())  # null becomes NaN
     except (TypeError, ValueError):
         sound = False
     return "" if sound else f"is {bbox}, but a box is four numbers: x, y, width, height. Correct or remove it."

@@ -33,9 +33,9 @@ class ManifestClasses(RowReader[ImageFiles]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         label: str = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class ManifestLabels(RowReader[ImageFiles]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         labels: list[str],
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
@@ -88,7 +88,7 @@ class ManifestNumbers(RowReader[ImageFiles]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         quantities: dict[str, str],
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
@@ -118,8 +118,8 @@ class ManifestMasks(ImageReader[ImageFiles]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
-        classes: list[str] | dict[str, int],
+        split: str | int | None,
+        classes: list[str | int] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,
         channels: int | None = None,

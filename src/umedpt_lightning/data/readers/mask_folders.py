@@ -30,7 +30,7 @@ class MaskFolders(ImageReader[ImageFiles]):
         self,
         images: Path | str,
         masks: Path | str,
-        classes: list[str] | dict[str, int],
+        classes: list[str | int] | dict[str, int],
         ignore: int | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,

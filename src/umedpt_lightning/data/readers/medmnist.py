@@ -15,6 +15,7 @@ from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.files import check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.data.formats.labels import check_names
+from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.readers.base import TargetReader
 from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample, SampleTarget, TaskSpec
 
@@ -48,7 +49,7 @@ class MedMNIST(TargetReader["_Images"]):
         self,
         file: Path | str,
         split: Split,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
         download: bool = False,
@@ -158,7 +159,7 @@ class _Images:
 def _keys(file: Path) -> list[str]:
     """Names of the arrays in the file."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
+        raise no_such_file(file, "Correct the path in the configuration.")
     try:
         with zipfile.ZipFile(file) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]

@@ -17,7 +17,7 @@ class RowReader(TargetReader[Images]):
     def _read(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         columns: Columns,
         images: Callable[[Sequence[Path], Path], Images],
     ) -> None:

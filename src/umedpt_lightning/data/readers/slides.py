@@ -33,9 +33,9 @@ class SlideClasses(RowReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         label: str = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         tiles: Tiles | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
@@ -64,7 +64,7 @@ class SlideLabels(RowReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         labels: list[str],
         tiles: Tiles | None = None,
         channels: int | None = None,
@@ -94,7 +94,7 @@ class SlideNumbers(RowReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         quantities: dict[str, str],
         tiles: Tiles | None = None,
         channels: int | None = None,

@@ -10,8 +10,10 @@ import numpy as np
 
 from umedpt_lightning.data.formats.box_table import BoxTable, clip_boxes
 from umedpt_lightning.data.formats.faults import Collector, FaultsError, for_all, raise_all
-from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
+from umedpt_lightning.data.formats.files import ImageFiles, list_images
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
+from umedpt_lightning.data.formats.missing import check_folder, no_such_file
+from umedpt_lightning.data.formats.text_files import read_text
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import BoxSpec, Sample
@@ -45,7 +47,7 @@ class VocBoxes(ImageReader[ImageFiles]):
         images: Path | str,
         annotations: Path | str,
         names: Path | str | None = None,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         difficult: bool = True,
         from_one: bool = True,
         channels: int | None = None,
@@ -124,9 +126,7 @@ class _Annotation:
 
 
 def _listed(file: Path) -> list[str]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
-    lines = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.split() for line in read_text(file).splitlines()]
     names = [words[0] for words in lines if words]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
@@ -138,8 +138,8 @@ def _parse(file: Path) -> _Annotation:
     try:
         root = ElementTree.parse(file).getroot()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the list of names, or the folder.") from error
-    except ElementTree.ParseError as error:
+        raise no_such_file(file, "Correct the list of names, or the folder.") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of an unknown encoding
         raise ValueError(f"{file}: not an XML file ({error}). Export it again.") from error
     size = _numbers(root.find("size"), ("width", "height"))
     if len(size) < 2 or min(size) < 1:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from umedpt_lightning.data.formats.files import check_folder, check_pairs
+from umedpt_lightning.data.formats.files import check_pairs
 from umedpt_lightning.data.formats.labels import natural_key
+from umedpt_lightning.data.formats.missing import check_folder
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.data.volume.dicom import SUFFIXES
+from umedpt_lightning.data.volume.dicom_file import SUFFIXES
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.label_volumes import LabelVolumes
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
@@ -41,8 +42,8 @@ class VolumeMasks(ImageReader[VolumeImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
-        classes: list[str] | dict[str, int],
+        split: str | int | None,
+        classes: list[str | int] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,
         foreground_only: bool = False,
@@ -87,7 +88,7 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
         self,
         images: Path | str,
         masks: Path | str,
-        classes: list[str] | dict[str, int],
+        classes: list[str | int] | dict[str, int],
         ignore: int | None = None,
         foreground_only: bool = False,
         slices: Slices | None = None,

@@ -37,9 +37,9 @@ class VolumeClasses(RowReader[VolumeImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         label: str = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         slices: Slices | None = None,
         intensity: Intensity | None = None,
         channels: int | None = None,
@@ -71,7 +71,7 @@ class VolumeLabels(RowReader[VolumeImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         labels: list[str],
         slices: Slices | None = None,
         intensity: Intensity | None = None,
@@ -104,7 +104,7 @@ class VolumeNumbers(RowReader[VolumeImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | None,
+        split: str | int | None,
         quantities: dict[str, str],
         slices: Slices | None = None,
         intensity: Intensity | None = None,

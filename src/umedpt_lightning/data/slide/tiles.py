@@ -32,7 +32,7 @@ class Tiles:
         size: Height and width of the tiles, pixels, one number for both.
         stride: From one tile to the next, pixels of the tiles; None as the size is. A smaller one makes them overlap.
         tissue: Tiles with a smaller share of tissue (0 to 1) are left out; None takes all. See `tissue_mask`.
-        slide_mpp: µm from pixel to pixel of slides whose file does not say.
+        slide_mpp: µm from pixel to pixel of the slides' finest level, whatever their files say; None for that.
 
     Raises:
         ValueError: A number is out of range.

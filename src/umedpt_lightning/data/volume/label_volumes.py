@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all
-from umedpt_lightning.data.formats.files import check_files
 from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.formats.missing import check_files
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
 from umedpt_lightning.data.volume.volumes import AXES, NiftiVolume, Volume, is_nifti
 from umedpt_lightning.labels.wording import shorten
@@ -43,7 +43,7 @@ class LabelVolumes:
         self,
         images: VolumeImages,
         paths: Sequence[Path],
-        classes: Sequence[str] | Mapping[str, int],
+        classes: Sequence[str | int] | Mapping[str, int],
         ignore: int | None,
         source: object,
     ) -> None:

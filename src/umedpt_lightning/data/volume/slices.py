@@ -201,6 +201,10 @@ class VolumeImages:
             if owner not in self._limits:
                 self._limits[owner] = self._intensity.limits(lambda: self._planes(volume))
             image = to_unit(image, self._limits[owner])
+        if volume.padded:  # padding is background: what becomes 0
+            dtype = volume.dtype if self._intensity is None else image.dtype
+            low = self.value_range[0] if dtype.kind == "f" else max(self.value_range[0], 0)
+            image = np.where(np.isnan(image), low, image).astype(dtype)
         image = self.slices.resize(image, volume, mask=False)
         return np.ascontiguousarray(to_channels(image, self.channels, self.name(index))), size
 

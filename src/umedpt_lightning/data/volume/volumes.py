@@ -33,7 +33,8 @@ class Volume(ABC):
         path: File or folder.
         shape: ``(I, J, K)`` as stored.
         affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
-        dtype: Of the planes: uint8, uint16 or float32.
+        dtype: Of the values: uint8, uint16 or float32.
+        padded: Whether voxels may be padding, which was not measured.
 
     Attributes:
         path: As above.
@@ -42,6 +43,7 @@ class Volume(ABC):
         stored_affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
         spacing: ``(3,)`` mm between voxels along the RAS axes.
         dtype: As above.
+        padded: As above.
 
     Raises:
         ImportError: nibabel is missing.
@@ -49,10 +51,15 @@ class Volume(ABC):
     """
 
     def __init__(
-        self, path: Path, shape: tuple[int, int, int], affine: NDArray[np.float64], dtype: np.dtype[Any]
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        affine: NDArray[np.float64],
+        dtype: np.dtype[Any],
+        padded: bool = False,
     ) -> None:
         orientations = require("nibabel.orientations", "nifti", path)
-        self.path, self.dtype, self.stored_affine = path, dtype, affine
+        self.path, self.dtype, self.padded, self.stored_affine = path, dtype, padded, affine
         if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise ValueError(
                 f"{path}: the matrix from voxels to mm is {affine[:3].round(4).tolist()}, which is no orientation in "
@@ -65,8 +72,15 @@ class Volume(ABC):
         self.affine: NDArray[np.float64] = affine @ orientations.inv_ornt_aff(self._orientation, shape)
         self.spacing: NDArray[np.float64] = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
 
+    @property
+    def plane_dtype(self) -> np.dtype[Any]:
+        """Of planes: `dtype`, but float32 where NaN may stand for padding."""
+        return np.dtype(np.float32) if self.padded else self.dtype
+
     def plane(self, axis: int, index: int) -> NDArray[Any]:
         """The plane at `index` across a RAS axis: a new array of the other two axes, in RAS order.
+
+        NaN where there is padding.
 
         Raises:
             ValueError: It cannot be read.
@@ -74,7 +88,7 @@ class Volume(ABC):
         order = np.argsort(self._orientation[:, 0])
         stored = self._read(int(order[axis]), self.stored_index(axis, index))
         flipped = np.flip(stored, tuple(np.flatnonzero(self._orientation[:, 1] < 0).tolist()))
-        return np.array(flipped.transpose(order)[(slice(None),) * axis + (0,)], self.dtype)
+        return np.array(flipped.transpose(order)[(slice(None),) * axis + (0,)], self.plane_dtype)
 
     def stored_index(self, axis: int, index: int) -> int:
         """Where the plane at `index` across a RAS axis is along its stored axis."""
