@@ -347,7 +347,7 @@ def test_one_bad_description_does_not_hide_the_others(tmp_path: Path, capsys: py
         ("typo", "val", "setup"),
         ("empty", "", "setup"),
     }
-    assert "Given value: large" in found["cells", "", "setup"]["what"]
+    assert "size: large is given, but it must be int" in found["cells", "", "setup"]["what"]
     assert found["cells", "val", "unreadable"]["name"].endswith("val2.png")
     assert found["table", "train", "setup"]["name"].endswith("train0.png")
     assert "there is no such file" in found["table", "train", "setup"]["what"]

@@ -16,11 +16,15 @@ from umedpt_lightning.cli.data_tasks import build, task_faults
 from umedpt_lightning.cli.parser_errors import explain
 
 
-def reader(name: str, **options: Any) -> dict[str, Any]:
-    return {"class_path": name, "init_args": options}
+def reader(path: str, **options: Any) -> dict[str, Any]:
+    return {"class_path": path, "init_args": options}
 
 
 CASES = {
+    "fold": (
+        reader("ManifestClasses", table="x.csv", split=0),
+        "split: 0 is given, .*str or null: put it in quotes, '0'",
+    ),
     "flag": (
         reader("ManifestClasses", table="x.csv", split=False),
         "split: False is given, but it must",

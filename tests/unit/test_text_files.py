@@ -84,10 +84,10 @@ def test_the_line_is_that_of_the_byte(tmp_path: Path) -> None:
 def test_broken_json_is_named_with_its_line(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     (tmp_path / "a.json").write_text('{"images": [],\n "categories": [],\n "annotations": [,]}')
-    with pytest.raises(ValueError, match=r"a\.json line 3: not JSON \(.* column 18\)\. Export"):
+    with pytest.raises(ValueError, match=r"a\.json line 3: not a JSON file \(.* column 18\)\. Export"):
         CocoBoxes(tmp_path, tmp_path / "a.json")
-    with pytest.raises(ValueError, match=r"a\.json line 3: not JSON"):
+    with pytest.raises(ValueError, match=r"a\.json line 3: not a JSON file"):
         read_geojson(tmp_path / "a.json", ["a"])
     (tmp_path / "a.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match=r"a\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"a\.json: not a JSON file"):
         CocoBoxes(tmp_path, tmp_path / "a.json")

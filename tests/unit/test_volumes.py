@@ -227,7 +227,7 @@ def test_files_that_are_no_volumes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"c\.nii: voxels are real numbers, but these are complex64"):
         images(tmp_path / "c.nii")
     (tmp_path / "x.nii").write_text("broken")
-    with pytest.raises(ValueError, match=r"x\.nii: not a NIfTI volume that can be read \(6 bytes"):
+    with pytest.raises(ValueError, match=r"x\.nii: not a volume that can be read \(6 bytes"):
         images(tmp_path / "x.nii")
     with pytest.raises(FileNotFoundError, match=r"none\.nii"):
         images(tmp_path / "none.nii")
@@ -242,7 +242,7 @@ def test_truncated_files_are_named_when_they_are_read(tmp_path: Path) -> None:
     for name in ("a.nii", "a.nii.gz"):
         path = nifti(tmp_path / name, RNG.integers(0, 256, (32, 32, 32), dtype=np.uint8))
         path.write_bytes(path.read_bytes()[:20000])
-        with pytest.raises(ValueError, match=rf"{name}: not a NIfTI volume that can be read \(20000 bytes"):
+        with pytest.raises(ValueError, match=rf"{name}: not a volume that can be read \(20000 bytes"):
             pixels(path, 9)
     assert not list(cache_folder().iterdir())
 

@@ -88,7 +88,7 @@ def _union(lines: Sequence[_Line], module: str) -> str:
         return (meant or told)[0]
     names = ", ".join(cause.partition(":")[0] for cause in told)
     known = f" (it may be one of {names}, each with other keys)" if told else ""
-    return f"{fields.get('Given value')} is given, but it must be {_types(fields.get('Subtypes', ''))}{known}"
+    return _given(fields.get("Given value", ""), fields.get("Subtypes", "")) + known
 
 
 def _import_fault(path: str, cause: str) -> str:
@@ -103,6 +103,12 @@ def _import_fault(path: str, cause: str) -> str:
             "PYTHONPATH"
         )
     return f"its module cannot be imported, since {missing}, which it imports, is not installed"
+
+
+def _given(found: str, wanted: str) -> str:
+    wanted = _types(wanted)
+    number = re.fullmatch(r"True|False|[-+.\de]+", found) and re.search(r"\bstr\b", wanted)
+    return f"{found} is given, but it must be {wanted}" + (f": put it in quotes, '{found}'" if number else "")
 
 
 def _types(text: str) -> str:
@@ -120,9 +126,7 @@ def _tidy(cause: str) -> str:
     if re.match(r"Group 'it' does not accept option", cause):
         return "there is no such option"
     if match := _VALUE.search(cause):
-        told = f"{match['found']} is given, but it must be {_types(match['wanted'])}"
-        quote = match["found"] in ("True", "False") and "str" in match["wanted"]
-        cause = f"{cause[: match.start()]}{told}{': put it in quotes' if quote else ''}"
+        cause = f"{cause[: match.start()]}{_given(match['found'], match['wanted'])}"
     elif cause.startswith("Expected a dot import path string: "):
         name = cause.rpartition(": ")[2]
         cause = f"no class of the name {name} is known here. Write one of those in the documentation, or module.Class"

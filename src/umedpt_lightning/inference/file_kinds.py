@@ -10,7 +10,7 @@ from PIL.TiffImagePlugin import TILEWIDTH, TiffImageFile
 
 from umedpt_lightning.data.formats.images import image_suffixes
 from umedpt_lightning.data.volume import dicom_file
-from umedpt_lightning.data.volume.volumes import is_nifti
+from umedpt_lightning.data.volume.volume_files import volume_suffix
 
 #: ``dicom`` is a volume: a series, its folder or one file, whose slices have a place in space.
 FileKind: TypeAlias = Literal["image", "nifti", "dicom", "slide"]
@@ -42,7 +42,7 @@ def kind_of(path: Path, preference: Preference) -> FileKind | None:
         ValueError: It is DICOM that cannot be read.
     """
     suffix = path.suffix.lower()
-    if is_nifti(path):
+    if volume_suffix(path):
         return "nifti"
     if dicom_file.is_dicom(path):
         return _dicom_kind(path, preference)

@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFi
 from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.formats.tiff import is_beyond_pillow, probe_tiff, read_tiff
 from umedpt_lightning.data.volume import dicom, dicom_file
+from umedpt_lightning.data.volume.volume_files import volume_suffix
 
 # What Pillow may try, the likeliest first: all of its decoders in turn take a tenth of the time that a small JPEG does,
 # and one of them hands PostScript to an interpreter.
@@ -206,6 +207,11 @@ def _open(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
             "attack, cut it up, or convert it to a pyramidal TIFF and read it as a slide."
         ) from error
     except Exception as error:  # broken files raise nearly anything: OSError, SyntaxError, struct.error, ...
+        if suffix := volume_suffix(path):
+            raise ValueError(
+                f"{path}: a {suffix} file is a volume, no image. Read it with the Volume readers (VolumeClasses and so "
+                "on), for which a single plane is a volume of one slice, or save its slices as PNG."
+            ) from error
         raise ValueError(
             f"{path}: not an image that can be read ({os.path.getsize(path)} bytes; {type(error).__name__}: {error}). "
             "Save it again as PNG, JPEG or TIFF (one page, 8 or 16 bits, or one channel of 32-bit floats)."
@@ -239,9 +245,11 @@ def _has_alpha(image: ImageFile) -> bool:
     head = image.fp.read(1 << 16)
     image.fp.seek(place)
     start = head.find(b"cdef") + 4
+    if start < 4:
+        return False
     count = int.from_bytes(head[start : start + 2])
     kinds = np.frombuffer(head[start + 2 : start + 2 + 6 * count], ">u2")[1::3]  # of channel, kind and association
-    return start > 3 and bool(np.isin(kinds, (1, 2)).any())  # opacity, or premultiplied opacity
+    return bool(np.isin(kinds, (1, 2)).any())  # opacity, or premultiplied opacity
 
 
 def _is_deep(raw: str) -> bool:

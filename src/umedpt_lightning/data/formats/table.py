@@ -116,12 +116,12 @@ class Rows:
         return cells
 
 
-def read_rows(table: Table | Path | str, split: str | int | None, columns: Sequence[str]) -> Rows:
+def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[str]) -> Rows:
     """Reads the rows of one part.
 
     Args:
         table: The table, or its file where its columns have the usual names.
-        split: The text or whole number that marks the part; None for all rows.
+        split: The text that marks the part; None for all rows.
         columns: Columns to keep, besides those that the table names.
 
     Raises:
@@ -137,11 +137,9 @@ def read_rows(table: Table | Path | str, split: str | int | None, columns: Seque
     cells, names = read_columns(Path(table.file), wanted)
     chosen = list(range(len(names)))
     if split is not None:
-        chosen = _of_part(str(split), cells[table.split_column], cells[table.path], names)
+        chosen = _of_part(split, cells[table.split_column], cells[table.path], names)
     if not chosen:
-        found = (
-            "no row at all" if split is None else f"no row has {str(split)!r} in the column {table.split_column}, only "
-        )
+        found = "no row at all" if split is None else f"no row has {split!r} in the column {table.split_column}, only "
         parts = "" if split is None else shorten(sorted(set(cells[table.split_column])))
         raise ValueError(f"{table.file}: {found}{parts}. Correct `split` or the table, or leave this part out.")
     return Rows(

@@ -59,6 +59,6 @@ def read_json(file: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"{file} line {error.lineno}"
-        raise ValueError(f"{place}: not JSON ({error.msg} at column {error.colno}). Export it again.") from error
+        raise ValueError(f"{place}: not a JSON file ({error.msg} at column {error.colno}). Export it again.") from error
     except RecursionError as error:
-        raise ValueError(f"{file}: not JSON of any use ({error}). Export it again.") from error
+        raise ValueError(f"{file}: not a JSON file of any use ({error}). Export it again.") from error

@@ -28,7 +28,7 @@ _IMAGES = frozenset({"YX", "YXS", "SYX", "CYX"})
 
 
 def is_beyond_pillow(path: Path | str) -> bool:
-    """Whether Pillow would lose something of a file: channels, or the depth of planes; or it has several pages.
+    """Whether Pillow would lose something of a file, channels or depth, or not read it; or it has several pages.
 
     A look at the first directory of a file whose name is that of a TIFF; a broken one is left to Pillow.
     """
@@ -46,8 +46,12 @@ def is_beyond_pillow(path: Path | str) -> bool:
     samples = directory.get(SAMPLESPERPIXEL, 1)
     alpha = sum(extra in _ALPHA for extra in directory.get(EXTRASAMPLES, ()))
     more = samples - alpha > _COLOURS.get(directory.get(PHOTOMETRIC_INTERPRETATION, 1), 1)
-    planes = samples > 1 and directory.get(PLANAR_CONFIGURATION) == 2 and max(directory.get(BITSPERSAMPLE, (8,))) > 8
-    return more or planes or bool(directory.next)
+    bits, planes = max(directory.get(BITSPERSAMPLE, (8,))), directory.get(PLANAR_CONFIGURATION) == 2
+    # Pillow reads planes of 8-bit RGB, and OpenCV 16-bit RGB and alpha
+    odd = samples > 1 and (
+        bits not in (8, 16) or (planes and (bits, samples) != (8, 3)) or (bits == 16 and samples == 2)
+    )
+    return more or odd or bool(directory.next)
 
 
 def probe_tiff(path: Path | str) -> tuple[int, int, int, np.dtype[Any]]:

@@ -132,8 +132,7 @@ class CocoMasks(ImageReader[ImageFiles]):
 
 def _fault(bbox: Any, width: int, height: int) -> str:
     try:
-        numbers = np.array(bbox, np.float64)
-        sound = numbers.shape == (4,) and bool(np.isfinite(numbers).all())  # null becomes NaN
+        sound = np.array(bbox, np.float64).shape == (4,) and None not in bbox  # which would become NaN
     except (TypeError, ValueError):
         sound = False
     return "" if sound else f"is {bbox}, but a box is four numbers: x, y, width, height. Correct or remove it."

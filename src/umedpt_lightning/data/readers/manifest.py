@@ -33,7 +33,7 @@ class ManifestClasses(RowReader[ImageFiles]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         label: str = "label",
         classes: list[str | int] | None = None,
         channels: int | None = None,
@@ -61,7 +61,7 @@ class ManifestLabels(RowReader[ImageFiles]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         labels: list[str],
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
@@ -88,7 +88,7 @@ class ManifestNumbers(RowReader[ImageFiles]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         quantities: dict[str, str],
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
@@ -118,7 +118,7 @@ class ManifestMasks(ImageReader[ImageFiles]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         classes: list[str | int] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,

@@ -17,7 +17,7 @@ class RowReader(TargetReader[Images]):
     def _read(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         columns: Columns,
         images: Callable[[Sequence[Path], Path], Images],
     ) -> None:

@@ -39,7 +39,7 @@ class SlideRegions(TargetReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         classes: list[str | int],
         share: float = 0.5,
         rest: str | int | None = None,
@@ -98,7 +98,7 @@ class SlideMasks(ImageReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         classes: list[str | int],
         ignore: list[str] | None = None,
         without: list[str] | None = None,
@@ -161,7 +161,7 @@ class SlideBoxes(ImageReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         classes: list[str | int],
         visible: float = 0.3,
         without: list[str] | None = None,

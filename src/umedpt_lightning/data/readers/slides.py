@@ -33,7 +33,7 @@ class SlideClasses(RowReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         label: str = "label",
         classes: list[str | int] | None = None,
         tiles: Tiles | None = None,
@@ -64,7 +64,7 @@ class SlideLabels(RowReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         labels: list[str],
         tiles: Tiles | None = None,
         channels: int | None = None,
@@ -94,7 +94,7 @@ class SlideNumbers(RowReader[TileImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         quantities: dict[str, str],
         tiles: Tiles | None = None,
         channels: int | None = None,

@@ -9,11 +9,11 @@ from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import check_folder
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.data.volume.dicom_file import SUFFIXES
+from umedpt_lightning.data.volume.dicom_file import SUFFIXES, is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.label_volumes import LabelVolumes
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
-from umedpt_lightning.data.volume.volumes import NIFTI_SUFFIXES, is_nifti
+from umedpt_lightning.data.volume.volume_files import volume_suffix
 from umedpt_lightning.types import MaskSpec, Sample
 
 
@@ -42,7 +42,7 @@ class VolumeMasks(ImageReader[VolumeImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         classes: list[str | int] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,
@@ -119,13 +119,12 @@ def _by_name(folder: Path) -> dict[str, Path]:
     check_folder(folder)
     result: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        if path.name.startswith(".") or not (path.is_dir() or is_nifti(path) or path.suffix.lower() in SUFFIXES):
+        suffix = volume_suffix(path)
+        if path.name.startswith(".") or not (path.is_dir() or suffix or is_dicom(path)):
             continue
         name = path.name
-        for suffix in () if path.is_dir() else (*reversed(NIFTI_SUFFIXES), *SUFFIXES):
-            if name.lower().endswith(suffix):
-                name = name[: -len(suffix)]
-                break
+        if not path.is_dir():
+            name = name[: -len(suffix)] if suffix else path.stem if path.suffix.lower() in SUFFIXES else name
         if name in result:
             raise ValueError(f"{path} and {result[name]} have one name. Rename or remove one of them.")
         result[name] = path

@@ -37,7 +37,7 @@ class VolumeClasses(RowReader[VolumeImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         label: str = "label",
         classes: list[str | int] | None = None,
         slices: Slices | None = None,
@@ -71,7 +71,7 @@ class VolumeLabels(RowReader[VolumeImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         labels: list[str],
         slices: Slices | None = None,
         intensity: Intensity | None = None,
@@ -104,7 +104,7 @@ class VolumeNumbers(RowReader[VolumeImages]):
     def __init__(
         self,
         table: Table | Path | str,
-        split: str | int | None,
+        split: str | None,
         quantities: dict[str, str],
         slices: Slices | None = None,
         intensity: Intensity | None = None,

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all, raise_all
-from umedpt_lightning.data.formats.files import full_range
+from umedpt_lightning.data.formats.files import check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
+from umedpt_lightning.data.formats.resizing import resized
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.data.slide.tissue import tissue_mask, tissue_shares
 from umedpt_lightning.types import Sample, SampleTarget
@@ -135,6 +136,7 @@ class TileImages:
             ]
         )
         self.channels = first.channels if channels is None else channels
+        for_all(lambda slide: check_channels(self.channels, slide.channels, str(slide.path)), self.slides)
         self.value_range = full_range(first.dtype, value_range, str(first.path))
         places = for_all(self.tiles.places, self.slides)
         self.owners = np.repeat(np.arange(len(places), dtype=np.int32), [len(corners) for corners in places])
@@ -188,8 +190,7 @@ class TileImages:
         if image.shape[:2] != (height, width):
             enlarged = image.shape[0] < height or image.shape[1] < width
             interpolation = cv2.INTER_LINEAR if enlarged else cv2.INTER_AREA
-            image = cv2.resize(image, (width, height), interpolation=interpolation)
-            image = image[..., None] if image.ndim == 2 else image  # OpenCV drops a single channel
+            image = resized(image, height, width, interpolation)
         return np.ascontiguousarray(to_channels(image, self.channels, self.name(index)))
 
     def sample(self, index: int, target: SampleTarget) -> Sample:

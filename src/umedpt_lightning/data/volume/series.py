@@ -15,7 +15,8 @@ from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.volume import dicom, dicom_file
 from umedpt_lightning.data.volume.padding import is_padded
-from umedpt_lightning.data.volume.volumes import NiftiVolume, Volume, is_nifti, mapped_plane
+from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
+from umedpt_lightning.data.volume.volumes import Volume, mapped_plane
 
 #: Share of the distance between slices by which single distances may differ.
 _UNEVEN = 0.1
@@ -118,15 +119,17 @@ class DicomVolume(Volume):
 
 
 def open_volume(path: Path) -> Volume:
-    """The volume of a NIfTI file, of a folder with one DICOM series, or of a DICOM file.
+    """The volume of a file (NIfTI, FreeSurfer, NRRD, MetaImage, DICOM), or of a folder with one DICOM series.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
         ImportError: nibabel or pydicom is missing.
         ValueError: It is none of these, or cannot be used.
     """
-    if is_nifti(path) and path.is_file():
-        return NiftiVolume(path)
+    if path.suffix.lower() == ".hdr":  # of a pair, where a file of voxels goes with it
+        path = path.with_suffix(".img")
+    if volume_suffix(path) and path.is_file():
+        return open_volume_file(path)
     if path.exists():
         return DicomVolume(path)
     raise no_such_file(path, "Correct the path or the table that names it.")
@@ -141,7 +144,7 @@ def _files(path: Path) -> list[Path]:
     if not files:
         raise ValueError(
             f"{path}: there are no DICOM files in this folder (sub-folders are not searched). Name the folder of one "
-            "series, or a .nii or .nii.gz file."
+            "series, or a file of a volume, such as .nii.gz."
         )
     return sorted(files, key=lambda file: natural_key(file.name))
 
