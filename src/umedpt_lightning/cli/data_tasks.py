@@ -14,6 +14,7 @@ import yaml
 from umedpt_lightning.cli.parser_errors import explain
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.check import Problem
+from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.formats.faults import each_of
 from umedpt_lightning.data.formats.text_files import read_text
@@ -69,6 +70,19 @@ def read_seed(files: Sequence[Path]) -> int:
     if not isinstance(seed, int):
         raise ValueError(f"data.seed must be a whole number, but it is {seed!r}.")
     return seed
+
+
+def read_stride(files: Sequence[Path]) -> float:
+    """The finest stride of the detection decoder, as configs say it, pixels.
+
+    Args:
+        files: YAML, later ones over earlier ones.
+    """
+    stride: Any = FINEST_STRIDE
+    for file in files:
+        decoder = (_load(file).get("model") or {}).get("detection_decoder") or {}
+        stride = (decoder.get("init_args") or {}).get("finest", stride) if isinstance(decoder, dict) else stride
+    return float(stride) if isinstance(stride, int | float) else FINEST_STRIDE
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -36,6 +36,24 @@ def identity(reader: Reader) -> str:
     Raises:
         ValueError: The reader cannot be pickled.
     """
+    look = _looked_at(reader)
+    code = Path(data.__file__).parent.rglob("*.py")
+    files = sorted({path.absolute() for path in (*code, *look.files)})
+    look.digest.update(fingerprint(files).encode())
+    look.digest.update(_versions(_DECODERS).encode())
+    return look.digest.hexdigest()[:32]
+
+
+def named_files(reader: Reader) -> set[Path]:
+    """Every file that is named anywhere in a reader.
+
+    Raises:
+        ValueError: The reader cannot be pickled.
+    """
+    return _looked_at(reader).files
+
+
+def _looked_at(reader: Reader) -> _Look:
     look = _Look()
     try:
         look.dump(reader)
@@ -44,11 +62,7 @@ def identity(reader: Reader) -> str:
             f"{type(reader).__name__}: samples cannot be cached, since the reader cannot be pickled "
             f"({type(error).__name__}: {error}). Write `cache: none`, or make it picklable as workers need it too."
         ) from error
-    code = Path(data.__file__).parent.rglob("*.py")
-    files = sorted({path.absolute() for path in (*code, *look.files)})
-    look.digest.update(fingerprint(files).encode())
-    look.digest.update(_versions(_DECODERS).encode())
-    return look.digest.hexdigest()[:32]
+    return look
 
 
 def code_identity(parts: Iterable[str], libraries: Iterable[str], classes: Iterable[type] = ()) -> str:

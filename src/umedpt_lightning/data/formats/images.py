@@ -1,9 +1,10 @@
-"""Image and mask files to arrays, through Pillow or pydicom, without ever losing depth silently."""
+"""Image files to arrays, through Pillow or pydicom, without ever losing depth silently."""
 
 from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,12 @@ _GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;
 _COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 # How Pillow's decoders name 16-bit colour samples, which it then cuts to 8 bits ("BGR;16" is 5-6-5 and loses nothing).
 _DEEP_COLOUR = re.compile(r"(?!BGR)\w{2,};16[BLN]")
-# Greys below 8 bits are stretched to 0..255 by Pillow: right for an image, wrong for class indices.
-_STRETCHED = {"L;2": 85, "L;4": 17}
 #: Stands for the layout of samples where Pillow sees alpha, but the file does not speak of it.
-_NO_ALPHA = "no alpha"
+NO_ALPHA = "no alpha"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow's conversion to grey
 
 
+@lru_cache
 def image_suffixes() -> frozenset[str]:
     """Suffixes of the files that `read_image` takes, such as ``.png``."""
     of_pillow = {suffix for suffix, name in Image.registered_extensions().items() if name in _FORMATS}
@@ -51,12 +51,12 @@ def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dty
         return dicom.probe_dicom(Path(path), windowed=windowed)
     if is_beyond_pillow(path):
         return probe_tiff(path)[2:]
-    image, raw = _open(path, load=False)
-    if image.mode.startswith("I;16") or _is_deep(raw):
+    image, raw = open_image(path, load=False)
+    if image.mode.startswith("I;16") or is_deep(raw):
         dtype = "uint16"
     else:
         dtype = "float32" if image.mode in ("I", "F") else "uint8"
-    if raw == _NO_ALPHA:
+    if raw == NO_ALPHA:
         return len(image.getbands()), np.dtype(dtype)
     grey = image.mode in _GREY_MODES or raw.startswith("LA;16")
     return (1 if grey else 3), np.dtype(dtype)
@@ -76,7 +76,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
         return int(header.get("Rows") or 0), int(header.get("Columns") or 0)
     if is_beyond_pillow(path):
         return probe_tiff(path)[:2]
-    image, _ = _open(path, load=False)
+    image, _ = open_image(path, load=False)
     return image.height, image.width
 
 
@@ -103,61 +103,14 @@ def read_image(path: Path | str, channels: int | None = None, *, windowed: bool 
         return to_channels(dicom.read_dicom(Path(path), windowed=windowed), channels, str(path))
     if is_beyond_pillow(path):
         return to_channels(read_tiff(path), channels, str(path))
-    image, raw = _open(path, load=True)
-    if raw == _NO_ALPHA:
+    image, raw = open_image(path, load=True)
+    if raw == NO_ALPHA:
         array = np.array(image)
     else:
-        array = _read_deep_colour(path, raw) if _is_deep(raw) else _to_array(image, path)
+        array = _read_deep_colour(path, raw) if is_deep(raw) else _to_array(image, path)
     if array.ndim == 2:
         array = array[..., None]  # (H, W) -> (H, W, 1)
     return to_channels(array, channels, str(path))
-
-
-def read_mask(path: Path | str) -> NDArray[Any]:
-    """Reads one mask; the values are those that were written, palette indices included.
-
-    Returns:
-        ``(H, W)`` uint8 or uint16; one-bit masks are 0 and 1.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file cannot be read, or holds colours or numbers that cannot be class indices.
-    """
-    if is_beyond_pillow(path):
-        found = read_tiff(path)
-        if found.shape[-1] > 1:
-            raise ValueError(f"{path}: a mask has one channel, but this one has {found.shape[-1]}. Save one of them.")
-        return _whole(found[..., 0], path)
-    image, raw = _open(path, load=True)
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
-    if image.mode == "L":
-        return np.asarray(image) // np.uint8(_STRETCHED.get(raw, 1))
-    if image.mode == "P":
-        return np.array(image)
-    if image.mode in ("LA", "PA"):
-        return np.ascontiguousarray(np.asarray(image)[..., 0])
-    if image.mode.startswith("I") or image.mode == "F":
-        return _whole(np.asarray(image), path)
-    if image.mode in ("RGB", "RGBA") and not _is_deep(raw):
-        colours = np.asarray(image)[..., :3]
-        if (colours == colours[..., :1]).all():  # a grey mask that some tool saved as RGB
-            return np.ascontiguousarray(colours[..., 0])
-    raise ValueError(
-        f"{path}: a mask holds one class index a pixel, but this one has colours (mode {image.mode}). "
-        "Save it as an 8-bit grey or palette PNG of class indices."
-    )
-
-
-def _whole(values: NDArray[Any], path: Path | str) -> NDArray[np.uint16]:
-    with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
-        whole = values.astype(np.uint16)
-    if not np.array_equal(whole, values):
-        raise ValueError(
-            f"{path}: a mask holds class indices from 0 to 65535, but the values of this one lie between "
-            f"{values.min()} and {values.max()} ({values.dtype}). Save it as an 8- or 16-bit PNG of class indices."
-        )
-    return whole
 
 
 def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray[Any]:
@@ -188,15 +141,20 @@ def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray
             )
 
 
-def _open(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
-    """The image, decoded and upright if `load`, and the name of its samples' layout in the file."""
+def open_image(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
+    """What Pillow makes of a file, decoded and upright if `load`, and the name of its samples' layout in the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no image that can be read.
+    """
     try:
         # Not by name: Pillow maps uncompressed TIFFs into memory then, and scrambles those that are to be turned.
         with open(path, "rb") as stream, Image.open(stream, formats=_FORMATS) as image:
             raw = _raw_mode(image)
             # A photograph with an embedded preview (MPO) is one image all the same.
             pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            if load and pages == 1 and not _is_deep(raw):
+            if load and pages == 1 and not is_deep(raw):
                 ImageOps.exif_transpose(image, in_place=True)
                 image.load()
     except FileNotFoundError as error:
@@ -230,7 +188,7 @@ def _raw_mode(image: ImageFile) -> str:
     if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2:
         return f"PLANES;{max(image.tag_v2.get(BITSPERSAMPLE, (8,)))}N"  # Pillow's name would lack the depth here
     if image.format == "JPEG2000" and image.mode in ("LA", "RGBA") and not _has_alpha(image):
-        return _NO_ALPHA
+        return NO_ALPHA
     if not image.tile:
         return ""
     args = image.tile[0][3]
@@ -252,7 +210,8 @@ def _has_alpha(image: ImageFile) -> bool:
     return bool(np.isin(kinds, (1, 2)).any())  # opacity, or premultiplied opacity
 
 
-def _is_deep(raw: str) -> bool:
+def is_deep(raw: str) -> bool:
+    """Whether samples of that layout are 16-bit colours."""
     return _DEEP_COLOUR.fullmatch(raw) is not None
 
 

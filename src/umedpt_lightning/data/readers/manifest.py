@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns
@@ -143,3 +144,7 @@ class ManifestMasks(ImageReader[ImageFiles]):
         index = self._at(index)
         image, name = self._images.read(index)
         return Sample(image, self._masks.read(index, image, name), name)
+
+    def mask_files(self) -> Sequence[str]:
+        """As `Reader.mask_files`."""
+        return self._masks.files

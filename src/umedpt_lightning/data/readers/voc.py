@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from umedpt_lightning.data.formats.box_table import BoxTable, clip_boxes
 from umedpt_lightning.data.formats.faults import Collector, FaultsError, for_all, raise_all
-from umedpt_lightning.data.formats.files import ImageFiles, list_images
+from umedpt_lightning.data.formats.files import FileTable, ImageFiles, list_images, stem_of, walk
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.formats.missing import check_folder, no_such_file
 from umedpt_lightning.data.formats.text_files import read_text
@@ -56,7 +58,7 @@ class VocBoxes(ImageReader[ImageFiles]):
         folder = Path(annotations)
         check_folder(folder)
         everywhere = sorted(folder.glob("*.xml"), key=lambda path: natural_key(path.name))
-        image_of = {path.stem: path for path in list_images(Path(images))}
+        image_of = {stem_of(path): path for path in list_images(Path(images))}
         if names is None:
             files = everywhere
             alone = sorted(image_of.keys() - {path.stem for path in files}, key=natural_key)
@@ -99,9 +101,14 @@ class VocBoxes(ImageReader[ImageFiles]):
         with faults:
             boxes = clip_boxes(corners, owners, sizes, tell)
         faults.raise_found()
+        self._folders, self._annotations = (Path(images), folder), FileTable(files, "XML files", folder)
         self._boxes = BoxTable(boxes, labels, owners, sizes)
         read = self._images
         self.spec = BoxSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=self._classes)
+
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`."""
+        return chain.from_iterable(map(walk, self._folders))
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its `BoxArrays`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
-from umedpt_lightning.data.formats.files import check_pairs
+from umedpt_lightning.data.formats.files import check_pairs, walk
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import check_folder
 from umedpt_lightning.data.formats.table import Table, read_rows
@@ -96,7 +98,8 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        image_of, mask_of = _by_name(Path(images)), _by_name(Path(masks))
+        self._folders = Path(images), Path(masks)
+        image_of, mask_of = map(_by_name, self._folders)
         check_pairs(image_of, mask_of, images, masks)
         self._images = VolumeImages(list(image_of.values()), slices, intensity, channels, value_range, images)
         self._masks = LabelVolumes(self._images, [mask_of[name] for name in image_of], classes, ignore, masks)
@@ -106,6 +109,10 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
         """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
         index = self._at(index)
         return self._images.sample(index, self._masks.read(index))
+
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`."""
+        return chain.from_iterable(map(walk, self._folders))
 
 
 def _mask_spec(images: VolumeImages, masks: LabelVolumes, foreground_only: bool) -> MaskSpec:
