@@ -61,7 +61,7 @@ STRAY = ["notes.txt", "scan.nrrd", "slices.npy", "IM0001x.CT"]
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_files_that_no_part_reads_are_counted_and_told(tmp_path: Path, kind: str) -> None:
     make, places = FOLDERS[kind]
-    strays = [f"{place}/{name}" for place in places for name in STRAY]
+    strays = [f"{place}/{name}".lstrip("/") for place in places for name in STRAY]
     if kind == "VolumeMaskFolders":
         strays = [stray for stray in strays if "/deep" in stray or not stray.endswith(".nrrd")]
     task = TaskData(train=make(tmp_path, "train"), val=make(tmp_path, "val"))
@@ -242,7 +242,7 @@ def test_boxes_below_the_finest_stride_are_told(tmp_path: Path) -> None:
 def test_areas_that_resizing_removes_are_told(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.png", shape=(400, 400))
     spots = np.zeros((400, 400), np.uint8)
-    spots[2::40, 2::40] = 1  # 100 areas of one pixel
+    spots[1::40, 1::40] = 1  # 100 areas of one pixel
     spots[20:30, 20:30] = 1
     (tmp_path / "masks").mkdir()
     Image.fromarray(spots).save(tmp_path / "masks" / "a.png")

@@ -134,7 +134,7 @@ def padded_series(folder: Path, value: int, stored: Any = np.int16, **tags: Any)
     series(folder, np.where(outside, value, VOXELS.astype(np.int32)).astype(stored))
     for file in folder.iterdir():
         dataset = pydicom.dcmread(file)
-        dataset.PixelPaddingValue = value
+        dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)
         for name, tag in tags.items():
             setattr(dataset, name, tag)
         dataset.save_as(file)
@@ -266,9 +266,7 @@ def test_other_numbers_of_samples_are_refused(tmp_path: Path, samples: int) -> N
     pixels = RNG.integers(0, 256, (4, 5, samples), dtype=np.uint8)
     tags = {"Rows": 4, "Columns": 5, "SamplesPerPixel": samples, "PhotometricInterpretation": "ARGB"}
     path = dicom(tmp_path / "a.dcm", pixels, Modality="US", PlanarConfiguration=0, **tags)
-    with pytest.raises(
-        ValueError, match=rf"a\.dcm: {samples} values a pixel \(ARGB\), but DICOM images are grey"
-    ):
+    with pytest.raises(ValueError, match=rf"a\.dcm: {samples} values a pixel \(ARGB\), but DICOM images are grey"):
         probe_dicom(path, windowed=True)
     with pytest.raises(ValueError, match=r"a\.dcm: "):
         read_dicom(path, windowed=True)

@@ -331,7 +331,7 @@ def test_what_is_no_volume_of_numbers_is_named(tmp_path: Path) -> None:
     nibabel.save(nibabel.Spm2AnalyzeImage(VOXELS, np.diag([1.0, 1, 1, 1])), tmp_path / "a.img")
     colours = itk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
     itk.WriteImage(colours, str(tmp_path / "b.nrrd"))
-    itk.WriteImage(itk.GetImageFromArray(np.zeros((3, 4, 5, 6), np.uint8)), str(tmp_path / "c.mha"))
+    itk.WriteImage(itk.GetImageFromArray(np.zeros((3, 4, 5, 6), np.uint8), isVector=False), str(tmp_path / "c.mha"))
     for name in ("d.nrrd", "e.mha", "f.mgz", "g.img"):
         (tmp_path / name).write_bytes(b"no")
     for name, message in {

@@ -39,6 +39,8 @@ def begins_like_dicom(path: Path | str) -> bool:
             head = stream.read(132)
     except OSError:
         return False
+    if len(head) < 8:
+        return False
     if head[128:] == b"DICM":
         return True
     # the tag of the first element, then its type or the length of its value
@@ -74,9 +76,11 @@ def decoded(path: Path, frame: int) -> tuple[NDArray[Any], Any]:
     try:
         syntax = _transfer_syntax(path)
         if syntax is not None and not syntax.is_deflated:
-            return pixels.pixel_array(path, ds_out=header, index=frame, specific_tags=_TAGS), header
+            # all bits, as padding may need more of them than pixels do
+            options = {"correct_unused_bits": syntax.is_encapsulated, "specific_tags": _TAGS}
+            return pixels.pixel_array(path, ds_out=header, index=frame, **options), header
         header = _read(path)  # all of it: pixel_array does not inflate a file, nor guess what it does not say
-        return pixels.pixel_array(header, index=frame), header
+        return pixels.pixel_array(header, index=frame, correct_unused_bits=False), header
     except Exception as error:  # broken files raise nearly anything
         raise _unreadable(path, error) from error
 
