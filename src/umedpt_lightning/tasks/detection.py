@@ -84,7 +84,7 @@ class Detection(Task):
     main_metric = "map50"
     spec: BoxSpec
     signed_distances: Tensor
-    """Whether a box may lie beside its place; not in models from before this was so."""
+    """1 where a box may lie beside its place, 0 in models from before this was so."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Detection(Task):
         # sides of two strides to start with: those of around 0 would learn slowly
         nn.init.ones_(self.fcos.head.regression_head.bbox_reg.bias)
         self.max_detections, self.nms_threshold = max_detections, nms_threshold
-        self.register_buffer("signed_distances", torch.tensor(True))
+        self.register_buffer("signed_distances", torch.tensor(1.0))
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``average_precision``."""
@@ -122,7 +122,7 @@ class Detection(Task):
         layers = (head.bbox_reg, head.bbox_ctrness)
         distances, centres = (as_float(_by_place([layer(m) for m in features.boxes])) for layer in layers)
         logits = as_float(self.fcos.head.classification_head(features.classes))
-        distances = torch.where(self.signed_distances, _with_sides(distances), distances.relu())
+        distances = torch.where(self.signed_distances > 0, _with_sides(distances), distances.relu())
         raw = {"cls_logits": logits, "bbox_regression": distances, "bbox_ctrness": centres}
         places = [m.shape[2] * m.shape[3] for m in features.classes]
         return DetectionOutput(raw, features.anchors.to(logits.dtype), places, features.size)
@@ -169,7 +169,7 @@ class Detection(Task):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         """Lets heads that were trained without negative distances go on without them."""
         if prefix + "fcos.head.regression_head.bbox_reg.weight" in state_dict:
-            state_dict.setdefault(prefix + "signed_distances", torch.tensor(False))
+            state_dict.setdefault(prefix + "signed_distances", torch.tensor(0.0))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def baseline(self, targets: BatchTargets) -> DetectionOutput:
