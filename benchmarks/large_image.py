@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from benchmarks.processes import in_fresh_process, peak_rss
 from umedpt_lightning.blocks import Encoder, PixelDecoder
+from umedpt_lightning.blocks.whole_image_layers import whole_image_layers
 from umedpt_lightning.cli import main
 from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.tiles.blending import TileBlender
 from umedpt_lightning.inference.tiles.grid import Tile
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
 from umedpt_lightning.inference.tiles.tiled import TiledTask
-from umedpt_lightning.inference.tiles.whole_image_layers import whole_image_layers
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import MaskSpec
 
@@ -106,7 +106,7 @@ def as_if_trained(encoder: Encoder) -> Encoder:
         if isinstance(layer, GlobalResponseNormMlp):
             layer.fc1.reset_parameters()
             layer.fc2.reset_parameters()
-    for each in whole_image_layers(encoder):
+    for each in whole_image_layers(encoder, encoder.whole_image_layer):
         if not isinstance(each.layer, nn.GroupNorm):
             for parameter in each.layer.parameters():
                 nn.init.normal_(parameter, std=0.5)

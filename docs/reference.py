@@ -17,7 +17,8 @@ Schema = dict[str, Any]
 CLASSES = {
     "Reader": "Readers",
     "Task": "Heads",
-    "Encoder": "Encoder",
+    "BaseEncoder": "Encoder",
+    "SharedBlock": "Shared blocks: `model.blocks`",
     "PixelDecoder": "Pixel decoder",
     "DetectionDecoder": "Detection decoder",
     "Schedule": "Schedules",

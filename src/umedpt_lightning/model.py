@@ -5,12 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder, Pooling, Pyramid
+from umedpt_lightning.blocks import (
+    BaseEncoder,
+    DetectionDecoder,
+    PixelDecoder,
+    Pooling,
+    Pyramid,
+    SharedBlock,
+    as_encoder,
+)
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
@@ -18,7 +27,8 @@ from umedpt_lightning.types import TaskSpec, finite_rows
 
 #: What mends an output that is not finite.
 NOT_FINITE = "Check the image, and the model's weights."
-#: Builds a decoder from the encoder's channels and strides.
+#: Builds a shared block from the encoder's channels and strides.
+BlockFactory = Callable[[Sequence[int], Sequence[int]], SharedBlock]
 PixelDecoderFactory = Callable[[Sequence[int], Sequence[int]], PixelDecoder]
 DetectionDecoderFactory = Callable[[Sequence[int], Sequence[int]], DetectionDecoder]
 #: Builds a task from what its data say and the widths of the shared features.
@@ -26,33 +36,37 @@ TaskFactory = Callable[[TaskSpec, FeatureWidths], Task]
 
 
 class MultiTaskModel(PretrainedModel):
-    """One encoder, a pixel decoder, a detection decoder, and a head for every task.
+    """One encoder, the shared blocks that tasks need, and a head for every task.
 
-    A decoder that no task needs is not built.
+    A decoder or another block that no task needs is not built.
 
     Args:
-        encoder: The shared encoder.
+        encoder: The shared encoder, a `BaseEncoder` or a module that has what `as_encoder` asks for.
         specs: What the data of each task say of themselves, by task name.
         tasks: How to build a task; a name left out gets the default of its label type.
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         sizes: Height and width that `predict` resizes a task's images to; a task left out keeps them.
+        blocks: Builds further shared blocks, by the name that tasks say in `Task.needs`.
 
     Raises:
-        ValueError: `tasks` names a task without data, a name cannot be used, or a task's images have channels that
-            the encoder does not take.
+        ValueError: The encoder lacks something, `tasks` names a task without data, a name cannot be used, a task's
+            images have channels that the encoder does not take, or a task needs a block that is not there or does not
+            fit the encoder.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: BaseEncoder | nn.Module,
         specs: Mapping[str, TaskSpec],
         tasks: Mapping[str, TaskFactory] | None = None,
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
         sizes: Mapping[str, tuple[int, int]] | None = None,
+        blocks: Mapping[str, BlockFactory] | None = None,
     ) -> None:
         super().__init__()
+        encoder = as_encoder(encoder)
         check_task_names(specs, tasks or {})
         for name, spec in specs.items():
             if spec.channels not in (1, encoder.in_channels):
@@ -63,17 +77,18 @@ class MultiTaskModel(PretrainedModel):
         encoder.bind(list(specs))
         self.encoder = encoder
         self.sizes = dict(sizes or {})
-        self.pooling = Pooling(encoder.channels[-1])
-        pixels = pixel_decoder(encoder.channels, encoder.strides)
-        detection = detection_decoder(encoder.channels, encoder.strides)
-        widths = FeatureWidths(encoder.channels[-1], pixels.out_channels, detection.out_channels)
+        self.pooling = Pooling(encoder.embedding_channels)
+        built = _Blocks(encoder, {"pixels": pixel_decoder, "detection": detection_decoder, **(blocks or {})})
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
             factory = (tasks or {}).get(name) or default_task(spec, name)
-            self.tasks[name] = factory(spec, widths)
-        needs = {task.needs for task in self.tasks.values()}
-        self.pixel_decoder = pixels if "pixels" in needs else None
-        self.detection_decoder = detection if "detection" in needs else None
+            self.tasks[name] = factory(spec, FeatureWidths(partial(built.width, name)))
+        # a head may have asked for a width that it does not need
+        needs = {self.task(name).needs: name for name in specs}
+        needed = {need: block for need, name in needs.items() if (block := built.block(name, need)) is not None}
+        self.pixel_decoder = needed.pop("pixels", None)
+        self.detection_decoder = needed.pop("detection", None)
+        self.blocks = nn.ModuleDict(needed)
 
     def forward(self, images: Tensor, task: str) -> Any:
         """The raw output of a task's head.
@@ -83,7 +98,7 @@ class MultiTaskModel(PretrainedModel):
             task: The task's name.
         """
         head = self.task(task)
-        return head(self._features(self.pyramid(images, task), head))
+        return head(self.block(head.needs)(self.pyramid(images, task)))
 
     def forward_pack(self, images: Sequence[Tensor], tasks: Sequence[str]) -> list[Any]:
         """The raw outputs of several heads, after one pass through the blocks that they share.
@@ -96,7 +111,7 @@ class MultiTaskModel(PretrainedModel):
             return [self(images[0], tasks[0])]
         heads = [self.task(task) for task in tasks]
         together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
-        features = self._features(self.encoder(together), heads[0]).split([len(i) for i in images])
+        features = self.block(heads[0].needs)(self.encoder(together)).split([len(i) for i in images])
         return [head(part) for head, part in zip(heads, features, strict=True)]
 
     def compile_blocks(self) -> None:
@@ -105,12 +120,8 @@ class MultiTaskModel(PretrainedModel):
         Raises:
             ValueError: The encoder is one that cannot be compiled.
         """
-        if self.encoder.checkpointing:
-            raise ValueError(
-                "model.compile and encoder.checkpointing do not go together: torch.compile decides itself what is "
-                "computed again. Take one of them."
-            )
-        for block in (self.encoder.net, self.pixel_decoder, self.detection_decoder):
+        blocks = (self.pixel_decoder, self.detection_decoder, *self.blocks.values())
+        for block in (*self.encoder.parts_to_compile(), *blocks):
             if block is not None:
                 block.compile()  # in place: names of parameters stay as they are
 
@@ -191,14 +202,44 @@ class MultiTaskModel(PretrainedModel):
             raise ValueError(f"The model has no task {name!r}. It has {', '.join(self.tasks)}.") from None
         return task  # type: ignore[return-value]  # a ModuleDict forgets what it holds
 
-    def _features(self, pyramid: Pyramid, head: Task) -> Any:
-        match head.needs:
-            case "embedding":
-                return self.pooling(pyramid)
-            case "pixels":
-                return self.pixel_decoder(pyramid)  # type: ignore[misc]  # built where a task needs it
-            case "detection":
-                return self.detection_decoder(pyramid)  # type: ignore[misc]
+    def block(self, needs: str) -> nn.Module:
+        """The shared block that turns a pyramid into the features of tasks with these `Task.needs`."""
+        named = {"embedding": self.pooling, "pixels": self.pixel_decoder, "detection": self.detection_decoder}
+        return named[needs] if needs in named else self.blocks[needs]  # type: ignore[return-value]  # a task needs it
+
+
+class _Blocks:
+    """Builds each shared block when the first task needs it."""
+
+    def __init__(self, encoder: BaseEncoder, factories: Mapping[str, BlockFactory]) -> None:
+        self._encoder, self._factories = encoder, factories
+        self._built: dict[str, SharedBlock] = {}
+
+    def block(self, task: str, needs: str) -> SharedBlock | None:
+        """What turns the pyramid into the features that a task needs; None for the embedding, which is always there."""
+        if needs == "embedding":
+            return None
+        if needs not in self._factories:
+            raise ValueError(
+                f"Task {task!r} needs the shared block {needs!r}, but there are only embedding, "
+                f"{', '.join(self._factories)}. Describe it under model.blocks.{needs}."
+            )
+        if needs not in self._built:
+            encoder = self._encoder
+            try:
+                self._built[needs] = self._factories[needs](encoder.channels, encoder.strides)
+            except ValueError as error:
+                raise ValueError(
+                    f"Task {task!r} needs {needs!r} features, but encoder {encoder.card().name} cannot give them: "
+                    f"{error}. Take an encoder whose maps halve from one to the next (resnet50, convnext_tiny, "
+                    "swin_tiny_patch4_window7_224), another block, or leave this task out."
+                ) from error
+        return self._built[needs]
+
+    def width(self, task: str, needs: str) -> int:
+        """Channels of these features."""
+        block = self.block(task, needs)
+        return self._encoder.embedding_channels if block is None else block.out_channels
 
 
 @contextmanager

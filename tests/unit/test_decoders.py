@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder, Pyramid
-from umedpt_lightning.blocks.batch_norm import has_batch_norm
+from umedpt_lightning.blocks.batch_norm import normalises_by_batch
 
 ENCODERS = ["test_resnet", "test_convnext", "swin_tiny_patch4_window7_224"]
 any_encoder = pytest.mark.parametrize("name", ENCODERS)
@@ -112,7 +112,7 @@ def test_convolutions_and_channels_of_the_towers_are_as_asked_for() -> None:
     assert decoder.out_channels == 64
 
 
-def test_no_decoder_has_batch_norm() -> None:
+def test_no_decoder_normalises_by_batch() -> None:
     encoder = encoder_of(ENCODERS[0])
-    assert not has_batch_norm(PixelDecoder(encoder.channels, encoder.strides))
-    assert not has_batch_norm(DetectionDecoder(encoder.channels, encoder.strides))
+    assert not normalises_by_batch(PixelDecoder(encoder.channels, encoder.strides))
+    assert not normalises_by_batch(DetectionDecoder(encoder.channels, encoder.strides))

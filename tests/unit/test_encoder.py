@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from umedpt_lightning.blocks import Encoder, Pooling, Pyramid
-from umedpt_lightning.blocks.batch_norm import BatchNormMode, has_batch_norm, to_group_norm
+from umedpt_lightning.blocks.batch_norm import BatchNormMode, normalises_by_batch, to_group_norm
 
 NORMED = "test_resnet"  # BatchNorm
 FUSED = "test_efficientnet"  # BatchNorm with the activation inside
@@ -156,8 +156,8 @@ def test_frozen_statistics_give_the_same_maps_in_training_as_in_evaluation() -> 
 @pytest.mark.parametrize("name", [NORMED, FUSED])
 def test_group_leaves_no_batch_norm_and_one_image_does_not_see_the_others(name: str) -> None:
     encoder = Encoder(name, batch_norm="group").train()
-    assert not has_batch_norm(encoder)
-    assert has_batch_norm(Encoder(name))
+    assert not normalises_by_batch(encoder)
+    assert normalises_by_batch(Encoder(name))
     if name == FUSED:  # it has dropout elsewhere
         encoder.eval()
     images = torch.rand(3, 3, 64, 64)

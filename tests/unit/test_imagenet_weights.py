@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torchvision.transforms.functional import normalize, pil_to_tensor, resize
 
 from umedpt_lightning.blocks import Encoder
-from umedpt_lightning.blocks.imagenet import MODEL, write_efficientnet_lite0
+from umedpt_lightning.blocks.timm_encoder.imagenet import MODEL, write_efficientnet_lite0
 from umedpt_lightning.cli import main
 
 #: A tabby, a tiger cat and an Egyptian cat in ImageNet's classes.

@@ -102,9 +102,11 @@ def module_of(encoder: Encoder, **options: Any) -> MultiTaskModule:
     return MultiTaskModule(specs, encoder, pixel_decoder=SMALL_PIXELS, **options)
 
 
-@pytest.mark.parametrize("batch_norm", ["keep", "per_task"])
-def test_batch_norm_that_would_mix_tasks_is_refused(batch_norm: Any) -> None:
-    with pytest.raises(ValueError, match=r"model\.pack_pixels.*BatchNorm.*freeze or group"):
+@pytest.mark.parametrize(
+    ("batch_norm", "why"), [("keep", "BatchNorm.*freeze or group"), ("per_task", "each task differently.*no packing")]
+)
+def test_batch_norm_that_would_mix_tasks_is_refused(batch_norm: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=rf"model\.pack_pixels.*{why}"):
         module_of(Encoder("test_resnet", batch_norm=batch_norm), pack_pixels=100)
     module_of(Encoder("test_resnet", batch_norm=batch_norm))
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.blocks.whole_image_layers import Own
 from umedpt_lightning.inference.tiles.blending import TileBlender
 from umedpt_lightning.inference.tiles.grid import Grid, Span, Tile, Tiling, aligned_tiling
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
 from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
 from umedpt_lightning.inference.tiles.tiled import TiledTask
-from umedpt_lightning.inference.tiles.whole_image_layers import Own
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks import Detections
 

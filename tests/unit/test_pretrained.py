@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.pretrained import timm_state
 from umedpt_lightning.tasks import (
     Classification,
     Detection,
@@ -111,7 +110,7 @@ def test_weights_that_only_losses_use_come_back_too(saved: Path) -> None:
     model = MultiTaskModel.from_pretrained(saved)
     spec = spec_of("class")
     assert isinstance(spec, ClassSpec)
-    expected = Classification(spec, FeatureWidths(4, 4, 4), class_weights="balanced").class_weights
+    expected = Classification(spec, FeatureWidths(embedding=4), class_weights="balanced").class_weights
     assert torch.equal(model.task("a_class").class_weights, expected)  # type: ignore[arg-type]
 
 
@@ -146,7 +145,7 @@ def test_an_encoder_with_four_channels_names_a_line_that_keeps_its_first_layer(t
 
 def test_an_encoder_of_replaced_norms_is_not_offered_to_timm(tmp_path: Path) -> None:
     model = MultiTaskModel(Encoder("test_resnet", batch_norm="group"), {"a": spec_of("class")})
-    assert timm_state(model.encoder) is None
+    assert model.encoder.plain_state() is None
     model.save_pretrained(tmp_path)
     assert not (tmp_path / "encoder.safetensors").exists()
     assert "plain timm cannot load" in (tmp_path / "README.md").read_text()
@@ -254,10 +253,10 @@ def _spec(**options: Any) -> Callable[[dict[str, Any]], Any]:
         (_spec(channels=True), "channels is True"),
         (_spec(value_range=[1, 0]), "low < high"),
         (_encoder(weights="/etc/passwd"), "Encoder has no option 'weights'"),
-        (_encoder(name="hf-hub:somebody/model"), "timm has no model 'hf-hub:somebody/model'"),
-        (_encoder(name="local-dir:/tmp/model"), "timm has no model"),
-        (_encoder(name="test_convnext.hf-hub:a/b"), "timm has no model"),
-        (_encoder(name="../test_convnext"), "timm has no model"),
+        (_encoder(name="hf-hub:somebody/model"), "timm knows no model 'hf-hub:somebody/model'"),
+        (_encoder(name="local-dir:/tmp/model"), "timm knows no model"),
+        (_encoder(name="test_convnext.hf-hub:a/b"), "timm knows no model"),
+        (_encoder(name="../test_convnext"), "timm knows no model"),
         (_encoder(name=None), "name is None"),
         (_encoder(batch_norm="drop"), "batch_norm is 'drop'"),
         (_encoder(in_channels=10**12), "encoder cannot be built|cannot be loaded"),
@@ -370,7 +369,7 @@ def test_tensors_that_share_memory_come_back_shared(tmp_path: Path) -> None:
     model = model_of(small_encoder())
     first, second = (
         model.task("a_class"),
-        Classification(spec_of("class"), FeatureWidths(*[model.pooling.norm.normalized_shape[0]] * 3)),
+        Classification(spec_of("class"), FeatureWidths(embedding=model.pooling.norm.normalized_shape[0])),
     )  # type: ignore[arg-type]
     second.head = first.head
     model.tasks["a_class_too"] = second

@@ -17,7 +17,8 @@ from timm.models.metaformer import GroupNorm1NoBias
 from timm.models.senet import SEModule as LegacySEModule
 from torch import Tensor, nn
 
-from umedpt_lightning.inference.tiles.whole_image_layers import GATES, Own, whole_image_layers
+from umedpt_lightning.blocks.timm_encoder.whole_image_layers import GATES, whole_image_layer
+from umedpt_lightning.blocks.whole_image_layers import Own, whole_image_layers
 
 CHANNELS = 16
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -62,7 +63,7 @@ def test_parts_with_shared_sums_give_what_the_whole_gives(make: Callable[[], nn.
     layer, features, across = random_layer(make), random_map(), 3
     if getattr(layer, "channel_dim", 1) == -1:
         features, across = features.permute(0, 2, 3, 1), 2  # (1, H, W, C)
-    (shared,) = whole_image_layers(nn.Sequential(layer))
+    (shared,) = whole_image_layers(nn.Sequential(layer), whole_image_layer)
     left, right = features.narrow(across, 0, 18), features.narrow(across, 9, 27)
     with torch.no_grad():
         whole = layer(features)
@@ -90,7 +91,7 @@ def test_every_gate_is_tested() -> None:
     ids=lambda layer: type(layer).__name__,
 )
 def test_layers_of_another_form_share_nothing(layer: nn.Module) -> None:
-    assert not whole_image_layers(layer)
+    assert not whole_image_layers(layer, whole_image_layer)
 
 
 def test_a_layer_that_is_used_twice_is_one() -> None:

@@ -73,7 +73,7 @@ class AppService:
         self.samples = samples
         if samples is not None:
             model.task(samples.task)
-            width = model.encoder.channels[-1]
+            width = model.encoder.embedding_channels
             if samples.nearest.width != width:
                 raise ValueError(
                     f"The samples' embeddings have {samples.nearest.width} numbers, but the model's have {width}: they "

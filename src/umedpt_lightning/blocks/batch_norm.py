@@ -54,6 +54,24 @@ class PerTaskBatchNorm(nn.Module):
         return out
 
 
+def replace_per_task(module: nn.Module, task: str | None) -> None:
+    """Replaces every `PerTaskBatchNorm` inside `module` by the BatchNorm with the statistics of one task, in place.
+
+    Raises:
+        ValueError: There are none for `task`.
+    """
+    for name, child in module.named_children():
+        if not isinstance(child, PerTaskBatchNorm):
+            replace_per_task(child, task)
+        elif task is not None and task in child.by_task:
+            setattr(module, name, child.by_task[task])
+        else:
+            raise ValueError(
+                f"The encoder keeps BatchNorm statistics per task and has none for {task!r}. "
+                f"Name the task that is most like the new one: {', '.join(child.by_task)}."
+            )
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """A GroupNorm with at most 32 groups that divides `channels`."""
     return nn.GroupNorm(math.gcd(32, channels), channels)
@@ -76,6 +94,6 @@ def replace_batch_norm(module: nn.Module, replacement: Callable[[_BatchNorm], nn
             replace_batch_norm(child, replacement)
 
 
-def has_batch_norm(module: nn.Module) -> bool:
-    """Whether there is any BatchNorm inside `module`."""
-    return any(isinstance(m, _BatchNorm) for m in module.modules())
+def normalises_by_batch(module: nn.Module) -> bool:
+    """Whether a BatchNorm inside `module`, which is in training, normalises by the batch: none that is frozen does."""
+    return any(isinstance(m, _BatchNorm) and m.training for m in module.modules())

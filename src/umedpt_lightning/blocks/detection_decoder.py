@@ -15,7 +15,7 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 from umedpt_lightning.blocks.batch_norm import group_norm
 from umedpt_lightning.blocks.encoder import Pyramid
-from umedpt_lightning.hparams import HParamsMixin
+from umedpt_lightning.blocks.shared_block import SharedBlock
 
 
 @dataclass
@@ -43,7 +43,7 @@ class DetectionFeatures:
         ]
 
 
-class DetectionDecoder(HParamsMixin, nn.Module):
+class DetectionDecoder(SharedBlock):
     """FPN and the class and box towers of FCOS, shared by all detection tasks.
 
     Args:
@@ -54,7 +54,7 @@ class DetectionDecoder(HParamsMixin, nn.Module):
         finest: The finest stride that is used. 4 finds objects of few pixels, 8 is four times faster.
 
     Raises:
-        ValueError: The encoder has no map with stride `finest` or coarser.
+        ValueError: The encoder has no map with stride `finest` or coarser, or two of one stride.
     """
 
     def __init__(
@@ -68,7 +68,11 @@ class DetectionDecoder(HParamsMixin, nn.Module):
         super().__init__()
         self.levels = [i for i, stride in enumerate(strides) if stride >= finest]
         if not self.levels:
-            raise ValueError(f"The encoder has strides {list(strides)}, none of them {finest} or coarser.")
+            raise ValueError(f"the encoder has strides {list(strides)}, none of them {finest} or coarser")
+        if len({strides[i] for i in self.levels}) < len(self.levels):
+            raise ValueError(
+                f"the detection decoder needs strides that grow from map to map, but they are {list(strides)}"
+            )
         self.out_channels = channels
         self.fpn = FeaturePyramidNetwork([encoder_channels[i] for i in self.levels], channels, norm_layer=group_norm)
         self.class_tower = _tower(channels, convolutions)

@@ -1,27 +1,19 @@
-"""The shared encoder: any timm model that gives a feature pyramid."""
+"""What the whole program asks of an encoder: an image in, a pyramid of feature maps out, and defaults for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from umedpt_lightning.blocks.batch_norm import (
-    BatchNormMode,
-    PerTaskBatchNorm,
-    TaskSwitch,
-    replace_batch_norm,
-    to_group_norm,
-)
-from umedpt_lightning.blocks.checkpointing import checkpoint_blocks
-from umedpt_lightning.blocks.weights import create_encoder
-from umedpt_lightning.blocks.windows import pad_before_shift
+from umedpt_lightning.blocks.whole_image_layers import WholeImageLayer
 from umedpt_lightning.hparams import HParamsMixin
 
 
@@ -34,121 +26,191 @@ class Pyramid:
         strides: The ``s_i``, pixels of the image a pixel of the map.
         size: ``(H, W)`` of the image before padding.
         padded_size: ``(H', W')``.
+        embedding: ``(B, D)``, the encoder's own vector of an image (a class token, say); None where the embedding is
+            the mean of the last map.
     """
 
     maps: list[Tensor]
     strides: list[int]
     size: tuple[int, int]
     padded_size: tuple[int, int]
+    embedding: Tensor | None = None
 
 
-class Encoder(HParamsMixin, nn.Module):
-    """A timm model as the block that all tasks share.
-
-    Args:
-        name: Any timm model with ``features_only`` (``timm.list_models()``).
-        in_channels: Channels it takes. Images with one channel are repeated to that number.
-        weights: ``None`` for random ones, ``"timm"`` to download those of timm, or a file (``.safetensors`` or
-            ``.pth``) with the state of the whole timm model.
-        batch_norm: What becomes of BatchNorm; see `BatchNormMode`.
-        drop_path_rate: Stochastic depth, where the model knows it.
-        checkpointing: Keep the inputs of blocks alone in training, and compute the rest again in the backward pass.
-        channels_last: Keep weights and images with the channels of a pixel beside each other.
+@dataclass(frozen=True)
+class EncoderCard:
+    """What a model card says of an encoder.
 
     Attributes:
-        channels: Channels of each map of the pyramid, finest first.
-        strides: Their strides in pixels, powers of two.
-        mean: Mean of a pixel (0..1) that the weights expect, a number a channel.
-        std: Standard deviation likewise.
-
-    Raises:
-        ValueError: timm knows no such model, it has no feature pyramid or no blocks to compute again, or the file does
-            not fit it.
-        FileNotFoundError: `weights` names no file.
-        ConnectionError: The weights cannot be downloaded.
+        name: What it is called.
+        tags: Tags on the Hugging Face Hub.
+        loading: Markdown on how the encoder alone is loaded without this package; empty for nothing.
     """
 
-    hparams_ignored = ("weights",)  # a saved model has its own
+    name: str
+    tags: tuple[str, ...] = ()
+    loading: str = ""
+
+
+class BaseEncoder(HParamsMixin, nn.Module, ABC):
+    """The block that all tasks share, from normalised images to a pyramid of feature maps.
+
+    An encoder sets the attributes below in its constructor and has `forward`. All other methods have defaults that
+    work, and say when another answer is needed. A `torch.nn.Module` that has the attributes and such a `forward` is an
+    encoder too, without being derived from this class: `as_encoder` adds the defaults.
+
+    Attributes:
+        in_channels: Channels it takes. Images with one channel are repeated to that number.
+        channels: Channels of each map of the pyramid, finest first.
+        strides: Their strides in pixels, which do not fall. The pixel decoder wants that they double from map to map.
+        mean: Mean of a pixel (0..1) that the encoder expects, ``(1, in_channels, 1, 1)``, a buffer.
+        std: Standard deviation likewise.
+        statistics_frozen: Whether running statistics of BatchNorm stay as they are in training too.
+    """
+
+    in_channels: int
+    channels: list[int]
+    strides: list[int]
     mean: Tensor
     std: Tensor
+    statistics_frozen: bool = False
 
-    def __init__(
-        self,
-        name: str = "swin_tiny_patch4_window7_224",
-        in_channels: int = 3,
-        weights: Literal["timm"] | Path | None = None,
-        batch_norm: BatchNormMode = "keep",
-        drop_path_rate: float = 0.0,
-        checkpointing: bool = False,
-        channels_last: bool = False,
-    ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.batch_norm, self.checkpointing = batch_norm, checkpointing
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        options: dict[str, object] = {"in_chans": in_channels}
-        if drop_path_rate:  # not every model takes it
-            options["drop_path_rate"] = drop_path_rate
-        if "swin" in name:
-            options["strict_img_size"] = False  # any size; windows are padded
-        net: Any = create_encoder(name, weights, **options)  # timm's classes are not typed
-        pad_before_shift(net)
-        self.net: nn.Module = net
-        self.channels: list[int] = net.feature_info.channels()
-        self.strides: list[int] = net.feature_info.reduction()
-        # Swin and its kin give (B, H, W, C); the shapes do not tell, as H may equal C
-        self._gives_channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
-        for key in ("mean", "std"):
-            self.register_buffer(key, _per_channel(net.default_cfg[key], in_channels), persistent=False)
-        self.switch = TaskSwitch()
-        if batch_norm == "group":
-            replace_batch_norm(self.net, to_group_norm)
-        if channels_last:
-            self.net.to(memory_format=torch.channels_last)
-        if checkpointing and not checkpoint_blocks(self.net):
-            raise ValueError(
-                f"encoder.checkpointing: timm's {name} has no blocks that could be computed again, only single layers. "
-                "Take it out, or take another encoder."
-            )
-        self.train()  # what is frozen is so from the start: Lightning leaves the modes as it finds them
-
-    def bind(self, tasks: Sequence[str]) -> None:
-        """Makes room for every task's own BatchNorm statistics, where the encoder keeps such."""
-        if self.batch_norm == "per_task":
-            replace_batch_norm(self.net, lambda norm: PerTaskBatchNorm(norm, tasks, self.switch))
-
+    @abstractmethod
     def forward(self, images: Tensor, task: str | None = None) -> Pyramid:
         """The feature pyramid.
 
         Args:
-            images: ``(B, C, H, W)`` float, normalised, of any size.
-            task: Whose images these are; needed where BatchNorm keeps statistics per task.
-
-        Returns:
-            Maps of the images padded below and to the right with zeros (the mean) to multiples of the last stride.
+            images: ``(B, in_channels, H, W)`` float, normalised, of any size; see `pad_to_multiple`.
+            task: Whose images these are; None for those of several tasks together.
         """
-        self.switch.task = task
-        size = (images.shape[2], images.shape[3])
-        stride = self.strides[-1]
-        padded = ((size[0] + stride - 1) // stride * stride, (size[1] + stride - 1) // stride * stride)
-        if torch.compiler.is_exporting() or padded != size:  # an exported graph takes other sizes too
-            images = F.pad(images, (0, padded[1] - size[1], 0, padded[0] - size[0]))
-        maps = list(self.net(images.contiguous(memory_format=self.memory_format)))
-        if self._gives_channels_last:
-            maps = [m.permute(0, 3, 1, 2) for m in maps]
-        return Pyramid(maps, self.strides, size, padded)
 
-    def train(self, mode: bool = True) -> Encoder:
-        """Sets the mode; frozen BatchNorm stays in evaluation."""
+    @property
+    def embedding_channels(self) -> int:
+        """Length of `Pyramid.embedding`, or channels of the last map, whose mean is the embedding."""
+        return self.channels[-1]
+
+    def bind(self, tasks: Sequence[str]) -> None:  # most encoders need not know
+        """Is told the names of all tasks, before the first image."""
+
+    @property
+    def depends_on_task(self) -> bool:
+        """Whether the pyramid of an image depends on whose task's it is. Then an exported encoder is one a task."""
+        return False
+
+    def freeze_statistics(self, task: str | None = None) -> None:
+        """Keeps running statistics of normalisation as they are, in training too, for training on few images.
+
+        Args:
+            task: Whose statistics are kept, where the encoder has some for every task.
+        """
+        self.statistics_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; BatchNorm whose statistics are frozen stays in evaluation."""
         super().train(mode)
-        if self.batch_norm == "freeze":
-            for module in self.net.modules():
+        if self.statistics_frozen:
+            for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
 
+    def parts_to_compile(self) -> list[nn.Module]:
+        """The modules that `torch.compile` compiles in place.
 
-def _per_channel(values: Sequence[float], channels: int) -> Tensor:
-    if len(values) != channels:  # other channels than the RGB the weights saw: their average
-        values = [sum(values) / len(values)] * channels
-    return torch.tensor(values).view(1, channels, 1, 1)
+        Raises:
+            ValueError: It cannot be compiled as it was built.
+        """
+        return [self]
+
+    def parameter_stages(self) -> list[list[tuple[str, nn.Parameter]]]:
+        """All parameters with their names, in stages from the stem to the last, for layer-wise rates and freezing.
+
+        By default a stage is what shares the first two parts of its names, as all of ``blocks.3``, in the order in
+        which the parameters were made.
+        """
+        return stages_by_name(self.named_parameters())
+
+    @property
+    def tile_step(self) -> int:
+        """How far apart tiles may begin, pixels, so that its places are those of the whole image.
+
+        By default the coarsest stride; encoders with attention in windows want whole windows.
+        """
+        return max(self.strides)
+
+    def whole_image_layer(self, module: nn.Module) -> WholeImageLayer | None:
+        """How tiles of an image share what a layer of the encoder computes over all of the image.
+
+        Args:
+            module: Any module of the encoder; GroupNorm is known without it.
+
+        Returns:
+            None where the layer needs nothing, or cannot be shared: then tiles overlap by what is measured, and there
+            is a warning where that is not enough.
+        """
+        return None
+
+    @property
+    def exports_any_size(self) -> bool:
+        """Whether to try an exported graph for images of any size before one of the task's size."""
+        return True
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of images where nothing else says them, pixels; exported graphs are made for them."""
+        return (224, 224)
+
+    def plain_state(self) -> dict[str, Tensor] | None:
+        """Its weights as another library names them, for ``encoder.safetensors`` in a model's folder.
+
+        Returns:
+            None where there is no such library.
+
+        Raises:
+            ValueError: The names cannot be told.
+        """
+        return None
+
+    def card(self) -> EncoderCard:
+        """What the model card says of it."""
+        return EncoderCard(type(self).__name__)
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        # A config may name any torch module. What it lacks is told by `as_encoder`, with the mend.
+        return issubclass(other, nn.Module) if cls is BaseEncoder else NotImplemented
+
+
+def stages_by_name(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[list[tuple[str, nn.Parameter]]]:
+    """Parameters in stages by the first two parts of their names.
+
+    Args:
+        parameters: Pairs of name and parameter, as ``named_parameters()`` gives them.
+    """
+    stages: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in parameters:
+        stages.setdefault(".".join(name.split(".")[:-1][:2]), []).append((name, parameter))
+    return list(stages.values())
+
+
+def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
+    """Images ``(B, C, H, W)``, padded below and to the right with zeros (the mean) to multiples of `stride`."""
+    # torch.export can solve this, but not (-side) % stride
+    below, right = ((side + stride - 1) // stride * stride - side for side in images.shape[2:])
+    if torch.compiler.is_exporting() or below or right:  # an exported graph takes other sizes too
+        images = F.pad(images, (0, right, 0, below))
+    return images
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Encoder":  # a config may name the module in which it was
+        from umedpt_lightning.blocks.timm_encoder import Encoder
+
+        warnings.warn(
+            "umedpt_lightning.blocks.encoder.Encoder is umedpt_lightning.blocks.Encoder now: write that, or Encoder.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return Encoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from umedpt_lightning.blocks.batch_norm import group_norm, replace_batch_norm
 from umedpt_lightning.blocks.encoder import Pyramid
-from umedpt_lightning.hparams import HParamsMixin
+from umedpt_lightning.blocks.shared_block import SharedBlock
 
 
-class PixelDecoder(HParamsMixin, nn.Module):
+class PixelDecoder(SharedBlock):
     """A U-Net decoder up to the full resolution of the input.
 
     Args:
@@ -30,7 +30,9 @@ class PixelDecoder(HParamsMixin, nn.Module):
         super().__init__()
         depth = strides[-1].bit_length() - 1  # halvings from the image to the coarsest map
         if [2**i for i in range(depth - len(strides) + 1, depth + 1)] != list(strides):
-            raise ValueError(f"The pixel decoder needs strides that double from map to map, but they are {strides}.")
+            raise ValueError(
+                f"the pixel decoder needs strides that double from map to map, but they are {list(strides)}"
+            )
         self.strides = list(strides)
         self.out_channels = channels
         # Swin and ConvNeXt start at stride 4: the levels above have no map, hence no channels

@@ -8,10 +8,10 @@ from umedpt_lightning.blocks.encoder import Pyramid
 
 
 class Pooling(nn.Module):
-    """Averages the coarsest map over the image, padding left out, and normalises the vector.
+    """Averages the last map over the image, padding left out, or takes the encoder's own embedding; normalises either.
 
     Args:
-        channels: Channels of the coarsest map, the length of the embedding.
+        channels: Length of the embedding: `BaseEncoder.embedding_channels`.
     """
 
     def __init__(self, channels: int) -> None:
@@ -20,8 +20,10 @@ class Pooling(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """The embedding, ``(B, channels)``."""
-        stride = pyramid.strides[-1]
-        height, width = ((side + stride - 1) // stride for side in pyramid.size)  # rows and columns that hold any image
-        pooled: Tensor = pyramid.maps[-1][:, :, :height, :width].mean(dim=(2, 3))
+        pooled = pyramid.embedding
+        if pooled is None:
+            stride = pyramid.strides[-1]
+            height, width = ((side + stride - 1) // stride for side in pyramid.size)  # rows, columns with any image
+            pooled = pyramid.maps[-1][:, :, :height, :width].mean(dim=(2, 3))
         normed: Tensor = self.norm(pooled)
         return normed

@@ -19,7 +19,7 @@ from umedpt_lightning.cli.training import UmedptCLI
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.schedule import ScheduleFactory
-from umedpt_lightning.model import DetectionDecoderFactory, PixelDecoderFactory, TaskFactory
+from umedpt_lightning.model import BlockFactory, DetectionDecoderFactory, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.transfer.medmnist import MedMNISTProtocol
 from umedpt_lightning.transfer.sweep import Protocol
@@ -32,7 +32,7 @@ _TAKE_MODULES = {callbacks.ModelPruning}
 #: Whose classes a config may name.
 _LIBRARIES = ("umedpt_lightning.", "lightning.", "albumentations.")
 #: What is called with what only the program knows, so that a config leaves the first parameters out.
-_FACTORIES = (PixelDecoderFactory, DetectionDecoderFactory, TaskFactory, ScheduleFactory)
+_FACTORIES = (BlockFactory, PixelDecoderFactory, DetectionDecoderFactory, TaskFactory, ScheduleFactory)
 
 
 def main(command: str, arguments: Sequence[str]) -> None:

@@ -15,12 +15,13 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 
-from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint, best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
@@ -105,10 +106,13 @@ class UmedptCLI(LightningCLI):
 
         def build(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
             with clear_errors(locate(config, class_type, kwargs) or class_type.__name__):
-                return class_type(*args, **kwargs)
+                made = class_type(*args, **kwargs)
+            if isinstance(made, nn.Module) and not hasattr(made, "hparams"):  # an encoder that does not keep them
+                made.hparams = kwargs  # type: ignore[assignment]  # attributes of a module may be anything
+            return made
 
-        for base in (Reader, Encoder):
-            self.parser.add_instantiator(build, base, subclasses=True)
+        self.parser.add_instantiator(build, Reader, subclasses=True)
+        self.parser.add_instantiator(build, find_class(config.model.encoder.class_path), subclasses=False)
 
     def instantiate_classes(self) -> None:
         """Builds everything; what the user can mend is told without a traceback."""

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from umedpt_lightning.blocks.imagenet import MODEL, PACKAGE, write_efficientnet_lite0
+from umedpt_lightning.blocks.timm_encoder.imagenet import MODEL, PACKAGE, write_efficientnet_lite0
 
 
 def main(command: str, arguments: Sequence[str]) -> None:

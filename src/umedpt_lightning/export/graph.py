@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.blocks import BaseEncoder
 from umedpt_lightning.model import MultiTaskModel
 
 
@@ -24,10 +22,10 @@ class TaskGraph(nn.Module):
         self.name = task
         spec = model.task(task).spec
         self.channels, self.value_range = spec.channels, spec.value_range
-        self.size = model.sizes.get(task) or _timm_size(model.encoder)
+        self.size = model.sizes.get(task) or model.encoder.image_size
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> BaseEncoder:
         """The model's encoder."""
         return self.model.encoder
 
@@ -50,19 +48,16 @@ class EncoderGraph(nn.Module):
         self.encoder, self.pooling = model.encoder, model.pooling
         self.name = task
         self.channels, self.value_range = model.encoder.in_channels, (0.0, 1.0)
-        self.size = next(iter(model.sizes.values()), _timm_size(model.encoder))
+        self.size = next(iter(model.sizes.values()), model.encoder.image_size)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """``embedding`` ``(B, D)`` and ``map_<stride>`` for images ``(B, in_channels, H, W)`` scaled to 0 to 1.
 
-        The maps are of the images padded below and to the right to multiples of the last stride.
+        Where several maps have one stride they are ``map_<stride>_<index>``. All are of the images padded below and to
+        the right to multiples of the last stride.
         """
         pyramid = self.encoder((images - self.encoder.mean) / self.encoder.std, self.name)
-        maps = {f"map_{stride}": m for stride, m in zip(pyramid.strides, pyramid.maps, strict=True)}
+        several = len(set(pyramid.strides)) < len(pyramid.strides)  # maps of one stride are told apart by their order
+        names = [f"map_{s}_{i}" if several else f"map_{s}" for i, s in enumerate(pyramid.strides)]
+        maps = dict(zip(names, pyramid.maps, strict=True))
         return {"embedding": self.pooling(pyramid), **maps}
-
-
-def _timm_size(encoder: Encoder) -> tuple[int, int]:
-    net: Any = encoder.net
-    height, width = net.default_cfg["input_size"][-2:]
-    return int(height), int(width)

@@ -21,8 +21,8 @@ TOLERANCE = 1e-4
 def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, float]]:
     """Writes ``task_<name>.onnx`` for every task and ``encoder.onnx``.
 
-    Where the encoder keeps BatchNorm statistics per task there is an ``encoder_<name>.onnx`` for every task. The files
-    take any number of images, of any size or of one; see `export_program`.
+    Where the encoder depends on the task (BatchNorm statistics per task, say) there is an ``encoder_<name>.onnx`` for
+    every task. The files take any number of images, of any size or of one; see `export_program`.
 
     Args:
         model: The model, on the CPU.
@@ -41,7 +41,7 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
     for name in model.tasks:
         about = {"task": name, **config["tasks"][name]}
         yield _export(TaskGraph(model, name), folder / f"task_{name}.onnx", about)
-    names = list(model.tasks) if model.encoder.batch_norm == "per_task" else [None]
+    names = list(model.tasks) if model.encoder.depends_on_task else [None]
     for task in names:
         file = folder / (f"encoder_{task}.onnx" if task else "encoder.onnx")
         yield _export(EncoderGraph(model, task), file, {"encoder": config["encoder"]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -36,9 +36,8 @@ class Program:
 def export_program(graph: Graph) -> Program:
     """The program of a graph, for any number of images of any size.
 
-    For an encoder with shifted windows (Swin and its kin) and one that cannot be traced otherwise, images must have the
-    one size that the task was trained at, or that timm names for the encoder. With windows every padding would be an
-    expression of the size, which torch cannot simplify in any reasonable time.
+    Where an encoder cannot be traced so, as one with shifted windows, images must have the one size that the task was
+    trained at, or `BaseEncoder.image_size`.
 
     Args:
         graph: The graph.
@@ -46,19 +45,17 @@ def export_program(graph: Graph) -> Program:
     Raises:
         ValueError: The encoder cannot be traced at all.
     """
-    if "swin" in str(graph.encoder.hparams["name"]):
-        return _export(graph, graph.size)
-    try:
-        return _export(graph, None)
-    except ValueError:
-        return _export(graph, graph.size)
+    if graph.encoder.exports_any_size:
+        with suppress(ValueError):
+            return _export(graph, None)
+    return _export(graph, graph.size)
 
 
 def _export(graph: Graph, size: Size | None) -> Program:
     images = example(graph, 2, size or (100, 140))
     shape = {0: Dim("batch")}
     if size is None:
-        smallest = graph.encoder.strides[-1] + 1  # torch takes 1 for a constant, in the coarsest map too
+        smallest = max(graph.encoder.strides) + 1  # torch takes 1 for a constant, in the coarsest map too
         shape |= {2: Dim("height", min=smallest), 3: Dim("width", min=smallest)}
     try:
         with torch.no_grad(), quiet():

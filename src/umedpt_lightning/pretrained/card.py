@@ -8,14 +8,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.blocks import BaseEncoder, EncoderCard
 from umedpt_lightning.tasks import Task
 
 _TO_FILL_IN = "*To be filled in.*"
 
 
 def model_card(
-    encoder: Encoder, tasks: Mapping[str, Task], data: Mapping[str, str], metrics: Mapping[str, Any]
+    encoder: BaseEncoder, tasks: Mapping[str, Task], data: Mapping[str, str], metrics: Mapping[str, Any]
 ) -> ModelCard:
     """The card of a model.
 
@@ -25,23 +25,21 @@ def model_card(
         data: What is known of a task's data, by task name.
         metrics: What is in a run's ``metrics.json``.
     """
-    name = str(encoder.hparams["name"])
+    about = encoder.card()
     front = ModelCardData(
         library_name="umedpt-lightning",
         license="unknown",
         pipeline_tag="image-feature-extraction",
-        tags=["medical", "multi-task", "timm", "pytorch"],
-        model_name=f"umedpt-{name}",
+        tags=["medical", "multi-task", *about.tags, "pytorch"],
+        model_name=f"umedpt-{about.name}",
         eval_results=list(_results(tasks, metrics)) or None,
     )
-    return ModelCard(f"---\n{front.to_yaml()}\n---\n\n{_text(name, encoder, tasks, data, metrics)}")
+    return ModelCard(f"---\n{front.to_yaml()}\n---\n\n{_text(about, tasks, data, metrics)}")
 
 
-def _text(
-    name: str, encoder: Encoder, tasks: Mapping[str, Task], data: Mapping[str, str], metrics: Mapping[str, Any]
-) -> str:
+def _text(encoder: EncoderCard, tasks: Mapping[str, Task], data: Mapping[str, str], metrics: Mapping[str, Any]) -> str:
     first = next(iter(tasks))
-    return f"""# {name}, trained on {len(tasks)} tasks together
+    return f"""# {encoder.name}, trained on {len(tasks)} tasks together
 
 One shared encoder with a small head for each task, trained by umedpt-lightning.
 
@@ -77,26 +75,8 @@ model = MultiTaskModel.from_pretrained("path/of/this/folder")
 predictions = model.predict([image], "{first}")  # arrays (H, W) or (H, W, C) as they are stored, of any size
 ```
 
-{_plain_timm(name, encoder)}
+{encoder.loading}
 """
-
-
-def _plain_timm(name: str, encoder: Encoder) -> str:
-    """How the encoder is had without this package."""
-    if encoder.batch_norm not in ("keep", "freeze"):
-        return (
-            f"Its BatchNorm was replaced (`{encoder.batch_norm}`), so that plain timm cannot load the encoder; take "
-            "`model.encoder`."
-        )
-    made = f'net = timm.create_model("{name}", in_chans={encoder.in_channels}'
-    if encoder.in_channels in (1, 3):
-        lines = made + ', features_only=True, pretrained=True, pretrained_cfg_overlay={"file": "encoder.safetensors"})'
-    else:  # timm would leave out a first layer of other channels, without a word
-        lines = f'{made}, num_classes=0)\nnet.load_state_dict(load_file("encoder.safetensors"), strict=False)'
-    return (
-        "The encoder alone, in plain timm (intensities scaled to 0 to 1, then its mean and standard deviation):\n\n"
-        f"```python\n{lines}\n```"
-    )
 
 
 def _row(name: str, task: Task) -> str:

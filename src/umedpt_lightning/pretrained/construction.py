@@ -6,12 +6,11 @@ import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
-import timm
+from torch import nn
 
-from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
-from umedpt_lightning.hparams import HParamsMixin
+from umedpt_lightning.blocks import BaseEncoder, DetectionDecoder, Encoder, PixelDecoder, SharedBlock
 from umedpt_lightning.pretrained.values import fits, from_json, to_json
 from umedpt_lightning.tasks import DEFAULT_TASKS, Task
 from umedpt_lightning.types import TaskSpec
@@ -23,8 +22,9 @@ T = TypeVar("T")
 
 
 def model_config(
-    encoder: Encoder,
-    decoders: Mapping[str, HParamsMixin | None],
+    encoder: BaseEncoder,
+    decoders: Mapping[str, nn.Module | None],
+    blocks: Mapping[str, nn.Module],
     tasks: Mapping[str, Task],
     sizes: Mapping[str, tuple[int, int]],
 ) -> Config:
@@ -33,14 +33,17 @@ def model_config(
     Args:
         encoder: The shared encoder.
         decoders: ``pixel_decoder`` and ``detection_decoder``; None where no task needs it.
+        blocks: Further shared blocks, by what tasks need.
         tasks: By name.
         sizes: Height and width that a task's images were resized to; a task left out has its own.
 
     Raises:
-        ValueError: A class of one's own has an option that JSON cannot hold.
+        ValueError: A class of one's own has an option that JSON cannot hold, or does not keep its options.
     """
     config = {"encoder": _block(encoder, "encoder")}
     config |= {name: _block(decoder, name, given=2) for name, decoder in decoders.items() if decoder is not None}
+    if blocks:
+        config["blocks"] = {name: _block(block, f"blocks.{name}", given=2) for name, block in blocks.items()}
     config["tasks"] = {
         name: {
             "spec": _spec(task.spec, f"tasks.{name}.spec"),
@@ -65,7 +68,7 @@ def model_arguments(config: Any, classes: Iterable[type] = ()) -> dict[str, Any]
         ValueError: It is not such a config, or names what is not known; the message names the key.
     """
     known = {cls.__name__: cls for cls in (*KNOWN, *classes)}
-    config = _mapping(config, "model", {"encoder", "pixel_decoder", "detection_decoder", "tasks"})
+    config = _mapping(config, "model", {"encoder", "pixel_decoder", "detection_decoder", "blocks", "tasks"})
     parts: dict[str, Any] = {"specs": {}, "tasks": {}, "sizes": {}}
     for name, task in _mapping(config.get("tasks"), "model.tasks").items():
         key = f"model.tasks.{name}"
@@ -77,18 +80,27 @@ def model_arguments(config: Any, classes: Iterable[type] = ()) -> dict[str, Any]
             raise ValueError(f"{key}.size must be null or height and width, but it is {size!r}.")
         if size:
             parts["sizes"][name] = size
-    for name, base in (("pixel_decoder", PixelDecoder), ("detection_decoder", DetectionDecoder)):
+    for name in ("pixel_decoder", "detection_decoder"):
         if name in config:
-            parts[name] = _factory(config[name], f"model.{name}", base, known, 2)
-    encoder = _factory(config.get("encoder"), "model.encoder", Encoder, known, 0)
-    _check_timm_name(encoder.keywords.get("name"))
+            parts[name] = _factory(config[name], f"model.{name}", SharedBlock, known, 2)
+    parts["blocks"] = {
+        name: _factory(block, f"model.blocks.{name}", SharedBlock, known, 2)
+        for name, block in _mapping(config.get("blocks", {}), "model.blocks").items()
+    }
+    encoder = _factory(config.get("encoder"), "model.encoder", BaseEncoder, known, 0)  # type: ignore[type-abstract]
     parts["encoder"] = _made(encoder, "model.encoder")
     return parts
 
 
-def _block(block: HParamsMixin, where: str, given: int = 0) -> Config:
+def _block(block: nn.Module, where: str, given: int = 0) -> Config:
     """A block's class and options, without the first arguments, which the model gives."""
-    options = dict(list(block.hparams.items())[given:])
+    if not hasattr(block, "hparams"):
+        raise ValueError(
+            f"{where}: {type(block).__name__} does not keep the arguments of its constructor, so that the model could "
+            "not be built again. Derive the class from umedpt_lightning.hparams.HParamsMixin, too."
+        )
+    hparams: Any = block.hparams
+    options = dict(list(hparams.items())[given:])
     return {
         "class": type(block).__name__,
         "options": {name: to_json(value, f"{where}: {name}") for name, value in options.items()},
@@ -105,8 +117,8 @@ def _factory(config: Any, key: str, base: type[T], known: Mapping[str, type], gi
     config = _mapping(config, key, {"class", "options"})
     name = config.get("class")
     cls = known.get(name) if isinstance(name, str) else None
-    if cls is None or not issubclass(cls, base):
-        fitting = sorted(n for n, c in known.items() if issubclass(c, base))
+    if cls is None or not _is_a(cls, base):
+        fitting = sorted(n for n, c in known.items() if _is_a(c, base))
         raise ValueError(
             f"{key}.class is {name!r}, but must be one of {', '.join(fitting)}. A class of your own must be given: "
             "from_pretrained(..., classes=[YourClass])."
@@ -123,6 +135,8 @@ def _factory(config: Any, key: str, base: type[T], known: Mapping[str, type], gi
             raise ValueError(f"{key}.options: {name} has no option {option!r}.")
         if not fits(value, hints.get(option, Any)):
             raise ValueError(f"{key}.options.{option} is {value!r}, which {name} does not take.")
+        if get_origin(hints.get(option)) is list:
+            options[option] = list(value)
     return partial(cls, **options)
 
 
@@ -133,11 +147,11 @@ def _made(factory: partial[T], key: str) -> T:
         raise ValueError(f"{key} cannot be built: {error}") from error
 
 
-def _check_timm_name(name: Any) -> None:
-    """Holds that a name is that of a model in timm itself: a scheme in it would make timm read elsewhere."""
-    architecture, _, tag = str(name).partition(".")
-    if not timm.is_model(architecture) or not all(part.isidentifier() for part in (architecture, tag or "_")):
-        raise ValueError(f"model.encoder.options.name: timm has no model {name!r}; see timm.list_models().")
+def _is_a(cls: type, base: type) -> bool:
+    """Whether a class may stand where `base` is wanted; any torch module of one's own may be an encoder."""
+    if base is BaseEncoder and BaseEncoder not in cls.__mro__:
+        return issubclass(cls, nn.Module) and not issubclass(cls, Task | SharedBlock)
+    return issubclass(cls, base)
 
 
 def _mapping(value: Any, key: str, keys: set[str] | None = None) -> Config:

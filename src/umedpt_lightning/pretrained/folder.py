@@ -12,11 +12,10 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
+from umedpt_lightning.blocks import BaseEncoder
 from umedpt_lightning.io.atomic import atomic_write, write_text
 from umedpt_lightning.pretrained.card import model_card
 from umedpt_lightning.pretrained.construction import model_arguments, model_config
-from umedpt_lightning.pretrained.encoder_state import timm_state
 from umedpt_lightning.pretrained.loading import CONFIG, FORMAT, VERSION, WEIGHTS, read_saved_model
 
 ENCODER = "encoder.safetensors"
@@ -29,13 +28,15 @@ class PretrainedModel(ModelHubMixin, nn.Module):
         encoder: The shared encoder.
         pixel_decoder: The shared pixel decoder; None where no task needs it.
         detection_decoder: The shared detection decoder; None where no task needs it.
+        blocks: Further shared blocks, by what tasks need.
         tasks: A task for every name.
         sizes: Height and width that a task's images are resized to; a task left out takes them as they are.
     """
 
-    encoder: Encoder
-    pixel_decoder: PixelDecoder | None
-    detection_decoder: DetectionDecoder | None
+    encoder: BaseEncoder
+    pixel_decoder: nn.Module | None
+    detection_decoder: nn.Module | None
+    blocks: nn.ModuleDict
     tasks: nn.ModuleDict
     sizes: dict[str, tuple[int, int]]
 
@@ -43,7 +44,7 @@ class PretrainedModel(ModelHubMixin, nn.Module):
         """How the model is built again, in types of JSON; see `construction.model_config`."""
         decoders = {"pixel_decoder": self.pixel_decoder, "detection_decoder": self.detection_decoder}
         tasks: Any = dict(self.tasks.items())  # a ModuleDict forgets what it holds
-        return model_config(self.encoder, decoders, tasks, self.sizes)
+        return model_config(self.encoder, decoders, dict(self.blocks.items()), tasks, self.sizes)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Writes config and weights; called by `save_pretrained`, which adds the card."""
@@ -56,7 +57,7 @@ class PretrainedModel(ModelHubMixin, nn.Module):
         text = json.dumps(config, indent=2, allow_nan=False)  # before anything is written
         with atomic_write(save_directory / WEIGHTS) as unfinished:
             save_model(self, str(unfinished), metadata={"format": "pt"})
-        encoder = timm_state(self.encoder)
+        encoder = self.encoder.plain_state()
         if encoder is not None:
             with atomic_write(save_directory / ENCODER) as unfinished:
                 save_file(encoder, unfinished, metadata={"format": "pt"})
@@ -89,9 +90,9 @@ class PretrainedModel(ModelHubMixin, nn.Module):
         saved = read_saved_model(pretrained_model_name_or_path, **download)
         if saved.config is None:
             raise ValueError(
-                f"{saved.weights} does not say how its model is built: it is of an older release, or a task of your "
-                "own has options that are not numbers, strings, lists or mappings. Train again, or save the model by "
-                "save_pretrained."
+                f"{saved.weights} does not say how its model is built: it is of an older release, or a class of your "
+                "own does not keep its options (derive it from umedpt_lightning.hparams.HParamsMixin) or has some that "
+                "are not numbers, strings, lists or mappings. Mend the class and train again."
             )
         try:
             model = cls(**model_arguments(saved.config, classes))

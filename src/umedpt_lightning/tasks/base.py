@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,27 +16,31 @@ from umedpt_lightning.hparams import HParamsMixin
 from umedpt_lightning.tasks.answers import Answers, picked
 from umedpt_lightning.types import BatchTargets, TaskSpec
 
-#: What a head reads: ``embedding`` is ``(B, D)``, ``pixels`` is ``(B, D, H, W)``, ``detection`` is
-#: `umedpt_lightning.blocks.DetectionFeatures`.
-Features = Literal["embedding", "pixels", "detection"]
 #: Linear models that can stand in for a head on the embedding: logistic regression of classes, of each label by itself,
 #: and ridge regression.
 LinearFamily = Literal["classes", "labels", "numbers"]
 
 
-@dataclass(frozen=True)
 class FeatureWidths:
-    """Channels of the shared features.
+    """Widths of the shared features as attributes: ``widths.embedding``, ``widths.pixels``, ``widths.detection``, ….
 
-    Attributes:
-        embedding: Length of the pooled embedding.
-        pixels: Channels of the pixel decoder's output.
-        detection: Channels of the detection decoder's output.
+    The model builds a shared block when a head asks for its width.
+
+    Args:
+        width: Gives the width of features by their name, see `Task.needs`; None where only `known` ones are.
+        known: Widths that are known already.
     """
 
-    embedding: int
-    pixels: int
-    detection: int
+    def __init__(self, width: Callable[[str], int] | None = None, **known: int) -> None:
+        self._width, self._known = width, known
+
+    def __getattr__(self, needs: str) -> int:
+        """The width of features that heads may read."""
+        if needs in self.__dict__.get("_known", ()):
+            return self._known[needs]
+        if needs.startswith("_") or self._width is None:
+            raise AttributeError(needs)
+        return self._width(needs)
 
 
 def as_float(output: Tensor) -> Tensor:
@@ -51,7 +54,9 @@ class Task(HParamsMixin, nn.Module, ABC):
     Subclasses are built with ``(spec, widths, **options)`` and set the class attributes.
 
     Attributes:
-        needs: Which features `forward` takes.
+        needs: Which features `forward` takes: ``embedding`` is ``(B, D)``, ``pixels`` is ``(B, D, H, W)`` of every
+            pixel, ``detection`` is `umedpt_lightning.blocks.DetectionFeatures`; any other name is that of a block under
+            ``model.blocks``.
         main_metric: The entry of `compute` that stands for the task in ``val/score``; higher is better.
         spec: What the data set says of itself.
         errors: Beginnings of the names of metrics of which less is better.
@@ -61,7 +66,7 @@ class Task(HParamsMixin, nn.Module, ABC):
             (IoU), the better stays.
     """
 
-    needs: ClassVar[Features]
+    needs: ClassVar[str]
     main_metric: ClassVar[str]
     spec: TaskSpec
     errors: ClassVar[tuple[str, ...]] = ()

@@ -18,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
+from umedpt_lightning.blocks import BaseEncoder, DetectionDecoder, PixelDecoder
 from umedpt_lightning.model import (
+    BlockFactory,
     DetectionDecoderFactory,
     MultiTaskModel,
     PixelDecoderFactory,
@@ -47,7 +48,7 @@ class MultiTaskModule(RoundModule):
 
     Args:
         specs: What the data of each task say of themselves; from the data module.
-        encoder: The shared encoder.
+        encoder: The shared encoder; one of your own is any torch module that has what `BaseEncoder` names.
         tasks: How to build a task; a name left out gets the default of its label type.
         weights: Weight of a task's loss; a name left out has 1.
         pixel_decoder: Builds the shared pixel decoder.
@@ -58,6 +59,7 @@ class MultiTaskModule(RoundModule):
         pack_pixels: Consecutive micro-batches of a round that use the same blocks and have images of one size go
             through them together, as long as they have so many pixels at most; 0 for one after the other.
         compile: Whether torch compiles the shared blocks.
+        blocks: Builds further shared blocks, by the name that tasks of your own say in `needs`.
 
     Raises:
         ValueError: `tasks` or `weights` name a task without data, a weight is negative, `max_bad_rounds` is not
@@ -67,7 +69,7 @@ class MultiTaskModule(RoundModule):
     def __init__(
         self,
         specs: dict[str, TaskSpec],
-        encoder: Encoder,
+        encoder: BaseEncoder,
         tasks: dict[str, TaskFactory] | None = None,
         weights: dict[str, float] | None = None,
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
@@ -76,10 +78,11 @@ class MultiTaskModule(RoundModule):
         max_bad_rounds: int = 10,
         pack_pixels: int = 0,
         compile: bool = False,
+        blocks: dict[str, BlockFactory] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder)
+        self.model = MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder, blocks=blocks)
         check_packing(self.model, pack_pixels)
         if compile:
             self.model.compile_blocks()

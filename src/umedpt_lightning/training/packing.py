@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from umedpt_lightning.blocks.batch_norm import has_batch_norm
+from umedpt_lightning.blocks.batch_norm import normalises_by_batch
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskBatch
 
@@ -46,9 +46,13 @@ def check_packing(model: MultiTaskModel, pixels: int) -> None:
     """
     if pixels < 0:
         raise ValueError(f"model.pack_pixels must be positive, or 0 for no packing, but it is {pixels}.")
-    encoder = None if model.encoder.batch_norm == "freeze" else model.encoder
-    blocks = (encoder, model.pixel_decoder, model.detection_decoder)
-    if pixels and any(has_batch_norm(block) for block in blocks if block is not None):
+    if pixels and model.encoder.depends_on_task:
+        raise ValueError(
+            "model.pack_pixels: the encoder treats the images of each task differently (batch_norm: per_task, say), so "
+            "that those of several tasks cannot go through it together. Take another encoder, or no packing (0)."
+        )
+    blocks = (model.encoder, model.pixel_decoder, model.detection_decoder, *model.blocks.values())
+    if pixels and any(normalises_by_batch(block) for block in blocks if block is not None):
         raise ValueError(
             "model.pack_pixels: the shared blocks have BatchNorm, which would mix the tasks of a pack. Take "
             "encoder.batch_norm: freeze or group, an encoder without BatchNorm, or no packing (0)."

@@ -160,12 +160,9 @@ class Trainer:
         decay = self.options.weight_decay
         groups: list[dict[str, object]] = [{"params": new, "lr": rate, "weight_decay": decay}]
         if whole:
-            stages: dict[str, list[nn.Parameter]] = {}  # stem and blocks, first to last
-            for name, parameter in model.encoder.net.named_parameters():
-                stages.setdefault(".".join(name.split(".")[:-1][:2]), []).append(parameter)
-            for behind, stage in enumerate(reversed(stages.values()), start=1):
+            for behind, stage in enumerate(reversed(model.encoder.parameter_stages()), start=1):
                 scale = self.options.layer_decay**behind
-                groups.append({"params": stage, "lr": rate * scale, "weight_decay": decay})
+                groups.append({"params": [p for _, p in stage], "lr": rate * scale, "weight_decay": decay})
         return groups
 
     def _batches(self) -> Iterator[TaskBatch]:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder
+from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder, as_encoder
 from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.pretrained import SavedModel, model_arguments, read_saved_model
 from umedpt_lightning.types import TaskSpec
@@ -95,21 +95,20 @@ class PretrainedSource(WeightSource):
     def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
         """As `WeightSource.create_model`."""
         saved = read_saved_model(self.path)
-        config = {**self._config(saved), "tasks": {}}
-        encoder = dict(config["encoder"])
-        options = dict(encoder.get("options") or {})
-        mode, state = options.get("batch_norm"), saved.state
-        if mode in ("keep", "per_task"):  # as few images as here would only spoil the statistics that there are
-            config["encoder"] = encoder | {"options": options | {"batch_norm": "freeze"}}
-        if mode == "per_task":
-            state = self._of_one_task(state)
+        config = self._config(saved)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            arguments = model_arguments(config, self.classes)
-            model = MultiTaskModel(**{**arguments, "specs": {name: spec}, "tasks": task and {name: task}})
+            arguments = model_arguments({**config, "tasks": {}}, self.classes)
+            encoder = as_encoder(arguments["encoder"])
+            encoder.bind(list(config["tasks"]))
+            _load(saved.weights, "encoder", encoder, saved.state)
+            # as few images as here would only spoil the statistics that there are
+            encoder.freeze_statistics(self.statistics_of)
+            replaced = {"encoder": encoder, "specs": {name: spec}, "tasks": task and {name: task}}
+            model = MultiTaskModel(**{**arguments, **replaced})
         for block, module in model.named_children():
-            if block != "tasks":
-                _load(saved.weights, block, module, state)
+            if block not in ("tasks", "encoder"):
+                _load(saved.weights, block, module, saved.state)
         return model
 
     def _config(self, saved: SavedModel) -> dict[str, Any]:
@@ -120,16 +119,6 @@ class PretrainedSource(WeightSource):
                 "CheckpointSource, which reads that from the run's config.yaml."
             )
         return saved.config
-
-    def _of_one_task(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        kept = sorted({key.split(".by_task.")[1].split(".")[0] for key in state if ".by_task." in key})
-        if self.statistics_of not in kept:
-            raise ValueError(
-                f"{self.path}: the run kept BatchNorm statistics per task, and `statistics_of` is "
-                f"{self.statistics_of!r}. Name the task that is most like the new one: {', '.join(kept)}."
-            )
-        own = f".by_task.{self.statistics_of}."
-        return {key.replace(own, "."): value for key, value in state.items() if ".by_task." not in key or own in key}
 
 
 class CheckpointSource(PretrainedSource):
@@ -169,11 +158,10 @@ class CheckpointSource(PretrainedSource):
                 f"{file}: there is no such config, and {saved.weights} does not say how its model is built. Give the "
                 "config of its run as `config`."
             )
-        blocks = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]
-        names = ("encoder", "pixel_decoder", "detection_decoder")
+        described = yaml.safe_load(file.read_text(encoding="utf-8"))
+        names, blocks = ("encoder", "pixel_decoder", "detection_decoder"), described["model"]
         config = {name: _described(blocks[name]) for name in names if blocks.get(name)}
-        encoder = config.get("encoder", {"class": "Encoder", "options": {}})
-        return config | {"encoder": encoder | {"options": {"batch_norm": "keep"} | encoder["options"]}}
+        return {"encoder": {"class": "Encoder", "options": {}}, "tasks": described["data"]["tasks"]} | config
 
 
 def _described(block: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Protocol:
 
     def head(self, spec: TaskSpec) -> Task:
         """A head for what samples say of themselves, which alone it may know; by itself, not in a model."""
-        return (self.task or default_task(spec, self.name))(spec, FeatureWidths(1, 1, 1))
+        return (self.task or default_task(spec, self.name))(spec, FeatureWidths(lambda needs: 1))
 
     def modes_of(self, method: str) -> list[Mode]:
         """How a method is measured."""

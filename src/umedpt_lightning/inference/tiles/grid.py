@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.blocks import BaseEncoder
 
 #: Width of the strip in which neighbours are blended, pixels; what is nearer to a tile's edge does not count.
 _BLENDED = 16
@@ -128,37 +128,25 @@ class Tiling:
         return tuple(Span(starts[i], stops[i], cuts[i], cuts[i + 1], halves[i], halves[i + 1]) for i in range(count))
 
 
-def aligned_tiling(encoder: Encoder, tile: int, overlap: int) -> Tiling:
+def aligned_tiling(encoder: BaseEncoder, tile: int, overlap: int) -> Tiling:
     """Tiles of about that size, whose corners lie where the encoder's pixels of the whole image do.
-
-    Encoders with windows (Swin) want whole windows of their coarsest map; all want whole pixels of it.
 
     Args:
         encoder: What will see the tiles.
         tile: Side of a tile, pixels.
         overlap: Pixels that neighbours share.
     """
-    step = tile_step(encoder)
+    step = encoder.tile_step
     own = max(step, round((tile - overlap) / step) * step)
     overlap = math.ceil(overlap / step) * step
-    return Tiling((own + overlap, own + overlap), overlap, pixel=encoder.strides[-1])
+    return Tiling((own + overlap, own + overlap), overlap, pixel=max(encoder.strides))
 
 
-def tile_step(encoder: Encoder) -> int:
-    """How far apart tiles may begin, so that the encoder's pixels, and its windows, are those of the whole image."""
-    return encoder.strides[-1] * max(1, *(_window(module) for module in encoder.modules()))
-
-
-def overlap_for_radius(encoder: Encoder, radius: int) -> int:
+def overlap_for_radius(encoder: BaseEncoder, radius: int) -> int:
     """The overlap, pixels, with which all that is shown of a tile is at least `radius` pixels from its inner edges."""
-    step = tile_step(encoder)
+    step = encoder.tile_step
     # own parts meet up to a pixel of the coarsest map beside the middle
-    return math.ceil((2 * radius + encoder.strides[-1] + _BLENDED) / step) * step
-
-
-def _window(module: nn.Module) -> int:
-    size = getattr(module, "window_size", 1)
-    return max(size) if isinstance(size, tuple) else int(size)
+    return math.ceil((2 * radius + max(encoder.strides) + _BLENDED) / step) * step
 
 
 def _ramp(length: int) -> Tensor:

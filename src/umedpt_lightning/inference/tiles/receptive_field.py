@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from umedpt_lightning.inference.tiles.grid import overlap_for_radius, tile_step
+from umedpt_lightning.blocks.whole_image_layers import Own
+from umedpt_lightning.inference.tiles.grid import overlap_for_radius
 from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
-from umedpt_lightning.inference.tiles.whole_image_layers import Own
 from umedpt_lightning.model import MultiTaskModel
 
 #: A cut further away than this is not looked for, pixels.
@@ -77,7 +76,7 @@ def default_overlap(tile: int) -> int:
 
 
 def _measure(model: MultiTaskModel, task: str) -> int | None:
-    step, stride = tile_step(model.encoder), model.encoder.strides[-1]
+    step, stride = model.encoder.tile_step, max(model.encoder.strides)
     height = max(2 * step, 256)
     length = -(-(_FURTHEST + stride) // step) * step
     strip = _noise(height, 2 * length, model.task(task).spec.channels).to(model.encoder.mean.device)
@@ -105,10 +104,11 @@ def _measure(model: MultiTaskModel, task: str) -> int | None:
 def _maps(model: MultiTaskModel, task: str, images: Tensor) -> list[Tensor]:
     """What heads read, each ``(1, C, h, w)``."""
     pyramid = model.pyramid(images, task)
-    if model.task(task).needs != "pixels":
+    if model.task(task).needs == "embedding":
         return pyramid.maps
-    decoder: Callable[..., Tensor] = model.pixel_decoder  # type: ignore[assignment]  # a task needs it
-    return [decoder(pyramid)]
+    features = model.block(model.task(task).needs)(pyramid)
+    # the pyramid stands for a decoder with several maps, whose few convolutions see little further
+    return [features] if isinstance(features, Tensor) and features.ndim == 4 else pyramid.maps
 
 
 def _noise(height: int, width: int, channels: int) -> Tensor:

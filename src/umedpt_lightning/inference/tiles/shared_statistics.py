@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umedpt_lightning.inference.tiles.whole_image_layers import Own, WholeImageLayer, whole_image_layers
+from umedpt_lightning.blocks.whole_image_layers import Own, WholeImageLayer, whole_image_layers
 from umedpt_lightning.model import MultiTaskModel
 
 #: For every tile its own part, and what runs the model on it.
@@ -37,7 +37,7 @@ class SharedStatistics:
 
     def __init__(self, model: MultiTaskModel) -> None:
         self._encoder = model.encoder
-        self._layers = whole_image_layers(model)
+        self._layers = whole_image_layers(model, model.encoder.whole_image_layer)
         self._known: list[tuple[Tensor, Tensor]] = []  # scale and shift, (C,) each
         self._sums: list[Tensor] = []
         self._pass = threading.local()

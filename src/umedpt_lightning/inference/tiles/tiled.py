@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from umedpt_lightning.blocks.whole_image_layers import Own
 from umedpt_lightning.inference.progress import Advance, ProgressCallback, no_progress
 from umedpt_lightning.inference.tiles.blending import TileBlender
 from umedpt_lightning.inference.tiles.grid import Grid, Tile, Tiling, aligned_tiling
 from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
-from umedpt_lightning.inference.tiles.whole_image_layers import Own
 from umedpt_lightning.io.arrays import as_image, as_tensor
 from umedpt_lightning.io.resize import resize
 from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
@@ -142,6 +142,8 @@ class TiledTask:
                     for s in (tile.down, tile.across)
                 )
                 own = pyramid.maps[-1][0, :, rows, columns]  # (D, h, w)
+                if pyramid.embedding is not None:  # the encoder's own of the tile counts by the places of its part
+                    own = pyramid.embedding[0, :, None, None].expand(-1, *own.shape[1:])
                 total, places = total + own.double().sum(dim=(1, 2)).cpu(), places + own[0].numel()
         mean = (total / max(1, places)).float().to(self._head.device)
         return self._head.predict(self._head(self._model.pooling.norm(mean[None])))[0]
@@ -194,7 +196,7 @@ class TiledTask:
 
     def _own(self, tile: Tile, grid: Grid) -> Own:
         """The own part in shares of the maps, whose padding at the image's end belongs to it."""
-        stride = self._model.encoder.strides[-1]
+        stride = max(self._model.encoder.strides)
         shares: list[float] = []
         for side, (span, spans) in enumerate(((tile.down, grid.rows), (tile.across, grid.columns))):
             length = span.stop - span.start

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.pretrained.folder import CONFIG, WEIGHTS
+from umedpt_lightning.pretrained.loading import CONFIG, WEIGHTS
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
 
 State = Mapping[str, Tensor]

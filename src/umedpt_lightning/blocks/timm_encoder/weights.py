@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,13 @@ from torch import Tensor, nn
 
 # an encoder has no place for the classifier of a whole model, which is no news
 logging.getLogger("timm.models._builder").addFilter(lambda record: "Unexpected keys" not in record.getMessage())
+
+#: What families of timm call the option to take images of any size: those with windows, and vision transformers.
+_ANY_SIZE: tuple[dict[str, Any], ...] = ({"strict_img_size": False}, {"dynamic_img_size": True})
+
+
+class _NoSuchOption(Exception):  # noqa: N818  # the next is tried
+    """A family of timm has no such option."""
 
 
 def create_encoder(name: str, weights: Literal["timm"] | Path | None, **options: Any) -> nn.Module:
@@ -29,7 +37,9 @@ def create_encoder(name: str, weights: Literal["timm"] | Path | None, **options:
         ConnectionError: The weights cannot be downloaded.
         ValueError: timm knows no such model, the model has no feature pyramid, or the file does not fit it.
     """
-    if not timm.is_model(name):
+    architecture, _, tag = name.partition(".")
+    # a scheme or a slash in a name would make timm read from elsewhere
+    if not timm.is_model(architecture) or not all(part.isidentifier() for part in (architecture, tag or "_")):
         similar = difflib.get_close_matches(name, timm.list_models(), n=8) or timm.list_models("*swin_tiny*")
         raise ValueError(f"timm knows no model {name!r}. Near it: {', '.join(similar)}; see timm.list_models().")
     if weights is None:
@@ -40,12 +50,24 @@ def create_encoder(name: str, weights: Literal["timm"] | Path | None, **options:
 
 
 def _features(name: str, pretrained: bool, **options: Any) -> nn.Module:
+    for flexible in _ANY_SIZE:
+        with suppress(_NoSuchOption):
+            return _created(name, flexible, pretrained=pretrained, **options)
+    return _created(name, {}, pretrained=pretrained, **options)
+
+
+def _created(name: str, flexible: dict[str, Any], pretrained: bool, **options: Any) -> nn.Module:
     try:
-        net: nn.Module = timm.create_model(name, features_only=True, pretrained=pretrained, **options)
-    except (RuntimeError, AttributeError, TypeError) as error:
+        net: nn.Module = timm.create_model(name, features_only=True, pretrained=pretrained, **flexible, **options)
+    except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
+        if any(option in str(error) for option in flexible):
+            raise _NoSuchOption from error
         if pretrained:
             raise
-        raise ValueError(f"timm's {name} cannot be used as an encoder ({error}). Take one with a pyramid.") from error
+        raise ValueError(
+            f"timm's {name} cannot be used as an encoder ({error}). Take one that gives feature maps: those that "
+            "timm.create_model(name, features_only=True) makes."
+        ) from error
     return net
 
 

@@ -1,4 +1,4 @@
-"""Swin's windows at the edges of images."""
+"""Windows of attention: their size, and Swin's at the edges of images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2CrBlock
 from torch import Tensor, nn
+
+
+def window_size(net: nn.Module) -> int:
+    """The longest side of a window in which a layer attends, places of its map; 1 where there is none."""
+    sizes = [getattr(module, "window_size", None) for module in net.modules()]
+    sides = [side for size in sizes for side in (size if isinstance(size, tuple | list) else [size])]
+    return max([1, *(side for side in sides if isinstance(side, int))])
 
 
 def pad_before_shift(net: nn.Module) -> None:
