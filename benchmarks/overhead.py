@@ -166,8 +166,8 @@ class _BareLoop:
 
     def __init__(self, model: MultiTaskModel, batches: list[TaskBatch]) -> None:
         self.model, self.batches = model.train(), batches
-        self.optimizer = Optimization().optimizer(model, fused=True)
-        self.schedule = Optimization().schedule(self.optimizer, 10**6)
+        self.optimizer = Optimization().build_optimizer(model)
+        self.schedule = Optimization().build_schedule(self.optimizer, 10**6)
         self.losses: dict[str, Tensor] = {}
         self.forward_backward = 0.0
 

@@ -28,7 +28,7 @@ def optimizer(quick: bool = False) -> dict[str, float]:
     heads = torch.nn.ModuleList(Classification(spec, widths) for spec in specs.values())  # type: ignore[arg-type]
     for parameter in heads.parameters():
         parameter.grad = torch.randn_like(parameter)
-    one = Optimization().optimizer(heads, fused=True)
+    one = Optimization().build_optimizer(heads)
     many = [torch.optim.AdamW(head.parameters(), fused=True) for head in heads]
 
     def step_many() -> None:
@@ -92,7 +92,7 @@ class _Training:
         specs = specs_of(1)
         self.batches = batches_of(specs, images, side)
         self.model = MultiTaskModel(Encoder(name, channels_last=channels_last), specs)
-        self.optimizer = Optimization().optimizer(self.model, fused=True)
+        self.optimizer = Optimization().build_optimizer(self.model)
 
     def step(self) -> None:
         _round(self.model, self.batches, 0)

@@ -64,7 +64,7 @@ def _bare(folder: str, rounds: int) -> None:
     spec = ClassSpec(channels=3, classes=("class0", "class1"))
     tasks = [f"task{i}" for i in range(TASKS)]
     model = MultiTaskModel(Encoder("resnet18"), dict.fromkeys(tasks, spec))
-    optimizer = Optimization().optimizer(model, fused=True)
+    optimizer = Optimization().build_optimizer(model)
     parts = {part: sorted(Path(folder, part).rglob("*.jpg")) for part in ("train", "val")}
     for _ in range(EPOCHS):
         model.train()

@@ -96,7 +96,7 @@ def test_whole_numbers_are_not_averaged(run: Any) -> None:
     saved = torch.load(folder / f"step={STEPS}.ckpt", weights_only=True)["state_dict"]
     counters = [value for name, value in saved.items() if name.endswith("num_batches_tracked")]
     assert counters
-    assert all(int(counter) == 2 * STEPS for counter in counters), "two micro-batches a round"
+    assert all(int(counter) == STEPS for counter in counters), "they move once a round"
 
 
 def test_a_plain_average_leaves_them_alone_too(tmp_path: Path) -> None:

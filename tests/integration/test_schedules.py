@@ -68,10 +68,13 @@ def test_the_mean_gradient_over_rounds_is_that_of_all_tasks_in_each(schedule: Sc
 def test_a_task_with_more_turns_counts_more() -> None:
     data = scheduled(partial(Proportional, per_round=4), (2, 4, 2))
     weights = {"a": 2.0, "b": 1.0, "c": 1.0}
-    rates = next(iter(data.train_dataloader())).plan.rates
-    scales = module_of(data, weights=weights).gradients.shares(next(iter(data.train_dataloader())).plan)
+    plan = next(iter(data.train_dataloader())).plan
+    scales = module_of(data, weights=weights).gradients.coefficients.of_round(0, plan, torch.empty(0))
+    rates = plan.rates
     assert {task: rate.turns for task, rate in rates.items()} == pytest.approx({"a": 1, "b": 2, "c": 1})
-    assert {task: scales[task] * rates[task].turns for task in rates} == pytest.approx({"a": 0.4, "b": 0.4, "c": 0.2})
+    assert {task: float(scales[task]) * rates[task].turns for task in rates} == pytest.approx(
+        {"a": 0.4, "b": 0.4, "c": 0.2}
+    )
 
 
 def test_the_samples_of_each_task_are_logged_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

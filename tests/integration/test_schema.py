@@ -82,6 +82,10 @@ MISTAKES: dict[str, Callable[[Config], None]] = {
     "the type of a list": lambda config: _reader(config).update(classes=3),
     "the type of a reader": _set("data", "tasks", "squares", "train", value=7),
     "a choice": _set("data", "distribute", value="everything"),
+    "an option of parameter groups": _set(
+        "model", "optimization", value={"groups": {"class_path": "ParameterGroups", "init_args": {"decay": 0.5}}}
+    ),
+    "an optimizer without a class": _set("model", "optimization", value={"optimizer": {"lr": 0.1}}),
 }
 
 
@@ -109,6 +113,17 @@ FINE: dict[str, Callable[[Config], None]] = {
         value={"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "umedpt"}},
     ),
     "a strategy": _set("trainer", "strategy", value={"class_path": "DDPStrategy", "init_args": {"timeout": "1"}}),
+    "an optimizer, a schedule and groups": _set(
+        "model",
+        "optimization",
+        value={
+            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+            "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 9}},
+            "groups": {"class_path": "ParameterGroups", "init_args": {"layer_decay": 0.8}},
+        },
+    ),
+    "a weighting": _set("model", "weighting", value={"class_path": "FixedWeights"}),
+    "an aggregator of one's own": _set("model", "aggregator", value={"class_path": "my.Aggregator"}),
     "a part of a config": lambda config: [config.pop(key) for key in ("model", "data")] and None,
 }
 

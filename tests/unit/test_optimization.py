@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import own_training
 import pytest
+import timm.optim
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from umedpt_lightning.training.optimization import Optimization
+from umedpt_lightning.training import Optimization, ParameterGroups
+
+
+class WithClosure(torch.optim.Optimizer):
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1})
+
+    def step(self, closure: Any) -> None: ...
+
+
+class WithoutRate(torch.optim.Optimizer):
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": None})
+
+    def step(self, closure: Any = None) -> None: ...
 
 
 def network() -> nn.Module:
@@ -21,8 +40,8 @@ def network() -> nn.Module:
 def rates(steps: int, extra: int = 0, **options: Any) -> list[float]:
     """The learning rate of each step, and of `extra` ones beyond the last."""
     optimization = Optimization(**options)
-    optimizer = optimization.optimizer(network(), fused=False)
-    schedule = optimization.schedule(optimizer, steps)
+    optimizer = optimization.build_optimizer(network(), scaled=True)
+    schedule = optimization.build_schedule(optimizer, steps)
     found = []
     for _ in range(steps + extra):
         found.append(schedule.get_last_lr()[0])
@@ -37,7 +56,7 @@ def rates(steps: int, extra: int = 0, **options: Any) -> list[float]:
 
 def test_norms_and_biases_do_not_decay_and_all_else_does() -> None:
     module = network()
-    groups = Optimization(weight_decay=0.3).optimizer(module, fused=False).param_groups
+    groups = Optimization(weight_decay=0.3).build_optimizer(module, scaled=True).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, parameter in module.named_parameters():
         vector = name.endswith("bias") or name.startswith(("1.", "3."))
@@ -48,15 +67,15 @@ def test_norms_and_biases_do_not_decay_and_all_else_does() -> None:
 def test_frozen_parameters_are_left_out() -> None:
     module = network()
     module[0].requires_grad_(False)
-    groups = Optimization().optimizer(module, fused=False).param_groups
+    groups = Optimization().build_optimizer(module, scaled=True).param_groups
     assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in module.parameters() if p.requires_grad}
 
 
 def test_the_encoder_learns_with_its_share_of_the_rate_all_along() -> None:
     module = nn.ModuleDict({"model": nn.ModuleDict({"encoder": network(), "pixel_decoder": network()})})
     optimization = Optimization(learning_rate=0.1, encoder_share=0.5, warmup=0.5)
-    optimizer = optimization.optimizer(module, fused=False)
-    schedule = optimization.schedule(optimizer, 4)
+    optimizer = optimization.build_optimizer(module, scaled=True)
+    schedule = optimization.build_schedule(optimizer, 4)
     assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {id(p) for p in module.parameters()}
     encoder = {id(p) for p in module["model"]["encoder"].parameters()}
     for _ in range(5):
@@ -69,9 +88,178 @@ def test_the_encoder_learns_with_its_share_of_the_rate_all_along() -> None:
 
 
 def test_its_options_reach_adamw() -> None:
-    optimizer = Optimization(learning_rate=0.1, betas=(0.5, 0.6)).optimizer(network(), fused=True)
+    optimizer = Optimization(learning_rate=0.1, betas=(0.5, 0.6)).build_optimizer(network())
+    assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["lr"] == 0.1
     assert all(g["betas"] == (0.5, 0.6) and g["fused"] for g in optimizer.param_groups)
+
+
+def names_of(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[list[str]]:
+    """The names of the parameters in each group, by the parameters themselves."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": own_training.SignDescent}, {"weight_decay": 0.0}])
+def test_groups_know_the_names_of_their_parameters_in_a_checkpoint_too(options: dict[str, Any]) -> None:
+    module = model_of()
+    optimizer = Optimization(encoder_share=0.5, **options).build_optimizer(module)
+    assert [group["param_names"] for group in optimizer.param_groups] == names_of(optimizer, module)
+    assert [group["param_names"] for group in optimizer.state_dict()["param_groups"]] == names_of(optimizer, module)
+
+
+def test_groups_are_ordered_as_in_checkpoints_of_earlier_releases() -> None:
+    module = model_of()
+    optimizer = Optimization(learning_rate=0.1, encoder_share=0.5).build_optimizer(module)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (0.1, 0.05),
+        (0.1, 0.0),
+        (0.05, 0.05),
+        (0.05, 0.0),
+    ]
+    without_decay = Optimization(weight_decay=0).build_optimizer(module)
+    assert names_of(without_decay, module) == [[name for name, _ in module.named_parameters()]]
+
+
+# --- groups as an object ----------------------------------------------------------------------------------------------
+
+
+class Stages(nn.Module):
+    """An encoder of three stages, and a norm beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(3)])
+        self.norm = nn.LayerNorm(3)
+
+    def stages(self) -> list[nn.Module]:
+        return list(self.parts)
+
+
+def model_of(encoder: nn.Module | None = None) -> nn.ModuleDict:
+    return nn.ModuleDict({"model": nn.ModuleDict({"encoder": encoder or network(), "tasks": network()})})
+
+
+def rates_of(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    return {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+
+
+def test_the_rate_falls_from_stage_to_stage_towards_the_image() -> None:
+    module = model_of(Stages())
+    groups = ParameterGroups(encoder_share=0.5, layer_decay=0.1)
+    found = rates_of(Optimization(groups=groups, optimizer=partial(torch.optim.SGD, lr=8.0)).build_optimizer(module))
+    for stage, rate in enumerate((0.04, 0.4, 4.0)):
+        assert found[f"model.encoder.parts.{stage}.0.weight"] == pytest.approx(rate)
+        assert found[f"model.encoder.parts.{stage}.1.bias"] == pytest.approx(rate)
+    assert found["model.encoder.norm.weight"] == pytest.approx(4.0)
+    assert found["model.tasks.0.weight"] == pytest.approx(8.0)
+
+
+def test_frozen_stages_do_not_learn_nor_do_their_statistics_move() -> None:
+    module = model_of(Stages()).train()
+    optimizer = Optimization(groups=ParameterGroups(frozen_stages=2)).build_optimizer(module)
+    found = rates_of(optimizer)
+    for stage, layer in enumerate(module["model"]["encoder"].parts):
+        assert layer.training == layer[1].training == (stage == 2)
+        assert all(p.requires_grad == (stage == 2) for p in layer.parameters())
+        assert (f"model.encoder.parts.{stage}.0.weight" in found) == (stage == 2)
+
+
+def test_groups_of_ones_own_say_rate_and_decay() -> None:
+    module = nn.ModuleDict({"model": nn.ModuleDict({"encoder": network(), "tasks": network()})})
+    sgd = partial(torch.optim.SGD, lr=0.1, weight_decay=0.3)
+    optimizer = Optimization(groups=own_training.HeadsTwiceAsFast(), optimizer=sgd).build_optimizer(module)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.2, 0.3), (0.1, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: ParameterGroups(encoder_share=0), r"encoder_share must be positive, but it is 0"),
+        (lambda: ParameterGroups(layer_decay=-1), r"layer_decay must be positive, but it is -1"),
+        (lambda: ParameterGroups(frozen_stages=-1), r"frozen_stages must not be negative, but it is -1"),
+        (lambda: ParameterGroups(frozen_stages=4).split(model_of(Stages())), r"frozen_stages is 4.*has 3 stages"),
+        (lambda: ParameterGroups(layer_decay=0.5).split(model_of()), r"Sequential has no `stages\(\)`"),
+    ],
+)
+def test_groups_that_make_no_sense_are_refused(build: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+# --- any optimizer and schedule ---------------------------------------------------------------------------------------
+
+OPTIMIZERS = {
+    "torch's": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.3),
+    "with a rate as a tensor": partial(torch.optim.Adam, lr=torch.tensor(0.1), weight_decay=0.3),
+    "timm's": partial(timm.optim.Lion, lr=0.1, weight_decay=0.3),
+    "one's own": partial(own_training.SignDescent, lr=0.1),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_optimizer_steps_with_the_groups_rates_and_decays(name: str) -> None:
+    module = model_of()
+    optimizer = Optimization(optimizer=OPTIMIZERS[name], groups=ParameterGroups(0.5)).build_optimizer(module)
+    assert type(optimizer) is OPTIMIZERS[name].func
+    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([0.1, 0.1, 0.05, 0.05])
+    if name != "one's own":
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0, 0.3, 0.0]
+    before = [p.clone() for p in module.parameters()]
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert all(not torch.equal(p, q) for p, q in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        (partial(torch.optim.SGD, lr=-1), r"optimization\.optimizer cannot be built: Invalid learning rate: -1"),
+        (partial(torch.optim.SGD, rate=1), r"optimization\.optimizer cannot be built: .*rate.*Correct its class_path"),
+        (own_training.not_an_optimizer, r"should give a torch\.optim\.optimizer\.Optimizer, but it gives a int"),
+        (WithClosure, r"WithClosure evaluates the loss several times a step.*torch\.optim\.AdamW"),
+        (torch.optim.LBFGS, r"LBFGS evaluates the loss several times a step"),
+        (WithoutRate, r"WithoutRate has no learning rate.*Give it `lr`"),
+    ],
+)
+def test_optimizers_that_cannot_be_used_are_refused_from_the_start(optimizer: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Optimization(optimizer=optimizer)
+
+
+def test_a_fused_optimizer_under_a_scaler_is_refused_and_the_default_is_not_fused() -> None:
+    with pytest.raises(ValueError, match=r"fused SGD unscales.*\{fused: false\}"):
+        Optimization(optimizer=partial(torch.optim.SGD, fused=True)).build_optimizer(network(), scaled=True)
+    assert not any(g["fused"] for g in Optimization().build_optimizer(network(), scaled=True).param_groups)
+
+
+def test_any_schedule_may_be_given() -> None:
+    optimization = Optimization(
+        learning_rate=0.8, encoder_share=0.5, lr_scheduler=partial(own_training.Staircase, every=2)
+    )
+    optimizer = optimization.build_optimizer(model_of())
+    schedule = optimization.build_schedule(optimizer, 99)
+    found = []
+    for _ in range(5):
+        found.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[-1]["lr"]))
+        optimizer.step()
+        schedule.step()
+    assert found == [(0.8, 0.4), (0.8, 0.4), (0.4, 0.2), (0.4, 0.2), (0.2, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (partial(StepLR, step=1), r"optimization\.lr_scheduler cannot be built: .*step"),
+        (ReduceLROnPlateau, r"lightning\.pytorch\.cli\.ReduceLROnPlateau with init_args: \{monitor: val/score"),
+        (lambda optimizer: optimizer, r"should give a torch.*LRScheduler, but it gives a AdamW"),
+    ],
+)
+def test_schedules_that_cannot_be_used_are_refused(schedule: Any, words: str) -> None:
+    optimization = Optimization(lr_scheduler=schedule)
+    with pytest.raises(ValueError, match=words):
+        optimization.build_schedule(optimization.build_optimizer(network()), 10)
 
 
 # --- the schedule ---------------------------------------------------------------------------------------------------
@@ -119,6 +307,10 @@ def test_without_warm_up_and_fall_the_rate_is_constant() -> None:
         ({"warmup": -1}, "warmup not negative"),
         ({"final": 1.5}, "final between 0 and 1.*1.5"),
         ({"clip": 0.0}, r"optimization\.clip must be positive, or null"),
+        ({"encoder_share": 0.0}, r"encoder_share must be positive, but it is 0\.0"),
+        ({"optimizer": torch.optim.SGD, "weight_decay": 0.1}, r"weight_decay \(0\.1\) would have no effect.*init_args"),
+        ({"lr_scheduler": StepLR, "warmup": 3}, r"warmup \(3\) would have no effect"),
+        ({"groups": ParameterGroups(), "encoder_share": 0.5}, r"encoder_share \(0\.5\) would have no effect"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:

@@ -19,7 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.training.checkpoints import LAST
-from umedpt_lightning.training.gradients import explained_loss_of_ranks
+from umedpt_lightning.training.ranks import explained_loss_of_ranks
 
 _HOW_TO_GO_ON = "Go on by the same command with --ckpt_path last."
 # Signals on which a cluster's plugin of Lightning, where there is one, saves and requeues.

@@ -21,6 +21,7 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.schedule import ScheduleFactory
 from umedpt_lightning.model import BlockFactory, DetectionDecoderFactory, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.training.weighting import LossWeightingFactory
 from umedpt_lightning.transfer.medmnist import MedMNISTProtocol
 from umedpt_lightning.transfer.sweep import Protocol
 
@@ -31,8 +32,22 @@ _OBJECTS = {"accelerator", "strategy", "profiler", "plugins", "logger", "callbac
 _TAKE_MODULES = {callbacks.ModelPruning}
 #: Whose classes a config may name.
 _LIBRARIES = ("umedpt_lightning.", "lightning.", "albumentations.")
+#: An object of torch or of any other library.
+_ANY_CLASS = {
+    "type": "object",
+    "properties": {"class_path": {"type": "string"}, "init_args": {"type": "object"}},
+    "required": ["class_path"],
+    "additionalProperties": False,
+}
 #: What is called with what only the program knows, so that a config leaves the first parameters out.
-_FACTORIES = (BlockFactory, PixelDecoderFactory, DetectionDecoderFactory, TaskFactory, ScheduleFactory)
+_FACTORIES = (
+    BlockFactory,
+    PixelDecoderFactory,
+    DetectionDecoderFactory,
+    TaskFactory,
+    ScheduleFactory,
+    LossWeightingFactory,
+)
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -63,6 +78,10 @@ def config_schema() -> Schema:
         one = {"$ref": f"#/$defs/{name}"}
         schema["$defs"][name] = {"anyOf": [_described(found, module.__name__) for found in _classes(module)]}
         trainer[name]["anyOf"] = [{"type": ["boolean", "null"]}, one, {"type": "array", "items": one}]
+    for name in ("optimizer", "lr_scheduler"):
+        option = schema["$defs"]["Optimization"]["properties"][name]
+        option.pop("type", None)
+        option["anyOf"] = [{"type": ["string", "null"]}, _ANY_CLASS]
     del schema["properties"]["model"]["properties"]["specs"]  # the data module says them
     schema["properties"]["run"]["type"] = ["string", "null"]  # its default is none
     for section in (schema, *schema["properties"].values()):

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from umedpt_lightning.training.gradients import several_ranks
+from umedpt_lightning.training.ranks import several_ranks
 from umedpt_lightning.types import TaskBatch
 
 _RUNS = 3

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -27,23 +28,25 @@ from umedpt_lightning.model import (
     TaskFactory,
     check_task_names,
 )
+from umedpt_lightning.training.aggregation import GradientAggregator
 from umedpt_lightning.training.averaging import average_floats_only
 from umedpt_lightning.training.bad_samples import BadSamples
 from umedpt_lightning.training.costs import measure_costs
-from umedpt_lightning.training.gradients import gather_objects
-from umedpt_lightning.training.monitor_checks import check_monitors, warn_of_no_validation
+from umedpt_lightning.training.monitor_checks import check_monitors, check_schedule, warn_of_no_validation
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.packing import check_packing
 from umedpt_lightning.training.randomness import RoundRandomness
+from umedpt_lightning.training.ranks import gather_objects
 from umedpt_lightning.training.resume import Resumption
 from umedpt_lightning.training.round_gradients import RoundGradients
-from umedpt_lightning.training.round_module import RoundModule
+from umedpt_lightning.training.round_log import RoundLog
 from umedpt_lightning.training.task_losses import TaskLosses
+from umedpt_lightning.training.weighting import FixedWeights, LossWeightingFactory
 from umedpt_lightning.types import Round, TaskBatch, TaskSpec
 
 
-class MultiTaskModule(RoundModule):
+class MultiTaskModule(pl.LightningModule):
     """Trains a `MultiTaskModel`: for each task in turn forward, backward, free the graph; then one step.
 
     Args:
@@ -51,6 +54,8 @@ class MultiTaskModule(RoundModule):
         encoder: The shared encoder; one of your own is any torch module that has what `BaseEncoder` names.
         tasks: How to build a task; a name left out gets the default of its label type.
         weights: Weight of a task's loss; a name left out has 1.
+        weighting: What becomes of these weights from round to round.
+        aggregator: Sees the gradients of a round task by task, and may change them; None for their sum.
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         optimization: Optimizer and learning rate; None for the defaults.
@@ -72,6 +77,8 @@ class MultiTaskModule(RoundModule):
         encoder: BaseEncoder,
         tasks: dict[str, TaskFactory] | None = None,
         weights: dict[str, float] | None = None,
+        weighting: LossWeightingFactory = FixedWeights,
+        aggregator: GradientAggregator | None = None,
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
         optimization: Optimization | None = None,
@@ -86,31 +93,30 @@ class MultiTaskModule(RoundModule):
         check_packing(self.model, pack_pixels)
         if compile:
             self.model.compile_blocks()
-        self.weights = _weights(specs, weights or {})
+        self.weighting = weighting(_weights(specs, weights or {}))
+        self.aggregator = aggregator
         self.optimization = optimization or Optimization()
         self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
         self.losses = TaskLosses(list(specs))
         self.bad_samples = BadSamples(specs)
         self.randomness = RoundRandomness()
-        self.gradients = RoundGradients(self, self.model, self.weights, max_bad_rounds, pack_pixels)
+        self.gradients = RoundGradients(self, self.model, self.weighting, aggregator, max_bad_rounds, pack_pixels)
         self.resumption = Resumption(self, self.model)
-        self._since = time.perf_counter()
+        self.round_log = RoundLog(self)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One AdamW, and its schedule over all rounds of the run."""
+        """One optimizer, and its schedule over all rounds of the run."""
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise ValueError("The learning rate needs an end: set trainer.max_steps or trainer.max_epochs.")
-        # a fused step unscales fp16 gradients itself, which would leave nothing to clip before it
-        fused = self.trainer.precision != "16-mixed"
-        optimizer = self.optimization.optimizer(self, fused)
-        schedule = self.optimization.schedule(optimizer, int(steps))
+        optimizer = self.optimization.build_optimizer(self, scaled=self.trainer.precision == "16-mixed")
+        schedule: Any = self.optimization.build_schedule(optimizer, int(steps))
         self.resumption.prepare(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_fit_start(self) -> None:
         """Lets weight averaging average what can be averaged, and torch leave to this module what ranks exchange."""
-        super().on_fit_start()
+        self.gradients.prepare()
         average_floats_only(self.trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
         wrapper: Any = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
@@ -119,10 +125,12 @@ class MultiTaskModule(RoundModule):
     def on_train_start(self) -> None:
         """Checks what callbacks monitor, now rather than after the first epoch; measures tasks that ranks share out."""
         self.resumption.settle(self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler)
+        known: set[str] = set()
         if self.trainer.val_dataloaders is not None:
             known = self._val_metrics(_tasks(self.trainer.val_dataloaders))
             check_monitors(self.trainer.callbacks, known)  # type: ignore[attr-defined]
             warn_of_no_validation(self.trainer)
+        check_schedule(self.lr_schedulers(), known)
         loader: Any = self.trainer.train_dataloader
         if getattr(loader, "wants_costs", False):
             with self.trainer.precision_plugin.train_step_context():
@@ -140,20 +148,18 @@ class MultiTaskModule(RoundModule):
         strategy = self.trainer.strategy
         # the ranks exchange gradients once, when all are there
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
-            done = self.gradients.fill(batch, self.bad_samples.add, self._seed)
+            done = self.gradients.fill(batch, self._round, self.bad_samples.add, self._seed)
         optimizer.step()
         self.losses.add(done.tasks, done.losses, done.samples)
         if self.global_step % getattr(self.trainer, "log_every_n_steps", 1) == 0:
-            self._log_training(optimizer.param_groups[0]["lr"])
-        schedule.step()
+            self.round_log.write(float(optimizer.param_groups[0]["lr"]))
+        if not isinstance(schedule, ReduceLROnPlateau):
+            schedule.step()
         return {"loss": done.total}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips; here, because fp16 gradients have been unscaled by now, as their norm has."""
-        clip, norm = self.optimization.clip, self.gradients.norm
-        if clip is not None and norm + 1e-6 > clip:  # else torch would multiply all gradients with 1
-            parameters = self.gradients.parameters
-            nn.utils.clip_grads_with_norm_(parameters, clip, torch.tensor(norm, dtype=parameters[0].dtype))
+        self.gradients.clip(self.optimization.clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights, the optimizer and the schedule do not say, and how to build the model without data.
@@ -165,6 +171,8 @@ class MultiTaskModule(RoundModule):
         self.resumption.save(checkpoint)
         checkpoint["randomness"] = self.randomness.state_dict()
         checkpoint["faults"] = self.gradients.non_finite.state_dict()
+        checkpoint["weighting"] = self.weighting.state_by_task()
+        checkpoint["aggregator"] = self.aggregator.state_dict() if self.aggregator else {}
         with suppress(ValueError):  # a task of one's own with options that JSON cannot hold can still be trained
             checkpoint["model_config"] = self.model.model_config()
 
@@ -183,6 +191,9 @@ class MultiTaskModule(RoundModule):
             counter.load_state_dicts([counted[name] for counted in mine])
         self.randomness.load_state_dict(checkpoint["randomness"])
         self.gradients.non_finite.load_state_dict(checkpoint["faults"])
+        self.weighting.load_state_by_task(checkpoint.get("weighting", {}))  # not in those of the first releases
+        if self.aggregator and checkpoint.get("aggregator"):
+            self.aggregator.load_state_dict(checkpoint["aggregator"])
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what a sanity check or an interrupted validation left in the metrics."""
@@ -206,6 +217,9 @@ class MultiTaskModule(RoundModule):
         metrics = self._metrics("val", tasks)
         metrics |= {f"val/{name}/loss": self._val_loss(name).compute() for name in tasks}
         self.log_dict(metrics)
+        schedule = self.lr_schedulers() if self.trainer.state.fn == TrainerFn.FITTING else None
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(metrics[schedule.monitor])
 
     def test_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
@@ -233,7 +247,12 @@ class MultiTaskModule(RoundModule):
 
     def _seed(self) -> None:
         """Seeds what the round draws."""
-        self.randomness.start(self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        self.randomness.start(self._round, self.global_rank)
+
+    @property
+    def _round(self) -> int:
+        """The number of the round, counted from 0 over the whole run."""
+        return self.trainer.fit_loop.total_batch_idx
 
     def _passes(self, batch: TaskBatch) -> None:
         """Forward and backward pass of a micro-batch."""
@@ -259,29 +278,6 @@ class MultiTaskModule(RoundModule):
     def _val_loss(self, task: str) -> MeanMetric:
         metric = self.val_losses[task]
         return metric  # type: ignore[return-value]  # a ModuleDict forgets what it holds
-
-    def _log_training(self, learning_rate: float) -> None:
-        """Losses of each task since the last time, what was left out so far, learning rate, gradient norm and speed."""
-        losses, samples = self.losses.read(self.device)
-        now = time.perf_counter()
-        speed = samples / (now - self._since)
-        self._since = now
-        weights = sum(self.weights[task] for task in losses)
-        metrics = {f"train/{task}/loss": loss for task, loss in losses.items()}
-        metrics |= {f"train/{task}/skipped": count for task, count in self.bad_samples.read(self.device).items()}
-        metrics |= {f"train/{task}/dropped": float(count) for task, count in self.gradients.non_finite.dropped.items()}
-        if weights:  # else there was no loss that is finite
-            metrics["train/loss"] = sum(self.weights[task] * loss for task, loss in losses.items()) / weights
-        metrics["train/learning_rate"] = learning_rate
-        metrics["train/gradient_norm"] = self.gradients.norm
-        metrics["train/samples_per_second"] = speed
-        # not `self.log`: it takes 0.3 ms a metric, and there are several a task; and it would hand them to the loggers
-        # only after the checkpoints of this round, so that a run that goes on from one of those would lack the row
-        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
-        row = metrics | {"epoch": self.current_epoch}
-        for logger in self.loggers:
-            logger.log_metrics(row, step=self.trainer.fit_loop.total_batch_idx)
-            logger.save()
 
 
 def _weights(specs: Mapping[str, TaskSpec], weights: Mapping[str, float]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.utilities import rank_zero_warn
 
 
@@ -28,6 +29,28 @@ def check_monitors(callbacks: Iterable[Callback], known: Collection[str]) -> Non
                 f"{type(callback).__name__} monitors {monitor}, but there will be no such metric. Alike are "
                 f"{', '.join(alike)}; for each task that has a val part there is val/<task>/<metric>."
             )
+
+
+def check_schedule(schedule: object, known: Collection[str]) -> None:
+    """Holds that a schedule that goes by a metric of validation will have it.
+
+    Args:
+        schedule: Of the learning rate, any.
+        known: Names of all metrics of validation; none where there will be no validation.
+
+    Raises:
+        ValueError: Naming the metric and those that are alike.
+    """
+    if isinstance(schedule, ReduceLROnPlateau) and schedule.monitor not in known:
+        alike = difflib.get_close_matches(schedule.monitor, known, n=3, cutoff=0.0)
+        raise ValueError(
+            f"model.optimization.lr_scheduler goes by {schedule.monitor} after each validation, but "
+            + (
+                f"there will be no such metric. Alike are {', '.join(alike)}."
+                if known
+                else "there is none: give tasks a val part."
+            )
+        )
 
 
 def warn_of_no_validation(trainer: pl.Trainer) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from umedpt_lightning.training.gradients import gather_objects
+from umedpt_lightning.training.ranks import gather_objects
 from umedpt_lightning.types import MicroBatchId, TaskBatch
 
 _MOST_NAMES = 8
@@ -104,17 +104,15 @@ def find_non_finite(
     Args:
         ids: Which micro-batches of the round this rank has.
         batches: Those.
-        backward: Adds the gradients of a micro-batch to those of `model`, and gives its loss.
-        model: Whose gradients are looked at; it has none afterwards.
+        backward: Gives `model` the gradients of a micro-batch alone, and returns its loss.
+        model: Whose gradients are looked at.
         gradients: Whether those with gradients that are not finite are looked for, too.
     """
     found = []
     for id_, batch in zip(ids, batches, strict=True):
-        model.zero_grad()
         what = _what(backward(batch), model if gradients else None)
         if what:
             found.append(NonFiniteMicroBatch(id_, what, batch.names))
-    model.zero_grad()
     return [one for of_rank in gather_objects(found) for one in of_rank]
 
 
@@ -146,31 +144,3 @@ def _what(loss: Tensor, model: nn.Module | None) -> str:
         if parameter.grad is not None and not parameter.grad.isfinite().all()
     }
     return f"the loss is {loss.item():.3g}, but the gradients of {', '.join(blocks)} are not finite" if blocks else ""
-
-
-class RoundSnapshot:
-    """Begins a round, and begins it anew: what its backward passes change besides gradients is as it was.
-
-    That is the running statistics of norms and the random numbers of dropout and the like. To keep the first costs
-    microseconds a BatchNorm layer; most encoders have none.
-
-    Args:
-        norms: See `running_norms`.
-        seed: Seeds the generators for the round.
-    """
-
-    def __init__(self, norms: Iterable[nn.Module], seed: Callable[[], None]) -> None:
-        self._buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
-        self._seed = seed
-        seed()
-
-    def restore(self) -> None:
-        """Goes back to it."""
-        for buffer, value in self._buffers:
-            buffer.copy_(value)
-        self._seed()
-
-
-def running_norms(model: nn.Module) -> list[nn.Module]:
-    """The layers inside `model` that keep running statistics."""
-    return [module for module in model.modules() if getattr(module, "track_running_stats", False)]

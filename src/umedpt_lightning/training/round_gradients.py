@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.training.gradients import sum_gradients
+from umedpt_lightning.training.aggregation import GradientAggregator
+from umedpt_lightning.training.coefficients import Coefficients
+from umedpt_lightning.training.gradient_buffer import GradientBuffer
 from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale, scaled
-from umedpt_lightning.training.non_finite import (
-    NonFiniteCounts,
-    RoundSnapshot,
-    all_non_finite,
-    find_non_finite,
-    leave_out,
-    running_norms,
-)
+from umedpt_lightning.training.non_finite import NonFiniteCounts, all_non_finite, find_non_finite, leave_out
 from umedpt_lightning.training.out_of_memory import explain_memory
 from umedpt_lightning.training.packing import packs
 from umedpt_lightning.training.running_statistics import RunningStatistics
+from umedpt_lightning.training.weighting import LossWeighting
 from umedpt_lightning.types import MicroBatchId, Round, RoundPlan, TaskBatch
 
 
@@ -37,12 +31,15 @@ class RoundLosses(NamedTuple):
         tasks: The task of each of this rank's micro-batches.
         losses: Those of this rank's micro-batches, ``(N,)``, without graph.
         samples: How many samples each has.
+        of_tasks: ``(2, T)`` sums of the losses of each task and their number, over all ranks; without columns where
+            the weighting does not ask for them.
     """
 
     total: Tensor
     tasks: list[str]
     losses: Tensor
     samples: list[int]
+    of_tasks: Tensor
 
 
 class RoundGradients:
@@ -51,7 +48,8 @@ class RoundGradients:
     Args:
         module: Runs the backward passes and knows the trainer.
         model: Whose gradients.
-        weights: Weight of each task's loss.
+        weighting: Weighs the tasks' losses.
+        aggregator: Sees the gradients task by task.
         max_bad_rounds: See `NonFiniteCounts`.
         pack_pixels: See `packs`.
 
@@ -59,36 +57,51 @@ class RoundGradients:
         non_finite: What was left out so far.
         norm: Of all gradients of the last round together, unscaled.
         pack_pixels: As above.
-        parameters: All of the module; to look for them in every round would take milliseconds.
+        coefficients: What losses are multiplied with.
+        buffer: The gradients; there from `prepare` on.
 
     Raises:
         ValueError: `max_bad_rounds` is not positive.
     """
 
+    buffer: GradientBuffer
+    _statistics: RunningStatistics
+
     def __init__(
         self,
         module: pl.LightningModule,
         model: MultiTaskModel,
-        weights: Mapping[str, float],
+        weighting: LossWeighting,
+        aggregator: GradientAggregator | None = None,
         max_bad_rounds: int = 10,
         pack_pixels: int = 0,
     ) -> None:
-        self._module, self._model, self._weights = module, model, weights
+        self._module, self._model = module, model
+        self._weighting, self._aggregator = weighting, aggregator
         self.pack_pixels = pack_pixels
         self.non_finite = NonFiniteCounts(max_bad_rounds)
         self.norm = math.nan
-        self.parameters = list(module.parameters())
-        self._statistics = RunningStatistics(model)
-        self._norms = running_norms(model)
+        self.coefficients = Coefficients(weighting)
+        self._numbers = {task: number for number, task in enumerate(weighting.tasks)}
+        self._parameter = next(model.parameters())  # knows device and dtype, after a tenth of the module's Python
 
-    def fill(self, batch: Round, on_micro_batch: Callable[[TaskBatch], None], seed: Callable[[], None]) -> RoundLosses:
+    def prepare(self) -> None:
+        """Looks for parameters and layers; just before the first round, since a trainer may exchange layers."""
+        self._statistics = RunningStatistics(self._model)
+        room = 1 + 2 * len(self._numbers) + self._statistics.size
+        self.buffer = GradientBuffer(dict(self._model.named_parameters()), room)
+
+    def fill(
+        self, batch: Round, number: int, on_micro_batch: Callable[[TaskBatch], None], seed: Callable[[], None]
+    ) -> RoundLosses:
         """Gradients of the loss of a round, the same on all ranks.
 
         A micro-batch whose loss or gradients are not finite on any rank is left out on all of them. Until then nothing
-        is spent on them: one look at the sum of all says whether there is one, and then the round is read again.
+        is spent on them: the norm of all gradients says whether there is one, and then the round is read again.
 
         Args:
             batch: The round.
+            number: Of the round, counted from 0 over the whole run.
             on_micro_batch: Is given every micro-batch of this rank once.
             seed: Seeds what the round draws; called again where the round is begun anew.
 
@@ -96,122 +109,136 @@ class RoundGradients:
             FloatingPointError: A task was not finite in too many rounds in a row.
             MemoryError: Memory ran out.
         """
-        start = RoundSnapshot(self._norms, seed)
-        self._statistics.start()
-        losses = self._pass(_observed(batch, on_micro_batch), self.shares(batch.plan))
-        if self._may_step(losses.total):
-            self.non_finite.passed(batch.plan.micro_batches)
-            return losses
-        return self._without_non_finite(batch, start)
+        with self._statistics.round(batch.plan.micro_batches):
+            seed()
+            losses = self._pass(_observed(batch, on_micro_batch), batch.plan, number)
+            if self._may_step(losses.total):
+                self.non_finite.passed(batch.plan.micro_batches)
+            else:
+                losses = self._without_non_finite(batch, number, seed)
+        if losses.of_tasks.numel():
+            self._weigh(losses.of_tasks)
+        return losses
 
-    def backward(self, pack: Sequence[TaskBatch], shares: Mapping[str, Tensor]) -> list[Tensor]:
-        """Adds the gradients of a share of each micro-batch's loss.
+    def clip(self, norm: float | None) -> None:
+        """Scales the gradients down to a norm if theirs is larger; once they are unscaled."""
+        if norm is not None and self.norm + 1e-6 > norm:  # else torch's own would multiply all gradients with 1
+            # as `torch.nn.utils.clip_grads_with_norm_` does it, in one multiplication
+            total = torch.tensor(self.norm, dtype=self._parameter.dtype)
+            self.buffer.multiply((norm / (total + 1e-6)).clamp(max=1.0))
+
+    def backward(self, pack: Sequence[TaskBatch], coefficients: Mapping[str, Tensor]) -> list[Tensor]:
+        """Adds the gradients of each micro-batch's loss, times its task's coefficient.
 
         Args:
             pack: Micro-batches that go through the shared blocks together.
-            shares: What the loss of a micro-batch of each task is multiplied with, scalars, scaled where there is a
-                scaler: where its gradients begin, which saves the multiplication.
+            coefficients: Scalars, scaled where there is a scaler: where the gradients of the losses begin, which saves
+                the multiplication.
 
         Returns:
             The whole loss of each, without its graph.
         """
         try:  # not a `with`: this runs for every micro-batch
-            device, model = self._device, self._model
+            device, model = self._parameter.device, self._model
             pack = [batch.to(device, non_blocking=True) for batch in pack]
             outputs = model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack])
             losses = [
                 model.task(batch.task).loss(output, batch.targets) for batch, output in zip(pack, outputs, strict=True)
             ]
-            self._module.backward(_together(losses), _together([shares[batch.task] for batch in pack]))
+            # not `manual_backward`, which asks every callback before and after: 0.15 ms of a micro-batch's 10
+            self._module.backward(_together(losses), _together([coefficients[batch.task] for batch in pack]))
         except RuntimeError as error:
             explain_memory(error, pack, self._module.trainer)
             raise
+        self._statistics.add(pack[0].task)  # of one task: layers whose statistics move are not packed
         return [loss.detach() for loss in losses]
 
-    def _pass(self, batches: Iterable[TaskBatch], shares: Mapping[str, float]) -> RoundLosses:
-        for parameter in self.parameters:
-            parameter.grad = None
-        on_device = self._on_device(shares)
-        begin = scaled(on_device, self._module.trainer)
+    def _pass(
+        self, batches: Iterable[TaskBatch], plan: RoundPlan, number: int, left_out: Collection[MicroBatchId] = ()
+    ) -> RoundLosses:
+        self.buffer.zero()
+        if self._aggregator:
+            self._aggregator.start_round(self.buffer)
+        coefficients = self.coefficients.of_round(number, plan, self._like_losses(), left_out)
+        begin = scaled(coefficients, self._module.trainer)
         found: list[Tensor] = []
         tasks: list[str] = []
         samples: list[int] = []
-        for pack in packs(batches, self._model, self.pack_pixels):  # of one, unless small ones are packed
+        for pack in packs(batches, self._model, 0 if self._aggregator else self.pack_pixels):
             found += self.backward(pack, begin)
             tasks += [batch.task for batch in pack]
             samples += [len(batch) for batch in pack]
+            if self._aggregator:
+                self._aggregator.after_micro_batch(pack[0].task, self.buffer)
+        if self._aggregator:
+            self._aggregator.before_exchange(self.buffer)
         # in one go: what is done for every micro-batch counts where there are many small ones
-        losses = torch.stack(found) if found else self._nothing()
-        weights = torch.stack([on_device[task] for task in tasks]) if found else losses
-        total = losses @ weights.to(losses.dtype)
-        total, *statistics = sum_gradients(self.parameters, [total, *self._statistics.weighted()])
-        self._statistics.take(statistics)
-        return RoundLosses(total, tasks, losses, samples)
+        losses = torch.stack(found) if found else self._like_losses()
+        factors = torch.stack([coefficients[task] for task in tasks]) if found else losses
+        total, of_tasks = losses @ factors.to(losses.dtype), self._by_task(tasks, losses)
+        total, of_tasks, *statistics = self.buffer.exchange([total, of_tasks, *self._statistics.sums()])
+        self._statistics.move(statistics)
+        return RoundLosses(total, tasks, losses, samples, of_tasks)
 
-    def _on_device(self, shares: Mapping[str, float]) -> dict[str, Tensor]:
-        """Scalars in the dtype of losses: float32, or float64 where the model is in that."""
-        dtype, device = torch.promote_types(self.parameters[0].dtype, torch.float32), self._device
-        return {task: _scalar(share, dtype, device) for task, share in shares.items()}
+    def _like_losses(self) -> Tensor:
+        """Empty, in the dtype of losses: float32, or float64 where the model is in that."""
+        dtype = torch.promote_types(self._parameter.dtype, torch.float32)
+        return torch.zeros(0, dtype=dtype, device=self._parameter.device)
 
-    @property
-    def _device(self) -> torch.device:
-        return self.parameters[0].device  # the module's says the same, after ten times as much Python
+    def _by_task(self, tasks: Sequence[str], losses: Tensor) -> Tensor:
+        """See `RoundLosses.of_tasks`; of this rank."""
+        if not self._weighting.changes:
+            return losses.new_zeros(2, 0)
+        numbers = torch.tensor([self._numbers[task] for task in tasks], dtype=torch.long).to(
+            losses.device, non_blocking=True
+        )
+        values = torch.stack([losses, torch.ones_like(losses)])
+        return losses.new_zeros(2, len(self._numbers)).index_add(1, numbers, values)
 
-    def _nothing(self) -> Tensor:
-        return torch.zeros(0, device=self._device)
-
-    def shares(self, plan: RoundPlan, left_out: Collection[MicroBatchId] = ()) -> dict[str, float]:
-        """What the loss of a micro-batch of each task is multiplied with, so that the sum over all ranks is the loss.
-
-        The sum of weights is that of a round on average, not of this one: a turn weighs the same in every round. For
-        micro-batches that are left out the others of their task make up; a task that has none left skips the round.
-        """
-        weight_sum = sum(self._weights[task] * rate.turns for task, rate in plan.rates.items())
-        missing = Counter(id_.task for id_ in left_out)
-        shares = {}
-        for task, count in plan.micro_batches.items():
-            if count > missing[task]:
-                share = self._weights[task] / weight_sum / plan.rates[task].micro_batches / plan.parts
-                shares[task] = share * count / (count - missing[task])
-        return shares
+    def _weigh(self, of_tasks: Tensor) -> None:
+        """Lets the weighting learn from the losses of all ranks."""
+        sums, counts = of_tasks
+        self._weighting.zero_grad()
+        self._weighting.update(sums / counts.clamp(min=1), counts > 0)
+        for parameter in self._weighting.parameters():
+            if parameter.grad is not None:  # a scaler takes its scale from all gradients
+                parameter.grad.mul_(loss_scale(self._module.trainer))
 
     def _may_step(self, total: Tensor) -> bool:
         """Whether loss and gradients of a round are finite, the same on all ranks; waits for the device once."""
-        gradients = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        norm, loss = torch.stack([gradients, total]).tolist()
+        norm, loss = torch.stack([self.buffer.norm(), total]).tolist()
         scale = loss_scale(self._module.trainer)
         self.norm = norm / scale
         # infinite gradients are how a scaler finds its scale; it passes over the step itself
         return math.isfinite(loss) and (math.isfinite(norm) or scale > 1)
 
-    def _without_non_finite(self, batch: Round, start: RoundSnapshot) -> RoundLosses:
+    def _without_non_finite(self, batch: Round, number: int, seed: Callable[[], None]) -> RoundLosses:
         """As `fill`, as if the micro-batches of the round that are not finite had never been in it."""
         plan = batch.plan
-        start.restore()
+        seed()
         found = find_non_finite(
             plan.mine, batch.again(), self._backward_alone, self._model, gradients=loss_scale(self._module.trainer) <= 1
         )
-        start.restore()
+        seed()
+        self._statistics.restart()
         left_out = {one.id for one in found}
-        kept = leave_out(left_out, plan.mine, batch.again())
-        losses = self._pass(kept, self.shares(plan, left_out))
+        losses = self._pass(leave_out(left_out, plan.mine, batch.again()), plan, number, left_out)
         if len(left_out) == sum(plan.micro_batches.values()) or not self._may_step(losses.total):
-            start.restore()
+            seed()
+            self._statistics.restart()
             found = all_non_finite(found, plan.micro_batches)
-            losses = RoundLosses(losses.total, [], self._nothing(), [])
+            nothing = self._like_losses()
+            losses = RoundLosses(losses.total, [], nothing, [], nothing)
             self.norm = 0.0
             leave_nothing_to_step(self._module)
         self.non_finite.add(found, plan.micro_batches, self._module.global_step)
         return losses
 
     def _backward_alone(self, batch: TaskBatch) -> Tensor:
-        return self.backward([batch], scaled(self._on_device({batch.task: 1.0}), self._module.trainer))[0]
-
-
-@lru_cache
-def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once, since a GPU would have to be waited for each time."""
-    return torch.tensor(value, dtype=dtype, device=device)
+        """The gradients of a micro-batch and nothing else."""
+        self.buffer.zero()
+        one = torch.ones((), dtype=self._like_losses().dtype, device=self._parameter.device)
+        return self.backward([batch], scaled({batch.task: one}, self._module.trainer))[0]
 
 
 def _together(scalars: list[Tensor]) -> Tensor:

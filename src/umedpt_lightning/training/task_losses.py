@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from umedpt_lightning.training.gradients import several_ranks
+from umedpt_lightning.training.ranks import several_ranks
 
 # So many rounds are kept before their losses are added up: to do that in every round takes ten times as long.
 _KEPT = 64

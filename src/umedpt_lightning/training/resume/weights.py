@@ -77,6 +77,8 @@ def _task(name: str) -> str | None:
     parts = name.split(".")
     if parts[:2] == ["model", "tasks"]:
         return parts[2]
+    if parts[0] == "weighting" and len(parts) == 3:  # what a loss weighting learns, by task
+        return parts[2]
     return parts[1] if parts[0] == "val_losses" else None
 
 

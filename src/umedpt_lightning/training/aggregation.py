@@ -1,0 +1,40 @@
+"""What may look at a round's gradients while they come together, and change them before the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from umedpt_lightning.training.gradient_buffer import GradientBuffer
+
+
+class GradientAggregator:
+    """Sees the gradients task by task; this one does nothing, and those that do override what they need.
+
+    The buffer adds up: after a micro-batch it holds the gradients of the round so far, so that a task's gradient is
+    what its micro-batches have added. Each is already multiplied with the task's weight over the sum of all weights,
+    and at 16-mixed with the loss scale. On several ranks every rank sees its own micro-batches until
+    `before_exchange`, after which the buffers are summed. With an aggregator micro-batches are not packed.
+
+    A round with a micro-batch that is not finite is begun anew, `start_round` included.
+    """
+
+    def start_round(self, buffer: GradientBuffer) -> None:
+        """Called with a buffer of zeros before the first micro-batch."""
+
+    def after_micro_batch(self, task: str, buffer: GradientBuffer) -> None:
+        """Called when the backward pass of a micro-batch is done.
+
+        Args:
+            task: Of the micro-batch.
+            buffer: May be read, and written in place: what is in it afterwards is what the round goes on with.
+        """
+
+    def before_exchange(self, buffer: GradientBuffer) -> None:
+        """Called after the last micro-batch of this rank; what is in the buffer afterwards is summed over the ranks."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, tensors and plain values; in the checkpoint it is the first rank's."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken."""

@@ -1,0 +1,243 @@
+"""Loss weightings and gradient aggregators from a user's file: told, saved, resumed, the same on all ranks."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import own_training
+import pytest
+import torch
+from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+
+from benchmarks.ranks import on_ranks
+from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
+from umedpt_lightning.data.loading.schedule import SomeTasks
+from umedpt_lightning.training import MultiTaskModule, Optimization
+from umedpt_lightning.training.weighting import FixedWeights
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
+]
+KINDS = {"a": "class", "b": "mask", "c": "regression"}
+STEPS = 6
+any_weighting = pytest.mark.parametrize("weighting", [own_training.UncertaintyWeights, own_training.SlowestFirst])
+
+
+def data_of(distribute: str = "samples", times: int = 1) -> MultiTaskDataModule:
+    readers = readers_of(KINDS, size=7)
+    tasks = {name: TaskData(train=r, val=r, batch_size=2, micro_batches=times) for name, r in readers.items()}
+    schedule = partial(SomeTasks, per_round=2)
+    return MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3, schedule=schedule, distribute=distribute)
+
+
+def module_of(data: MultiTaskDataModule, **options: Any) -> MultiTaskModule:
+    torch.manual_seed(0)
+    blocks = {"pixel_decoder": SMALL_PIXELS, "detection_decoder": SMALL_DETECTION}
+    return MultiTaskModule(data.specs, small_encoder(), **blocks, **{"weights": {"b": 3.0}, **options}).double()
+
+
+class Weights(pl.Callback):
+    """Keeps the weights of every round."""
+
+    def __init__(self) -> None:
+        self.found: list[list[float]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.found.append(pl_module.gradients.coefficients.weights.tolist())
+
+
+# --- weightings -------------------------------------------------------------------------------------------------------
+
+
+def test_fixed_weights_are_those_of_the_config_and_are_the_default() -> None:
+    module = module_of(data_of())
+    assert isinstance(module.weighting, FixedWeights)
+    assert module.weighting(7).tolist() == [1.0, 3.0, 1.0]
+    assert list(module.weighting.parameters()) == []
+    assert module.weighting.state_by_task() == {}
+    assert not any("weighting" in name for name in module.state_dict())
+
+
+def test_log_variances_learn_as_in_the_joint_loss_of_the_paper() -> None:
+    data = MultiTaskDataModule({"a": TaskData(train=MemoryReader("class", size=2), batch_size=2)}, num_workers=0)
+    slow = Optimization(optimizer=partial(torch.optim.SGD, lr=0.1), clip=1e-9, warmup=0, final=1)
+    module = module_of(data, weighting=own_training.UncertaintyWeights, optimization=slow, weights={})
+    trainer = trainer_of(max_steps=3)
+    trainer.fit(module, data)
+    loss, s = float(trainer.callback_metrics["train/a/loss"]), 0.0  # clipping keeps the model as it is
+    for _ in range(3):
+        s -= 0.1 * (1 - float(torch.exp(torch.tensor(-s, dtype=torch.float64))) * loss)
+    assert module.weighting.log_variances["a"].item() == pytest.approx(s, rel=1e-4)
+
+
+@any_weighting
+def test_weights_change_with_the_losses_and_are_logged(weighting: Any) -> None:
+    data, weights = data_of(), Weights()
+    trainer = trainer_of(max_steps=STEPS, callbacks=[weights])
+    trainer.fit(module_of(data, weighting=weighting), data)
+    assert len({str(found) for found in weights.found}) == STEPS
+    logged = [float(trainer.callback_metrics[f"train/{task}/weight"]) for task in KINDS]
+    assert logged == pytest.approx(weights.found[-1])
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@any_weighting
+def test_a_weighting_goes_on_with_the_same_bits(weighting: Any, averaged: bool, tmp_path: Path) -> None:
+    def run(checkpoint: Path | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        data = data_of()
+        module = module_of(data, weighting=weighting)
+        saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+        callbacks = [EMAWeightAveraging(decay=0.8)] if averaged else []
+        trainer = trainer_of(max_steps=STEPS, callbacks=[*callbacks, saver], enable_checkpointing=True)
+        trainer.fit(module, data, ckpt_path=checkpoint)
+        return module.state_dict(), module.weighting.state_by_task()
+
+    state, by_task = run(None)
+    for step in (2, 4):
+        again, by_task_again = run(tmp_path / f"step={step}.ckpt")
+        assert state.keys() == again.keys()
+        assert all(torch.equal(again[name], value) for name, value in state.items())
+        assert by_task == by_task_again
+
+
+@any_weighting
+def test_the_state_in_a_checkpoint_is_by_task(weighting: Any, tmp_path: Path) -> None:
+    data = data_of()
+    saver = ModelCheckpoint(tmp_path, "last", every_n_train_steps=STEPS)
+    trainer_of(max_steps=STEPS, callbacks=[saver], enable_checkpointing=True).fit(
+        module_of(data, weighting=weighting), data
+    )
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    names = {name for state in saved["weighting"].values() for name in state}
+    names |= {name.rpartition(".")[2] for name in saved["state_dict"] if name.startswith("weighting.")}
+    assert names == set(KINDS)
+    other = weighting({"c": 1.0, "new": 1.0, "a": 1.0}).double()
+    beginning = other.state_by_task()
+    other.load_state_by_task(saved["weighting"])
+    for name, state in other.state_by_task().items():
+        assert state["a"] == saved["weighting"][name]["a"]
+        assert state["c"] == saved["weighting"][name]["c"]
+        assert state["new"] == beginning[name]["new"]
+
+
+@pytest.mark.parametrize("before", [FixedWeights, own_training.UncertaintyWeights, own_training.SlowestFirst])
+@pytest.mark.parametrize("after", [FixedWeights, own_training.UncertaintyWeights])
+def test_a_run_goes_on_with_another_weighting_and_other_tasks(before: Any, after: Any, tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    data = data_of()
+    trainer_of(max_steps=2, callbacks=[saver], enable_checkpointing=True).fit(module_of(data, weighting=before), data)
+    tasks = {"new" if name == "c" else name: task for name, task in data_of().tasks.items()}
+    data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3)
+    module = module_of(data, weighting=after)
+    trainer = trainer_of(max_steps=4, enable_checkpointing=True, default_root_dir=tmp_path / "again")
+    trainer.fit(module, data, ckpt_path=tmp_path / "step=2.ckpt")
+    assert trainer.global_step == 4
+    assert module.gradients.coefficients.weights.isfinite().all()
+
+
+def trained(world_size: int, weighting: Any, distribute: str = "samples", times: int = 1) -> dict[str, Any]:
+    data = data_of(distribute, times)
+    module, weights = module_of(data, weighting=weighting), Weights()
+    trainer = trainer_of(
+        max_steps=STEPS,
+        devices=world_size,
+        strategy="ddp" if world_size > 1 else "auto",
+        use_distributed_sampler=False,
+        callbacks=[weights],
+    )
+    trainer.fit(module, data)
+    return {"state": module.state_dict(), "weights": weights.found}
+
+
+@pytest.mark.parametrize("distribute", ["samples", "tasks"])
+@any_weighting
+def test_two_ranks_weigh_as_one_process_does(weighting: Any, distribute: str) -> None:
+    expected = trained(1, weighting, times=2 if distribute == "samples" else 1)
+    for found in on_ranks(trained, 2, 2, weighting, distribute):
+        for one, other in zip(found["weights"], expected["weights"], strict=True):
+            assert one == pytest.approx(other, rel=1e-9)
+        for name, value in expected["state"].items():
+            torch.testing.assert_close(found["state"][name], value, rtol=0, atol=1e-9, msg=name)
+
+
+def test_a_scaler_leaves_the_weightings_gradients_as_they_are() -> None:
+    found = []
+    for scale in (1.0, 2.0**10):
+        data = data_of()
+        module = module_of(data, weighting=own_training.UncertaintyWeights).float()
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+        precision = MixedPrecision("16-mixed", "cpu", scaler)
+        trainer_of(max_steps=1, plugins=[precision]).fit(module, data)
+        found.append([None if p.grad is None else float(p.grad) for p in module.weighting.parameters()])
+    assert found[0] == pytest.approx(found[1], rel=1e-2)
+
+
+def test_a_round_that_is_left_out_whole_teaches_nothing() -> None:
+    reader = MemoryReader("class", size=2)
+    reader.images = reader.images.astype("float32") * float("inf")
+    data = MultiTaskDataModule({"a": TaskData(train=reader, batch_size=2)}, num_workers=0)
+    module = module_of(data, weighting=own_training.SlowestFirst, weights={})
+    with pytest.warns(UserWarning, match="left out"):
+        trainer_of(max_steps=1).fit(module, data)
+    assert module.weighting.state["rounds"].tolist() == [0.0]
+
+
+def test_weights_that_leave_nothing_to_train_are_refused() -> None:
+    readers = readers_of({"a": "class", "b": "class"})
+    data = MultiTaskDataModule(
+        {"a": TaskData(train=readers["a"], batch_size=2), "b": TaskData(val=readers["b"])}, num_workers=0
+    )
+    with pytest.raises(ValueError, match=r"model\.weights: all tasks that are trained have weight 0"):
+        trainer_of(max_steps=1).fit(module_of(data, weights={"a": 0.0}), data)
+
+
+# --- an aggregator ----------------------------------------------------------------------------------------------------
+
+
+def test_an_aggregator_sees_what_each_micro_batch_adds_packed_or_not() -> None:
+    found = {}
+    for pack_pixels in (0, 10**9):
+        data, aggregator = data_of(times=2), own_training.KeepTasksApart(1.0)
+        module = module_of(data, aggregator=aggregator, optimization=Optimization(clip=None), pack_pixels=pack_pixels)
+        trainer_of(max_steps=1).fit(module, data)
+        in_round = [task for task, _ in aggregator.added]
+        assert sorted(in_round) == sorted(2 * [*dict.fromkeys(in_round)])
+        for name, gradient in module.gradients.buffer.gradients.items():
+            torch.testing.assert_close(sum(added[name] for _, added in aggregator.added), gradient)
+        for task, added in aggregator.added:
+            heads = {name.split(".")[1] for name, g in added.items() if name.startswith("tasks.") and g.any()}
+            assert heads == {task}
+        found[pack_pixels] = aggregator.added
+    for (task, one), (other_task, other) in zip(found[0], found[10**9], strict=True):
+        assert task == other_task
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_an_aggregator_writes_is_what_is_exchanged_and_clipped() -> None:
+    norms = []
+    for aggregator in (None, own_training.KeepTasksApart(4.0)):
+        data = data_of()
+        module = module_of(data, aggregator=aggregator)
+        trainer_of(max_steps=1).fit(module, data)
+        norms.append(module.gradients.norm)
+    assert norms[1] == pytest.approx(4 * norms[0])
+
+
+def test_an_aggregators_state_is_in_the_checkpoint(tmp_path: Path) -> None:
+    data = data_of()
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    options = {"max_steps": 4, "enable_checkpointing": True}
+    trainer_of(callbacks=[saver], **options).fit(module_of(data, aggregator=own_training.KeepTasksApart()), data)
+    data, aggregator = data_of(), own_training.KeepTasksApart()
+    trainer_of(**options).fit(module_of(data, aggregator=aggregator), data, ckpt_path=tmp_path / "step=2.ckpt")
+    assert aggregator.rounds == 4
