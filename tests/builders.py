@@ -91,7 +91,7 @@ def random_target(kind: str, side: int, rng: np.random.Generator) -> Any:
         case "regression":
             return rng.normal([10, 20, 30], [2, 3, 4]).astype(np.float32)
         case "mask":
-            return rng.integers(0, 3, (side, side), dtype=np.uint8)
+            return rng.integers(0, 3, (side, side), dtype=np.int16)
         case "box":
             corners = rng.integers(0, side - 12, (2, 2))
             return BoxArrays(np.concatenate([corners, corners + 12], 1).astype(np.float32), rng.integers(0, 3, 2))

@@ -148,7 +148,7 @@ def test_polygons_and_both_kinds_of_run_lengths_paint_the_same(tmp_path: Path) -
     box = (3, 2, 5, 6)
     outlines = [[corners(*box)], run_lengths(box, text=True), run_lengths(box, text=False)]
     masks = [coco_masks(tmp_path, annotation(1, 7, outline))[0].target for outline in outlines]
-    expected = np.zeros((12, 16), np.uint8)
+    expected = np.zeros((12, 16), np.int16)
     expected[2:8, 3:8] = 2  # the second category by id
     for found in masks:
         np.testing.assert_array_equal(found, expected)
@@ -158,7 +158,7 @@ def test_smaller_objects_lie_on_top_and_crowds_below(tmp_path: Path) -> None:
     cell, nucleus = annotation(1, 7, [corners(0, 0, 10, 10)]), annotation(2, 3, [corners(2, 2, 3, 3)])
     crowd = annotation(3, 3, run_lengths((6, 0, 10, 12), text=True), iscrowd=1)
     results = [coco_masks(tmp_path, *order)[0].target for order in ((cell, nucleus, crowd), (crowd, nucleus, cell))]
-    expected = np.zeros((12, 16), np.uint8)
+    expected = np.zeros((12, 16), np.int16)
     expected[:, 6:] = IGNORE_INDEX
     expected[:10, :10] = 2
     expected[2:5, 2:5] = 1

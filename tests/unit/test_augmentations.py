@@ -212,6 +212,18 @@ def test_the_docs_show_it(preset: str) -> None:
     assert picture.stat().st_size < 150_000
 
 
+@every_preset
+def test_masks_with_more_classes_than_bytes_move_as_those_of_bytes(preset: str) -> None:
+    small, _ = objects()
+    large = np.where(small == 0, np.int16(-1), small.astype(np.int16) + 300)
+    transform = Transform((64, 80), preset)
+    for seed in range(6):
+        bytes_, words = (transform(Sample(picture(), mask, "a"), seed).target for mask in (small, large))
+        assert set(np.unique(words)) <= {*np.unique(large), 0}, "values do not mix; outside of the image is background"
+        # OpenCV rounds the places of pixels a little otherwise
+        assert (np.where(words <= 0, 0, words - 300) != bytes_).mean() < 1e-3
+
+
 def test_targets_that_are_not_spatial_are_left_alone() -> None:
     targets: list[SampleTarget] = [2, np.array([1.5, np.nan], np.float32)]
     for target in targets:

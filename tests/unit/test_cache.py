@@ -29,6 +29,7 @@ from umedpt_lightning.data.formats import images
 from umedpt_lightning.data.formats.images import read_mask
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.labels import masks
 from umedpt_lightning.types import BoxArrays, ClassSpec, Sample
 
 ROOM = 2**40
@@ -74,11 +75,12 @@ class Counting(Reader):
 
 def equal(a: Sample, b: Sample) -> bool:
     def arrays(sample: Sample) -> list[Any]:
-        return [sample.image, *(sample.target if isinstance(sample.target, BoxArrays) else [sample.target])]
+        target = repr(sample.target) if isinstance(sample.target, dict) else sample.target
+        return [sample.image, *(target if isinstance(target, BoxArrays) else [np.asarray(target)])]
 
     return (
         (a.name, a.stored_size, type(a.target)) == (b.name, b.stored_size, type(b.target))
-        and all(np.array_equal(x, y, equal_nan=True) for x, y in zip(arrays(a), arrays(b), strict=True))
+        and all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(arrays(a), arrays(b), strict=True))
         and all(np.asarray(x).dtype == np.asarray(y).dtype for x, y in zip(arrays(a), arrays(b), strict=True))
     )
 
@@ -113,11 +115,13 @@ def test_kept_samples_are_those_of_the_reader(kind: type[Reader], place: Any, tm
     [
         3,
         np.array([1, np.nan], np.float32),
-        np.arange(35, dtype=np.uint8).reshape(5, 7),
+        0.5,
+        np.arange(-1, 34, dtype=np.int16).reshape(5, 7),
+        {"points": np.arange(6.0).reshape(3, 2), "side": "left", "age": None, "scores": [1, 0.5]},
         BoxArrays(np.array([[0, 1, 2, 3.5]], np.float32), np.array([1])),
         BoxArrays(np.empty((0, 4), np.float32), np.empty(0, np.int64)),
     ],
-    ids=["number", "vector", "mask", "boxes", "no boxes"],
+    ids=["index", "vector", "number", "mask", "mapping", "boxes", "no boxes"],
 )
 def test_a_file_holds_all_of_a_sample(dtype: type, target: Any, tmp_path: Path) -> None:
     image = np.random.default_rng(0).uniform(0, 200, (5, 7, 3)).astype(dtype)
@@ -214,7 +218,8 @@ def test_the_code_that_reads_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     plain = identity_module.fingerprint
     monkeypatch.setattr(identity_module, "fingerprint", lambda files: seen.extend(files) or plain(files))
     identity(Counting(tmp_path / "a"))
-    assert {Path(images.__file__), Path(readers.__file__), Path(__file__), tmp_path / "a" / "source"} <= set(seen)
+    code = {Path(module.__file__) for module in (images, readers, masks)}
+    assert code | {Path(__file__), tmp_path / "a" / "source"} <= set(seen)
 
 
 def test_the_order_of_sets_does_not_matter(tmp_path: Path) -> None:

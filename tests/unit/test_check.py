@@ -114,7 +114,7 @@ FAULTS = [
     ("class", pixel(-np.inf), "image", "NaN or infinite"),
     ("class", lambda s: replace(s, image=s.image[:20]), "size", r"29 images are 24x24, this one is 20x24"),
     ("class", target(3), "label", "its class is 3, outside 0 to 2"),
-    ("class", target(-1), "label", "its class is -1"),
+    ("class", target(-2), "label", "its class is -2"),
     ("class", target(1.0), "label", "this one is a float"),
     ("multilabel", target(lambda t: with_value(t, 2)), "label", "n0 is 2"),
     ("multilabel", target(lambda t: t[:2]), "label", r"3 numbers \(n0, n1, n2\), but .*\(2,\)"),

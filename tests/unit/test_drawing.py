@@ -49,8 +49,8 @@ def detections(truth: BoxArrays) -> SimpleNamespace:
     return SimpleNamespace(boxes=truth.boxes, labels=truth.labels, scores=scores)
 
 
-def mask(shape: tuple[int, int] = (20, 30)) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    values = np.zeros(shape, np.uint8)
+def mask(shape: tuple[int, int] = (20, 30)) -> np.ndarray[Any, np.dtype[np.int16]]:
+    values = np.zeros(shape, np.int16)
     values[4:8, 5:15] = 1
     values[10:12, 5:9] = 2
     return values
@@ -110,7 +110,7 @@ def test_the_truth_alone_is_shown_for_every_label_type(case: str, lines: list[st
 
 def test_an_outline_lies_inside_of_its_region_and_leaves_the_rest() -> None:
     image = np.full((20, 30, 3), 7, np.uint8)
-    values = np.zeros((20, 30), np.uint8)
+    values = np.zeros((20, 30), np.int16)
     values[4:14, 5:19] = 1
     values[4:14, 12:19] = IGNORE_INDEX
     drawn = (outline(image, values) != 7).any(axis=2)
@@ -266,7 +266,7 @@ def test_the_best_boxes_are_shown_and_all_counted(true: int, shown: int) -> None
 
 def test_the_legend_shows_the_colours_of_the_classes_but_not_of_the_background() -> None:
     spec, _, _ = CASES["mask"]
-    empty = np.zeros((20, 30), np.uint8)
+    empty = np.zeros((20, 30), np.int16)
     rgb = np.zeros((20, 30, 3), np.uint8)
     pixels = np.asarray(draw([Example(rgb, "a", describe(spec, empty, empty))], "task"))
     shown = {tuple(int(v) for v in p) for p in np.unique(pixels.reshape(-1, 3), axis=0)}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from builders import spec_of
+from builders import SMALL_PIXELS, small_encoder, spec_of
 from PIL import Image
 
 from umedpt_lightning.data.slide.tiles import Tiles
@@ -21,7 +21,12 @@ from umedpt_lightning.inference.output.file_names import check_names, file_name
 from umedpt_lightning.inference.output.journal import CocoImage, Journal, Record
 from umedpt_lightning.inference.output.masks import write_png, write_tiff
 from umedpt_lightning.inference.output.overlays import LARGEST, picture
-from umedpt_lightning.types import ClassSpec, TaskSpec
+from umedpt_lightning.inference.tiles.grid import aligned_tiling
+from umedpt_lightning.inference.tiles.pixels import ArrayPixels
+from umedpt_lightning.inference.tiles.tiled import TiledTask
+from umedpt_lightning.labels.masks import mask_dtype
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.types import ClassSpec, MaskSpec, TaskSpec, to_numpy
 
 OF_IMAGES = ClassSpec(channels=1, classes=("a",), cut={"images": {"windowed": True, "dtype": "uint16"}})
 
@@ -144,3 +149,20 @@ def test_a_model_that_says_nonsense_of_its_volumes_is_told(cut: Any) -> None:
 def test_overlays_can_be_read_and_are_not_huge(size: tuple[int, int]) -> None:
     shown = picture(np.zeros((*size, 1), np.uint8), spec_of("mask"), np.ones(size, np.uint8), "name")
     assert 400 < max(shown.size) < LARGEST + 200
+
+
+@pytest.mark.parametrize("classes", [255, 256, 1000])
+def test_masks_of_any_number_of_classes_are_written_whole(classes: int, tmp_path: Path) -> None:
+    spec = MaskSpec(channels=1, classes=tuple(map(str, range(classes))))
+    model = MultiTaskModel(small_encoder(in_channels=1), {"t": spec}, pixel_decoder=SMALL_PIXELS)
+    image = np.random.default_rng(0).integers(0, 256, (128, 192, 1), np.uint8)
+    whole = to_numpy(model.predict([image], "t")[0])
+    tiled = TiledTask(model, "t", aligned_tiling(model.encoder, 128, 64)).predict(ArrayPixels(image, 1))
+    assert whole.max() > 0
+    for number, mask in enumerate((whole, tiled, np.full((4, 6), classes - 1, whole.dtype))):
+        write_png(mask, tmp_path / f"{number}.png")
+        read = np.asarray(Image.open(tmp_path / f"{number}.png"))
+        assert read.dtype == mask_dtype(classes) == (np.uint8 if classes <= 255 else np.uint16)
+        np.testing.assert_array_equal(read, mask)
+    row = spec.row(tiled)
+    assert sum(row.values()) == 128 * 192

@@ -23,6 +23,7 @@ from umedpt_lightning.data.readers import (
     Subset,
     Table,
 )
+from umedpt_lightning.types import IGNORE_INDEX
 
 
 def edit(path: Path, old: str, new: str, count: int = 1) -> Path:
@@ -173,7 +174,7 @@ def test_mask_values_are_mapped_to_classes(tmp_path: Path) -> None:
     image(tmp_path / "i" / "a.png")
     mask(tmp_path / "m" / "a.png", (0, 255, 7))
     reader = MaskFolders(tmp_path / "i", tmp_path / "m", {"background": 0, "nodule": 255}, ignore=7)
-    np.testing.assert_array_equal(reader[0].target.ravel()[:3], [0, 1, 255])
+    np.testing.assert_array_equal(reader[0].target.ravel()[:3], [0, 1, IGNORE_INDEX])
 
 
 def test_255_is_not_silently_unlabelled(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_255_is_not_silently_unlabelled(tmp_path: Path) -> None:
     mask(tmp_path / "m" / "a.png", (0, 255))
     with pytest.raises(ValueError, match=r"m/a\.png: the mask holds the values \[0, 255\].*`classes.*`ignore: 255`"):
         MaskFolders(tmp_path / "i", tmp_path / "m", ["background", "nodule"])[0]
-    assert MaskFolders(tmp_path / "i", tmp_path / "m", ["background", "nodule"], ignore=255)[0].target.max() == 255
+    assert MaskFolders(tmp_path / "i", tmp_path / "m", ["background", "nodule"], ignore=255)[0].target.min() == -1
 
 
 def test_masks_and_images_must_pair(tmp_path: Path) -> None:
@@ -244,11 +245,22 @@ def test_class_folders_are_named_in_errors(tmp_path: Path) -> None:
     assert ClassFolders(tmp_path, classes=["c", "b", "a"]).spec.counts == (0, 1, 0)
 
 
-def test_256_classes_are_one_too_many(tmp_path: Path) -> None:
-    for i in range(256):
-        (tmp_path / str(i)).mkdir()
-    with pytest.raises(ValueError, match="256 classes, but at most 255"):
-        ClassFolders(tmp_path)
+def test_there_may_be_any_number_of_classes(tmp_path: Path) -> None:
+    for i in range(300):
+        image(tmp_path / str(i) / "x.png")
+    reader = ClassFolders(tmp_path)
+    assert len(reader.spec.classes) == 300
+    assert reader[299].target == 299
+    assert reader.spec.counts == (1,) * 300
+
+
+def test_masks_may_have_any_number_of_classes(tmp_path: Path) -> None:
+    image(tmp_path / "i" / "a.png")
+    (tmp_path / "m").mkdir()
+    values = np.arange(208, 400, dtype=np.uint16).reshape(12, 16)
+    Image.fromarray(values).save(tmp_path / "m" / "a.png")
+    reader = MaskFolders(tmp_path / "i", tmp_path / "m", [str(i) for i in range(399)], ignore=399)
+    np.testing.assert_array_equal(reader[0].target, np.where(values == 399, IGNORE_INDEX, values.astype(np.int16)))
 
 
 # boxes

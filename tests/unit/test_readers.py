@@ -74,7 +74,7 @@ def test_samples_are_what_the_spec_says(parts: tuple[Reader, Reader]) -> None:
                     assert sample.target.dtype == np.float32
                 case MaskSpec():
                     assert sample.target.shape == sample.image.shape[:2]
-                    assert sample.target.dtype == np.uint8
+                    assert sample.target.dtype == np.int16
                     assert set(np.unique(sample.target)) <= {*range(len(spec.classes)), IGNORE_INDEX}
                 case BoxSpec():
                     boxes, labels = sample.target

@@ -136,7 +136,7 @@ def test_a_rectangle_becomes_exactly_its_pixels(tmp_path: Path) -> None:
         feature("ink", rectangle(70, 20, 80, 30), more=[[rectangle(100.4, 100, 110.6, 110)]]),
     )
     reader = readers.SlideMasks(file, "train", ["other", "gland"], ["ink"], tiles=Tiles(0.5, 64, tissue=None))
-    whole = np.zeros((256, 384), np.uint8)
+    whole = np.zeros((256, 384), np.int16)
     whole[20:90, 10:74] = 1
     whole[40:50, 30:40] = 0
     whole[20:30, 70:80] = IGNORE_INDEX

@@ -62,7 +62,7 @@ def _number_targets(count: int) -> Tensor:
 
 
 def _mask_targets(count: int) -> Tensor:
-    return torch.randint(0, count, (IMAGES, SIDE, SIDE), dtype=torch.uint8)
+    return torch.randint(0, count, (IMAGES, SIDE, SIDE), dtype=torch.int16)
 
 
 def _box_targets(count: int) -> list[Boxes]:
@@ -619,7 +619,7 @@ def test_the_units_travel_with_the_state() -> None:
 
 
 def test_segmentation_metrics_agree_with_sets_of_pixels() -> None:
-    logits, masks = torch.randn(3, 4, 9, 11), torch.randint(0, 4, (3, 9, 11), dtype=torch.uint8)
+    logits, masks = torch.randn(3, 4, 9, 11), torch.randint(0, 4, (3, 9, 11), dtype=torch.int16)
     masks[torch.rand(masks.shape) < 0.2] = IGNORE_INDEX
     found = scored(build(Segmentation, 4), (logits, masks))
     guess = logits.argmax(1)
@@ -638,7 +638,7 @@ def test_segmentation_metrics_agree_with_sets_of_pixels() -> None:
 
 
 def test_a_class_neither_there_nor_predicted_is_left_out_and_one_predicted_wrongly_is_zero() -> None:
-    masks = torch.ones(1, 4, 4, dtype=torch.uint8)
+    masks = torch.ones(1, 4, 4, dtype=torch.int16)
     masks[0, 0] = 0
     right = CASES[Segmentation].perfect(masks, 4)
     found = scored(build(Segmentation, 4), (right, masks))
@@ -654,7 +654,7 @@ def test_a_class_neither_there_nor_predicted_is_left_out_and_one_predicted_wrong
 def test_ignored_pixels_change_neither_loss_nor_gradient_nor_metrics() -> None:
     for loss_name in ("ce", "ce_dice"):
         task = build(Segmentation, 3, loss=loss_name)
-        masks = torch.randint(0, 3, (2, 8, 8), dtype=torch.uint8)
+        masks = torch.randint(0, 3, (2, 8, 8), dtype=torch.int16)
         ignored = torch.rand(masks.shape) < 0.3
         masks[ignored] = IGNORE_INDEX
         output = torch.randn(2, 3, 8, 8)
@@ -691,14 +691,33 @@ def test_segmentation_options_have_an_effect() -> None:
 
 
 def test_a_mask_without_any_pixel_of_a_class_leaves_the_loss_finite() -> None:
-    loss = build(Segmentation, 3).loss(torch.randn(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.uint8))
+    loss = build(Segmentation, 3).loss(torch.randn(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int16))
     assert loss.isfinite()
 
 
-def test_classes_up_to_254_fit_in_the_predicted_mask() -> None:
-    logits = torch.zeros(1, 255, 2, 2)
-    logits[:, 254] = 1
-    assert (build(Segmentation, 255).predict(logits) == 254).all()
+@pytest.mark.parametrize("classes", [255, 256, 1000])
+def test_every_class_fits_in_the_predicted_mask(classes: int) -> None:
+    logits = torch.zeros(1, classes, 4, 6)
+    logits[:, -1, :2] = 1
+    task = build(Segmentation, classes)
+    (mask,) = task.predict(logits)
+    assert mask.dtype == (torch.uint8 if classes <= 255 else torch.int16)
+    assert (mask[:2] == classes - 1).all()
+    assert (mask[2:] == 0).all()
+    assert torch.equal(task.resized(mask, (4, 6), (8, 12)), mask.repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+
+@pytest.mark.parametrize("cls", [Classification, Segmentation])
+def test_class_255_is_learned_as_any_other(cls: type[Task]) -> None:
+    task = build(cls, 300)
+    shape = (2,) if cls is Classification else (2, 4, 4)
+    targets = torch.full(shape, 255)
+    output = torch.zeros(2, 300, *shape[1:], requires_grad=True)
+    task.loss(output, targets).backward()
+    assert output.grad is not None
+    assert (output.grad[:, 255] < 0).all()
+    found = scored(task, (torch.nn.functional.one_hot(targets, 300).movedim(-1, 1).float(), targets))
+    assert found["accuracy" if cls is Classification else "dice_n255"] == 1
 
 
 # --- detection ------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def _card(row: Row, spec: TaskSpec, views: list[View]) -> Image.Image:
     if row.stored is not None:
         height, width = row.stored.image.shape[:2]
         title = f"stored: {width} x {height}, {row.stored.image.dtype}"
-        view = spec.truth_view(row.stored.target)
+        view = spec.truth_view(spec.prepared(row.stored.target, (height, width)))
         views.append(view)
         lines += view.lines
         if view.truth is not None:

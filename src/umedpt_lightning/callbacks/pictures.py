@@ -194,8 +194,9 @@ def _of_kind(kind: type[Layer], overlays: dict[str, tuple[Layer | None, dict[int
 
 def _wandb_overlay(layer: Layer, classes: dict[int, str]) -> dict[str, Any]:
     match layer:
-        case MaskLayer(values):
-            return {"mask_data": values, "class_labels": classes}
+        case MaskLayer(values):  # W&B keeps bytes
+            names = {index % 256: name for index, name in classes.items()}
+            return {"mask_data": values.astype(np.uint8), "class_labels": names}
         case BoxLayer(boxes, labels, scores):
             corners = ("minX", "minY", "maxX", "maxY")
             data: list[dict[str, Any]] = [

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from umedpt_lightning.data.loading.dataset import prepared
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.drawing.pictures import Example, draw, to_rgb
@@ -55,7 +56,7 @@ def _example(data: TaskData, row: int, prediction: Any, score: float) -> Example
     if data.test is None:
         raise ValueError("data.test: there is nothing to draw from. Give a test part.")
     spec = data.test.spec
-    sample = Transform(data.size)(data.test[row], 0)
+    sample = Transform(data.size)(prepared(data.test, row), 0)
     view = spec.comparison_view(sample.target, prediction)
     pixels = to_rgb(np.moveaxis(sample.image, -1, 0), spec.value_range)
     return Example(pixels, f"{sample.name}: {score:.3f}", view)

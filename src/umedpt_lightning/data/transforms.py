@@ -114,7 +114,7 @@ class Transform:
         data: dict[str, Any] = {"image": image}
         if isinstance(target, BoxArrays):
             data |= {"bboxes": target.boxes, "labels": target.labels}
-        elif isinstance(target, np.ndarray) and target.ndim == 2:
+        elif isinstance(target, np.ndarray) and target.shape[:2] == image.shape[:2]:  # a value a pixel
             data["mask"] = target
         try:
             result = _run(self._compose("bboxes" in data), data, seed)

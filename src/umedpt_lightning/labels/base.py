@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
@@ -14,8 +15,10 @@ from umedpt_lightning.labels.findings import Finding
 from umedpt_lightning.labels.values import flat_values
 from umedpt_lightning.labels.views import MOST_LINES, Line, Number, PageView, View
 
-#: A class index no loss and no metric looks at, in class labels and in masks.
-IGNORE_INDEX = 255
+#: The index of what is unlabelled, in class labels and in masks. No class can have it, no loss and no metric counts it.
+IGNORE_INDEX = -1
+#: What it was in release 0.1; see `warn_of_255`.
+OLD_IGNORE_INDEX = 255
 
 #: A target as one row of numbers, see `TaskSpec.inspect`.
 Figures = NDArray[np.float32]
@@ -92,6 +95,21 @@ class TaskSpec:
         return metric.endswith(tuple(f"_{name}" for name in self.names))
 
     # targets
+
+    def prepared(self, target: Any, size: tuple[int, int]) -> Any:
+        """The target as training takes it, before its image is resized and augmented.
+
+        Integer and float targets become a tensor ``(B,)``, arrays of one shape a tensor ``(B, ...)``, and everything
+        else a list. Arrays of the image's height and width are resized, flipped and turned with it, by nearest pixel.
+
+        Args:
+            target: As a reader gives it.
+            size: Height and width of the image, pixels.
+
+        Raises:
+            ValueError: It is no target of this kind.
+        """
+        return target
 
     def with_statistics(self, targets: NDArray[Any]) -> Self:
         """The spec with the statistics of these targets, which a reader has in memory.
@@ -242,3 +260,14 @@ class TaskSpec:
     def _in_lines(self, value: Any) -> Iterable[str]:
         for name, one in [*flat_values(value, self.titles).items()][:MOST_LINES]:
             yield f"{name}: {one}" if isinstance(one, str) else f"{name}: {one:.4g}"
+
+
+def warn_of_255() -> None:
+    """Tells once that a reader of one's own still says 255 for what is unlabelled."""
+    warnings.warn(
+        f"A reader gives {OLD_IGNORE_INDEX} for what is unlabelled, which holds for one more release. It is "
+        f"{IGNORE_INDEX} now (umedpt_lightning.types.IGNORE_INDEX), so that there may be any number of classes: return "
+        "it, and masks as int16.",
+        FutureWarning,
+        stacklevel=3,
+    )

@@ -60,6 +60,12 @@ class BoxSpec(TaskSpec):
         """As one says it."""
         return "boxes"
 
+    def prepared(self, target: Any, size: tuple[int, int]) -> BoxArrays:
+        """In float32 and int64."""
+        if not isinstance(target, BoxArrays):
+            raise ValueError(f"a target is BoxArrays, but this one is a {type(target).__name__}. {CORRECT_READER}")
+        return BoxArrays(np.asarray(target.boxes, np.float32), np.asarray(target.labels, np.int64))
+
     @property
     def columns(self) -> int:
         """The number of boxes of each class."""

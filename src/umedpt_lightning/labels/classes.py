@@ -9,11 +9,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.labels.base import IGNORE_INDEX, Figures, TableRow, TaskSpec
+from umedpt_lightning.labels.base import (
+    IGNORE_INDEX,
+    OLD_IGNORE_INDEX,
+    Figures,
+    TableRow,
+    TaskSpec,
+    warn_of_255,
+)
 from umedpt_lightning.labels.calibration import Stated
 from umedpt_lightning.labels.findings import CORRECT_READER, UNLABELLED, Finding
 from umedpt_lightning.labels.views import MOST_LINES, Bar, Line, PageView, View
-from umedpt_lightning.labels.wording import percent, short_float
+from umedpt_lightning.labels.wording import percent, short_float, shorten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +49,21 @@ class ClassSpec(TaskSpec):
         """With the number of classes."""
         return f"one of {len(self.classes)} classes"
 
+    def prepared(self, target: Any, size: tuple[int, int]) -> int:
+        """The index, which must be that of a class or `IGNORE_INDEX`."""
+        index = self._index(target)
+        if not isinstance(index, int):
+            raise ValueError(f"{index.what}. {index.mend}")
+        return index
+
     def with_statistics(self, targets: NDArray[Any]) -> Self:
         """With the counts of class indices ``(N,)``."""
-        counts = np.bincount(targets[targets != IGNORE_INDEX], minlength=len(self.classes))
+        counts = np.bincount(targets[self.labelled(targets)], minlength=len(self.classes))
         return replace(self, counts=tuple(counts.tolist()))
 
     def labelled(self, targets: NDArray[Any]) -> NDArray[np.bool_]:
         """Those that have a class."""
-        known: NDArray[np.bool_] = targets != IGNORE_INDEX
+        known: NDArray[np.bool_] = (targets >= 0) & (targets < len(self.classes))
         return known
 
     def lacking(self, targets: NDArray[Any]) -> tuple[str, ...]:
@@ -73,16 +87,12 @@ class ClassSpec(TaskSpec):
 
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """An index that is no class is an error."""
-        if isinstance(target, bool) or not isinstance(target, int | np.integer):
-            what = f"a target is the index of a class, but this one is a {type(target).__name__}"
-            return [Finding("label", what, CORRECT_READER)], None
-        if target == IGNORE_INDEX:
+        index = self._index(target)
+        if not isinstance(index, int):
+            return [index], None
+        if index == IGNORE_INDEX:
             return [UNLABELLED], np.full(1, np.nan, np.float32)
-        if not 0 <= target < len(self.classes):
-            what = f"its class is {target}, outside 0 to {len(self.classes) - 1}"
-            mend = f"Correct the label, or name all of its classes: {list(self.classes)}."
-            return [Finding("label", what, mend)], None
-        return [], np.full(1, target, np.float32)
+        return [], np.full(1, index, np.float32)
 
     def samples(self, rows: Figures) -> dict[str, int]:
         """Samples of each class."""
@@ -138,3 +148,17 @@ class ClassSpec(TaskSpec):
         known = self.labelled(targets)
         predictions = predictions[known]
         return [(predictions.max(axis=1, initial=0), predictions.argmax(axis=1) == targets[known])]
+
+    def _index(self, target: Any) -> int | Finding:
+        """The index of a class, or `IGNORE_INDEX`, or what is wrong."""
+        if isinstance(target, bool) or not isinstance(target, int | np.integer):
+            what = f"a target is the index of a class, but this one is a {type(target).__name__}"
+            return Finding("label", what, CORRECT_READER)
+        if target == OLD_IGNORE_INDEX and len(self.classes) <= OLD_IGNORE_INDEX:
+            warn_of_255()
+            return IGNORE_INDEX
+        if target == IGNORE_INDEX or 0 <= target < len(self.classes):
+            return int(target)
+        what = f"its class is {target}, outside 0 to {len(self.classes) - 1}"
+        mend = f"Correct the label, or name all of its classes: {shorten(self.classes)}."
+        return Finding("label", what, mend)

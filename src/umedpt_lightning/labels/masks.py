@@ -9,11 +9,20 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.labels.base import IGNORE_INDEX, Figures, Form, TableRow, TaskSpec
+from umedpt_lightning.labels.base import (
+    IGNORE_INDEX,
+    OLD_IGNORE_INDEX,
+    Figures,
+    Form,
+    TableRow,
+    TaskSpec,
+    warn_of_255,
+)
 from umedpt_lightning.labels.findings import CORRECT_READER, UNLABELLED, Finding
 from umedpt_lightning.labels.views import LegendEntry, MaskLayer, PageView, View
 from umedpt_lightning.labels.wording import count, found_instead, shorten
 
+_LIMITS = np.iinfo(np.int16)
 _ROWS = 1024  # of a mask that are counted at once, as it may be a file that does not fit into memory
 
 
@@ -21,8 +30,13 @@ _ROWS = 1024  # of a mask that are counted at once, as it may be a file that doe
 class MaskSpec(TaskSpec):
     """One class a pixel; a prediction is a mask ``(H, W)`` of class indices.
 
+    Masks are int16 in training: OpenCV resizes and turns that, and there is room for a value that no class has.
+
     Attributes:
         classes: Class names, the background first; mask values are indices into them, or `IGNORE_INDEX`.
+
+    Raises:
+        ValueError: There are more classes than int16 holds.
     """
 
     kind: ClassVar[str] = "mask"
@@ -31,6 +45,11 @@ class MaskSpec(TaskSpec):
     form: ClassVar[Form] = "mask"
 
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.classes) > _LIMITS.max + 1:
+            raise ValueError(f"A mask has at most {_LIMITS.max + 1} classes, not {len(self.classes)}. Join rare ones.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,6 +61,13 @@ class MaskSpec(TaskSpec):
         """As one says it."""
         return "areas"
 
+    def prepared(self, target: Any, size: tuple[int, int]) -> NDArray[np.int16]:
+        """In int16, of the image's size."""
+        if found := _no_mask(target) or _other_size(target, size):
+            raise ValueError(f"{found.what}. {found.mend}")
+        mask: NDArray[np.int16] = self._with_ignore_index(target).clip(_LIMITS.min, _LIMITS.max)
+        return mask.astype(np.int16, copy=False)
+
     @property
     def columns(self) -> int:
         """The share of the labelled pixels that each class has."""
@@ -49,14 +75,10 @@ class MaskSpec(TaskSpec):
 
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """Values that are no class, and a size that is not that of the image, are errors."""
-        if not isinstance(target, np.ndarray) or target.ndim != 2 or target.dtype.kind not in "ui" or not target.size:
-            what = f"a mask is (H, W) integers, but this one is {found_instead(target)}"
-            return [Finding("mask", what, CORRECT_READER)], None
-        found = []
-        if target.shape != size:
-            sizes = f"{target.shape[0]}x{target.shape[1]} (HxW), but the image is {size[0]}x{size[1]}"
-            found.append(Finding("mask", f"the mask is {sizes}", "Save both at one size."))
-        classes = len(self.classes)
+        if wrong_form := _no_mask(target):
+            return [wrong_form], None
+        found = list(filter(None, [_other_size(target, size)]))
+        target, classes = self._with_ignore_index(target), len(self.classes)
         wrong = _wrong_values(target, classes)
         if len(wrong):
             what = f"the mask holds {shorten(wrong.tolist())}, but its classes are 0 to {classes - 1}"
@@ -113,12 +135,38 @@ class MaskSpec(TaskSpec):
         places = [((np.arange(new) + 0.5) * old / new).astype(np.int64) for old, new in zip(size, wanted, strict=True)]
         return prediction if size == wanted else prediction[np.ix_(*places)]
 
+    def _with_ignore_index(self, mask: NDArray[Any]) -> NDArray[Any]:
+        """With `IGNORE_INDEX` for 255 in bytes, where that is no class."""
+        if mask.dtype != np.uint8 or len(self.classes) > OLD_IGNORE_INDEX or mask.max() < OLD_IGNORE_INDEX:
+            return mask
+        warn_of_255()
+        return np.where(mask == OLD_IGNORE_INDEX, np.int16(IGNORE_INDEX), mask)
+
     def _pixels(self, mask: NDArray[Any]) -> NDArray[np.int64]:
         """``(K,)`` how many there are of each class."""
         counts = np.zeros(len(self.classes), np.int64)
         for start in range(0, len(mask), _ROWS):
             counts += np.bincount(mask[start : start + _ROWS].ravel(), minlength=len(counts))
         return counts
+
+
+def mask_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
+    """What masks are written in: bytes, of which 255 often means unlabelled, for up to 255 classes."""
+    return np.dtype(np.uint8 if classes <= 255 else np.uint16)
+
+
+def _no_mask(target: Any) -> Finding | None:
+    if isinstance(target, np.ndarray) and target.ndim == 2 and target.dtype.kind in "ui" and target.size:
+        return None
+    what = f"a mask is (H, W) integers, but this one is {found_instead(target)}"
+    return Finding("mask", what, CORRECT_READER)
+
+
+def _other_size(target: NDArray[Any], size: tuple[int, int]) -> Finding | None:
+    if target.shape == size:
+        return None
+    sizes = f"{target.shape[0]}x{target.shape[1]} (HxW), but the image is {size[0]}x{size[1]}"
+    return Finding("mask", f"the mask is {sizes}", "Save both at one size.")
 
 
 def _wrong_values(mask: NDArray[Any], classes: int) -> NDArray[Any]:

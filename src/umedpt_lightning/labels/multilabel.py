@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from umedpt_lightning.labels.base import Figures, TableRow, TaskSpec
 from umedpt_lightning.labels.calibration import Stated
 from umedpt_lightning.labels.findings import Finding
-from umedpt_lightning.labels.numbers import inspect_vector
+from umedpt_lightning.labels.numbers import as_vector, inspect_vector
 from umedpt_lightning.labels.views import MOST_LINES, Bar, Line, PageView, View
 from umedpt_lightning.labels.wording import percent, short_float
 
@@ -44,6 +44,10 @@ class MultilabelSpec(TaskSpec):
     def phrase(self) -> str:
         """As one says it."""
         return "labels, yes or no" if len(self.labels) > 1 else "a label, yes or no"
+
+    def prepared(self, target: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+        """In float32."""
+        return as_vector(target, self.labels)
 
     def with_statistics(self, targets: NDArray[Any]) -> Self:
         """With the counts of ``(N, L)`` of 0, 1 and NaN."""

@@ -60,6 +60,10 @@ class RegressionSpec(TaskSpec):
         """Errors have different units, so that no mean of them can stand for all."""
         return False
 
+    def prepared(self, target: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+        """In float32."""
+        return as_vector(target, self.quantities)
+
     def with_statistics(self, targets: NDArray[Any]) -> Self:
         """With means and standard deviations of ``(N, Q)``, NaN where unknown.
 
@@ -145,6 +149,18 @@ class RegressionSpec(TaskSpec):
         return list(zip(self.quantities, self.units, values, strict=True))
 
 
+def as_vector(target: Any, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """A vector of a number for each name, in float32.
+
+    Raises:
+        ValueError: The target is no such vector.
+    """
+    if not isinstance(target, np.ndarray) or target.shape != (len(names),) or target.dtype.kind not in "fiub":
+        what = f"a target is {len(names)} numbers ({', '.join(names)}), but this one is {found_instead(target)}"
+        raise ValueError(f"{what}. {CORRECT_READER}")
+    return target.astype(np.float32, copy=False)
+
+
 def inspect_vector(
     target: Any, names: tuple[str, ...], only: tuple[float, ...] = ()
 ) -> tuple[list[Finding], Figures | None]:
@@ -155,10 +171,10 @@ def inspect_vector(
         names: What the numbers are.
         only: The numbers that there may be; empty for all that are finite.
     """
-    if not isinstance(target, np.ndarray) or target.shape != (len(names),) or target.dtype.kind not in "fiub":
-        what = f"a target is {len(names)} numbers ({', '.join(names)}), but this one is {found_instead(target)}"
-        return [Finding("label", what, CORRECT_READER)], None
-    row = target.astype(np.float32)
+    try:
+        row = as_vector(target, names)
+    except ValueError as error:
+        return [Finding("label", str(error).removesuffix(f". {CORRECT_READER}"), CORRECT_READER)], None
     wrong = np.isinf(row) | (~np.isnan(row) & ~np.isin(row, only) if only else False)
     if wrong.any():
         bad = ", ".join(f"{names[i]} is {row[i]:g}" for i in np.flatnonzero(wrong)[:5])

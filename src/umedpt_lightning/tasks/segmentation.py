@@ -89,8 +89,8 @@ class Segmentation(Task):
         return overlap(self.metrics.confusion.compute(), self.spec.classes)
 
     def predict(self, output: Tensor) -> Tensor:
-        """Classes ``(B, H, W)`` uint8."""
-        return output.argmax(dim=1).to(torch.uint8)
+        """Classes ``(B, H, W)``, uint8 for up to 255 of them and int16 for more."""
+        return output.argmax(dim=1).to(torch.uint8 if output.shape[1] <= 255 else torch.int16)
 
     def exported(self, output: Tensor) -> dict[str, Tensor]:
         """``probabilities`` ``(B, K, H, W)``, which can be blended over tiles; the class is the largest one's."""
@@ -100,7 +100,9 @@ class Segmentation(Task):
         """The mask by nearest pixel."""
         if shown == wanted:
             return prediction
-        return F.interpolate(prediction[None, None], wanted, mode="nearest-exact")[0, 0]
+        # of integers torch interpolates bytes alone
+        values = prediction if prediction.dtype == torch.uint8 else prediction.float()
+        return F.interpolate(values[None, None], wanted, mode="nearest-exact")[0, 0].to(prediction.dtype)
 
     def baseline(self, targets: BatchTargets) -> Tensor:
         """Background everywhere, as logits ``(B, K, H, W)``."""

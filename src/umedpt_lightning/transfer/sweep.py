@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 
 from umedpt_lightning.data.cache.identity import identity
@@ -256,7 +257,7 @@ def baseline_score(protocol: Protocol) -> dict[str, float]:
     """The test metrics of the majority baseline, which has seen all training labels but no image; none without one."""
     task, test = protocol.head(protocol.part("train").spec), protocol.part("test")
     if test.targets is not None:
-        targets = torch.from_numpy(test.targets)
+        targets = torch.from_numpy(np.stack([test.spec.prepared(target, (1, 1)) for target in test.targets]))
         output = task.baseline(targets)
         return {} if output is None else metrics_of(task, output, targets)
     for batch in evaluation_batches(protocol.name, protocol.data, test, Machine()):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from umedpt_lightning import data
+from umedpt_lightning import data, labels
 from umedpt_lightning.data.cache.unpacked import fingerprint
 from umedpt_lightning.data.readers.base import Reader
 
@@ -22,8 +22,8 @@ def identity(reader: Reader) -> str:
 
     It is made of all that the reader holds (its class and options, its tables of files and labels), of the size and the
     time of change of every file that is named anywhere in it, and of those of the code that reads: this package's
-    `data`, and the modules that the classes of the reader and its options are defined in. So it is equal on all ranks,
-    and from one run to the next, without a reader saying anything about itself.
+    `data` and `labels`, and the modules that the classes of the reader and its options are defined in. So it is equal
+    on all ranks, and from one run to the next, without a reader saying anything about itself.
 
     What it cannot see are the insides of a folder whose files the reader does not name, and files that are changed
     without their size and time of change.
@@ -39,7 +39,7 @@ def identity(reader: Reader) -> str:
             f"{type(reader).__name__}: samples cannot be cached, since the reader cannot be pickled "
             f"({type(error).__name__}: {error}). Write `cache: none`, or make it picklable as workers need it too."
         ) from error
-    code = Path(data.__file__).parent.rglob("*.py")
+    code = (file for package in (data, labels) for file in Path(str(package.__file__)).parent.rglob("*.py"))
     files = sorted({path.absolute() for path in (*code, *look.files)})
     look.digest.update(fingerprint(files).encode())
     return look.digest.hexdigest()[:32]

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.types import BoxArrays, Sample, SampleTarget
+from umedpt_lightning.types import BoxArrays, Sample
 
 # Arrays begin at multiples of this, as vector instructions like it.
 _ALIGNMENT = 64
@@ -19,27 +19,19 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
     """The content of a file that holds the sample.
 
     Raises:
-        TypeError: Its target is of no kind that a reader may give.
+        TypeError: Its target holds something else than numbers, texts, arrays, and lists and mappings of such.
     """
-    target = sample.target
     arrays: list[NDArray[Any]] = [sample.image]
-    number: int | None = None
-    match target:
-        case BoxArrays():
-            kind, arrays = "boxes", [*arrays, target.boxes, target.labels]
-        case np.ndarray():
-            kind, arrays = "array", [*arrays, target]
-        case int() | np.integer():
-            kind, number = "number", int(target)
-        case _:
-            raise TypeError(f"{sample.name}: a {type(target).__name__} cannot be cached. Write `cache: none`.")
+    try:
+        target = _to_json(sample.target, arrays)
+    except TypeError as error:
+        raise TypeError(f"{sample.name}: {error} cannot be cached. Write `cache: none`.") from error
     if any(array.dtype.kind not in "biuf" for array in arrays):
         raise TypeError(f"{sample.name}: arrays of {[a.dtype.name for a in arrays]} cannot be cached.")
     header = {
         "name": sample.name,
         "stored_size": sample.stored_size,
-        "kind": kind,
-        "number": number,
+        "target": target,
         "arrays": [(array.dtype.str, array.shape) for array in arrays],
     }
     pieces: list[bytes | memoryview] = [_padded(json.dumps(header).encode() + b"\n")]
@@ -67,17 +59,41 @@ def unpack(path: Path) -> Sample | None:
             arrays.append(content[place : place + length].view(dtype).reshape(shape))
             place += -(-length // _ALIGNMENT) * _ALIGNMENT
         height, width = header["stored_size"]
-        target: SampleTarget
-        match header["kind"]:
-            case "boxes":
-                target = BoxArrays(arrays[1], arrays[2])
-            case "array":
-                target = arrays[1]
-            case _:
-                target = int(header["number"])
-        return Sample(arrays[0], target, header["name"], (height, width))
+        return Sample(arrays[0], _from_json(header["target"], arrays), header["name"], (height, width))
     except (ValueError, TypeError, KeyError, IndexError):  # cut short when the machine went down
         return None
+
+
+def _to_json(value: Any, arrays: list[NDArray[Any]]) -> Any:
+    """A target in types of JSON, its arrays put into the list."""
+    match value:
+        case BoxArrays(boxes, labels):
+            return {"boxes": [_to_json(boxes, arrays), _to_json(labels, arrays)]}
+        case np.ndarray():
+            arrays.append(value)
+            return {"array": len(arrays) - 1}
+        case np.generic():
+            return value.item()
+        case None | bool() | int() | float() | str():
+            return value
+        case list():
+            return [_to_json(item, arrays) for item in value]
+        case dict() if all(isinstance(key, str) for key in value):
+            return {"mapping": {key: _to_json(item, arrays) for key, item in value.items()}}
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _from_json(value: Any, arrays: list[NDArray[Any]]) -> Any:
+    match value:
+        case {"boxes": [boxes, labels]}:
+            return BoxArrays(_from_json(boxes, arrays), _from_json(labels, arrays))
+        case {"array": place}:
+            return arrays[place]
+        case {"mapping": items}:
+            return {key: _from_json(item, arrays) for key, item in items.items()}
+        case list():
+            return [_from_json(item, arrays) for item in value]
+    return value
 
 
 def _padded(text: bytes) -> bytes:

@@ -78,7 +78,7 @@ class LabelColumns:
 
     def targets(self, rows: Rows) -> NDArray[Any]:
         """``(N, L)`` float32 of 0, 1 and NaN."""
-        names = check_names(self.columns, "labels", rows.file, most=None)
+        names = check_names(self.columns, "labels", rows.file)
         return rows.numbers(names, "0, 1, or nothing where it is unknown", only=(0.0, 1.0))
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
@@ -103,7 +103,7 @@ class NumberColumns:
 
     def targets(self, rows: Rows) -> NDArray[Any]:
         """``(N, Q)`` float32, NaN where unknown."""
-        names = check_names(self.quantities, "quantities", rows.file, most=None)
+        names = check_names(self.quantities, "quantities", rows.file)
         return rows.numbers(names, "a number, or nothing where it is unknown")
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:

@@ -147,7 +147,7 @@ class MaskFiles:
         self.classes = self._values.classes
         self._files = FileTable(paths, "masks", source)
 
-    def read(self, index: int, image: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    def read(self, index: int, image: NDArray[Any], name: str) -> NDArray[np.int16]:
         """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to an image of that name.
 
         Raises:

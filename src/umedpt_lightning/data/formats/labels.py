@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import FaultsError
 from umedpt_lightning.labels.wording import shorten
-from umedpt_lightning.types import IGNORE_INDEX
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
@@ -19,17 +18,16 @@ def natural_key(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
-def check_names(names: Iterable[str], what: str, where: object, most: int | None = IGNORE_INDEX) -> tuple[str, ...]:
+def check_names(names: Iterable[str], what: str, where: object) -> tuple[str, ...]:
     """The names as a tuple.
 
     Args:
         names: Names of classes, labels or quantities.
         what: What a message calls them.
         where: The file or folder that a message names.
-        most: How many there may be; class indices end before `IGNORE_INDEX`.
 
     Raises:
-        ValueError: There are none or too many, or one comes twice.
+        ValueError: There are none, or one comes twice.
     """
     result = tuple(str(name) for name in names)
     twice = sorted({name for name in result if result.count(name) > 1}) if len(set(result)) < len(result) else []
@@ -37,11 +35,6 @@ def check_names(names: Iterable[str], what: str, where: object, most: int | None
         raise ValueError(f"{where}: {what} must differ, but {twice} come more than once. Give each one name.")
     if not result:
         raise ValueError(f"{where}: {what} are empty. Name at least one.")
-    if most is not None and len(result) > most:
-        raise ValueError(
-            f"{where}: {len(result)} {what}, but at most {most} are possible, since index {IGNORE_INDEX} means "
-            "unlabelled. Join the rare ones."
-        )
     return result
 
 

@@ -12,6 +12,8 @@ from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import IGNORE_INDEX
 
+_MEANINGLESS = np.iinfo(np.int16).min
+
 
 class MaskValues:
     """Which stored value means which class.
@@ -38,11 +40,11 @@ class MaskValues:
                 f"of the classes are {values} and ignore is {ignore}. Correct `classes` or `ignore`."
             )
         self._stored = stored
-        self._index = np.full(65536, -1, np.int16)  # stored value -> class index
+        self._index = np.full(65536, _MEANINGLESS, np.int16)  # stored value -> class index
         self._index[stored] = [*range(len(values)), IGNORE_INDEX][: len(stored)]
 
-    def to_indices(self, mask: NDArray[Any], name: str) -> NDArray[np.uint8]:
-        """Class indices and `IGNORE_INDEX`.
+    def to_indices(self, mask: NDArray[Any], name: str) -> NDArray[np.int16]:
+        """Class indices and `IGNORE_INDEX`, int16.
 
         Args:
             mask: ``(H, W)`` uint8 or uint16.
@@ -52,10 +54,10 @@ class MaskValues:
             ValueError: It holds another value.
         """
         result: NDArray[np.int16] = self._index[mask]
-        if result.min() < 0:
+        if result.min() == _MEANINGLESS:
             raise ValueError(
                 f"{name}: the mask holds the values {shorten(np.unique(mask).tolist())}, but only "
                 f"{shorten(self._stored)} mean something. Say which value means which class (`classes: "
                 f"{{{self.classes[0]}: 0, ...}}`), and which one unlabelled pixels have (`ignore: 255`)."
             )
-        return result.astype(np.uint8)
+        return result

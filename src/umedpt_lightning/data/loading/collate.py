@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from umedpt_lightning.types import BatchTargets, BoxArrays, Boxes, Sample, TaskBatch
+from umedpt_lightning.types import BatchTargets, BoxArrays, Boxes, Sample, TaskBatch, map_leaves
 
 
 def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
@@ -17,61 +16,50 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
 
     Args:
         task: The task's name.
-        samples: At least one, with images ``(H, W, C)`` of one shape and dtype and targets of one kind.
+        samples: At least one, with images ``(H, W, C)`` of one shape and dtype.
 
     Returns:
-        Images ``(B, C, H, W)`` in the dtype they were stored in; targets ``(B,)`` int64, ``(B, L)`` float32,
-        ``(B, H, W)`` in the masks' dtype, or a list of `Boxes`.
+        Images ``(B, C, H, W)`` in the dtype they were stored in. Targets are ``(B,)`` int64 for integers, ``(B,)``
+        float32 for other numbers, ``(B, ...)`` for arrays of one shape and dtype, a list of `Boxes` for boxes, and for
+        anything else a list of what it is, with tensors for arrays.
 
     Raises:
-        ValueError: There are no samples, or images or targets differ in shape or dtype.
+        ValueError: There are no samples, or images differ in shape or dtype.
     """
     if not samples:
         raise ValueError(f"Task {task!r}: a batch needs at least one sample, but there is none.")
-    images = _stack(task, samples, [sample.image.transpose(2, 0, 1) for sample in samples], "images (C, H, W)")
+    images = _stack(task, samples)
     return TaskBatch(
         task,
         images,
-        _targets(task, samples),
+        _targets([sample.target for sample in samples]),
         [sample.name for sample in samples],
         [sample.stored_size for sample in samples],
     )
 
 
-def _targets(task: str, samples: Sequence[Sample]) -> BatchTargets:
-    targets = [sample.target for sample in samples]
-    boxes = [target for target in targets if isinstance(target, BoxArrays)]
-    arrays = [target for target in targets if isinstance(target, np.ndarray) and target.ndim in (1, 2)]
-    indices = [target for target in targets if isinstance(target, int | np.integer)]
-    if len(boxes) == len(targets):
-        return [
-            Boxes(
-                torch.from_numpy(np.ascontiguousarray(b.boxes, np.float32)),
-                torch.from_numpy(np.ascontiguousarray(b.labels, np.int64)),
-            )
-            for b in boxes
-        ]
-    if len(arrays) == len(targets):
-        if arrays[0].ndim == 1:
-            arrays = [array.astype(np.float32, copy=False) for array in arrays]
-        return _stack(task, samples, arrays, "targets")
-    if len(indices) == len(targets):
-        return torch.tensor(indices, dtype=torch.int64)
-    kinds = sorted({type(target).__name__ for target in targets})
-    raise ValueError(
-        f"Task {task!r}: the targets of a batch are of one kind (class indices, vectors, masks or boxes), but these "
-        f"are {kinds}. Correct the reader."
-    )
+def _targets(targets: Sequence[Any]) -> BatchTargets:
+    if all(isinstance(target, BoxArrays) for target in targets):
+        return [Boxes(*(torch.from_numpy(np.ascontiguousarray(array)) for array in boxes)) for boxes in targets]
+    if all(isinstance(target, int | np.integer) for target in targets):
+        return torch.tensor(targets, dtype=torch.int64)
+    if all(isinstance(target, int | float | np.number) for target in targets):
+        return torch.tensor(targets, dtype=torch.float32)
+    arrays = [target for target in targets if isinstance(target, np.ndarray)]
+    if len(arrays) == len(targets) and len({(array.shape, array.dtype) for array in arrays}) == 1:
+        return torch.from_numpy(np.stack(arrays))
+    return [map_leaves(target, torch.from_numpy, np.ndarray) for target in targets]
 
 
-def _stack(task: str, samples: Sequence[Sample], arrays: Sequence[NDArray[Any]], what: str) -> torch.Tensor:
+def _stack(task: str, samples: Sequence[Sample]) -> torch.Tensor:
+    arrays = [sample.image.transpose(2, 0, 1) for sample in samples]
     first = arrays[0]
     for sample, array in zip(samples, arrays, strict=True):
         if array.shape != first.shape or array.dtype != first.dtype:
             raise ValueError(
-                f"Task {task!r}: the {what} of a batch must have one size and dtype, but that of {samples[0].name} is "
-                f"{first.shape} {first.dtype} and that of {sample.name} {array.shape} {array.dtype}. Give the task's "
-                "transform a `size: [H, W]`, or use batches of one."
+                f"Task {task!r}: the images (C, H, W) of a batch must have one size and dtype, but that of "
+                f"{samples[0].name} is {first.shape} {first.dtype} and that of {sample.name} {array.shape} "
+                f"{array.dtype}. Give the task's transform a `size: [H, W]`, or use batches of one."
             )
     # the layout is given, since np.stack would keep that of the transposed views
     result = np.empty((len(arrays), *first.shape), first.dtype)

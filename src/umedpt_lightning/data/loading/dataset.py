@@ -69,15 +69,29 @@ class MultiTaskDataset(Dataset[Item]):
         """The sample, and what was wrong with the one that it stands in for."""
         reader = self.readers[key.task]
         if self.on_bad_sample == "stop":
-            return reader[key.item], ""
+            return prepared(reader, key.item), ""
         first = ""
         tries = min(len(reader), _MOST_IN_A_ROW)
         for step in range(tries):
             try:
-                return reader[(key.item + step) % len(reader)], first
+                return prepared(reader, (key.item + step) % len(reader)), first
             except (ValueError, OSError) as error:
                 first = first or str(error)
         raise ValueError(f"{tries} samples in a row cannot be read, the first: {first}")
+
+
+def prepared(reader: Reader, index: int) -> Sample:
+    """A sample with its target as training takes it.
+
+    Raises:
+        ValueError: It cannot be used; the message names it.
+    """
+    sample = reader[index]
+    height, width = sample.image.shape[:2]
+    try:
+        return replace(sample, target=reader.spec.prepared(sample.target, (height, width)))
+    except ValueError as error:
+        raise ValueError(f"{sample.name}: {error}") from error
 
 
 def collate_micro_batch(items: Sequence[Item]) -> TaskBatch:

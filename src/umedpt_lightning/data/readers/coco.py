@@ -112,18 +112,18 @@ class CocoMasks(ImageReader[ImageFiles]):
         faults.raise_found()
         self._outlines = Outlines(coco.annotations, file)
         self._crowd = np.array([bool(a.get("iscrowd")) for a in coco.annotations], bool)
-        self._values = np.where(self._crowd, IGNORE_INDEX, coco.labels + 1).astype(np.uint8)  # (N,)
+        self._values = np.where(self._crowd, IGNORE_INDEX, coco.labels + 1).astype(np.int16)  # (N,)
         self._owners = coco.owners
         self._sizes = coco.sizes
         read = self._images
         self.spec = MaskSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
 
     def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        """The image ``(H, W, C)`` with its mask ``(H, W)`` int16."""
         index = self._at(index)
         image, name = self._images.read(index)
         check_size(image, self._sizes[index], name)
-        mask = np.zeros(image.shape[:2], np.uint8)
+        mask = np.zeros(image.shape[:2], np.int16)
         for crowd in (True, False):  # objects on top of crowds
             chosen = np.flatnonzero((self._owners == index) & (self._crowd == crowd))
             self._outlines.paint(mask, chosen, self._values[chosen])

@@ -139,7 +139,7 @@ class ManifestMasks(ImageReader[ImageFiles]):
         self.spec = MaskSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
 
     def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        """The image ``(H, W, C)`` with its mask ``(H, W)`` int16."""
         index = self._at(index)
         image, name = self._images.read(index)
         return Sample(image, self._masks.read(index, image, name), name)

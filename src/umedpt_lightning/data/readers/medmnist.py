@@ -103,7 +103,7 @@ class MedMNISTMultilabel(TargetReader["_Images"]):
         values = _read_labels(self._images.file, split, len(self._images))  # (N, L)
         count = values.shape[1]
         labels = labels or medmnist_sets.label_names(self._images.file, count) or [str(i) for i in range(count)]
-        names = check_names(labels, "labels", file, most=None)
+        names = check_names(labels, "labels", file)
         if len(names) != values.shape[1]:
             raise ValueError(f"{file}: {values.shape[1]} labels an image, but `labels` names {len(names)}. Name all.")
         _check_range(values, 2, self._images, "Read a file of classes with MedMNIST.")

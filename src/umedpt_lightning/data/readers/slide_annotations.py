@@ -114,7 +114,7 @@ class SlideMasks(ImageReader[TileImages]):
         self._of_rows = rows.groups()
         self._images = TileImages(rows.paths(), tiles, channels, value_range, rows.file)
         self._labels = TileLabels(self._images, rows.paths(annotations), drawn, without)
-        self._values = np.arange(len(drawn), dtype=np.uint8)
+        self._values = np.arange(len(drawn), dtype=np.int16)
         self._values[len(names) :] = IGNORE_INDEX
         if foreground_only:
             chosen = np.array([self._has_foreground(index) for index in range(len(self._images))])
@@ -126,7 +126,7 @@ class SlideMasks(ImageReader[TileImages]):
         self.spec = MaskSpec(classes=names, **_of(self._images))
 
     def __getitem__(self, index: int) -> Sample:
-        """The tile ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        """The tile ``(H, W, C)`` with its mask ``(H, W)`` int16."""
         index = self._at(index)
         return self._images.sample(index, self._labels.mask(index, self._values))
 
@@ -134,7 +134,7 @@ class SlideMasks(ImageReader[TileImages]):
         if not self._labels.touched(index):
             return False
         mask = self._labels.mask(index, self._values)
-        return bool(((mask > 0) & (mask != IGNORE_INDEX)).any())
+        return bool((mask > 0).any())
 
 
 class SlideBoxes(ImageReader[TileImages]):

@@ -58,7 +58,7 @@ class VolumeMasks(ImageReader[VolumeImages]):
         self.spec = _mask_spec(self._images, self._masks, foreground_only)
 
     def __getitem__(self, index: int) -> Sample:
-        """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        """The slice ``(H, W, C)`` with its mask ``(H, W)`` int16."""
         index = self._at(index)
         return self._images.sample(index, self._masks.read(index))
 
@@ -102,7 +102,7 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
         self.spec = _mask_spec(self._images, self._masks, foreground_only)
 
     def __getitem__(self, index: int) -> Sample:
-        """The slice ``(H, W, C)`` with its mask ``(H, W)`` uint8."""
+        """The slice ``(H, W, C)`` with its mask ``(H, W)`` int16."""
         index = self._at(index)
         return self._images.sample(index, self._masks.read(index))
 

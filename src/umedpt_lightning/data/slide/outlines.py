@@ -30,7 +30,7 @@ class Outlines:
         self._ids = np.array([str(annotation["id"]) for annotation in annotations])
         self._file = file
 
-    def paint(self, mask: NDArray[np.uint8], chosen: NDArray[np.int64], values: NDArray[np.uint8]) -> None:
+    def paint(self, mask: NDArray[np.int16], chosen: NDArray[np.int64], values: NDArray[np.int16]) -> None:
         """Writes the values of objects into a mask ``(H, W)``, those of large ones first.
 
         Raises:

@@ -55,7 +55,7 @@ class Polygons:
         inside = shapely.clip_by_rect(regions, *box)
         return shapely.bounds(inside), shapely.area(inside) / shapely.area(regions)
 
-    def draw(self, box: Box, height: int, width: int, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def draw(self, box: Box, height: int, width: int, values: NDArray[np.int16]) -> NDArray[np.int16]:
         """Draws the regions in a box in their order, the last on top.
 
         Args:
@@ -67,7 +67,7 @@ class Polygons:
         Returns:
             ``(height, width)``, 0 where there is no region.
         """
-        shapely, picture = _shapely(), np.zeros((height, width), np.uint8)
+        shapely, picture = _shapely(), np.zeros((height, width), np.int16)
         x1, y1, x2, y2 = box
         origin, scale = np.array([x1, y1]), np.array([width / (x2 - x1), height / (y2 - y1)])
         rows = self.touching(box)
@@ -105,7 +105,7 @@ def _shapely() -> Any:
     return require("shapely", "slides", "annotations of slides")
 
 
-def _fill(picture: NDArray[np.uint8], edges: NDArray[np.float64], value: int) -> None:
+def _fill(picture: NDArray[np.int16], edges: NDArray[np.float64], value: int) -> None:
     """Sets the pixels whose middle lies inside: to the right of an odd number of edges.
 
     cv2.fillPoly sets the pixels on an outline too, so that regions grow by half a pixel and neighbours overlap.

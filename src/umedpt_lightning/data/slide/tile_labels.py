@@ -55,13 +55,13 @@ class TileLabels:
         """Whether a part of an annotation lies in a tile."""
         return bool(len(self._regions(index).touching(self._images.box(index))))
 
-    def mask(self, index: int, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def mask(self, index: int, values: NDArray[np.int16]) -> NDArray[np.int16]:
         """``(H, W)``: each class is drawn with its value, later annotations over earlier ones, the rest is 0."""
         return self._regions(index).draw(self._images.box(index), *self._images.tiles.shape, values)
 
     def shares(self, index: int, classes: int) -> NDArray[np.float64]:
         """``(classes,)`` how much of a tile each class covers, where annotations overlap the later one."""
-        values = np.arange(1, classes + 1, dtype=np.uint8)
+        values = np.arange(1, classes + 1, dtype=np.int16)
         drawn = self._regions(index).draw(self._images.box(index), _GRID, _GRID, values)
         return np.bincount(drawn.ravel(), minlength=classes + 1)[1:] / drawn.size
 

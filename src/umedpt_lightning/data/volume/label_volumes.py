@@ -15,7 +15,6 @@ from umedpt_lightning.data.formats.mask_values import MaskValues
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
 from umedpt_lightning.data.volume.volumes import AXES, NiftiVolume, Volume, is_nifti
 from umedpt_lightning.labels.wording import shorten
-from umedpt_lightning.types import IGNORE_INDEX
 
 #: How far a voxel of the labels may lie from that of the image, as a share of the smallest side of a voxel.
 _TOLERANCE = 0.1
@@ -60,7 +59,7 @@ class LabelVolumes:
         self._volumes = for_all(NiftiVolume, paths)
         for_all(lambda pair: _check_geometry(*pair), zip(images.volumes, self._volumes, strict=True))
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int) -> NDArray[np.int16]:
         """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to a slice.
 
         Raises:
@@ -78,7 +77,7 @@ class LabelVolumes:
         """
         slices = zip(self._images.owners.tolist(), self._images.places.tolist(), strict=True)
         planes = (self._plane(owner, place) for owner, place in slices)
-        found = np.fromiter((((p != 0) & (p != IGNORE_INDEX)).any() for p in planes), np.bool_, len(self._images))
+        found = np.fromiter(((p > 0).any() for p in planes), np.bool_, len(self._images))
         if not found.any():
             raise ValueError(
                 f"{self._volumes[0].path} and all other label volumes hold no class but {self.classes[0]}. Correct "
@@ -86,7 +85,7 @@ class LabelVolumes:
             )
         return found
 
-    def _plane(self, owner: int, place: int) -> NDArray[np.uint8]:
+    def _plane(self, owner: int, place: int) -> NDArray[np.int16]:
         """Class indices, RAS order."""
         volume = self._volumes[owner]
         stored = volume.plane(AXES[self._images.slices.axis], place)

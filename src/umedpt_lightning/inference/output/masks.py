@@ -18,15 +18,17 @@ from umedpt_lightning.io.atomic import atomic_write
 _TIFF_TILE, _SMALLEST_LEVEL = 512, 1024
 
 
-def write_png(mask: NDArray[np.uint8], path: Path) -> None:
-    """Class indices ``(H, W)`` with the colours of the overlays; the background is black."""
-    image = Image.fromarray(mask)
-    image.putpalette([0, 0, 0, *(part for index in range(1, 256) for part in colour(index))])
+def write_png(mask: NDArray[Any], path: Path) -> None:
+    """Class indices ``(H, W)``: bytes with the colours of the overlays, the background black, or uint16 without."""
+    small = mask.dtype == np.uint8
+    image = Image.fromarray(mask if small else mask.astype(np.uint16))
+    if small:
+        image.putpalette([0, 0, 0, *(part for index in range(1, 256) for part in colour(index))])
     with atomic_write(path) as unfinished:
         image.save(unfinished)
 
 
-def write_nifti(voxels: NDArray[np.uint8], volume: Volume, path: Path) -> None:
+def write_nifti(voxels: NDArray[np.unsignedinteger], volume: Volume, path: Path) -> None:
     """Class indices ``(X, Y, Z)`` in RAS order, with shape, affine and units of the volume they belong to.
 
     Raises:
@@ -37,13 +39,13 @@ def write_nifti(voxels: NDArray[np.uint8], volume: Volume, path: Path) -> None:
     if isinstance(volume, NiftiVolume):
         image = nibabel.load(volume.path)
         stored, header = stored.reshape(image.shape), image.header.copy()
-        header.set_data_dtype(np.uint8)
+        header.set_data_dtype(voxels.dtype)
         header["cal_min"] = header["cal_max"] = 0  # the window of the image is not that of classes
     with atomic_write(path) as unfinished:
-        nibabel.Nifti1Image(stored, volume.stored_affine, header, dtype=np.uint8).to_filename(unfinished)
+        nibabel.Nifti1Image(stored, volume.stored_affine, header, dtype=voxels.dtype).to_filename(unfinished)
 
 
-def write_tiff(mask: NDArray[np.uint8], mpp: float, path: Path) -> None:
+def write_tiff(mask: NDArray[np.unsignedinteger], mpp: float, path: Path) -> None:
     """Class indices ``(H, W)`` as a tiled pyramid, which may be mapped: only tiles of it are read.
 
     Args:
@@ -62,7 +64,7 @@ def write_tiff(mask: NDArray[np.uint8], mpp: float, path: Path) -> None:
             writer.write(
                 _tiles(level),
                 shape=level.shape,
-                dtype=np.uint8,
+                dtype=mask.dtype,
                 tile=(_TIFF_TILE, _TIFF_TILE),
                 compression="zlib",
                 photometric="minisblack",
@@ -73,7 +75,7 @@ def write_tiff(mask: NDArray[np.uint8], mpp: float, path: Path) -> None:
             step *= 2
 
 
-def _tiles(mask: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
+def _tiles(mask: NDArray[np.unsignedinteger]) -> Iterator[NDArray[Any]]:
     for y in range(0, mask.shape[0], _TIFF_TILE):
         for x in range(0, mask.shape[1], _TIFF_TILE):
             piece = mask[y : y + _TIFF_TILE, x : x + _TIFF_TILE]

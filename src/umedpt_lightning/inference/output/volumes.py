@@ -19,6 +19,7 @@ from umedpt_lightning.inference.output.journal import CocoImage
 from umedpt_lightning.inference.output.masks import write_nifti
 from umedpt_lightning.inference.output.task_output import TaskOutput
 from umedpt_lightning.labels import TableRow
+from umedpt_lightning.labels.masks import mask_dtype
 
 _MM2 = 1e6  # µm²
 
@@ -36,7 +37,7 @@ class VolumeOutput:
         self._output, self._file, self._images = output, file, opened.images
         self._volume, self._axis = opened.images.volumes[0], AXES[opened.images.slices.axis]
         spec = output.task.spec
-        self._masks = np.zeros(self._volume.shape, np.uint8) if spec.form == "mask" else None
+        self._masks = np.zeros(self._volume.shape, mask_dtype(len(spec.names))) if spec.form == "mask" else None
         self._area = float(np.delete(self._volume.spacing, self._axis).prod()) * _MM2  # of a pixel, µm²
         self._rows: list[TableRow] = []
         self._coco: list[CocoImage] = []

@@ -20,7 +20,7 @@ class TileBlender:
     Args:
         grid: All tiles.
         classes: Channels of the probabilities.
-        out: ``(H, W)`` uint8, filled piece by piece; may be a file that is mapped.
+        out: ``(H, W)`` unsigned integers, filled piece by piece; may be a file that is mapped.
     """
 
     def __init__(self, grid: Grid, classes: int, out: NDArray[Any]) -> None:
@@ -51,4 +51,4 @@ class TileBlender:
             self._below[:, :, columns] = block[:, -2 * down.after :]
             block = block[:, : -2 * down.after]
         y = down.shown.start
-        self._out[y : y + block.shape[1], columns] = block.argmax(dim=0).to(torch.uint8).numpy()
+        self._out[y : y + block.shape[1], columns] = block.argmax(dim=0).numpy()

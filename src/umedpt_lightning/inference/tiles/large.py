@@ -19,6 +19,7 @@ from umedpt_lightning.inference.progress import ProgressCallback
 from umedpt_lightning.inference.tiles.grid import Tile
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels, SlidePixels
 from umedpt_lightning.inference.tiles.tiled import TiledTask
+from umedpt_lightning.labels.masks import mask_dtype
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import to_numpy
 
@@ -85,7 +86,9 @@ def predict_slide(
     tiling = options.tiling(model, task, tiles.shape[0] if task in model.sizes and trained else None)
     wanted = _with_tissue(slide, tiles, pixels.scale)
     area = sum(_area(tile) for tile in tiling.grid(*pixels.size) if wanted(tile)) * tiles.mpp**2
-    mask = np.memmap(folder / "mask", np.uint8, "w+", shape=pixels.size) if head.spec.form == "mask" else None
+    mask = None
+    if head.spec.form == "mask":
+        mask = np.memmap(folder / "mask", mask_dtype(len(head.spec.names)), "w+", shape=pixels.size)
     tiled = TiledTask(model, task, tiling, options.exact)
     found = to_numpy(tiled.predict(pixels, mask, wanted, progress, file.id))
     if head.spec.form == "objects":

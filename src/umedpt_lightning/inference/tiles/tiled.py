@@ -21,6 +21,7 @@ from umedpt_lightning.inference.tiles.grid import Grid, Tile, Tiling, aligned_ti
 from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
 from umedpt_lightning.io.arrays import as_image, as_tensor
 from umedpt_lightning.io.resize import resize
+from umedpt_lightning.labels.masks import mask_dtype
 from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
 from umedpt_lightning.tasks import Detections
 from umedpt_lightning.types import finite_rows
@@ -64,7 +65,7 @@ class TiledTask:
     def predict(
         self,
         pixels: Pixels,
-        out: NDArray[np.uint8] | None = None,
+        out: NDArray[np.unsignedinteger] | None = None,
         wanted: Callable[[Tile], bool] = lambda tile: True,
         progress: ProgressCallback = no_progress,
         name: str = "an image",
@@ -92,14 +93,14 @@ class TiledTask:
                 tiles = _Looked(grid, wanted, advance)
                 match self._head.spec.form:
                     case "mask":
-                        out = np.zeros(pixels.size, np.uint8) if out is None else out
-                        return self._mask(pixels, tiles, out)
+                        dtype = mask_dtype(len(self._head.spec.names))
+                        return self._mask(pixels, tiles, np.zeros(pixels.size, dtype) if out is None else out)
                     case "objects":
                         return self._boxes(pixels, tiles)
                     case "values":
                         return self._vector(pixels, tiles)
 
-    def _mask(self, pixels: Pixels, tiles: _Looked, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _mask(self, pixels: Pixels, tiles: _Looked, out: NDArray[np.unsignedinteger]) -> NDArray[Any]:
         classes = len(self._head.spec.names)
         blender = TileBlender(tiles.grid, classes, out)
         for tile, wanted in tiles:
