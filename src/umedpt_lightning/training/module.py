@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
@@ -79,7 +79,8 @@ class MultiTaskModule(RoundModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder)
+        whole = isinstance(encoder, MultiTaskModel)
+        self.model = encoder if whole else MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder)
         check_packing(self.model, pack_pixels)
         if compile:
             self.model.compile_blocks()
@@ -92,6 +93,17 @@ class MultiTaskModule(RoundModule):
         self.gradients = RoundGradients(self, self.model, self.weights, max_bad_rounds, pack_pixels)
         self.resumption = Resumption(self, self.model)
         self._since = time.perf_counter()
+
+    @classmethod
+    def from_model(cls, model: MultiTaskModel, **options: Any) -> Self:
+        """The module that trains a model that is there already, as one of `MultiTaskModel.from_pretrained`.
+
+        Args:
+            model: It is trained itself, not a copy.
+            options: As for the class, such as `weights` and `optimization`.
+        """
+        specs = {name: model.task(name).spec for name in model.tasks}
+        return cls(specs, model, **options)  # type: ignore[arg-type]  # the whole model in place of an encoder
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW, and its schedule over all rounds of the run."""
