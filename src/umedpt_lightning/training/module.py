@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from typing import Any, Self
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
@@ -47,7 +47,7 @@ class MultiTaskModule(RoundModule):
 
     Args:
         specs: What the data of each task say of themselves; from the data module.
-        encoder: The shared encoder.
+        encoder: The shared encoder; or a whole model with these tasks, which then is trained as it is.
         tasks: How to build a task; a name left out gets the default of its label type.
         weights: Weight of a task's loss; a name left out has 1.
         pixel_decoder: Builds the shared pixel decoder.
@@ -93,17 +93,6 @@ class MultiTaskModule(RoundModule):
         self.gradients = RoundGradients(self, self.model, self.weights, max_bad_rounds, pack_pixels)
         self.resumption = Resumption(self, self.model)
         self._since = time.perf_counter()
-
-    @classmethod
-    def from_model(cls, model: MultiTaskModel, **options: Any) -> Self:
-        """The module that trains a model that is there already, as one of `MultiTaskModel.from_pretrained`.
-
-        Args:
-            model: It is trained itself, not a copy.
-            options: As for the class, such as `weights` and `optimization`.
-        """
-        specs = {name: model.task(name).spec for name in model.tasks}
-        return cls(specs, model, **options)  # type: ignore[arg-type]  # the whole model in place of an encoder
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW, and its schedule over all rounds of the run."""

@@ -8,12 +8,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
@@ -44,7 +45,8 @@ class FineTuning:
         evaluations: How often the val part is looked at while it trains.
         clip: Largest norm of all gradients together; null for no clipping.
         precision: Of the passes, as Lightning's Trainer has it.
-        callbacks: Lightning's, for every training, such as ``EMAWeightAveraging``.
+        averaging: Decay of an exponential moving average of the weights, which then is evaluated and kept (Lightning's
+            EMAWeightAveraging); null for none.
     """
 
     steps: int = 200
@@ -54,7 +56,7 @@ class FineTuning:
     evaluations: int = 4
     clip: float | None = 1.0
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    callbacks: list[pl.Callback] = field(default_factory=list)
+    averaging: float | None = None
 
     def __post_init__(self) -> None:
         numbers = (self.steps, self.evaluations, self.layer_decay, *self.learning_rates)
@@ -137,7 +139,7 @@ class FineTuner:
             optimization = _LayerWise(
                 rate, options.layer_decay, options.weight_decay, warmup=0.1, final=0.0, clip=options.clip
             )
-            module = MultiTaskModule.from_model(model, optimization=optimization)
+            module = MultiTaskModule({self.name: model.task(self.name).spec}, model, optimization=optimization)
             best = BestEvaluation(self.name, model.task(self.name).main_metric, advance)
             with suppress(FloatingPointError):  # the rate is too high: what came before counts
                 self._trainer(best).fit(module, datamodule=self._datamodule())
@@ -152,13 +154,14 @@ class FineTuner:
         return MultiTaskDataModule({self.name: data}, self.machine.num_workers, steps_per_epoch=steps, seed=self.seed)
 
     def _trainer(self, best: BestEvaluation) -> pl.Trainer:
-        device = torch.device(self.machine.device)
+        device, decay = torch.device(self.machine.device), self.options.averaging
+        averaging = [] if decay is None else [EMAWeightAveraging(decay=decay)]
         return pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
             precision=self.options.precision,
             max_epochs=self.options.evaluations,  # an epoch goes from one to the next
-            callbacks=[*copy.deepcopy(self.options.callbacks), best],
+            callbacks=[*averaging, best],
             log_every_n_steps=self.options.steps_an_evaluation,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
