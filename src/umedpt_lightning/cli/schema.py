@@ -23,7 +23,7 @@ from umedpt_lightning.model import BlockFactory, DetectionDecoderFactory, PixelD
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.weighting import LossWeightingFactory
 from umedpt_lightning.transfer.medmnist import MedMNISTProtocol
-from umedpt_lightning.transfer.sweep import Protocol
+from umedpt_lightning.transfer.protocol import Protocol
 
 Schema = dict[str, Any]
 #: Options of the trainer that hold objects of Lightning, whose types reach into all of torch.

@@ -51,7 +51,8 @@ class MultiTaskModule(pl.LightningModule):
 
     Args:
         specs: What the data of each task say of themselves; from the data module.
-        encoder: The shared encoder; one of your own is any torch module that has what `BaseEncoder` names.
+        encoder: The shared encoder; one of your own is any torch module that has what `BaseEncoder` names. Or a whole
+            model with these tasks, which then is trained as it is.
         tasks: How to build a task; a name left out gets the default of its label type.
         weights: Weight of a task's loss; a name left out has 1.
         weighting: What becomes of these weights from round to round.
@@ -89,7 +90,11 @@ class MultiTaskModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder, blocks=blocks)
+        self.model = (
+            encoder
+            if isinstance(encoder, MultiTaskModel)
+            else MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder, blocks=blocks)
+        )
         check_packing(self.model, pack_pixels)
         if compile:
             self.model.compile_blocks()
