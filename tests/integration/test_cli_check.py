@@ -65,7 +65,7 @@ def test_all_faults_of_a_table_and_of_boxes_are_named_and_only_those(tmp_path: P
     config = yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())
     config["data"]["tasks"]["sizes"]["train"]["init_args"]["classes"] = ["large", "small"]
     lines = (tmp_path / "p" / "manifest.csv").read_text().splitlines()
-    for i, wrong in ((3, "smal"), (5, "Large"), (7, "")):
+    for i, wrong in ((3, "smal"), (5, "Large"), (7, "?")):
         cells = lines[i].split(",")
         lines[i] = ",".join([cells[0], wrong, *cells[2:]])
     (tmp_path / "p" / "manifest.csv").write_text("\n".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import shutil
@@ -26,7 +27,7 @@ from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.cache.sample_file import pack, unpack
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.formats import images
-from umedpt_lightning.data.formats.images import read_mask
+from umedpt_lightning.data.formats.mask_images import read_mask
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.labels import masks
@@ -220,6 +221,43 @@ def test_the_code_that_reads_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     identity(Counting(tmp_path / "a"))
     code = {Path(module.__file__) for module in (images, readers, masks)}
     assert code | {Path(__file__), tmp_path / "a" / "source"} <= set(seen)
+
+
+def test_the_versions_of_what_decodes_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, before = Counting(tmp_path / "a"), identity(Counting(tmp_path / "a"))
+    plain = identity_module.version
+    for name in ("pillow", "numpy", "opencv-python-headless", "pydicom", "nibabel", "tifffile"):
+        monkeypatch.setattr(identity_module, "version", lambda n, name=name: "0" if n == name else plain(n))
+        assert identity(reader) != before
+    monkeypatch.setattr(identity_module, "version", plain)
+    assert identity(reader) == before
+
+
+def test_the_identity_of_code_changes_with_its_files_classes_and_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    for name in ("__init__", "model", "blocks/a", "blocks/b", "cli/a"):
+        (package / name).parent.mkdir(exist_ok=True, parents=True)
+        (package / f"{name}.py").write_text(f"# {name}")
+    monkeypatch.setattr(identity_module.umedpt_lightning, "__file__", str(package / "__init__.py"))
+    own = tmp_path / "own_block.py"
+    own.write_text("class Block: ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    block = importlib.import_module("own_block").Block
+
+    def now(*libraries: str) -> str:
+        return identity_module.code_identity(("blocks", "model.py"), libraries or ("numpy", "no-such-thing"), {block})
+
+    seen = [now()]
+    os.utime(package / "model.py", (1, 1))  # installed again, with the same content
+    (package / "cli" / "a.py").write_text("# of no weight")
+    assert now() == seen[0]
+    for file in (package / "model.py", package / "blocks" / "b.py", own):
+        file.write_text(file.read_text() + "\n# changed")
+        seen.append(now())
+    seen.append(now("pillow"))
+    assert len(set(seen)) == len(seen)
 
 
 def test_the_order_of_sets_does_not_matter(tmp_path: Path) -> None:

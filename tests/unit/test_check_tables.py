@@ -42,7 +42,7 @@ def change(file: Path, **cells: str) -> Path:
 
 
 def classes(folder: Path) -> tuple[str, dict[str, Any], Named]:
-    file = change(manifest(folder), line_2_label="q", line_4_label="A", line_5_label="", line_8_label="not mine")
+    file = change(manifest(folder), line_2_label="q", line_4_label="A", line_5_label="?", line_8_label="not mine")
     for i in (2, 5):
         (folder / "images" / f"train{i}.png").unlink()
     (folder / "images" / "val0.png").unlink()  # of the other part
@@ -53,7 +53,7 @@ def classes(folder: Path) -> tuple[str, dict[str, Any], Named]:
         {
             "table.csv line 2": "its class is 'q', which is not among \\['a', 'b', 'c'\\]",
             "table.csv line 4": "its class is 'A'",
-            "table.csv line 5": "its class is ''",
+            "table.csv line 5": "its class is '?'",
             "images/train2.png": "there is no such file, but .*table.csv names it",
             "images/train5.png": "there is no such file",
         },
@@ -182,7 +182,7 @@ def cubes(folder: Path) -> tuple[str, dict[str, Any], Named]:
         {
             "volumes.csv line 2": "old is '3'",
             "volumes/0.nii": "there is no such file",
-            "volumes/1.nii": "not a NIfTI volume",
+            "volumes/1.nii": "not a volume",
         },
     )
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from umedpt_lightning.data.formats.images import probe_image, read_image, read_mask
+from umedpt_lightning.data.formats.images import image_size, probe_image, read_image
+from umedpt_lightning.data.formats.mask_images import read_mask
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -77,13 +79,75 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB)
 
 
-def test_16_bit_colour_in_planes_is_refused_since_no_library_reads_it_right(tmp_path: Path) -> None:
+def test_16_bit_colour_in_planes_keeps_its_depth(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes planes apart")
     tifffile.imwrite(tmp_path / "deep.tif", DEEP_RGB.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
-    with pytest.raises(ValueError, match=r"deep\.tif.*16-bit RGB PNG"):
-        read_image(tmp_path / "deep.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.tif"), DEEP_RGB)
+    assert probe_image(tmp_path / "deep.tif") == (3, np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", RGB.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB)
+
+
+MANY = RNG.integers(0, 256, (5, 7, 7), dtype=np.uint8)
+CHANNELS: dict[str, tuple[int, int, dict[str, Any]]] = {  # samples, channels, how they are written
+    "grey, alpha": (2, 1, {"photometric": "minisblack", "extrasamples": ["unassalpha"]}),
+    "two": (2, 2, {"photometric": "minisblack", "extrasamples": ["unspecified"]}),
+    "RGB, alpha": (4, 3, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+    "RGB, one": (4, 4, {"photometric": "rgb", "extrasamples": ["unspecified"]}),
+    "RGB, one, alpha": (5, 4, {"photometric": "rgb", "extrasamples": ["unspecified", "unassalpha"]}),
+    "seven": (7, 7, {"photometric": "minisblack", "extrasamples": ["unspecified"] * 6}),
+}
+
+
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("layout", CHANNELS)
+def test_all_channels_of_a_tiff_are_read_and_alpha_only_where_it_says_so(
+    tmp_path: Path, layout: str, dtype: Any, planes: bool
+) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="tifffile writes any number of samples")
+    samples, channels, options = CHANNELS[layout]
+    pixels = MANY[..., :samples].astype(dtype)
+    written = np.ascontiguousarray(pixels.transpose(2, 0, 1)) if planes else pixels
+    tifffile.imwrite(tmp_path / "a.tif", written, planarconfig="separate" if planes else "contig", **options)
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image, pixels[..., :channels])
+    assert (image.dtype, probe_image(tmp_path / "a.tif")) == (dtype, (channels, dtype))
+    assert image_size(tmp_path / "a.tif") == (5, 7)
+
+
+def test_pages_are_channels_only_where_the_file_says_so(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="tifffile writes pages")
+    pages = np.ascontiguousarray(MANY[..., :5].transpose(2, 0, 1))
+    tifffile.imwrite(tmp_path / "a.ome.tif", pages, photometric="minisblack", metadata={"axes": "CYX"})
+    tifffile.imwrite(tmp_path / "b.tif", pages, imagej=True, metadata={"axes": "CYX"})
+    for name in ("a.ome.tif", "b.tif"):
+        np.testing.assert_array_equal(read_image(tmp_path / name), MANY[..., :5])
+        with pytest.raises(ValueError, match="a mask has one channel, but this one has 5"):
+            read_mask(tmp_path / name)
+    tifffile.imwrite(tmp_path / "z.tif", pages, imagej=True, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "q.tif", pages, photometric="minisblack", metadata=None)
+    for name in ("z.tif", "q.tif"):
+        for function in (read_image, read_mask, probe_image):
+            with pytest.raises(ValueError, match=r"this file holds 5 pages\. .* with the axes CYX"):
+                function(tmp_path / name)
+
+
+def test_jpeg_2000_has_alpha_only_where_it_says_so(tmp_path: Path) -> None:
+    for mode, samples in (("LA", 2), ("RGBA", 4)):
+        pixels = np.ascontiguousarray(np.tile(MANY[..., :samples], (8, 8, 1)))
+        for suffix, channels in (("jp2", samples - 1), ("j2k", samples)):  # the latter has no place to say it
+            Image.fromarray(pixels, mode).save(tmp_path / f"a.{suffix}", irreversible=False)
+            assert probe_image(tmp_path / f"a.{suffix}") == (channels, np.uint8)
+            np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}"), pixels[..., :channels])
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz", "a.nrrd", "a.mha", "a.mhd", "a.img"])
+def test_volumes_are_told_apart_from_images(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(400))
+    for function in (read_image, probe_image, read_mask):
+        with pytest.raises(ValueError, match=rf"{name}: a {name[1:]} file is a volume, no image.*Volume readers"):
+            function(tmp_path / name)
 
 
 def test_big_endian_tiff_is_read_in_native_order(tmp_path: Path) -> None:

@@ -102,8 +102,6 @@ def test_given_classes_set_the_order_and_name_the_unknown(tmp_path: Path) -> Non
     assert ManifestClasses(file, "train", classes=["c", "b", "a"])[0].target == 2
     with pytest.raises(ValueError, match=r"2 samples.*not among \['a', 'b'\].*'c' \(.*table\.csv line 4\).*`classes`"):
         ManifestClasses(file, "train", classes=["a", "b"])
-    with pytest.raises(ValueError, match=r"'' \(.*line 2\)"):
-        ManifestClasses(edit(file, ",a,", ",,"), "train")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +134,33 @@ def test_columns_root_byte_order_mark_and_blank_lines_are_no_trouble(tmp_path: P
     names = Table(tmp_path / "table.csv", path="file", split_column="part", root=tmp_path / "data")
     reader = ManifestClasses(names, "train")
     assert len(reader) == PARTS["train"]
+
+
+@pytest.mark.parametrize("unknown", ["", "NA", "nan", "NaN", "N/A", "null", "<NA>", " na "])
+def test_cells_that_say_nothing_are_unknown_classes_labels_and_numbers(tmp_path: Path, unknown: str) -> None:
+    file = edit(edit(manifest(tmp_path), ",a,", f",{unknown},"), ",0.5,", f",{unknown},")
+    classes = ManifestClasses(file, "train")
+    assert classes.spec.classes == ("a", "b", "c")
+    assert classes.targets.tolist() == [IGNORE_INDEX, 1, 2, 0, 1, 2]
+    assert classes.spec.counts == (1, 2, 2)
+    assert ManifestClasses(file, "train", classes=["c", "b", "a"]).targets.tolist() == [IGNORE_INDEX, 1, 0, 2, 1, 0]
+    numbers = ManifestNumbers(file, "train", {"z": "mm"}).targets[:, 0]
+    np.testing.assert_array_equal(np.isnan(numbers), [True, True, False, False, False, False])
+
+
+def test_a_class_of_such_a_name_is_one_where_it_is_listed(tmp_path: Path) -> None:
+    file = edit(edit(manifest(tmp_path), ",a,", ",NA,"), ",b,", ",none,")
+    assert ManifestClasses(file, "train").spec.classes == ("a", "b", "c", "none")
+    listed = ManifestClasses(file, "train", classes=["a", "b", "c", "none", "NA"])
+    assert listed.targets.tolist() == [4, 3, 2, 0, 1, 2]
+
+
+def test_classes_may_be_numbers(tmp_path: Path) -> None:
+    file = manifest(tmp_path)
+    for name, number in zip("abc", "012", strict=True):
+        file = edit(file, f",{name},", f",{number},", -1)
+    assert ManifestClasses(file, "train", classes=[2, 1, 0]).spec.classes == ("2", "1", "0")
+    assert MaskFolders.__init__.__annotations__["classes"] == "list[str | int] | dict[str, int]"
 
 
 def test_labels_are_0_1_or_unknown(tmp_path: Path) -> None:

@@ -376,10 +376,93 @@ def test_faults_are_told_with_their_mend(case: str, tmp_path: Path) -> None:
         make(tmp_path)
 
 
-def test_given_mpp_counts_where_the_file_has_none(tmp_path: Path, noise: np.ndarray) -> None:
-    without = slide_files.slide(tmp_path / "a.tif", noise, mpp=None)
-    assert Slide(without, 0.25).mpp == (0.25, 0.25)
-    assert Slide(slide_files.slide(tmp_path / "b.tif", noise, mpp=0.5), 0.25).mpp == pytest.approx((0.5, 0.5))
+def test_a_given_pixel_size_counts_whatever_the_file_says(tmp_path: Path, noise: np.ndarray) -> None:
+    for mpp in (None, 0.5, 25400 / 72):
+        path = slide_files.slide(tmp_path / "a.tif", noise, mpp=mpp)
+        assert Slide(path, 0.25).mpp == (0.25, 0.25)
+    assert len(images([path], mpp=0.5, size=64, slide_mpp=0.25)) == 2 * 3
+
+
+@pytest.mark.parametrize("dots", [1, 72, 96, 300, 600])
+def test_a_printers_resolution_is_none_of_a_slide(tmp_path: Path, noise: np.ndarray, dots: int) -> None:
+    path = slide_files.slide(tmp_path / "a.tif", noise, mpp=25400 / dots)
+    told = (
+        rf"a\.tif: the file says that its pixels are .* µm, as at {dots} dots an inch, which no slide has.*`slide_mpp:`"
+    )
+    with pytest.raises(ValueError, match=told):
+        Slide(path)
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"), [(None, 0.5), ("µm", 0.5), ("\u03bcm", 0.5), ("nm", 500), ("mm", 5e-4), ("cm", 5e-5)]
+)
+@pytest.mark.parametrize("resolution", [(72, 72, "INCH"), (1, 1, "NONE"), (40000, 40000, "CENTIMETER")])
+def test_the_physical_size_of_ome_xml_counts_before_the_resolution_of_the_tiff(
+    tmp_path: Path, noise: np.ndarray, unit: str | None, size: float, resolution: tuple[int, int, str]
+) -> None:
+    about = {"axes": "YXS", "PhysicalSizeX": size, "PhysicalSizeY": 2 * size}
+    if unit is not None:
+        about |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+    options = {"tile": (64, 64), "photometric": "rgb", "metadata": about}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        writer.write(noise, resolution=resolution[:2], resolutionunit=resolution[2], **options)
+    assert Slide(tmp_path / "a.ome.tif").mpp == pytest.approx((0.5, 1.0))
+
+
+def test_what_is_no_length_in_ome_xml_is_unknown(tmp_path: Path, noise: np.ndarray) -> None:
+    about = {"axes": "YXS", "PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        writer.write(noise, tile=(64, 64), photometric="rgb", metadata=about, resolutionunit="NONE")
+    with pytest.raises(ValueError, match="does not say how large its pixels are"):
+        Slide(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize(("unit", "count"), [("um", 2), ("micron", 2), ("\\u00B5m", 2), ("mm", 2000)])
+def test_imagej_names_its_unit_apart(tmp_path: Path, noise: np.ndarray, unit: str, count: int) -> None:
+    options = {"imagej": True, "metadata": {"unit": unit, "axes": "YX"}, "resolution": (count, count)}
+    tifffile.imwrite(tmp_path / "a.tif", noise[..., 0], **options)
+    assert Slide(tmp_path / "a.tif").mpp == pytest.approx((0.5, 0.5))
+
+
+LAYOUTS: dict[str, tuple[int, int, dict[str, Any]]] = {  # samples, channels, how they are written
+    "grey": (1, 1, {"photometric": "minisblack"}),
+    "grey and alpha": (2, 1, {"photometric": "minisblack", "extrasamples": ["unassalpha"]}),
+    "two": (2, 2, {"photometric": "minisblack", "extrasamples": ["unspecified"]}),
+    "RGB": (3, 3, {"photometric": "rgb"}),
+    "RGB and alpha": (4, 3, {"photometric": "rgb", "extrasamples": ["assocalpha"]}),
+    "RGB and one": (4, 4, {"photometric": "rgb", "extrasamples": ["unspecified"]}),
+    "RGB, one and alpha": (5, 4, {"photometric": "rgb", "extrasamples": ["unspecified", "unassalpha"]}),
+    "seven": (7, 7, {"photometric": "minisblack", "extrasamples": ["unspecified"] * 6}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_all_channels_are_read_and_alpha_only_where_the_file_says_so(tmp_path: Path, layout: str, dtype: Any) -> None:
+    samples, channels, options = LAYOUTS[layout]
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, samples)).astype(dtype)
+    options = options | {"planarconfig": "contig", "metadata": None, "tile": (64, 64)}
+    written = pixels[..., 0] if samples == 1 else pixels
+    if samples == 1:
+        del options["planarconfig"]
+    tifffile.imwrite(tmp_path / "a.tif", written, resolution=(20000, 20000), resolutionunit="CENTIMETER", **options)
+    tiles = images([tmp_path / "a.tif"], mpp=0.5, size=64)
+    assert (tiles.channels, tiles.slides[0].dtype) == (channels, dtype)
+    np.testing.assert_array_equal(tiles.read(3), pixels[64:, 64:, :channels])
+    assert images([tmp_path / "a.tif"], mpp=1.0, size=64).read(0).shape == (64, 64, channels)  # shrunk by area
+    if channels not in (1, 3):
+        with pytest.raises(ValueError, match=rf"`channels: 3` was asked for, but the image has {channels}"):
+            TileImages([tmp_path / "a.tif"], Tiles(tissue=None), 3, None, "table.csv")
+
+
+def test_a_page_a_channel_is_all_channels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 128, 128), dtype=np.uint8)
+    about = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        writer.write(pixels, tile=(64, 64), photometric="minisblack", metadata=about)
+    tiles = images([tmp_path / "a.ome.tif"], mpp=0.5, size=64)
+    assert tiles.channels == 5
+    np.testing.assert_array_equal(tiles.read(1), pixels[:, :64, 64:].transpose(1, 2, 0))
 
 
 def test_annotations_without_shapely_name_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

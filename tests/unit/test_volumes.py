@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,12 @@ from jsonargparse import ArgumentParser
 from reader_samples import table, volumes
 from volume_files import nifti
 
+from umedpt_lightning.data.cache.identity import named_files
 from umedpt_lightning.data.cache.unpacked import cache_folder
 from umedpt_lightning.data.demo import sources
 from umedpt_lightning.data.readers import Reader, VolumeClasses, VolumeMaskFolders, VolumeMasks, VolumeNumbers
 from umedpt_lightning.data.volume.intensity import Level, Percentiles, Window
+from umedpt_lightning.data.volume.series import open_volume
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
 
 RNG = np.random.default_rng(0)
@@ -206,6 +209,144 @@ def test_geometry_that_differs_names_both_files(tmp_path: Path) -> None:
     read(labels, spacing=(1, 1, 1.001))
 
 
+def scaled_labels(path: Path, stored: np.ndarray, slope: float, inter: float = 0.0) -> Path:
+    """Integers with a scale in their header, as tools write floats."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(stored, nibabel.load(path.parents[1] / "i" / "a.nii").affine)
+    image.header.set_slope_inter(slope, inter)
+    nibabel.save(image, path)
+    content = bytearray(path.read_bytes())  # nibabel drops a scale that it is given for integers
+    content[112:120] = np.array([slope, inter], "<f4").tobytes()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("stored", [np.int16, np.uint8, np.int32])
+@pytest.mark.parametrize("most", [1, 3, 4, 20])
+def test_labels_that_a_scale_hardly_meets_are_rounded_within_its_step(tmp_path: Path, stored: type, most: int) -> None:
+    labels = np.resize(np.arange(most + 1), VOXELS.shape).astype(float)
+    nifti(tmp_path / "i" / "a.nii", VOXELS)
+    image = nibabel.Nifti1Image(labels, nibabel.load(tmp_path / "i" / "a.nii").affine)
+    image.set_data_dtype(stored)  # nibabel chooses a scale, since labels are floats
+    (tmp_path / "m").mkdir()
+    nibabel.save(image, tmp_path / "m" / "a.nii")
+    reader = VolumeMaskFolders(tmp_path / "i", tmp_path / "m", [f"c{k}" for k in range(most + 1)])
+    for k in range(len(reader)):
+        np.testing.assert_array_equal(reader[k].target, labels[::-1, ::-1, k].T)
+
+
+@pytest.mark.parametrize(
+    ("slope", "inter", "values", "right"),
+    [
+        (0.5, 0.0, (0, 2, 4), True),  # 0, 1, 2
+        (0.5, 0.0, (0, 1, 2), False),  # 0.5 lies between
+        (0.3, 0.0, (0, 3, 7), True),  # 0.9 and 2.1 are the nearest to 1 and 2
+        (0.3, 0.0, (0, 4), False),  # 1.2 is not
+        (0.25, 0.0, (0, 3), False),
+        (2.0, 0.0, (0, 1, 2), True),  # 0, 2, 4
+        (1.0, 0.4, (0, 1), False),
+        (1e-4, 0.0, (0, 10000, 5000), False),
+        (1e-4, 1e-5, (0, 10000, 20000), True),
+    ],
+)
+def test_labels_truly_between_are_refused(
+    tmp_path: Path, slope: float, inter: float, values: tuple[int, ...], right: bool
+) -> None:
+    nifti(tmp_path / "i" / "a.nii", VOXELS)
+    stored = np.resize(np.array(values, np.int16), VOXELS.shape)
+    scaled_labels(tmp_path / "m" / "a.nii", stored, slope, inter)
+    reader = VolumeMaskFolders(tmp_path / "i", tmp_path / "m", ["a", "b", "c", "d", "e"])
+    if right:
+        wanted = np.rint(stored * slope + inter)
+        np.testing.assert_array_equal(reader[0].target, wanted[::-1, ::-1, 0].T)
+    else:
+        with pytest.raises(ValueError, match=r"labels are whole numbers.*in steps of.*without a scale"):
+            reader[0]
+
+
+def other_formats(folder: Path, voxels: np.ndarray, **geometry: object) -> dict[str, Path]:
+    """The same volume in every format that is read."""
+    first = nifti(folder / "a.nii.gz", voxels, **geometry)
+    image, itk = nibabel.load(first), pytest.importorskip("SimpleITK")
+    stored = np.asarray(image.dataobj)
+    nibabel.save(nibabel.Nifti1Pair(stored, image.affine), folder / "pair.img")
+    for name in ("b.mgz", "c.mgh"):
+        nibabel.save(nibabel.MGHImage(stored.astype(np.float32), image.affine), folder / name)
+    ours = itk.ReadImage(str(first))
+    for key in ours.GetMetaDataKeys():
+        ours.EraseMetaData(key)
+    for suffix in ("nrrd", "nhdr", "mha", "mhd"):
+        itk.WriteImage(ours, str(folder / f"{suffix}.{suffix}"), True)
+    names = ["pair.img", "pair.hdr", "b.mgz", "c.mgh", "nrrd.nrrd", "nhdr.nhdr", "mha.mha", "mhd.mhd"]
+    return {name: folder / name for name in names} | {"a.nii.gz": first}
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SLA"])
+def test_every_format_of_volumes_gives_the_same(tmp_path: Path, axes: str) -> None:
+    voxels = RNG.integers(-500, 3000, (7, 6, 5)).astype(np.int16)
+    formats = other_formats(tmp_path, voxels, spacing=(0.5, 1, 3), axes=axes, turn=10)
+    same = open_volume(formats.pop("a.nii.gz"))
+    for path in formats.values():
+        volume = open_volume(path)
+        assert (volume.shape, volume.dtype) == (same.shape, same.dtype)
+        np.testing.assert_allclose(volume.affine, same.affine, atol=1e-4)
+        for axis in range(3):
+            np.testing.assert_array_equal(volume.plane(axis, 1), same.plane(axis, 1))
+
+
+def test_readers_take_every_format_for_images_and_labels(tmp_path: Path) -> None:
+    for name, path in other_formats(tmp_path / "all", VOXELS % 3).items():
+        if name == "pair.hdr":
+            continue
+        for folder in ("i", "m"):
+            (tmp_path / name / folder).mkdir(parents=True)
+            for file in path.parent.glob(f"{path.name.split('.')[0]}.*"):
+                shutil.copy(file, tmp_path / name / folder)
+        reader = VolumeMaskFolders(
+            tmp_path / name / "i", tmp_path / name / "m", ["x", "y", "z"], intensity=Window(0, 2), foreground_only=False
+        )
+        assert len(reader) == 5
+        np.testing.assert_array_equal(reader[2].target, (VOXELS % 3)[::-1, ::-1, 2].T)
+        np.testing.assert_allclose(reader[2].image[..., 0] * 2, reader[2].target, atol=1e-6)
+        assert (
+            not set(map(str, reader.found()))
+            - set(map(str, named_files(reader)))
+            - set(map(str, (tmp_path / name).rglob("*.*")))
+        )
+
+
+def test_a_plane_is_a_volume_of_one_slice(tmp_path: Path) -> None:
+    plane, itk = VOXELS[..., 0], pytest.importorskip("SimpleITK")
+    nibabel.save(nibabel.Nifti1Image(plane, np.diag([2.0, 1, 1, 1])), tmp_path / "a.nii")
+    itk.WriteImage(itk.GetImageFromArray(plane.T), str(tmp_path / "b.mha"))
+    for name, expected in (("a.nii", plane[::-1, ::-1].T), ("b.mha", plane.T)):  # ITK counts to the left and back
+        assert open_volume(tmp_path / name).shape == (7, 6, 1)
+        np.testing.assert_array_equal(pixels(tmp_path / name)[..., 0], expected)
+        with pytest.raises(ValueError, match=rf"{name}: its only plane is axial.*`slices: {{axis: axial}}`"):
+            images(tmp_path / name, axis="coronal")
+
+
+def test_what_is_no_volume_of_numbers_is_named(tmp_path: Path) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    nibabel.save(nibabel.Spm2AnalyzeImage(VOXELS, np.diag([1.0, 1, 1, 1])), tmp_path / "a.img")
+    colours = itk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
+    itk.WriteImage(colours, str(tmp_path / "b.nrrd"))
+    itk.WriteImage(itk.GetImageFromArray(np.zeros((3, 4, 5, 6), np.uint8), isVector=False), str(tmp_path / "c.mha"))
+    for name in ("d.nrrd", "e.mha", "f.mgz", "g.img"):
+        (tmp_path / name).write_bytes(b"no")
+    for name, message in {
+        "a.img": "Analyze 7.5 does not say which side is left",
+        "b.nrrd": "voxels are real numbers, but these are vector of 8-bit unsigned integer",
+        "c.mha": "a volume is 3-D, but this file is 6x5x4x3",
+        "d.nrrd": "not a volume that can be read",
+        "e.mha": "not a volume that can be read",
+        "f.mgz": "not a volume that can be read",
+        "g.img": "not a volume that can be read",
+    }.items():
+        with pytest.raises(ValueError, match=rf"{name}: .*{message}"):
+            open_volume(tmp_path / name)
+
+
 def test_wrong_labels_are_named(tmp_path: Path) -> None:
     nifti(tmp_path / "i" / "a.nii", VOXELS)
     nifti(tmp_path / "m" / "a.nii", VOXELS % 4)
@@ -227,7 +368,7 @@ def test_files_that_are_no_volumes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"c\.nii: voxels are real numbers, but these are complex64"):
         images(tmp_path / "c.nii")
     (tmp_path / "x.nii").write_text("broken")
-    with pytest.raises(ValueError, match=r"x\.nii: not a NIfTI volume that can be read \(6 bytes"):
+    with pytest.raises(ValueError, match=r"x\.nii: not a volume that can be read \(6 bytes"):
         images(tmp_path / "x.nii")
     with pytest.raises(FileNotFoundError, match=r"none\.nii"):
         images(tmp_path / "none.nii")
@@ -242,7 +383,7 @@ def test_truncated_files_are_named_when_they_are_read(tmp_path: Path) -> None:
     for name in ("a.nii", "a.nii.gz"):
         path = nifti(tmp_path / name, RNG.integers(0, 256, (32, 32, 32), dtype=np.uint8))
         path.write_bytes(path.read_bytes()[:20000])
-        with pytest.raises(ValueError, match=rf"{name}: not a NIfTI volume that can be read \(20000 bytes"):
+        with pytest.raises(ValueError, match=rf"{name}: not a volume that can be read \(20000 bytes"):
             pixels(path, 9)
     assert not list(cache_folder().iterdir())
 
@@ -337,6 +478,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 LAZY = """
 import resource, sys
 from umedpt_lightning.data.volume.intensity import Window
+from umedpt_lightning.data.volume.series import open_volume
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
 import nibabel
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

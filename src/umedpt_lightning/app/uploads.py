@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.images import image_size, read_image, to_channels
-from umedpt_lightning.data.volume import dicom
+from umedpt_lightning.data.volume import dicom_file
 from umedpt_lightning.inference.file_kinds import kind_of
 from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.opening import Opening
@@ -106,7 +105,7 @@ def _opened(path: Path, opening: Opening) -> Array:
 
 def _check_size(path: Path) -> None:
     """Holds that the image can be decoded safely, by its header alone."""
-    if dicom.is_dicom(path) and _is_deflated(path):
+    if dicom_file.is_dicom(path) and dicom_file.is_deflated(path):
         raise ValueError(
             f"{path}: this DICOM file is deflated as a whole, so nobody knows how large it becomes. Save it with "
             "another transfer syntax."
@@ -119,12 +118,3 @@ def _check_size(path: Path) -> None:
             f"{path}: the image has {width} x {height} pixels. Nothing can be seen in so few: give one with at least "
             f"{LEAST_SIDE} on each side."
         )
-
-
-def _is_deflated(path: Path) -> bool:
-    meta = require("pydicom.filereader", "dicom", path)
-    try:
-        syntax = meta.read_file_meta_info(path).get("TransferSyntaxUID")
-    except Exception as error:  # broken files raise nearly anything
-        raise ValueError(f"{path}: not a DICOM file that can be read ({error}). Export it again.") from error
-    return bool(syntax and syntax.is_deflated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -65,4 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = parser.parse_args(given[:1]).command
+    # as `python` does, so that own classes beside a config can be named in it; at the end, so that they hide nothing
+    sys.path.append(os.getcwd())
     importlib.import_module(COMMANDS[command].module).main(command, given[1:])

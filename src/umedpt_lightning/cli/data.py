@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from umedpt_lightning.cli.data_preview import add_options, preview
 from umedpt_lightning.cli.data_report import closing_line, show_problems, show_tasks
-from umedpt_lightning.cli.data_tasks import build, read_config
+from umedpt_lightning.cli.data_tasks import build, read_config, read_stride
 from umedpt_lightning.data.check import Report, check
 from umedpt_lightning.io.atomic import write_text
 
@@ -45,7 +45,7 @@ def _check(options: argparse.Namespace) -> None:
         raise SystemExit(f"umedpt: error: {error}") from error
     tasks, problems = build(config)
     with _progress(sum(len(reader) for task in tasks.values() for reader in task.readers.values())) as advance:
-        report = check(tasks, options.workers, advance)
+        report = check(tasks, options.workers, advance, read_stride(options.config))
     report.problems = problems + report.problems
 
     console = Console()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import argparse
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,13 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from umedpt_lightning.cli.parser_errors import explain
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.check import Problem
+from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.formats.faults import each_of
+from umedpt_lightning.data.formats.text_files import read_text
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
@@ -69,10 +72,23 @@ def read_seed(files: Sequence[Path]) -> int:
     return seed
 
 
+def read_stride(files: Sequence[Path]) -> float:
+    """The finest stride of the detection decoder, as configs say it, pixels.
+
+    Args:
+        files: YAML, later ones over earlier ones.
+    """
+    stride: Any = FINEST_STRIDE
+    for file in files:
+        decoder = (_load(file).get("model") or {}).get("detection_decoder") or {}
+        stride = (decoder.get("init_args") or {}).get("finest", stride) if isinstance(decoder, dict) else stride
+    return float(stride) if isinstance(stride, int | float) else FINEST_STRIDE
+
+
 def _load(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
         raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
     return content if isinstance(content, dict) else {}
 
@@ -125,33 +141,50 @@ def _option(name: str, value: Any) -> Any:
     return getattr(task, name)
 
 
-def _make(kind: type[Any], options: Any) -> Any:
-    """An object of that type from its options, types checked as `umedpt fit` does."""
+def task_faults(arguments: Sequence[str]) -> list[str]:
+    """What a parser refuses in the tasks of the configs that a command line names, each with its key.
+
+    The parser's own message does not name the task. Nothing is built.
+    """
+    files = argparse.ArgumentParser(add_help=False)
+    files.add_argument("-c", "--config", type=Path, action="append", default=[])
+    faults = []
+    try:
+        tasks = read_config(files.parse_known_args(arguments)[0].config, None)
+    except (ValueError, OSError):  # all in it is on the command line, or the parser says the same
+        return []
+    for name, options in tasks.items():
+        for option, value in options.items():
+            try:
+                _parsed(TaskData, {option: value})
+            except jsonargparse.ArgumentError as error:
+                what = explain(str(error)).removeprefix(f"{option}: ")
+                faults.append(f"data.tasks.{name}.{option}: {what}")
+    return faults
+
+
+def _parsed(kind: type[Any], options: Any) -> tuple[jsonargparse.ArgumentParser, jsonargparse.Namespace]:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=kind)
+    return parser, parser.parse_object({"it": options})
+
+
+def _make(kind: type[Any], options: Any) -> Any:
+    """An object of that type from its options, types checked as `umedpt fit` does."""
+    parser, parsed = _parsed(kind, options)
     with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
         warnings.simplefilter("ignore", DeprecationWarning)
-        return parser.instantiate_classes(parser.parse_object({"it": options})).it
+        return parser.instantiate_classes(parsed).it
 
 
 def _problems(task: str, part: str, key: str, error: Exception) -> list[Problem]:
     mend = f"Correct {key} in the config."
-    if isinstance(error, jsonargparse.ArgumentError):
-        return [Problem(task, part, key, _shorten(str(error)), mend, "setup")]
-    return [Problem(task, part, *take_apart(fault, key, mend), "setup") for fault in each_of(error)]
-
-
-def _shorten(message: str) -> str:
-    """What a parser says, on one line and without its own workings."""
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    workings = ["Parser key", "Does not validate", "Errors:", "Given value type:", "Expected a <", "Expected <"]
-    if any(line.startswith("Problem with") for line in lines):
-        workings += ["Subtypes:", "Given value:"]  # the cause is further in
-        workings += ["Subclass types expect", "a class path", "a dict with"]
-    if any(line.startswith("Problem with") and "Table'" in line for line in lines):
-        workings.append("Not of type Path")  # a table may be a path too, but this one is not meant so
-    inner = [line for line in lines if line.startswith('Parser key "') and '"it' not in line]
-    lines = [line for line in lines if line in inner or (line and not line.startswith(tuple(workings)))]
-    text = " ".join(dict.fromkeys(lines)).replace("Subtypes:", "it must be one of")
-    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null").replace("Parser key ", "")
-    return text.replace("Group 'it'", "a task").rstrip(".")
+    problems = []
+    for fault in each_of(error):
+        text = explain(str(fault))
+        if isinstance(fault, jsonargparse.ArgumentError):
+            problems.append(Problem(task, part, key, text, mend, "setup"))
+        else:
+            told = fault if text == str(fault) else ValueError(text)
+            problems.append(Problem(task, part, *take_apart(told, key, mend), "setup"))
+    return problems

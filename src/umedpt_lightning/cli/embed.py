@@ -13,6 +13,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.loading import device_of
+from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
@@ -34,7 +35,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
         SystemExit: With a line on what the user can mend.
     """
     parser = _parser(command)
-    config = parser.parse_args(list(arguments))
+    config = parse(parser, arguments)
     with warnings.catch_warnings():  # see cli/transfer.py
         warnings.simplefilter("ignore", DeprecationWarning)
         options = parser.instantiate_classes(config)

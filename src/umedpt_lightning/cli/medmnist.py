@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonargparse
 
 from umedpt_lightning.cli.loading import device_of
+from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.transfer.embeddings import Machine
@@ -33,7 +34,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
     parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
     parser.add_class_arguments(MedMNISTProtocol, "medmnist")
-    config = parser.parse_args(list(arguments))
+    config = parse(parser, arguments)
     try:
         _run(parser, fill_root(config, config.root))
     except (ValueError, OSError) as error:

@@ -23,6 +23,8 @@ from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.config import locate, settle
+from umedpt_lightning.cli.data_tasks import task_faults
+from umedpt_lightning.cli.parser_errors import explain, parse
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.runs.fit import TRAINER_DEFAULTS, run_callbacks
@@ -63,7 +65,7 @@ class UmedptCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             auto_configure_optimizers=False,  # the module has its own
             load_from_checkpoint_support=False,  # a checkpoint never overrides a config
-            parser_kwargs={"prog": "umedpt"},
+            parser_kwargs={"prog": "umedpt", "exit_on_error": False},  # see `parse`
             args=[command, *arguments],
         )
 
@@ -74,7 +76,8 @@ class UmedptCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses without Lightning's warning that the process has arguments too."""
-        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list, as it was given above
+        given = [str(argument) for argument in args or ()]  # a list, as it was given above
+        self.config = parse(parser, given, lambda: task_faults(given))
 
     @staticmethod
     def add_arguments_to_parser(parser: LightningArgumentParser) -> None:
@@ -183,8 +186,9 @@ def clear_errors(key: str | None = None) -> Iterator[None]:
     """Turns an error of the user's input into one line that names the key of the config."""
     try:
         yield
-    except (ValueError, OSError, CheckpointError) as error:
-        raise SystemExit(f"umedpt: error: {key}: {error}" if key else f"umedpt: error: {error}") from error
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
+        told = explain(str(error))
+        raise SystemExit(f"umedpt: error: {key}: {told}" if key else f"umedpt: error: {told}") from error
 
 
 def be_quiet() -> None:

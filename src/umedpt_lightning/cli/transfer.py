@@ -15,6 +15,7 @@ from rich.table import Table
 
 from umedpt_lightning.callbacks.sweep_log import log_sweep
 from umedpt_lightning.cli.loading import device_of
+from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
@@ -41,7 +42,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
         SystemExit: With a line on what the user can mend.
     """
     parser = _parser(command)
-    config = parser.parse_args(list(arguments))
+    config = parse(parser, arguments)
     try:
         _run(parser, fill_root(config, config.root))
     except (ValueError, OSError) as error:

@@ -9,6 +9,8 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from umedpt_lightning.data.formats.text_files import read_text
+
 _FOLDER = Path(__file__).parent / "augmentations"
 #: Names of the presets.
 PRESETS = tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
@@ -42,8 +44,8 @@ def build_augmentations(preset: str, kind: Any) -> Any:
 def _parse(preset: str, kind: Any) -> tuple[jsonargparse.ArgumentParser, jsonargparse.Namespace]:
     file = _file(preset)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
         raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
     if not isinstance(content, dict):
         raise ValueError(

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 from PIL.TiffImagePlugin import TILEWIDTH, TiffImageFile
 
 from umedpt_lightning.data.formats.images import image_suffixes
-from umedpt_lightning.data.volume import dicom
-from umedpt_lightning.data.volume.volumes import is_nifti
+from umedpt_lightning.data.volume import dicom_file
+from umedpt_lightning.data.volume.volume_files import volume_suffix
 
 #: ``dicom`` is a volume: a series, its folder or one file, whose slices have a place in space.
 FileKind: TypeAlias = Literal["image", "nifti", "dicom", "slide"]
@@ -42,9 +42,9 @@ def kind_of(path: Path, preference: Preference) -> FileKind | None:
         ValueError: It is DICOM that cannot be read.
     """
     suffix = path.suffix.lower()
-    if is_nifti(path):
+    if volume_suffix(path):
         return "nifti"
-    if dicom.is_dicom(path):
+    if dicom_file.is_dicom(path):
         return _dicom_kind(path, preference)
     if suffix in _SLIDES or (suffix in _TIFFS and _is_pyramid(path, preference)):
         return "slide"
@@ -52,7 +52,7 @@ def kind_of(path: Path, preference: Preference) -> FileKind | None:
 
 
 def _dicom_kind(path: Path, preference: Preference) -> FileKind | None:
-    header = dicom.read_header(path, _TAGS)
+    header = dicom_file.read_header(path, _TAGS)
     if "Rows" not in header:  # a report, a plan, or the index of a medium
         return None
     several = int(header.get("NumberOfFrames") or 1) > 1  # which no reader of images takes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
 from umedpt_lightning.data.formats.table_files import read_columns
+from umedpt_lightning.data.formats.text_files import read_json
 from umedpt_lightning.inference.file_kinds import Preference, kind_of
 from umedpt_lightning.inference.input_files import InputFile, id_fault, input_file, named_inputs, tame, walk
 
@@ -147,12 +147,7 @@ def _of_table(table: Path, columns: TableColumns, preference: Preference, faults
 
 def _of_coco(file: Path, root: str | None, preference: Preference, faults: list[Exception]) -> list[InputFile]:
     """The images that a COCO file names, with their ids."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path.")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a JSON file ({error}). Export it again.") from error
+    content = read_json(file)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images:
         raise ValueError(f"{file}: a COCO file has a list of images, but this one has none. Give the images' folder.")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from umedpt_lightning.data.formats.labels import natural_key
-from umedpt_lightning.data.volume.dicom import is_dicom
+from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.volume.dicom_file import is_dicom
 from umedpt_lightning.inference.file_kinds import FileKind, Preference, kind_of
 
 
@@ -57,7 +58,7 @@ def named_inputs(
             return [input_file(id, group, "dicom", path, coco_id)]
         return [input_file(f"{id}/{file.name}", group or id, kinds[file] or "image", file) for file in slices]
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file. Correct the path.")
+        raise no_such_file(path, "Correct the path.")
     kind = kind_of(path, preference)
     if kind is None:
         raise ValueError(

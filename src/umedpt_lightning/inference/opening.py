@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
-from umedpt_lightning.data.volume.dicom import is_dicom
+from umedpt_lightning.data.volume.dicom_file import is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity, Level, Percentiles, Window
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
 from umedpt_lightning.inference.file_kinds import Preference

@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder, as_encoder
+from umedpt_lightning.data.cache.identity import code_identity
 from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.pretrained import SavedModel, model_arguments, read_saved_model
 from umedpt_lightning.types import TaskSpec
@@ -183,9 +184,14 @@ def _load(weights: Path, block: str, module: nn.Module, state: Mapping[str, Tens
         ) from error
 
 
+#: The distributions whose code blocks consist of.
+_COMPUTING = ("segmentation-models-pytorch", "timm", "torch", "torchvision")
+
+
 def weights_digest(model: MultiTaskModel) -> str:
-    """A text that is equal for shared blocks that compute the same: of their structure, weights and statistics."""
-    digest = hashlib.sha256()
+    """A text that is equal for shared blocks that compute the same: of structure, weights, statistics and code."""
+    code = code_identity(("blocks", "model.py"), _COMPUTING, {type(module) for module in model.modules()})
+    digest = hashlib.sha256(code.encode())
     for block, module in model.named_children():
         if block == "tasks":
             continue

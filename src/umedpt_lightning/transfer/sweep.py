@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from umedpt_lightning.data.cache.identity import identity
+from umedpt_lightning.data.cache.identity import code_identity, identity
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers, metrics_of
@@ -40,7 +40,10 @@ class Sweep:
         self._protocol, self._cells, self._machine = protocol, cells, machine
         self._readers = protocol.readers
         parts = [identity(reader) for reader in self._readers.values()]
-        self._settings = repr((parts, protocol.data.size, protocol.name, head))
+        code = code_identity(
+            ("labels", "tasks", "training", "transfer"), ("lightning", "numpy", "scikit-learn", "scipy")
+        )
+        self._settings = repr((parts, protocol.data.size, protocol.name, head, code))
         self._training = training
         self._subsets: dict[int, LabelSubsets] = {}
         self._digests: dict[tuple[str, int], str] = {}

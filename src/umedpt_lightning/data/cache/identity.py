@@ -1,17 +1,21 @@
-"""What the samples of a reader depend on, in one short text."""
+"""What samples, and what is computed of them, depend on, in one short text."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
 import stat
 import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import umedpt_lightning
 from umedpt_lightning import data, labels
 from umedpt_lightning.data.cache.unpacked import fingerprint
 from umedpt_lightning.data.readers.base import Reader
@@ -22,8 +26,9 @@ def identity(reader: Reader) -> str:
 
     It is made of all that the reader holds (its class and options, its tables of files and labels), of the size and the
     time of change of every file that is named anywhere in it, and of those of the code that reads: this package's
-    `data` and `labels`, and the modules that the classes of the reader and its options are defined in. So it is equal
-    on all ranks, and from one run to the next, without a reader saying anything about itself.
+    `data` and `labels`, the modules that the classes of the reader and its options are defined in, and the versions of
+    the libraries that decode. So it is equal on all ranks, and from one run to the next, without a reader saying
+    anything about itself.
 
     What it cannot see are the insides of a folder whose files the reader does not name, and files that are changed
     without their size and time of change.
@@ -31,6 +36,24 @@ def identity(reader: Reader) -> str:
     Raises:
         ValueError: The reader cannot be pickled.
     """
+    look = _looked_at(reader)
+    code = (file for package in (data, labels) for file in Path(str(package.__file__)).parent.rglob("*.py"))
+    files = sorted({path.absolute() for path in (*code, *look.files)})
+    look.digest.update(fingerprint(files).encode())
+    look.digest.update(_versions(_DECODERS).encode())
+    return look.digest.hexdigest()[:32]
+
+
+def named_files(reader: Reader) -> set[Path]:
+    """Every file that is named anywhere in a reader.
+
+    Raises:
+        ValueError: The reader cannot be pickled.
+    """
+    return _looked_at(reader).files
+
+
+def _looked_at(reader: Reader) -> _Look:
     look = _Look()
     try:
         look.dump(reader)
@@ -39,10 +62,52 @@ def identity(reader: Reader) -> str:
             f"{type(reader).__name__}: samples cannot be cached, since the reader cannot be pickled "
             f"({type(error).__name__}: {error}). Write `cache: none`, or make it picklable as workers need it too."
         ) from error
-    code = (file for package in (data, labels) for file in Path(str(package.__file__)).parent.rglob("*.py"))
-    files = sorted({path.absolute() for path in (*code, *look.files)})
-    look.digest.update(fingerprint(files).encode())
-    return look.digest.hexdigest()[:32]
+    return look
+
+
+def code_identity(parts: Iterable[str], libraries: Iterable[str], classes: Iterable[type] = ()) -> str:
+    """A text that changes when code does that a result is computed by.
+
+    Args:
+        parts: Files and folders of this package, such as ``model.py`` and ``blocks``.
+        libraries: Distributions whose versions count.
+        classes: More code: that of the modules in which these are defined, such as a user's own blocks.
+    """
+    root = Path(umedpt_lightning.__file__).parent
+    files = {
+        file for part in parts for file in ([root / part] if part.endswith(".py") else (root / part).rglob("*.py"))
+    }
+    modules = {sys.modules.get(kind.__module__) for kind in classes}
+    own = {Path(file) for module in modules if (file := getattr(module, "__file__", None))}
+    digest = hashlib.sha256(_versions(libraries).encode())
+    for file in (*sorted(files), *sorted(own - files)):
+        digest.update(f"{file.name}\0".encode() + file.read_bytes())  # wherever it is installed, and whenever
+    return digest.hexdigest()[:32]
+
+
+def _versions(libraries: Iterable[str]) -> str:
+    found = []
+    for name in sorted(libraries):
+        with contextlib.suppress(PackageNotFoundError):  # of an extra
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
+
+
+#: The distributions that decode files and resize images.
+_DECODERS = (
+    "imagecodecs",
+    "nibabel",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pycocotools",
+    "pydicom",
+    "python-gdcm",
+    "shapely",
+    "SimpleITK",
+    "tifffile",
+    "tiffslide",
+)
 
 
 class _Look(pickle.Pickler):

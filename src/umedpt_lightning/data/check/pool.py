@@ -11,9 +11,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple, cast
 
-from umedpt_lightning.data.check.sample import Reading, read_sample
+from umedpt_lightning.data.check.sample import Part, Reading, read_sample
 from umedpt_lightning.data.loading.worker import how_ended, prepare_worker
-from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.labels.findings import Finding
 
 #: Task and part.
@@ -27,11 +26,11 @@ class _Chunk(NamedTuple):
     stop: int
 
 
-def read_all(readers: Mapping[Key, Reader], workers: int) -> Iterator[tuple[Key, list[Reading]]]:
+def read_all(parts: Mapping[Key, Part], workers: int) -> Iterator[tuple[Key, list[Reading]]]:
     """Reads every sample once.
 
     Args:
-        readers: What to read.
+        parts: What to read.
         workers: Processes.
 
     Yields:
@@ -41,8 +40,8 @@ def read_all(readers: Mapping[Key, Reader], workers: int) -> Iterator[tuple[Key,
     # fork shares the readers' tables and starts at once; it is unsafe where system libraries run threads (macOS)
     method = "fork" if multiprocessing.get_start_method() in ("fork", "forkserver") else "spawn"
     context = multiprocessing.get_context(method)
-    todo = deque(_chunks({key: len(reader) for key, reader in readers.items()}, workers))
-    pool = [_Worker(context, readers) for _ in range(min(workers, len(todo)))]
+    todo = deque(_chunks({key: len(part.reader) for key, part in parts.items()}, workers))
+    pool = [_Worker(context, parts) for _ in range(min(workers, len(todo)))]
     try:
         for worker in pool:
             worker.give(todo.popleft())
@@ -62,7 +61,7 @@ def read_all(readers: Mapping[Key, Reader], workers: int) -> Iterator[tuple[Key,
                     worker.end()
                     pool.remove(worker)
                     if todo:
-                        worker = _Worker(context, readers)
+                        worker = _Worker(context, parts)
                         pool.append(worker)
                 if todo:
                     worker.give(todo.popleft())
@@ -77,10 +76,10 @@ class _Worker:
 
     chunk: _Chunk
 
-    def __init__(self, context: BaseContext, readers: Mapping[Key, Reader]) -> None:
+    def __init__(self, context: BaseContext, parts: Mapping[Key, Part]) -> None:
         self._current = context.RawValue(ctypes.c_int64, -1)
         self.connection, theirs = context.Pipe()
-        arguments = (theirs, self._current, readers)
+        arguments = (theirs, self._current, parts)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
         self._process.start()
         theirs.close()  # so that the end of the process is the end of the connection
@@ -107,7 +106,7 @@ class _Worker:
         self.connection.close()
 
 
-def _serve(connection: Connection, current: Any, readers: Mapping[Key, Reader]) -> None:
+def _serve(connection: Connection, current: Any, parts: Mapping[Key, Part]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
     prepare_worker()
     while True:
@@ -115,10 +114,10 @@ def _serve(connection: Connection, current: Any, readers: Mapping[Key, Reader]) 
             chunk: _Chunk = connection.recv()
         except EOFError:  # the parent is gone
             return
-        reader, found = readers[chunk.key], []
+        part, found = parts[chunk.key], []
         for index in range(chunk.start, chunk.stop):
             current.value = index
-            found.append(read_sample(reader, index))
+            found.append(read_sample(part, index))
         connection.send(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def take_apart(error: Exception, name: str, mend: str) -> tuple[str, str, str]:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         name, text = os.fsdecode(error.filename), error.strerror
     elif not isinstance(error, ValueError | OSError):  # not a message for users: say what it is
-        return name, f"{type(error).__name__}: {text}", mend
+        at = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f" (in {at[0].filename} line {at[0].lineno})" if at else ""
+        return name, f"{type(error).__name__}: {text}{place}", mend
     elif (match := _NAME.fullmatch(text)) and (os.sep in match["name"] or Path(match["name"]).suffix):
         name, text = match["name"], match["rest"]
     found, *rest = _SENTENCE_END.split(text, maxsplit=1)

@@ -15,9 +15,13 @@ from umedpt_lightning.data.check.across import (
 )
 from umedpt_lightning.data.check.duplicates import find_duplicates
 from umedpt_lightning.data.check.groups import find_shared_groups
+from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.pool import read_all
 from umedpt_lightning.data.check.problems import Problem
+from umedpt_lightning.data.check.resizing import find_lost_objects
+from umedpt_lightning.data.check.sample import Part
 from umedpt_lightning.data.check.statistics import statistics_of
+from umedpt_lightning.data.check.storage import find_lossy_masks, find_unread, find_unused_range
 from umedpt_lightning.data.check.tally import Tally
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.types import TaskSpec
@@ -50,18 +54,28 @@ class Report:
         return len(self.problems) - self.errors
 
 
-def check(tasks: Mapping[str, TaskData], workers: int, advance: Callable[[int], None] = lambda samples: None) -> Report:
+def check(
+    tasks: Mapping[str, TaskData],
+    workers: int,
+    advance: Callable[[int], None] = lambda samples: None,
+    stride: float = FINEST_STRIDE,
+) -> Report:
     """Reads every sample of every task once, and collects what is wrong.
 
     Args:
         tasks: The data, by task name.
         workers: Processes that read.
         advance: Called with the number of samples each time that some are done.
+        stride: The finest of the detection decoder, pixels.
     """
-    readers = {(name, part): reader for name, task in tasks.items() for part, reader in task.readers.items()}
-    tallies = {key: Tally(reader.spec, len(reader)) for key, reader in readers.items()}
-    faulty: dict[tuple[str, str], list[tuple[int, Problem]]] = {key: [] for key in readers}
-    for key, readings in read_all(readers, workers):
+    wanted = {
+        (name, part): Part(reader, task.size, stride)
+        for name, task in tasks.items()
+        for part, reader in task.readers.items()
+    }
+    tallies = {key: Tally(part.reader.spec, len(part.reader)) for key, part in wanted.items()}
+    faulty: dict[tuple[str, str], list[tuple[int, Problem]]] = {key: [] for key in wanted}
+    for key, readings in read_all(wanted, workers):
         tallies[key].add(readings)
         faulty[key] += [(r.index, Problem.of(found, *key, r.name)) for r in readings for found in r.found]
         advance(len(readings))
@@ -78,6 +92,10 @@ def check(tasks: Mapping[str, TaskData], workers: int, advance: Callable[[int], 
             report.problems += compare_sizes(name, task, parts)
             report.problems += compare_dtypes(name, parts)
             report.problems += find_outside(name, parts)
+            report.problems += find_unused_range(name, parts)
+            report.problems += find_lost_objects(name, task, parts, stride)
+            report.problems += find_lossy_masks(name, task)
+            report.problems += find_unread(name, task)
             report.problems += find_absent_classes(name, parts)
             report.problems += find_duplicates(name, parts)
             report.problems += find_shared_groups(name, task, parts)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.check.objects import FINEST_STRIDE, Objects, count_objects
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.labels.findings import CORRECT_READER, Finding
@@ -45,6 +47,20 @@ class Look:
     digest: int
 
 
+class Part(NamedTuple):
+    """What is read.
+
+    Attributes:
+        reader: The samples.
+        size: That they are resized to in training, as in `TaskData`.
+        stride: The finest of the detection decoder, pixels.
+    """
+
+    reader: Reader
+    size: int | tuple[int, int] | None = None
+    stride: float = FINEST_STRIDE
+
+
 @dataclass(slots=True)
 class Reading:
     """What came of one sample.
@@ -56,6 +72,7 @@ class Reading:
         seconds: How long reading it took.
         look: Its image; None where there is none that could be looked at.
         labels: The target as a row of numbers, see `TaskSpec.inspect`.
+        objects: How many objects it has, and what becomes of them.
     """
 
     index: int
@@ -64,15 +81,19 @@ class Reading:
     seconds: float = 0.0
     look: Look | None = None
     labels: NDArray[np.float32] | None = None
+    objects: Objects = field(default_factory=Objects)
 
 
-def read_sample(reader: Reader, index: int) -> Reading:
+def read_sample(part: Part, index: int) -> Reading:
     """Reads and inspects one sample; whatever goes wrong is in the result."""
+    reader, size = part.reader, part.size
     started = time.perf_counter()
     name = f"sample {index}"
     try:
         sample = reader[index]
     except Exception as error:  # a reader may raise anything, and the others' problems are wanted too
+        with contextlib.suppress(Exception):  # some readers must read a sample to name it
+            name = reader.name(index)
         name, what, mend = take_apart(error, name, "Correct the file, or leave the sample out.")
         return Reading(index, name, [Finding("unreadable", what, mend)])
     seconds = time.perf_counter() - started
@@ -83,7 +104,11 @@ def read_sample(reader: Reader, index: int) -> Reading:
     if look is None:
         return Reading(index, sample.name, found, seconds)
     more, labels = reader.spec.inspect(sample.target, look.size)
-    return Reading(index, sample.name, found + more, seconds, look, labels)
+    objects = Objects()
+    if labels is not None and not any(problem.severity == "error" for problem in more):
+        wanted = look.size if size is None else (size, size) if isinstance(size, int) else size
+        objects = count_objects(reader.spec.truth_view(sample.target).truth, look.size, wanted, part.stride)
+    return Reading(index, sample.name, found + more, seconds, look, labels, objects)
 
 
 def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Finding], Look | None]:

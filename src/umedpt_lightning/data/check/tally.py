@@ -25,6 +25,7 @@ class Tally:
         intensities: ``(N, 3)`` lowest, mean and highest.
         outside: ``(N,)`` share of pixels outside the value_range.
         digests: ``(N,)`` equal for equal pixels.
+        objects: ``(N, 3)`` see `Objects`.
         seconds: ``(N,)`` time to read, 0 where it failed.
         labels: ``(N, columns)``, see `TaskSpec.inspect`; NaN where unknown.
     """
@@ -38,6 +39,7 @@ class Tally:
         self.intensities = np.zeros((length, 3), np.float32)
         self.outside = np.zeros(length, np.float32)
         self.digests = np.zeros(length, np.uint64)
+        self.objects = np.zeros((length, 3), np.int32)
         self.seconds = np.zeros(length, np.float32)
         self.labels = np.full((length, spec.columns), np.nan, np.float32)
 
@@ -50,6 +52,7 @@ class Tally:
             i, look = reading.index, reading.look
             self.names[i] = reading.name
             self.seconds[i] = reading.seconds
+            self.objects[i] = reading.objects
             if reading.labels is not None:
                 self.labels[i] = reading.labels
             if look is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from umedpt_lightning.data.formats.faults import Collector, raise_all
 from umedpt_lightning.data.formats.labels import check_names
+from umedpt_lightning.data.formats.text_files import read_json
 
 
 class CocoFile:
@@ -43,7 +43,7 @@ class CocoFile:
         file: Path,
         outline: str,
         fault: Callable[[Any, int, int], str],
-        classes: Sequence[str] | None,
+        classes: Sequence[str | int] | None,
         crowds: bool,
         faults: Collector,
     ) -> None:
@@ -60,14 +60,16 @@ class CocoFile:
 
         def check(a: dict[str, Any]) -> dict[str, Any]:
             if a["image_id"] not in row_of:
+                other = _other_type(a["image_id"], row_of)
                 raise ValueError(
-                    f"{file}: annotation {a['id']} is of image_id {a['image_id']}, which is not among the images. "
-                    "Remove it, or add the image."
+                    f"{file}: annotation {a['id']} is of image_id {a['image_id']!r}, which is not among the images"
+                    f"{other}. Remove it, or add the image."
                 )
             if a["category_id"] not in index_of:
-                found = categories.get(a["category_id"], "which is not among the categories")
+                other = _other_type(a["category_id"], categories)
+                found = categories.get(a["category_id"], f"which is not among the categories{other}")
                 raise ValueError(
-                    f"{file}: annotation {a['id']} has category_id {a['category_id']} ({found}), but the classes are "
+                    f"{file}: annotation {a['id']} has category_id {a['category_id']!r} ({found}), but the classes are "
                     f"{list(self.names)}. Remove it, or name its class."
                 )
             if what := fault(a[outline], *sizes[row_of[a["image_id"]]]):
@@ -85,29 +87,59 @@ class CocoFile:
 
 
 def _load(file: Path, outline: str) -> dict[str, list[dict[str, Any]]]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a JSON file ({error}). Export it again.") from error
-    needed = {
-        "categories": ("id", "name"),
-        "images": ("id", "file_name", "width", "height"),
-        "annotations": ("id", "image_id", "category_id", outline),
+    content = read_json(file)
+    fields: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+        "categories": {"id": _ID, "name": _TEXT},
+        "images": {"id": _ID, "file_name": _TEXT, "width": _SIZE, "height": _SIZE},
+        "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID, outline: (lambda value: True, "")},
     }
-    for key, fields in needed.items():
+    for key, needed in fields.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{file}: COCO files have a list of {key}, but this one has none. Export it as COCO.")
-        ids = set()
-        faults = []
-        for place, record in enumerate(content[key]):
-            lacking = [field for field in fields if field not in record]
-            if lacking:
-                what = f"{key}[{place}] (id {record.get('id')}) has no {lacking}"
-                faults.append(ValueError(f"{file}: {what}. Export it as COCO."))
-            ids.add(record.get("id"))
+        faults = [
+            ValueError(f"{file}: {key}[{place}] (id {_id(record)}) {what}. Export it as COCO, or correct it.")
+            for place, record in enumerate(content[key])
+            for what in _faults(record, needed)
+        ]
         raise_all(faults)
-        if len(ids) < len(content[key]):
+        ids = [record["id"] for record in content[key]]
+        kinds = {isinstance(id, str): id for id in ids}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{file}: {key} have ids that are numbers ({kinds[False]!r}) and texts ({kinds[True]!r}). Write all as "
+                "numbers, also where other records name them."
+            )
+        if len(set(ids)) < len(ids):
             raise ValueError(f"{file}: {key} share ids, so that it is not clear what belongs where. Export it again.")
     return dict(content)
+
+
+def _other_type(id: Any, ids: Iterable[Any]) -> str:
+    """That an id is there as a number in place of a text, or the other way round."""
+    like = [known for known in ids if str(known) == str(id)]
+    return f" ({like[0]!r} is: write both as numbers)" if like else ""
+
+
+def _faults(record: Any, needed: Mapping[str, tuple[Callable[[Any], bool], str]]) -> Iterator[str]:
+    """What is wrong with a record."""
+    if not isinstance(record, dict):
+        yield f"is {record!r:.40}, but it should have {list(needed)}"
+    elif lacking := [field for field in needed if field not in record]:
+        yield f"has no {lacking}"
+    else:
+        for field, (is_good, what) in needed.items():
+            if not is_good(record[field]):
+                yield f"has the {field} {record[field]!r:.40}, but it should be {what}"
+
+
+def _id(record: Any) -> Any:
+    return record.get("id") if isinstance(record, dict) else None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+
+
+_ID = (lambda value: _is_whole(value) or isinstance(value, str), "a whole number or a text")
+_TEXT = (lambda value: isinstance(value, str) and bool(value), "a text")
+_SIZE = (lambda value: (_is_whole(value) and value > 0) or str(value).isdecimal(), "a whole number above 0")

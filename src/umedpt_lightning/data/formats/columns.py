@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
-from umedpt_lightning.data.formats.table import Rows
-from umedpt_lightning.types import ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
+from umedpt_lightning.data.formats.table import Rows, is_unknown
+from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
 
 
 class Columns(Protocol):
@@ -38,7 +39,7 @@ class Columns(Protocol):
 
 @dataclass(frozen=True)
 class ClassColumn:
-    """One column of class names.
+    """One column of class names; a cell is empty, or NA, nan, null, where the class is unknown.
 
     Attributes:
         label: The column.
@@ -46,7 +47,7 @@ class ClassColumn:
     """
 
     label: str
-    classes: Sequence[str] | None
+    classes: Sequence[str | int] | None
 
     @property
     def columns(self) -> Sequence[str]:
@@ -54,15 +55,20 @@ class ClassColumn:
         return [self.label]
 
     def targets(self, rows: Rows) -> NDArray[Any]:
-        """``(N,)`` int64."""
-        return class_indices(rows.columns[self.label], self._names(rows), rows.names, rows.file)
+        """``(N,)`` int64, `IGNORE_INDEX` where unknown."""
+        names, cells = self._names(rows), rows.columns[self.label]
+        known = [i for i, cell in enumerate(cells) if cell in names or not is_unknown(cell)]
+        targets = np.full(len(cells), IGNORE_INDEX, np.int64)
+        where = [rows.names[i] for i in known]
+        targets[known] = class_indices([cells[i] for i in known], names, where, rows.file)
+        return targets
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
         """As `Columns.spec`."""
         return ClassSpec(**image, classes=self._names(rows))
 
     def _names(self, rows: Rows) -> tuple[str, ...]:
-        found = sorted(rows.everywhere[self.label] - {""}, key=natural_key)
+        found = sorted((cell for cell in rows.everywhere[self.label] if not is_unknown(cell)), key=natural_key)
         return check_names(found if self.classes is None else self.classes, "classes", rows.file)
 
 

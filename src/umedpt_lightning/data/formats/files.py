@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
-from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image, read_mask
+from umedpt_lightning.data.formats.faults import FaultsError
+from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image
 from umedpt_lightning.data.formats.labels import natural_key
+from umedpt_lightning.data.formats.lossy import lossy_format
+from umedpt_lightning.data.formats.mask_images import read_mask
 from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.formats.missing import check_files, check_folder
+from umedpt_lightning.data.volume import dicom_file
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Sample, SampleTarget
 
+_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "dicomdir"})
 _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
 
 
@@ -141,11 +146,20 @@ class MaskFiles:
     """
 
     def __init__(
-        self, paths: Sequence[Path], classes: Sequence[str] | Mapping[str, int], ignore: int | None, source: object
+        self,
+        paths: Sequence[Path],
+        classes: Sequence[str | int] | Mapping[str, int],
+        ignore: int | None,
+        source: object,
     ) -> None:
         self._values = MaskValues(classes, ignore, source)
         self.classes = self._values.classes
         self._files = FileTable(paths, "masks", source)
+
+    @property
+    def files(self) -> list[str]:
+        """Their names."""
+        return [self._files[i] for i in range(len(self._files))]
 
     def read(self, index: int, image: NDArray[Any], name: str) -> NDArray[np.int16]:
         """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to an image of that name.
@@ -160,43 +174,50 @@ class MaskFiles:
                 f"{path}: the mask is {mask.shape[0]}x{mask.shape[1]} (HxW), but its image {name} is "
                 f"{image.shape[0]}x{image.shape[1]}. Save both at one size."
             )
-        return self._values.to_indices(mask, path)
+        try:
+            return self._values.to_indices(mask, path)
+        except ValueError as error:
+            if kind := lossy_format(path):
+                raise ValueError(
+                    f"{path}: the mask is stored as {kind}, with loss, which made other values of its classes. Export "
+                    f"it again as PNG. ({error})"
+                ) from error
+            raise
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """The image files of a folder by their suffix, in natural order of their names; hidden files are left out.
+    """The image files of a folder by their suffix, and DICOM without one, in natural order of their names.
+
+    Hidden files and folders are left out.
 
     Raises:
         FileNotFoundError: There is no such folder.
     """
     check_folder(folder)
     suffixes = image_suffixes()
-    found: Iterable[Path] = folder.rglob("*") if recursive else folder.iterdir()
-    images = [path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    found = walk(folder, deep=recursive)
+    images = [path for path in found if path.suffix.lower() in suffixes or dicom_file.is_dicom(path)]
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
-def check_files(paths: Sequence[Path], what: str, source: object) -> None:
-    """Raises FileNotFoundError where files are missing.
+def walk(folder: Path, *, deep: bool = True) -> Iterator[Path]:
+    """All files below a folder, or only those in it, but hidden ones and what systems leave there."""
+    for inner, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS:
+                yield Path(inner, name)
 
-    Args:
-        paths: The files.
-        what: What a message calls them.
-        source: The file or folder that names them.
-    """
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing:
-        raise MissingFilesError(
-            f"{source}: {len(missing)} of {len(paths)} {what} are missing, the first: {shorten(missing, 5)}. "
-            "Correct the names, or the folder they are looked for in.",
-            [
-                FileNotFoundError(
-                    f"{path}: there is no such file, but {source} names it. Correct its name, or the folder it is "
-                    "looked for in."
-                )
-                for path in missing
-            ],
-        )
+
+def beside(images: ImageFiles) -> Iterator[Path]:
+    """All files in the folders that images lie in."""
+    for folder in sorted({os.path.dirname(images.name(i)) for i in range(len(images))}):
+        yield from walk(Path(folder), deep=False)
+
+
+def stem_of(path: Path) -> str:
+    """The name of an image without its suffix; what looks like one in a name by UID is none."""
+    return path.stem if path.suffix.lower() in image_suffixes() else path.name
 
 
 def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: object, masks: object) -> None:
@@ -220,12 +241,6 @@ def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], image
                 *(ValueError(f"{path}: it has no image in {images}. {mend}") for path in without),
             ],
         )
-
-
-def check_folder(folder: Path) -> None:
-    """Raises FileNotFoundError where there is no such folder."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder. Correct the path in the configuration.")
 
 
 def check_channels(channels: int, found: int, name: str) -> None:

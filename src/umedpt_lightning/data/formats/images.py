@@ -1,9 +1,10 @@
-"""Image and mask files to arrays, through Pillow or pydicom, without ever losing depth silently."""
+"""Image files to arrays, through Pillow or pydicom, without ever losing depth silently."""
 
 from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFile
 
-from umedpt_lightning.data.volume import dicom
+from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.formats.tiff import is_beyond_pillow, probe_tiff, read_tiff
+from umedpt_lightning.data.volume import dicom, dicom_file
+from umedpt_lightning.data.volume.volume_files import volume_suffix
 
 # What Pillow may try, the likeliest first: all of its decoders in turn take a tenth of the time that a small JPEG does,
 # and one of them hands PostScript to an interpreter.
@@ -23,15 +27,16 @@ _GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;
 _COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 # How Pillow's decoders name 16-bit colour samples, which it then cuts to 8 bits ("BGR;16" is 5-6-5 and loses nothing).
 _DEEP_COLOUR = re.compile(r"(?!BGR)\w{2,};16[BLN]")
-# Greys below 8 bits are stretched to 0..255 by Pillow: right for an image, wrong for class indices.
-_STRETCHED = {"L;2": 85, "L;4": 17}
+#: Stands for the layout of samples where Pillow sees alpha, but the file does not speak of it.
+NO_ALPHA = "no alpha"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow's conversion to grey
 
 
+@lru_cache
 def image_suffixes() -> frozenset[str]:
     """Suffixes of the files that `read_image` takes, such as ``.png``."""
     of_pillow = {suffix for suffix, name in Image.registered_extensions().items() if name in _FORMATS}
-    return dicom.SUFFIXES | of_pillow
+    return dicom_file.SUFFIXES | of_pillow
 
 
 def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dtype[Any]]:
@@ -42,13 +47,17 @@ def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dty
         ImportError: It is DICOM, and pydicom is missing.
         ValueError: The file is not an image that can be read.
     """
-    if dicom.is_dicom(path):
+    if dicom_file.is_dicom(path):
         return dicom.probe_dicom(Path(path), windowed=windowed)
-    image, raw = _open(path, load=False)
-    if image.mode.startswith("I;16") or _is_deep(raw):
+    if is_beyond_pillow(path):
+        return probe_tiff(path)[2:]
+    image, raw = open_image(path, load=False)
+    if image.mode.startswith("I;16") or is_deep(raw):
         dtype = "uint16"
     else:
         dtype = "float32" if image.mode in ("I", "F") else "uint8"
+    if raw == NO_ALPHA:
+        return len(image.getbands()), np.dtype(dtype)
     grey = image.mode in _GREY_MODES or raw.startswith("LA;16")
     return (1 if grey else 3), np.dtype(dtype)
 
@@ -62,17 +71,20 @@ def image_size(path: Path | str) -> tuple[int, int]:
         ValueError: The file is not an image that can be read.
     """
     path = Path(path)
-    if dicom.is_dicom(path):
-        header = dicom.read_header(path)
+    if dicom_file.is_dicom(path):
+        header = dicom_file.read_header(path)
         return int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-    image, _ = _open(path, load=False)
+    if is_beyond_pillow(path):
+        return probe_tiff(path)[:2]
+    image, _ = open_image(path, load=False)
     return image.height, image.width
 
 
 def read_image(path: Path | str, channels: int | None = None, *, windowed: bool = True) -> NDArray[Any]:
     """Reads one image, upright as its EXIF data say.
 
-    Alpha is dropped, palettes and CMYK become RGB, one-bit images 0 and 255. Signed and 32-bit integers become float32.
+    All channels are read, but what the file calls alpha is dropped. Palettes and CMYK become RGB, one-bit images 0 and
+    255. Signed and 32-bit integers become float32.
 
     Args:
         path: The file.
@@ -87,52 +99,18 @@ def read_image(path: Path | str, channels: int | None = None, *, windowed: bool 
         ImportError: It is DICOM, and pydicom is missing.
         ValueError: The file cannot be read, or not without loss, or not with `channels`.
     """
-    if dicom.is_dicom(path):
+    if dicom_file.is_dicom(path):
         return to_channels(dicom.read_dicom(Path(path), windowed=windowed), channels, str(path))
-    image, raw = _open(path, load=True)
-    array = _read_deep_colour(path, raw) if _is_deep(raw) else _to_array(image, path)
+    if is_beyond_pillow(path):
+        return to_channels(read_tiff(path), channels, str(path))
+    image, raw = open_image(path, load=True)
+    if raw == NO_ALPHA:
+        array = np.array(image)
+    else:
+        array = _read_deep_colour(path, raw) if is_deep(raw) else _to_array(image, path)
     if array.ndim == 2:
         array = array[..., None]  # (H, W) -> (H, W, 1)
     return to_channels(array, channels, str(path))
-
-
-def read_mask(path: Path | str) -> NDArray[Any]:
-    """Reads one mask; the values are those that were written, palette indices included.
-
-    Returns:
-        ``(H, W)`` uint8 or uint16; one-bit masks are 0 and 1.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file cannot be read, or holds colours or numbers that cannot be class indices.
-    """
-    image, raw = _open(path, load=True)
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
-    if image.mode == "L":
-        return np.asarray(image) // np.uint8(_STRETCHED.get(raw, 1))
-    if image.mode == "P":
-        return np.array(image)
-    if image.mode in ("LA", "PA"):
-        return np.ascontiguousarray(np.asarray(image)[..., 0])
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
-        with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
-            whole = values.astype(np.uint16)
-        if not np.array_equal(whole, values):
-            raise ValueError(
-                f"{path}: a mask holds class indices from 0 to 65535, but the values of this one lie between "
-                f"{values.min()} and {values.max()} ({values.dtype}). Save it as an 8- or 16-bit PNG of class indices."
-            )
-        return whole
-    if image.mode in ("RGB", "RGBA") and not _is_deep(raw):
-        colours = np.asarray(image)[..., :3]
-        if (colours == colours[..., :1]).all():  # a grey mask that some tool saved as RGB
-            return np.ascontiguousarray(colours[..., 0])
-    raise ValueError(
-        f"{path}: a mask holds one class index a pixel, but this one has colours (mode {image.mode}). "
-        "Save it as an 8-bit grey or palette PNG of class indices."
-    )
 
 
 def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray[Any]:
@@ -163,27 +141,35 @@ def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray
             )
 
 
-def _open(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
-    """The image, decoded and upright if `load`, and the name of its samples' layout in the file."""
+def open_image(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
+    """What Pillow makes of a file, decoded and upright if `load`, and the name of its samples' layout in the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no image that can be read.
+    """
     try:
         # Not by name: Pillow maps uncompressed TIFFs into memory then, and scrambles those that are to be turned.
         with open(path, "rb") as stream, Image.open(stream, formats=_FORMATS) as image:
             raw = _raw_mode(image)
             # A photograph with an embedded preview (MPO) is one image all the same.
             pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            if load and pages == 1 and not _is_deep(raw):
+            if load and pages == 1 and not is_deep(raw):
                 ImageOps.exif_transpose(image, in_place=True)
                 image.load()
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: there is no such file. Correct the path or the table that names it."
-        ) from error
+        raise no_such_file(path, "Correct the path or the table that names it.") from error
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{path}: {os.path.getsize(path)} bytes that would become far too many pixels ({error}). If it is no "
             "attack, cut it up, or convert it to a pyramidal TIFF and read it as a slide."
         ) from error
     except Exception as error:  # broken files raise nearly anything: OSError, SyntaxError, struct.error, ...
+        if suffix := volume_suffix(path):
+            raise ValueError(
+                f"{path}: a {suffix} file is a volume, no image. Read it with the Volume readers (VolumeClasses and so "
+                "on), for which a single plane is a volume of one slice, or save its slices as PNG."
+            ) from error
         raise ValueError(
             f"{path}: not an image that can be read ({os.path.getsize(path)} bytes; {type(error).__name__}: {error}). "
             "Save it again as PNG, JPEG or TIFF (one page, 8 or 16 bits, or one channel of 32-bit floats)."
@@ -201,6 +187,8 @@ def _raw_mode(image: ImageFile) -> str:
     """How Pillow's decoder names the samples in the file, such as ``L;4`` or ``RGB;16B``; empty if it does not say."""
     if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2:
         return f"PLANES;{max(image.tag_v2.get(BITSPERSAMPLE, (8,)))}N"  # Pillow's name would lack the depth here
+    if image.format == "JPEG2000" and image.mode in ("LA", "RGBA") and not _has_alpha(image):
+        return NO_ALPHA
     if not image.tile:
         return ""
     args = image.tile[0][3]
@@ -208,7 +196,22 @@ def _raw_mode(image: ImageFile) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _is_deep(raw: str) -> bool:
+def _has_alpha(image: ImageFile) -> bool:
+    """Whether a JPEG 2000 file says, in a box of channel definitions, that one of them is alpha."""
+    place = image.fp.tell()
+    image.fp.seek(0)
+    head = image.fp.read(1 << 16)
+    image.fp.seek(place)
+    start = head.find(b"cdef") + 4
+    if start < 4:
+        return False
+    count = int.from_bytes(head[start : start + 2])
+    kinds = np.frombuffer(head[start + 2 : start + 2 + 6 * count], ">u2")[1::3]  # of channel, kind and association
+    return bool(np.isin(kinds, (1, 2)).any())  # opacity, or premultiplied opacity
+
+
+def is_deep(raw: str) -> bool:
+    """Whether samples of that layout are 16-bit colours."""
     return _DEEP_COLOUR.fullmatch(raw) is not None
 
 

@@ -18,7 +18,7 @@ def natural_key(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
-def check_names(names: Iterable[str], what: str, where: object) -> tuple[str, ...]:
+def check_names(names: Iterable[str | int], what: str, where: object) -> tuple[str, ...]:
     """The names as a tuple.
 
     Args:

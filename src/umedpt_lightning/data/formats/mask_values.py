@@ -30,7 +30,7 @@ class MaskValues:
         ValueError: The classes cannot be used.
     """
 
-    def __init__(self, classes: Sequence[str] | Mapping[str, int], ignore: int | None, source: object) -> None:
+    def __init__(self, classes: Sequence[str | int] | Mapping[str, int], ignore: int | None, source: object) -> None:
         self.classes = check_names(classes, "classes", source)
         values = list(classes.values()) if isinstance(classes, Mapping) else list(range(len(self.classes)))
         stored = values if ignore is None else [*values, ignore]

@@ -13,6 +13,14 @@ from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.table_files import read_columns
 from umedpt_lightning.labels.wording import shorten
 
+#: How programs write that nothing is known, in lower case. "none" is not among them: it is the name of many a class.
+_UNKNOWN = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null"})
+
+
+def is_unknown(cell: str) -> bool:
+    """Whether a cell says that nothing is known: it is empty, or NA, nan, null and the like."""
+    return cell.lower() in _UNKNOWN
+
 
 @dataclass(frozen=True)
 class Table:
@@ -88,7 +96,7 @@ class Rows:
         faults = []
         for j, column in enumerate(columns):
             for i, cell in enumerate(self.columns[column]):
-                if cell.lower() in ("", "nan"):  # tables written by programs may spell it out
+                if is_unknown(cell):
                     continue
                 try:
                     number = float(cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 
 from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.faults import raise_all
+from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.formats.text_files import read_text
 from umedpt_lightning.labels.wording import shorten
 
 _PARQUET = (".parquet", ".pq")
@@ -28,8 +31,6 @@ def read_columns(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]
         ImportError: It is Parquet, and pyarrow is missing.
         ValueError: A column is missing or comes twice, or a row has too many or too few cells.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
     return (_parquet if file.suffix.lower() in _PARQUET else _csv)(file, wanted)
 
 
@@ -37,8 +38,8 @@ def _csv(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[
     cells: dict[str, list[str]] = {column: [] for column in wanted}
     rows: list[str] = []
     faults: list[ValueError] = []
-    with file.open(newline="", encoding="utf-8-sig") as stream:  # -sig: spreadsheets put a byte order mark in front
-        reader = csv.reader(stream)
+    reader = csv.reader(io.StringIO(read_text(file), newline=""))
+    try:
         header = [cell.strip() for cell in next(reader, [])]
         place = {column: _place(column, header, file) for column in wanted}
         for found in reader:
@@ -51,12 +52,16 @@ def _csv(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[
                 continue
             for column in wanted:
                 cells[column].append(found[place[column]].strip())
+    except csv.Error as error:
+        raise ValueError(f"{file} line {reader.line_num}: not CSV ({error}). Write the table again.") from error
     raise_all(faults)
     return cells, rows
 
 
 def _parquet(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     """As `_csv`; cells are as a CSV file of the same table would have them."""
+    if not file.is_file():
+        raise no_such_file(file, "Correct the path in the configuration.")
     pyarrow, parquet = require("pyarrow", "parquet", file), require("pyarrow.parquet", "parquet", file)
     try:
         header = parquet.read_schema(file).names

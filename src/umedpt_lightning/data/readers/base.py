@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -42,6 +44,14 @@ class Reader(Dataset[Sample], ABC):
     def name(self, index: int) -> str:
         """What messages call the sample at `index`; readers that can say it without reading the image do."""
         return self[index].name
+
+    def found(self) -> Iterable[Path]:
+        """All files in the folders that the reader was given, read or not: a check tells those that nothing reads."""
+        return ()
+
+    def mask_files(self) -> Sequence[str]:
+        """The image files of its masks: a check tells those that are stored with loss."""
+        return ()
 
     @property
     def groups(self) -> NDArray[np.str_] | None:

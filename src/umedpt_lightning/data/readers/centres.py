@@ -31,11 +31,11 @@ class Centres(Selection):
     def __init__(
         self,
         reader: Reader,
-        only: list[str] | None = None,
-        without: list[str] | None = None,
+        only: list[str | int] | None = None,
+        without: list[str | int] | None = None,
         centre: str | None = None,
     ) -> None:
-        named = only or without
+        named = [str(name) for name in only or without or ()]
         if not named or (only and without):
             raise ValueError("Centres takes `only` or `without`, a list of names. Give one of both.")
         centres = centres_of(reader, centre)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
+from umedpt_lightning.data.formats.files import ImageFiles, list_images, walk
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
+from umedpt_lightning.data.formats.missing import check_folder
 from umedpt_lightning.data.readers.base import TargetReader
 from umedpt_lightning.types import ClassSpec
 
@@ -30,7 +32,7 @@ class ClassFolders(TargetReader[ImageFiles]):
     def __init__(
         self,
         folder: Path | str,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -50,7 +52,12 @@ class ClassFolders(TargetReader[ImageFiles]):
             paths += images
             counts.append(len(images))
         self._images = ImageFiles(paths, channels, value_range, folder)
+        self._folder = folder
         self.targets = np.repeat(np.arange(len(names)), counts)
         read = self._images
         spec = ClassSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
         self.spec = spec.with_statistics(self.targets)
+
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`."""
+        return walk(self._folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from umedpt_lightning.data.formats.box_table import BoxTable, check_size, clip_boxes
 from umedpt_lightning.data.formats.coco_file import CocoFile
 from umedpt_lightning.data.formats.faults import Collector
-from umedpt_lightning.data.formats.files import ImageFiles
+from umedpt_lightning.data.formats.files import ImageFiles, beside
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.data.slide.outlines import Outlines, outline_fault
@@ -38,11 +39,11 @@ class CocoBoxes(ImageReader[ImageFiles]):
         self,
         images: Path | str,
         annotations: Path | str,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        file = Path(annotations)
+        self._file = file = Path(annotations)
         faults = Collector()
         coco = CocoFile(file, "bbox", _fault, classes, crowds=False, faults=faults)
         with faults:
@@ -66,6 +67,10 @@ class CocoBoxes(ImageReader[ImageFiles]):
             classes=coco.names,
             category_ids=coco.category_ids,
         )
+
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`: what lies beside the images that the file names."""
+        return beside(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its `BoxArrays`."""
@@ -98,12 +103,12 @@ class CocoMasks(ImageReader[ImageFiles]):
         self,
         images: Path | str,
         annotations: Path | str,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         background: str = "background",
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        file = Path(annotations)
+        self._file = file = Path(annotations)
         faults = Collector()
         coco = CocoFile(file, "segmentation", outline_fault, classes, crowds=True, faults=faults)
         names = check_names((background, *coco.names), "background and classes", file)
@@ -117,6 +122,10 @@ class CocoMasks(ImageReader[ImageFiles]):
         self._sizes = coco.sizes
         read = self._images
         self.spec = MaskSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
+
+    def found(self) -> Iterable[Path]:
+        """As for `CocoBoxes`."""
+        return beside(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its mask ``(H, W)`` int16."""
@@ -132,7 +141,7 @@ class CocoMasks(ImageReader[ImageFiles]):
 
 def _fault(bbox: Any, width: int, height: int) -> str:
     try:
-        sound = np.array(bbox, np.float64).shape == (4,)
+        sound = np.array(bbox, np.float64).shape == (4,) and None not in bbox  # which would become NaN
     except (TypeError, ValueError):
         sound = False
     return "" if sound else f"is {bbox}, but a box is four numbers: x, y, width, height. Correct or remove it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns
@@ -35,7 +36,7 @@ class ManifestClasses(RowReader[ImageFiles]):
         table: Table | Path | str,
         split: str | None,
         label: str = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -119,7 +120,7 @@ class ManifestMasks(ImageReader[ImageFiles]):
         self,
         table: Table | Path | str,
         split: str | None,
-        classes: list[str] | dict[str, int],
+        classes: list[str | int] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,
         channels: int | None = None,
@@ -143,3 +144,7 @@ class ManifestMasks(ImageReader[ImageFiles]):
         index = self._at(index)
         image, name = self._images.read(index)
         return Sample(image, self._masks.read(index, image, name), name)
+
+    def mask_files(self) -> Sequence[str]:
+        """As `Reader.mask_files`."""
+        return self._masks.files

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
-from umedpt_lightning.data.formats.files import ImageFiles, MaskFiles, check_pairs, list_images
+from umedpt_lightning.data.formats.files import ImageFiles, MaskFiles, check_pairs, list_images, stem_of, walk
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.types import MaskSpec, Sample
 
@@ -30,7 +32,7 @@ class MaskFolders(ImageReader[ImageFiles]):
         self,
         images: Path | str,
         masks: Path | str,
-        classes: list[str] | dict[str, int],
+        classes: list[str | int] | dict[str, int],
         ignore: int | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
@@ -38,6 +40,7 @@ class MaskFolders(ImageReader[ImageFiles]):
         images, masks = Path(images), Path(masks)
         image_of, mask_of = _by_stem(images), _by_stem(masks)
         check_pairs(image_of, mask_of, images, masks)
+        self._folders = images, masks
         self._images = ImageFiles(list(image_of.values()), channels, value_range, images)
         self._masks = MaskFiles([mask_of[stem] for stem in image_of], classes, ignore, masks)
         read = self._images
@@ -50,11 +53,19 @@ class MaskFolders(ImageReader[ImageFiles]):
         image, name = self._images.read(index)
         return Sample(image, self._masks.read(index, image, name), name)
 
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`."""
+        return chain.from_iterable(map(walk, self._folders))
+
+    def mask_files(self) -> Sequence[str]:
+        """As `Reader.mask_files`."""
+        return self._masks.files
+
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     result: dict[str, Path] = {}
     for path in list_images(folder):
-        if path.stem in result:
-            raise ValueError(f"{path} and {result[path.stem]} have one name. Rename or remove one of them.")
-        result[path.stem] = path
+        other = result.setdefault(stem_of(path), path)
+        if other != path:
+            raise ValueError(f"{path} and {other} have one name. Rename or remove one of them.")
     return result

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.formats import medmnist_sets
+from umedpt_lightning.data.formats import medmnist_sets, npz
 from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.files import check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
@@ -24,7 +22,8 @@ Split = Literal["train", "val", "test"]
 class MedMNIST(TargetReader["_Images"]):
     """One class an image, from a 2-D MedMNIST file (binary, multi-class or ordinal; ordinal levels are classes here).
 
-    Images are loaded on first use, once a process, and only those of this split.
+    Images are mapped into memory, which all processes share. A compressed file is unpacked once into the folder
+    `cache_folder`, only the images of this split.
 
     Args:
         file: Holds ``{split}_images`` ``(N, H, W)`` or ``(N, H, W, 3)``, of any size, and ``{split}_labels``
@@ -48,7 +47,7 @@ class MedMNIST(TargetReader["_Images"]):
         self,
         file: Path | str,
         split: Split,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
         download: bool = False,
@@ -60,7 +59,9 @@ class MedMNIST(TargetReader["_Images"]):
         if labels.shape[1] != 1:
             raise ValueError(f"{file}: {labels.shape[1]} labels an image. Read this file with MedMNISTMultilabel.")
         if classes is None:  # the labels of other splits too, so that all parts agree
-            others = [_load(self._images.file, key) for key in _keys(self._images.file) if key.endswith("_labels")]
+            others = [
+                npz.load(self._images.file, key) for key in npz.keys(self._images.file) if key.endswith("_labels")
+            ]
             count = 1 + max(int(other.max()) for other in others)
             classes = medmnist_sets.label_names(self._images.file, count) or [str(i) for i in range(count)]
         names = check_names(classes, "classes", file)
@@ -113,11 +114,11 @@ class MedMNISTMultilabel(TargetReader["_Images"]):
 
 
 class _Images:
-    """The images of one split; they do not travel when the reader is pickled."""
+    """The images of one split, mapped in each process that reads them."""
 
     def __init__(self, file: Path, split: Split, channels: int | None, value_range: tuple[float, float] | None) -> None:
         self.file, self._key, self._split = file, f"{split}_images", split
-        shape, dtype = _header(file, self._key)
+        shape, dtype = npz.header(file, self._key)
         if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
             raise ValueError(f"{file}: 2-D images are (N, H, W) or (N, H, W, 3), but {self._key} is {shape}.")
         if not shape[0]:
@@ -144,9 +145,9 @@ class _Images:
 
     def read(self, index: int) -> NDArray[Any]:
         if self._array is None:
-            self._array = _load(self.file, self._key)
-        image = self._array[index].reshape(*self._array.shape[1:3], -1)  # (H, W, C)
-        return to_channels(image.copy(), self.channels, self.name(index))
+            self._array = npz.mapped(self.file, self._key)
+        image = np.array(self._array[index]).reshape(*self._array.shape[1:3], -1)  # (H, W, C), no longer mapped
+        return to_channels(image, self.channels, self.name(index))
 
     def sample(self, index: int, target: SampleTarget) -> Sample:
         return Sample(self.read(index), target, self.name(index))
@@ -155,41 +156,11 @@ class _Images:
         return self.__dict__ | {"_array": None}
 
 
-def _keys(file: Path) -> list[str]:
-    """Names of the arrays in the file."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{file}: not an .npz file ({error}). Download it again.") from error
-
-
-def _header(file: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of an array, without reading the rest of it."""
-    if key not in _keys(file):
-        raise ValueError(f"{file}: there is no array {key}, but {_keys(file)}. Choose another split.")
-    with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as stream:
-        read = np.lib.format.read_array_header_1_0 if np.lib.format.read_magic(stream) == (1, 0) else None
-        shape, _, dtype = (read or np.lib.format.read_array_header_2_0)(stream)
-    return shape, dtype
-
-
-def _load(file: Path, key: str) -> NDArray[Any]:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            array: NDArray[Any] = arrays[key]
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file}: {key} cannot be read ({error}). Download the file again.") from error
-    return array
-
-
 def _read_labels(file: Path, split: Split, images: int) -> NDArray[Any]:
     """``(N, L)`` integers."""
     key = f"{split}_labels"
-    _header(file, key)  # says which arrays there are where this one is not
-    labels = _load(file, key)
+    npz.header(file, key)  # says which arrays there are where this one is not
+    labels = npz.load(file, key)
     if labels.ndim == 1:
         labels = labels[:, None]
     if labels.ndim != 2 or len(labels) != images or labels.dtype.kind not in "iub":

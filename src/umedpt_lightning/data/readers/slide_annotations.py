@@ -40,9 +40,9 @@ class SlideRegions(TargetReader[TileImages]):
         self,
         table: Table | Path | str,
         split: str | None,
-        classes: list[str],
+        classes: list[str | int],
         share: float = 0.5,
-        rest: str | None = None,
+        rest: str | int | None = None,
         without: list[str] | None = None,
         annotations: str = "annotations",
         tiles: Tiles | None = None,
@@ -52,12 +52,12 @@ class SlideRegions(TargetReader[TileImages]):
         rows = read_rows(table, split, [annotations])
         names = check_names(classes, "classes", rows.file)
         _check_share("share", share, rows.file)
-        if rest is not None and rest not in names:
+        if rest is not None and str(rest) not in names:
             raise ValueError(f"{rows.file}: rest is {rest!r}, but it must be one of the classes {list(names)}. Add it.")
         self._of_rows = rows.groups()
         self._images = TileImages(rows.paths(), tiles, channels, value_range, rows.file)
         labels = TileLabels(self._images, rows.paths(annotations), names, without)
-        self.targets = np.full(len(self._images), -1 if rest is None else names.index(rest), np.int64)
+        self.targets = np.full(len(self._images), -1 if rest is None else names.index(str(rest)), np.int64)
         for index in range(len(self._images)):
             if labels.touched(index):
                 shares = labels.shares(index, len(names))
@@ -99,7 +99,7 @@ class SlideMasks(ImageReader[TileImages]):
         self,
         table: Table | Path | str,
         split: str | None,
-        classes: list[str],
+        classes: list[str | int],
         ignore: list[str] | None = None,
         without: list[str] | None = None,
         foreground_only: bool = False,
@@ -162,7 +162,7 @@ class SlideBoxes(ImageReader[TileImages]):
         self,
         table: Table | Path | str,
         split: str | None,
-        classes: list[str],
+        classes: list[str | int],
         visible: float = 0.3,
         without: list[str] | None = None,
         foreground_only: bool = False,

@@ -35,7 +35,7 @@ class SlideClasses(RowReader[TileImages]):
         table: Table | Path | str,
         split: str | None,
         label: str = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         tiles: Tiles | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,

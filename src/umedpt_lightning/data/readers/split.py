@@ -89,7 +89,7 @@ class FileSplit(Selection):
     """
 
     def __init__(
-        self, reader: Reader, part: str, file: Path | str, name: str = "name", split_column: str = "split"
+        self, reader: Reader, part: str | int, file: Path | str, name: str = "name", split_column: str = "split"
     ) -> None:
         rows = read_rows(Table(file, path=name), None, [split_column])
         cells = zip(rows.columns[name], rows.columns[split_column], rows.names, strict=True)
@@ -110,6 +110,7 @@ class FileSplit(Selection):
                 f"{shorten(unclear, 5)}. {mend}",
                 [ValueError(f"{path}: {file} has no row of it, or rows of several parts. {mend}") for path in unclear],
             )
+        part = str(part)
         chosen = np.array([i for i, found in enumerate(parts) if part in found], np.int64)
         if not len(chosen):
             raise ValueError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,14 @@ class Selection(Reader):
     def name(self, index: int) -> str:
         """As that of the whole."""
         return self._reader.name(int(self._rows[self._at(index)]))
+
+    def found(self) -> Iterable[Path]:
+        """As that of the whole."""
+        return self._reader.found()
+
+    def mask_files(self) -> Sequence[str]:
+        """As those of the whole."""
+        return self._reader.mask_files()
 
     @property
     def groups(self) -> NDArray[np.str_] | None:

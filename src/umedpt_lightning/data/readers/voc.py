@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,8 +12,10 @@ import numpy as np
 
 from umedpt_lightning.data.formats.box_table import BoxTable, clip_boxes
 from umedpt_lightning.data.formats.faults import Collector, FaultsError, for_all, raise_all
-from umedpt_lightning.data.formats.files import ImageFiles, check_folder, list_images
+from umedpt_lightning.data.formats.files import FileTable, ImageFiles, list_images, stem_of, walk
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
+from umedpt_lightning.data.formats.missing import check_folder, no_such_file
+from umedpt_lightning.data.formats.text_files import read_text
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import BoxSpec, Sample
@@ -45,7 +49,7 @@ class VocBoxes(ImageReader[ImageFiles]):
         images: Path | str,
         annotations: Path | str,
         names: Path | str | None = None,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         difficult: bool = True,
         from_one: bool = True,
         channels: int | None = None,
@@ -54,7 +58,7 @@ class VocBoxes(ImageReader[ImageFiles]):
         folder = Path(annotations)
         check_folder(folder)
         everywhere = sorted(folder.glob("*.xml"), key=lambda path: natural_key(path.name))
-        image_of = {path.stem: path for path in list_images(Path(images))}
+        image_of = {stem_of(path): path for path in list_images(Path(images))}
         if names is None:
             files = everywhere
             alone = sorted(image_of.keys() - {path.stem for path in files}, key=natural_key)
@@ -97,9 +101,14 @@ class VocBoxes(ImageReader[ImageFiles]):
         with faults:
             boxes = clip_boxes(corners, owners, sizes, tell)
         faults.raise_found()
+        self._folders, self._annotations = (Path(images), folder), FileTable(files, "XML files", folder)
         self._boxes = BoxTable(boxes, labels, owners, sizes)
         read = self._images
         self.spec = BoxSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=self._classes)
+
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`."""
+        return chain.from_iterable(map(walk, self._folders))
 
     def __getitem__(self, index: int) -> Sample:
         """The image ``(H, W, C)`` with its `BoxArrays`."""
@@ -124,9 +133,7 @@ class _Annotation:
 
 
 def _listed(file: Path) -> list[str]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the path in the configuration.")
-    lines = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.split() for line in read_text(file).splitlines()]
     names = [words[0] for words in lines if words]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
@@ -138,8 +145,8 @@ def _parse(file: Path) -> _Annotation:
     try:
         root = ElementTree.parse(file).getroot()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{file}: there is no such file. Correct the list of names, or the folder.") from error
-    except ElementTree.ParseError as error:
+        raise no_such_file(file, "Correct the list of names, or the folder.") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of an unknown encoding
         raise ValueError(f"{file}: not an XML file ({error}). Export it again.") from error
     size = _numbers(root.find("size"), ("width", "height"))
     if len(size) < 2 or min(size) < 1:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
-from umedpt_lightning.data.formats.files import check_folder, check_pairs
+from umedpt_lightning.data.formats.files import check_pairs, walk
 from umedpt_lightning.data.formats.labels import natural_key
+from umedpt_lightning.data.formats.missing import check_folder
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.data.volume.dicom import SUFFIXES
+from umedpt_lightning.data.volume.dicom_file import SUFFIXES, is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.label_volumes import LabelVolumes
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
-from umedpt_lightning.data.volume.volumes import NIFTI_SUFFIXES, is_nifti
+from umedpt_lightning.data.volume.volume_files import volume_suffix
 from umedpt_lightning.types import MaskSpec, Sample
 
 
@@ -42,7 +45,7 @@ class VolumeMasks(ImageReader[VolumeImages]):
         self,
         table: Table | Path | str,
         split: str | None,
-        classes: list[str] | dict[str, int],
+        classes: list[str | int] | dict[str, int],
         mask: str = "mask",
         ignore: int | None = None,
         foreground_only: bool = False,
@@ -87,7 +90,7 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
         self,
         images: Path | str,
         masks: Path | str,
-        classes: list[str] | dict[str, int],
+        classes: list[str | int] | dict[str, int],
         ignore: int | None = None,
         foreground_only: bool = False,
         slices: Slices | None = None,
@@ -95,7 +98,8 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        image_of, mask_of = _by_name(Path(images)), _by_name(Path(masks))
+        self._folders = Path(images), Path(masks)
+        image_of, mask_of = map(_by_name, self._folders)
         check_pairs(image_of, mask_of, images, masks)
         self._images = VolumeImages(list(image_of.values()), slices, intensity, channels, value_range, images)
         self._masks = LabelVolumes(self._images, [mask_of[name] for name in image_of], classes, ignore, masks)
@@ -105,6 +109,10 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
         """The slice ``(H, W, C)`` with its mask ``(H, W)`` int16."""
         index = self._at(index)
         return self._images.sample(index, self._masks.read(index))
+
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`."""
+        return chain.from_iterable(map(walk, self._folders))
 
 
 def _mask_spec(images: VolumeImages, masks: LabelVolumes, foreground_only: bool) -> MaskSpec:
@@ -118,13 +126,12 @@ def _by_name(folder: Path) -> dict[str, Path]:
     check_folder(folder)
     result: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        if path.name.startswith(".") or not (path.is_dir() or is_nifti(path) or path.suffix.lower() in SUFFIXES):
+        suffix = volume_suffix(path)
+        if path.name.startswith(".") or not (path.is_dir() or suffix or is_dicom(path)):
             continue
         name = path.name
-        for suffix in () if path.is_dir() else (*reversed(NIFTI_SUFFIXES), *SUFFIXES):
-            if name.lower().endswith(suffix):
-                name = name[: -len(suffix)]
-                break
+        if not path.is_dir():
+            name = name[: -len(suffix)] if suffix else path.stem if path.suffix.lower() in SUFFIXES else name
         if name in result:
             raise ValueError(f"{path} and {result[name]} have one name. Rename or remove one of them.")
         result[name] = path

@@ -39,7 +39,7 @@ class VolumeClasses(RowReader[VolumeImages]):
         table: Table | Path | str,
         split: str | None,
         label: str = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         slices: Slices | None = None,
         intensity: Intensity | None = None,
         channels: int | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.faults import Collector, for_all
 from umedpt_lightning.data.formats.labels import class_indices
+from umedpt_lightning.data.formats.text_files import read_json
 from umedpt_lightning.data.slide.polygons import Polygons, valid
 
 
@@ -28,12 +28,7 @@ def read_geojson(path: Path, classes: Sequence[str], without: Iterable[str] = ()
         ImportError: shapely is missing.
         ValueError: It is not GeoJSON, or a feature has another class or is no polygon.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file. Correct the path or the table that names it.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error}). Export it again as GeoJSON.") from error
+    content = read_json(path)
     if isinstance(content, dict):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list) or not all(isinstance(f, dict) and f.get("type") == "Feature" for f in content):

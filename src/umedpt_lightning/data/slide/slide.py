@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.slide.resolution import pixel_size
 
 # Open slides of one process. Each holds the places of all its tiles, some MB for a large slide.
 _MOST_OPEN = 16
@@ -27,7 +29,7 @@ class Slide:
 
     Args:
         path: The file.
-        mpp: µm from pixel to pixel where the file does not say.
+        mpp: µm from pixel to pixel; None for what the file says.
 
     Attributes:
         path: As above.
@@ -35,7 +37,7 @@ class Slide:
         mpp: µm from pixel to pixel of the finest level, along x and y.
         sizes: ``(L, 2)`` width and height of each level, the finest first.
         downsamples: ``(L, 2)`` pixels of the finest level a pixel of each, along x and y.
-        channels: 1 or 3; alpha is dropped.
+        channels: All that a pixel has; only what the file calls alpha is dropped.
         dtype: Of the pixels.
 
     Raises:
@@ -46,28 +48,28 @@ class Slide:
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such file. Correct the path or the table that names it.")
+            raise no_such_file(path, "Correct the path or the table that names it.")
         self.path = path
         tiffslide = require("tiffslide", "slides", path)
         try:
             with tiffslide.TiffSlide(path) as slide:  # closed again: an open file must not be shared by forked workers
                 self.sizes = np.array(slide.level_dimensions, np.int64)
-                stored = slide.properties.get("tiffslide.mpp-x"), slide.properties.get("tiffslide.mpp-y")
+                stored = pixel_size(slide)
+                self._samples = _samples(slide)
                 corner = slide.read_region((0, 0), len(self.sizes) - 1, (1, 1), as_array=True)
         except Exception as error:  # broken files raise nearly anything
             raise _unreadable(path, error) from error
         self.size = (int(self.sizes[0, 0]), int(self.sizes[0, 1]))
         self.downsamples = self.sizes[0] / self.sizes
-        x, y = (float(value) if value else mpp for value in stored)
-        if x is None or y is None:
+        if mpp is not None:
+            stored = mpp, mpp
+        if isinstance(stored, str):
             raise ValueError(
-                f"{path}: the file does not say how large its pixels are. Write `slide_mpp:` under `tiles`, the µm "
-                "from pixel to pixel (about 0.25 for a 40x and 0.5 for a 20x scan)."
+                f"{path}: {stored}. Write `slide_mpp:` under `tiles`, the µm from pixel to pixel (about 0.25 for a 40x "
+                "and 0.5 for a 20x scan)."
             )
-        if not (math.isfinite(x) and math.isfinite(y) and min(x, y) > 0):
-            raise ValueError(f"{path}: its pixels are {x} by {y} µm, which cannot be. Correct the file's resolution.")
-        self.mpp = (x, y)
-        self.channels, self.dtype = (1 if corner.shape[-1] < 3 else 3), corner.dtype
+        self.mpp = stored
+        self.channels, self.dtype = len(self._samples), corner.dtype
 
     def level(self, mpp: float) -> int:
         """The coarsest level that is as fine as `mpp`, or the finest; 2 % do not count, as scanners round."""
@@ -94,7 +96,18 @@ class Slide:
             raise _unreadable(self.path, error) from error
         if piece.shape[:2] != (height, width):
             raise _unreadable(self.path, f"{piece.shape} pixels at {x}, {y} of level {level}")
-        return np.array(piece[..., : self.channels])
+        return np.ascontiguousarray(piece[..., self._samples])
+
+
+def _samples(slide: Any) -> list[int]:
+    """Which of the values of a pixel are channels, and not alpha."""
+    series = slide.ts_tifffile.series[slide.properties["tiffslide.series-index"]]
+    page = series.keyframe
+    if "S" not in series.axes:  # a page a channel
+        return list(range(series.shape[series.axes.index("C")] if "C" in series.axes else 1))
+    colours = page.samplesperpixel - len(page.extrasamples)
+    alpha = [colours + i for i, extra in enumerate(page.extrasamples) if extra.name in ("ASSOCALPHA", "UNASSALPHA")]
+    return [i for i in range(page.samplesperpixel) if i not in alpha]
 
 
 def _handle(path: Path) -> Any:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all, raise_all
-from umedpt_lightning.data.formats.files import full_range
+from umedpt_lightning.data.formats.files import check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
+from umedpt_lightning.data.formats.resizing import resized
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.data.slide.tissue import tissue_mask, tissue_shares
 from umedpt_lightning.types import Sample, SampleTarget
@@ -32,7 +33,7 @@ class Tiles:
         size: Height and width of the tiles, pixels, one number for both.
         stride: From one tile to the next, pixels of the tiles; None as the size is. A smaller one makes them overlap.
         tissue: Tiles with a smaller share of tissue (0 to 1) are left out; None takes all. See `tissue_mask`.
-        slide_mpp: µm from pixel to pixel of slides whose file does not say.
+        slide_mpp: µm from pixel to pixel of the slides' finest level, whatever their files say; None for that.
 
     Raises:
         ValueError: A number is out of range.
@@ -135,6 +136,7 @@ class TileImages:
             ]
         )
         self.channels = first.channels if channels is None else channels
+        for_all(lambda slide: check_channels(self.channels, slide.channels, str(slide.path)), self.slides)
         self.value_range = full_range(first.dtype, value_range, str(first.path))
         places = for_all(self.tiles.places, self.slides)
         self.owners = np.repeat(np.arange(len(places), dtype=np.int32), [len(corners) for corners in places])
@@ -188,8 +190,7 @@ class TileImages:
         if image.shape[:2] != (height, width):
             enlarged = image.shape[0] < height or image.shape[1] < width
             interpolation = cv2.INTER_LINEAR if enlarged else cv2.INTER_AREA
-            image = cv2.resize(image, (width, height), interpolation=interpolation)
-            image = image[..., None] if image.ndim == 2 else image  # OpenCV drops a single channel
+            image = resized(image, height, width, interpolation)
         return np.ascontiguousarray(to_channels(image, self.channels, self.name(index)))
 
     def sample(self, index: int, target: SampleTarget) -> Sample:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, read_header
+from umedpt_lightning.data.volume.padding import padding_of
 
-SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
-#: Attributes beside the pixel description (group 0028) that say how to read the pixels.
-_TAGS = [
-    0x00080060,  # Modality
-    0x52009229,  # SharedFunctionalGroupsSequence
-    0x52009230,  # PerFrameFunctionalGroupsSequence
-]
 # Their values have a unit, which a display window would throw away.
 _MEASURING = frozenset({"CT", "PT"})
-
-
-def is_dicom(path: Path | str) -> bool:
-    """Whether this is a DICOM file by its suffix or, having none, by its first bytes."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix in SUFFIXES:
-        return True
-    # Scanners name files by their UID, which looks like a long suffix of digits.
-    if suffix and not suffix[1:].isdigit():
-        return False
-    return has_preamble(path)
-
-
-def has_preamble(path: Path | str) -> bool:
-    """Whether the file starts as DICOM files do."""
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def read_header(path: Path, tags: list[str] | None = None) -> Any:
-    """The data set without its pixels; of `tags` only, where given.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read.
-    """
-    pydicom = require("pydicom", "dicom", path)
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-    except Exception as error:  # broken files raise nearly anything
-        raise _unreadable(path, error) from error
+_AIR = -1000  # Hounsfield units
 
 
 def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
@@ -69,6 +30,7 @@ def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
             f"{path}: this DICOM file holds no image ({header.get('Modality', 'no modality')}). Leave it out."
         )
     _check_single(header, path)
+    _check_colours(header, path)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         return 3, np.dtype("uint8" if header.RedPaletteColorLookupTableDescriptor[2] <= 8 else "uint16")
     if header.SamplesPerPixel == 3:
@@ -82,7 +44,8 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
     """Reads one image.
 
     Grey values are rescaled to what they measure (slope and intercept, or the look-up table), MONOCHROME1 is inverted
-    so that more is brighter, colours of any kind become RGB.
+    so that more is brighter, colours of any kind become RGB. What the file calls padding is background, and
+    never counts for a range: black where a window is applied, else air (-1000 HU) or 0, or what is less in the image.
 
     Args:
         path: The file.
@@ -98,35 +61,49 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
         ImportError: pydicom is missing.
         ValueError: The file cannot be read, or holds no image or several.
     """
-    pixels = require("pydicom.pixels", "dicom", path)
-    header = require("pydicom", "dicom", path).Dataset()
-    try:
-        if _is_deflated(path):  # which pixel_array inflates only of a whole data set
-            header = require("pydicom", "dicom", path).dcmread(path)
-            stored = pixels.pixel_array(header, index=frame or 0)
-        else:
-            stored = pixels.pixel_array(path, ds_out=header, index=frame or 0, specific_tags=_TAGS)
-    except Exception as error:  # broken files raise nearly anything
-        raise _unreadable(path, error) from error
+    stored, header = decoded(path, frame or 0)
     if frame is None:
         _check_single(header, path)
     if stored.ndim == 3:
+        _check_colours(header, path)
         return np.array(stored, stored.dtype.newbyteorder("="))
     if header.PhotometricInterpretation == "PALETTE COLOR":
-        return np.array(pixels.apply_color_lut(stored, header))
-    stored = _meaningful_bits(stored, header)
-    values = _rescaled(stored, header, frame or 0)
+        return np.array(require("pydicom.pixels", "dicom", path).apply_color_lut(stored, header))
     if windowed and not measures(header):
-        values = _displayed(values, header, frame or 0)
-    elif header.PhotometricInterpretation == "MONOCHROME1":
-        low, high = (_rescaled(np.array([end]), header, frame or 0)[0] for end in _stored_range(header))
-        values = (values.dtype.type(low) + values.dtype.type(high)) - values
+        values, padding = _values(stored, header, frame or 0)
+        return _displayed(values, padding, header, frame or 0)[..., None]
+    values, padding = _measured(stored, header, frame or 0)
+    if padding is not None:
+        values[padding] = values[~padding].min(
+            initial=_AIR if values.dtype.kind == "f" and _is_hounsfield(header) else 0
+        )
     return np.ascontiguousarray(values[..., None])
+
+
+def read_slice(path: Path, frame: int) -> NDArray[Any]:
+    """One grey frame as the values it measures; where the file says a padding value, float32 with NaN there.
+
+    Returns:
+        ``(H, W)``.
+
+    Raises:
+        ImportError: pydicom is missing.
+        ValueError: The file cannot be read, or is no grey image.
+    """
+    stored, header = decoded(path, frame)
+    if stored.ndim != 2:
+        raise ValueError(f"{path}: the image is {stored.shape} (HxWxC), but a slice is grey. Export the series again.")
+    values, padding = _measured(stored, header, frame)
+    return values if padding is None else np.where(padding, np.float32(np.nan), values.astype(np.float32))
 
 
 def measures(header: Any) -> bool:
     """Whether the grey values have a unit."""
     return header.get("Modality") in _MEASURING or header.get("RescaleType") == "HU"
+
+
+def _is_hounsfield(header: Any) -> bool:
+    return header.get("Modality") == "CT" or header.get("RescaleType") == "HU"
 
 
 def value_dtype(header: Any, frame: int = 0) -> np.dtype[Any]:
@@ -138,16 +115,6 @@ def value_dtype(header: Any, frame: int = 0) -> np.dtype[Any]:
     return np.dtype("uint8" if header.BitsAllocated <= 8 else "uint16")
 
 
-def frame_value(header: Any, frame: int, group: str, tag: str) -> Any:
-    """An attribute of one frame: its own, that shared by all, or the plain one; None if there is none."""
-    per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
-    shared = header.get("SharedFunctionalGroupsSequence") or ()
-    for item in (*per_frame[frame : frame + 1], *shared):
-        if group in item and tag in item[group][0]:
-            return item[group][0][tag].value
-    return header.get(tag)
-
-
 def _check_single(header: Any, path: Path) -> None:
     frames = int(header.get("NumberOfFrames") or 1)
     if frames != 1:
@@ -157,9 +124,33 @@ def _check_single(header: Any, path: Path) -> None:
         )
 
 
+def _check_colours(header: Any, path: Path) -> None:
+    samples = int(header.get("SamplesPerPixel") or 1)
+    if samples not in (1, 3):
+        raise ValueError(
+            f"{path}: {samples} values a pixel ({header.get('PhotometricInterpretation')}), but DICOM images are grey "
+            "or RGB. Save it as one of them."
+        )
+
+
+def _values(stored: NDArray[Any], header: Any, frame: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Stored values to what they measure, and where there is padding."""
+    stored = np.asarray(stored, stored.dtype.newbyteorder("="))
+    meaningful = _meaningful_bits(stored, header)
+    return _rescaled(meaningful, header, frame), padding_of(stored, meaningful, header)
+
+
+def _measured(stored: NDArray[Any], header: Any, frame: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """As `_values`, a new array, and more is brighter."""
+    values, padding = _values(stored, header, frame)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        low, high = (_rescaled(np.array([end]), header, frame)[0] for end in _stored_range(header))
+        return (values.dtype.type(low) + values.dtype.type(high)) - values, padding
+    return np.array(values), padding
+
+
 def _meaningful_bits(stored: NDArray[Any], header: Any) -> NDArray[Any]:
     """The bits that belong to the value: older files hide overlays in the others."""
-    stored = np.asarray(stored, stored.dtype.newbyteorder("="))
     allocated, bits, high = (int(header.get(key) or 0) for key in ("BitsAllocated", "BitsStored", "HighBit"))
     native = not header.file_meta.TransferSyntaxUID.is_encapsulated  # decoders give the value itself
     if stored.dtype.kind not in "iu" or not native or not bits < allocated == 8 * stored.itemsize:
@@ -193,7 +184,9 @@ def _rescaled(stored: NDArray[Any], header: Any, frame: int) -> NDArray[Any]:
     )
 
 
-def _displayed(values: NDArray[Any], header: Any, frame: int) -> NDArray[Any]:
+def _displayed(
+    values: NDArray[Any], padding: NDArray[np.bool_] | None, header: Any, frame: int
+) -> NDArray[np.uint8 | np.uint16]:
     """Rescaled values to the full range of uint8 or uint16, as PS3.3 C.11.2 of the DICOM standard shows them."""
     centre, width = (frame_value(header, frame, "FrameVOILUTSequence", f"Window{tag}") for tag in ("Center", "Width"))
     function = frame_value(header, frame, "FrameVOILUTSequence", "VOILUTFunction") or "LINEAR"
@@ -203,7 +196,8 @@ def _displayed(values: NDArray[Any], header: Any, frame: int) -> NDArray[Any]:
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
         numbers = pixels.apply_voi_lut(np.rint(numbers).astype(np.int64), header, prefer_lut=True) / (2.0**bits - 1)
     elif centre is None or width is None:
-        least, most = numbers.min(), numbers.max()
+        shown = numbers if padding is None or padding.all() else numbers[~padding]
+        least, most = shown.min(), shown.max()
         numbers = (numbers - least) / max(most - least, 1e-6)
     else:
         c, w = _first(centre), _first(width)
@@ -217,21 +211,11 @@ def _displayed(values: NDArray[Any], header: Any, frame: int) -> NDArray[Any]:
     numbers = np.clip(numbers, 0, 1)
     if header.PhotometricInterpretation == "MONOCHROME1":
         numbers = 1 - numbers
+    if padding is not None:
+        numbers[padding] = 0
     most, dtype = (255, np.uint8) if header.get("BitsStored", 16) <= 8 else (65535, np.uint16)
     return np.rint(numbers * most).astype(dtype)
 
 
 def _first(value: Any) -> float:
     return float(value[0] if isinstance(value, list) or hasattr(value, "append") else value)
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: not a DICOM image that can be read ({type(error).__name__}: {error}). Export it again, or, where a "
-        'decoder is missing, pip install "umedpt-lightning[dicom]", or save it without compression.'
-    )
-
-
-def _is_deflated(path: Path) -> bool:
-    syntax = require("pydicom.filereader", "dicom", path).read_file_meta_info(path).get("TransferSyntaxUID")
-    return bool(syntax and syntax.is_deflated)

@@ -81,8 +81,11 @@ class Percentiles:
             )
 
     def limits(self, voxels: Callable[[], NDArray[Any]]) -> tuple[float, float]:
-        """What becomes 0 and 1 in the volume with these voxels; NaN does not count."""
-        low, high = np.nanpercentile(voxels(), [self.lower, self.upper])
+        """What becomes 0 and 1 in the volume with these voxels; NaN, as of padding, does not count."""
+        values = voxels()
+        if np.isnan(values).all():
+            return 0.0, 0.0
+        low, high = np.nanpercentile(values, [self.lower, self.upper])
         return float(low), float(high)
 
 

@@ -10,14 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all
-from umedpt_lightning.data.formats.files import check_files
 from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.formats.missing import check_files
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
-from umedpt_lightning.data.volume.volumes import AXES, NiftiVolume, Volume, is_nifti
+from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
+from umedpt_lightning.data.volume.volumes import AXES, Volume
 from umedpt_lightning.labels.wording import shorten
 
 #: How far a voxel of the labels may lie from that of the image, as a share of the smallest side of a voxel.
 _TOLERANCE = 0.1
+#: Half a step of a scale, and a little more: the header holds slope and intercept in 32 bits.
+_HALF = 0.51
+#: Steps of a scale from here on leave labels and values between them indistinguishable.
+_COARSE = 0.5
+#: Of float32, relative.
+_ROUNDING = 1e-6
 
 
 class LabelVolumes:
@@ -25,7 +32,7 @@ class LabelVolumes:
 
     Args:
         images: The slices.
-        paths: NIfTI files, one a volume. They may be stored in another orientation than the image.
+        paths: Files, one a volume. They may be stored in another orientation than the image.
         classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
         ignore: The stored value of unlabelled voxels, None if there are none.
         source: The file or folder that names the labels.
@@ -42,7 +49,7 @@ class LabelVolumes:
         self,
         images: VolumeImages,
         paths: Sequence[Path],
-        classes: Sequence[str] | Mapping[str, int],
+        classes: Sequence[str | int] | Mapping[str, int],
         ignore: int | None,
         source: object,
     ) -> None:
@@ -50,13 +57,13 @@ class LabelVolumes:
         self.classes = self._values.classes
         self._images = images
         check_files(paths, "label volumes", source)
-        others = [str(path) for path in paths if not is_nifti(path)]
+        others = [str(path) for path in paths if not volume_suffix(path)]
         if others:
             raise ValueError(
-                f"{source}: label volumes are .nii or .nii.gz files, but {shorten(others, 5)} are not. Convert them "
-                "(DICOM segmentations for instance with highdicom or 3D Slicer)."
+                f"{source}: label volumes are .nii.gz files and their like, but {shorten(others, 5)} are not. Convert "
+                "them (DICOM segmentations for instance with highdicom or 3D Slicer)."
             )
-        self._volumes = for_all(NiftiVolume, paths)
+        self._volumes = for_all(open_volume_file, paths)
         for_all(lambda pair: _check_geometry(*pair), zip(images.volumes, self._volumes, strict=True))
 
     def read(self, index: int) -> NDArray[np.int16]:
@@ -90,21 +97,31 @@ class LabelVolumes:
         volume = self._volumes[owner]
         stored = volume.plane(AXES[self._images.slices.axis], place)
         name = f"{volume.path}[{self._images.slices.axis} {place}]"
-        return self._values.to_indices(_whole(stored, name), name)
+        return self._values.to_indices(_whole(stored, volume.step, name), name)
 
 
-def _whole(stored: NDArray[Any], name: str) -> NDArray[Any]:
-    """Labels as unsigned integers: many tools store them as floats."""
+def _whole(stored: NDArray[Any], step: float, name: str) -> NDArray[Any]:
+    """Labels as unsigned integers: many tools store them as floats, or as steps of a scale that hardly meet integers.
+
+    Args:
+        stored: Their values.
+        step: From one value that the file can hold to the next; 0 where it holds them as they are. A label was rounded
+            to the nearest, so it may be half a step away, if that still tells it from a value between two labels.
+        name: What a message calls them.
+    """
     if stored.dtype.kind == "u":
         return stored
+    nearest = np.rint(stored)
     with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
-        whole = stored.astype(np.uint16)
-    wrong = whole != stored
+        whole = nearest.astype(np.uint16)
+    tolerance = _HALF * step if step < _COARSE else 0.0
+    wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance + _ROUNDING * np.abs(nearest)))
     if wrong.any():
+        scale = f" (in steps of {step:.3g})" if step else ""
         raise ValueError(
             f"{name}: labels are whole numbers from 0 to 65535, but this slice holds "
-            f"{shorten(np.unique(stored[wrong]).tolist(), 5)}. Save classes as integers, "
-            "and resample labels by nearest neighbour."
+            f"{shorten(np.unique(stored[wrong]).tolist(), 5)}{scale}. Save classes as integers without a scale, and "
+            "resample labels by nearest neighbour."
         )
     return whole
 

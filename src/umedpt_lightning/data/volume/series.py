@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
 from umedpt_lightning.data.formats.labels import natural_key
-from umedpt_lightning.data.volume import dicom
-from umedpt_lightning.data.volume.volumes import NiftiVolume, Volume, is_nifti, mapped_plane
+from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.volume import dicom, dicom_file
+from umedpt_lightning.data.volume.padding import is_padded
+from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
+from umedpt_lightning.data.volume.volumes import Volume, mapped_plane
 
 #: Share of the distance between slices by which single distances may differ.
 _UNEVEN = 0.1
@@ -23,6 +26,7 @@ _TAGS = [
     "SeriesInstanceUID SeriesDescription Modality NumberOfFrames Rows Columns SamplesPerPixel PixelSpacing",
     "ImagePositionPatient ImageOrientationPatient PhotometricInterpretation BitsAllocated PixelRepresentation",
     "RescaleSlope RescaleIntercept ModalityLUTSequence",
+    "PixelPaddingValue PixelPaddingRangeLimit FloatPixelPaddingValue DoubleFloatPixelPaddingValue",
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence",
 ]
 
@@ -40,6 +44,7 @@ class _Frame:
         position: ``(3,)`` mm, LPS: the middle of the first pixel.
         along: ``(2, 3)`` the directions in which columns and rows are counted, LPS.
         dtype: Of its values.
+        padded: Whether its file says what padding is.
     """
 
     path: Path
@@ -50,6 +55,7 @@ class _Frame:
     position: NDArray[np.float64]
     along: NDArray[np.float64]
     dtype: np.dtype[Any]
+    padded: bool
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -80,7 +86,8 @@ class DicomVolume(Volume):
         affine[:2] *= -1  # LPS, as DICOM counts, to RAS
         dtypes = {frame.dtype for frame in frames}
         dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
-        super().__init__(path, (first.size[1], first.size[0], len(frames)), affine, dtype)
+        padded = any(frame.padded for frame in frames)
+        super().__init__(path, (first.size[1], first.size[0], len(frames)), affine, dtype, padded)
         self._files = np.array([os.fsencode(frame.path) for frame in frames])
         self._numbers = np.array([frame.number for frame in frames], np.int32)
         self._size = first.size
@@ -89,21 +96,22 @@ class DicomVolume(Volume):
         if axis == 2:
             return self._slice(index).T[..., None]
         name = fingerprint(sorted({self._path(k) for k in range(len(self._files))}))
-        stack = unpacked(f"{name}-{self.dtype.name}.raw", self._write, self.path)
-        return mapped_plane(stack, self.dtype, 0, (*self._size[::-1], len(self._files)), axis, index)
+        dtype = self.plane_dtype
+        stack = unpacked(f"{name}-{dtype.name}{'-padded' * self.padded}.raw", self._write, self.path)
+        return mapped_plane(stack, dtype, 0, (*self._size[::-1], len(self._files)), axis, index)
 
     def _path(self, k: int) -> Path:
         return Path(os.fsdecode(self._files[k].item()))
 
     def _slice(self, k: int) -> NDArray[Any]:
-        """``(J, I)``, of `dtype`."""
-        image = dicom.read_dicom(self._path(k), int(self._numbers[k]), windowed=False)
-        if image.shape != (*self._size, 1):
+        """``(J, I)``, of `plane_dtype`."""
+        image = dicom.read_slice(self._path(k), int(self._numbers[k]))
+        if image.shape != self._size:
             raise ValueError(
-                f"{self._path(k)}: the image is {image.shape} (HxWxC), but its series has grey slices of {self._size}. "
+                f"{self._path(k)}: the image is {image.shape} (HxW), but its series has slices of {self._size}. "
                 "Export the series again."
             )
-        return image[..., 0].astype(self.dtype, copy=False)
+        return image.astype(self.plane_dtype, copy=False)
 
     def _write(self, stream: IO[bytes]) -> None:
         for k in range(len(self._files)):
@@ -111,45 +119,47 @@ class DicomVolume(Volume):
 
 
 def open_volume(path: Path) -> Volume:
-    """The volume of a NIfTI file, of a folder with one DICOM series, or of a DICOM file.
+    """The volume of a file (NIfTI, FreeSurfer, NRRD, MetaImage, DICOM), or of a folder with one DICOM series.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
         ImportError: nibabel or pydicom is missing.
         ValueError: It is none of these, or cannot be used.
     """
-    if is_nifti(path) and path.is_file():
-        return NiftiVolume(path)
+    if path.suffix.lower() == ".hdr":  # of a pair, where a file of voxels goes with it
+        path = path.with_suffix(".img")
+    if volume_suffix(path) and path.is_file():
+        return open_volume_file(path)
     if path.exists():
         return DicomVolume(path)
-    raise FileNotFoundError(f"{path}: there is no such file or folder. Correct the path or the table that names it.")
+    raise no_such_file(path, "Correct the path or the table that names it.")
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
-    files = [file for file in files if dicom.is_dicom(file) or dicom.has_preamble(file)]
+    files = [file for file in files if dicom_file.is_dicom(file) or dicom_file.begins_like_dicom(file)]
     files = [file for file in files if file.name.upper() != "DICOMDIR"]
     if not files:
         raise ValueError(
             f"{path}: there are no DICOM files in this folder (sub-folders are not searched). Name the folder of one "
-            "series, or a .nii or .nii.gz file."
+            "series, or a file of a volume, such as .nii.gz."
         )
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def _frames(path: Path) -> list[_Frame]:
-    header = dicom.read_header(path, [tag for line in _TAGS for tag in line.split()])
+    header = dicom_file.read_header(path, [tag for line in _TAGS for tag in line.split()])
     if "Rows" not in header or header.get("SamplesPerPixel", 1) != 1:
         what = f"in colour ({header.get('PhotometricInterpretation')})" if "Rows" in header else "no image"
         raise ValueError(f"{path}: a volume has grey slices, but this file is {what}. Take it out of the folder.")
     count = int(header.get("NumberOfFrames") or 1)
     result = []
     for number in range(count):
-        position = dicom.frame_value(header, number, "PlanePositionSequence", "ImagePositionPatient")
-        along = dicom.frame_value(header, number, "PlaneOrientationSequence", "ImageOrientationPatient")
-        spacing = dicom.frame_value(header, number, "PixelMeasuresSequence", "PixelSpacing")
+        position = dicom_file.frame_value(header, number, "PlanePositionSequence", "ImagePositionPatient")
+        along = dicom_file.frame_value(header, number, "PlaneOrientationSequence", "ImageOrientationPatient")
+        spacing = dicom_file.frame_value(header, number, "PixelMeasuresSequence", "PixelSpacing")
         if not (position and along and spacing):
             lacking = {"ImagePositionPatient": position, "ImageOrientationPatient": along, "PixelSpacing": spacing}
             raise ValueError(
@@ -168,6 +178,7 @@ def _frames(path: Path) -> list[_Frame]:
                 position=np.array(position, np.float64),
                 along=directions / np.linalg.norm(directions, axis=1, keepdims=True),
                 dtype=_dtype(header, count),
+                padded=is_padded(header),
             )
         )
     return result

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.formats.faults import for_all, raise_all
 from umedpt_lightning.data.formats.files import full_range
 from umedpt_lightning.data.formats.images import to_channels
+from umedpt_lightning.data.formats.resizing import resized
 from umedpt_lightning.data.volume.intensity import Intensity, to_unit
 from umedpt_lightning.data.volume.series import open_volume
 from umedpt_lightning.data.volume.volumes import AXES, Axis, Volume
@@ -67,9 +68,19 @@ class Slices:
         return 2 * self.neighbours + 1
 
     def taken(self, volume: Volume) -> NDArray[np.int32]:
-        """Indices of the slices of a volume, along the RAS axis."""
+        """Indices of the slices of a volume, along the RAS axis.
+
+        Raises:
+            ValueError: It is a single plane along that axis.
+        """
         axis = AXES[self.axis]
         count, thickness = volume.shape[axis], volume.spacing[axis]
+        flat = [name for name, across in AXES.items() if volume.shape[across] == 1]
+        if len(flat) == 1 and self.axis not in flat:
+            raise ValueError(
+                f"{volume.path}: its only plane is {flat[0]}, but slices are to be {self.axis}, so that each would be "
+                f"a line. Write `slices: {{axis: {flat[0]}}}`."
+            )
         if self.every is None:
             return np.arange(count, dtype=np.int32)
         # in the middle of each piece of that length, the pieces in the middle of the volume
@@ -101,9 +112,9 @@ class Slices:
         old = image.shape[:2]
         new = [max(1, round(n * mm / want)) for n, mm, want in zip(old, (rows, columns), wanted, strict=True)]
         if mask:
-            return _resized(image, new[0], new[1], cv2.INTER_NEAREST_EXACT)
-        image = _resized(image, min(old[0], new[0]), min(old[1], new[1]), cv2.INTER_AREA)
-        return _resized(image, new[0], new[1], cv2.INTER_LINEAR)
+            return resized(image, new[0], new[1], cv2.INTER_NEAREST_EXACT)
+        image = resized(image, min(old[0], new[0]), min(old[1], new[1]), cv2.INTER_AREA)
+        return resized(image, new[0], new[1], cv2.INTER_LINEAR)
 
 
 class VolumeImages:
@@ -201,6 +212,10 @@ class VolumeImages:
             if owner not in self._limits:
                 self._limits[owner] = self._intensity.limits(lambda: self._planes(volume))
             image = to_unit(image, self._limits[owner])
+        if volume.padded:  # padding is background: what becomes 0
+            dtype = volume.dtype if self._intensity is None else image.dtype
+            low = self.value_range[0] if dtype.kind == "f" else max(self.value_range[0], 0)
+            image = np.where(np.isnan(image), low, image).astype(dtype)
         image = self.slices.resize(image, volume, mask=False)
         return np.ascontiguousarray(to_channels(image, self.channels, self.name(index))), size
 
@@ -248,15 +263,3 @@ def upright(plane: NDArray[Any]) -> NDArray[Any]:
 def laid_down(picture: NDArray[Any]) -> NDArray[Any]:
     """A picture as a plane in RAS order: what `upright` has done, undone."""
     return picture.T[::-1, ::-1]
-
-
-def _resized(image: NDArray[Any], height: int, width: int, interpolation: int) -> NDArray[Any]:
-    if image.shape[:2] == (height, width):
-        return image
-    # OpenCV drops a single channel, and resizes many one by one anyway
-    planes = image[..., None] if image.ndim == 2 else image
-    resized = [
-        cv2.resize(np.ascontiguousarray(planes[..., c]), (width, height), interpolation=interpolation)
-        for c in range(planes.shape[-1])
-    ]
-    return np.stack(resized, axis=-1).reshape(height, width, *image.shape[2:])

@@ -6,6 +6,7 @@ import gzip
 import math
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
@@ -19,7 +20,9 @@ from umedpt_lightning.data.extras import require
 Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
 #: The RAS axis across the planes: the first runs to the patient's right, the second to the front, the third to the top.
 AXES: dict[Axis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_COMPRESSED = (".gz", ".mgz")
+#: nibabel's classes of pairs without orientation.
+_WITHOUT_SIDES = ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage")
 #: Bytes of a file that are mapped at once.
 _PIECE = 1 << 24
 
@@ -33,7 +36,8 @@ class Volume(ABC):
         path: File or folder.
         shape: ``(I, J, K)`` as stored.
         affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
-        dtype: Of the planes: uint8, uint16 or float32.
+        dtype: Of the values: uint8, uint16 or float32.
+        padded: Whether voxels may be padding, which was not measured.
 
     Attributes:
         path: As above.
@@ -42,17 +46,26 @@ class Volume(ABC):
         stored_affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
         spacing: ``(3,)`` mm between voxels along the RAS axes.
         dtype: As above.
+        padded: As above.
 
     Raises:
         ImportError: nibabel is missing.
         ValueError: The affine is not that of a volume.
     """
 
+    #: From one value that the file can hold to the next; 0 where values are as stored, or floats.
+    step: float = 0.0
+
     def __init__(
-        self, path: Path, shape: tuple[int, int, int], affine: NDArray[np.float64], dtype: np.dtype[Any]
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        affine: NDArray[np.float64],
+        dtype: np.dtype[Any],
+        padded: bool = False,
     ) -> None:
         orientations = require("nibabel.orientations", "nifti", path)
-        self.path, self.dtype, self.stored_affine = path, dtype, affine
+        self.path, self.dtype, self.padded, self.stored_affine = path, dtype, padded, affine
         if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise ValueError(
                 f"{path}: the matrix from voxels to mm is {affine[:3].round(4).tolist()}, which is no orientation in "
@@ -65,8 +78,15 @@ class Volume(ABC):
         self.affine: NDArray[np.float64] = affine @ orientations.inv_ornt_aff(self._orientation, shape)
         self.spacing: NDArray[np.float64] = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
 
+    @property
+    def plane_dtype(self) -> np.dtype[Any]:
+        """Of planes: `dtype`, but float32 where NaN may stand for padding."""
+        return np.dtype(np.float32) if self.padded else self.dtype
+
     def plane(self, axis: int, index: int) -> NDArray[Any]:
         """The plane at `index` across a RAS axis: a new array of the other two axes, in RAS order.
+
+        NaN where there is padding.
 
         Raises:
             ValueError: It cannot be read.
@@ -74,7 +94,7 @@ class Volume(ABC):
         order = np.argsort(self._orientation[:, 0])
         stored = self._read(int(order[axis]), self.stored_index(axis, index))
         flipped = np.flip(stored, tuple(np.flatnonzero(self._orientation[:, 1] < 0).tolist()))
-        return np.array(flipped.transpose(order)[(slice(None),) * axis + (0,)], self.dtype)
+        return np.array(flipped.transpose(order)[(slice(None),) * axis + (0,)], self.plane_dtype)
 
     def stored_index(self, axis: int, index: int) -> int:
         """Where the plane at `index` across a RAS axis is along its stored axis."""
@@ -91,48 +111,51 @@ class Volume(ABC):
         """The same of a stored axis, as stored ``(I, J, K)``, of which that axis is 1."""
 
 
-class NiftiVolume(Volume):
-    """A 3-D NIfTI file; of an uncompressed one only the pages of a plane are read.
+class NibabelVolume(Volume):
+    """A 2-D or 3-D file that nibabel opens; of an uncompressed one only the pages of a plane are read.
 
-    A ``.nii.gz`` cannot be read in the middle: it is decompressed once into the folder `cache_folder`, and all
+    A compressed one cannot be read in the middle: it is decompressed once into the folder `cache_folder`, and all
     processes share that file's pages.
 
     Args:
-        path: The file, ``.nii`` or ``.nii.gz``.
+        path: The file.
 
     Raises:
         ImportError: nibabel is missing.
-        ValueError: It cannot be read, is not 3-D, or does not hold real numbers.
+        ValueError: It cannot be read, is not 2-D or 3-D, or does not hold real numbers.
     """
 
     def __init__(self, path: Path) -> None:
         nibabel = require("nibabel", "nifti", path)
         try:
             image = nibabel.load(path)
+            if type(image).__name__ in _WITHOUT_SIDES:
+                raise ValueError(f"{type(image).__name__}: Analyze 7.5 does not say which side is left")
             proxy, affine = image.dataobj, np.asarray(image.affine, np.float64)
-            self._stored_shape, self._stored_dtype = tuple(map(int, proxy.shape)), np.dtype(proxy.dtype)
+            self._stored_dtype = np.dtype(proxy.dtype)
+            # voxels may lie in a file of their own
+            self._data = Path(image.file_map["image"].filename)
             self._offset, self._slope, self._inter = int(proxy.offset), float(proxy.slope), float(proxy.inter)
         except Exception as error:  # broken files raise nearly anything
             raise _unreadable(path, error) from error
-        shape = self._stored_shape
-        while len(shape) > 3 and shape[-1] == 1:  # a fourth axis of one entry is left by some tools
-            shape = shape[:-1]
-        if len(shape) != 3:
-            raise ValueError(
-                f"{path}: a volume is 3-D, but this file is {'x'.join(map(str, shape))}. Save each volume of a series "
-                "in its own file, for instance with nibabel.funcs.four_to_three."
-            )
+        shape = three_axes(proxy.shape, path)
         if self._stored_dtype.kind not in "iuf":
             raise ValueError(f"{path}: voxels are real numbers, but these are {self._stored_dtype}. Convert the file.")
         self._stored_shape = shape
         self._bytes = self._offset + math.prod(shape) * self._stored_dtype.itemsize
         plain = (self._slope, self._inter) == (1, 0) and self._stored_dtype.newbyteorder("=") in (np.uint8, np.uint16)
         dtype = self._stored_dtype.newbyteorder("=") if plain else np.dtype(np.float32)
-        super().__init__(path, (shape[0], shape[1], shape[2]), affine, dtype)
+        super().__init__(path, shape, affine, dtype)
+
+    @property
+    def step(self) -> float:
+        """As `Volume.step`."""
+        scaled = self._stored_dtype.kind in "iu" and (self._slope, self._inter) != (1, 0)
+        return abs(self._slope) if scaled else 0.0
 
     def _read(self, axis: int, index: int) -> NDArray[Any]:
-        path = self.path
-        if path.suffix.lower() == ".gz":
+        path = self._data
+        if path.suffix.lower() in _COMPRESSED:
             try:
                 path = unpacked(f"{fingerprint([path])}.nii", partial(_decompress, path, self._bytes), path)
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -142,6 +165,32 @@ class NiftiVolume(Volume):
         except (OSError, ValueError) as error:
             raise _unreadable(self.path, error) from error
         return plane if (self._slope, self._inter) == (1, 0) else plane * self._slope + self._inter
+
+
+class NiftiVolume(NibabelVolume):
+    """NIfTI 1 or 2: ``.nii``, ``.nii.gz``, or a pair of ``.img`` and ``.hdr``."""
+
+
+class MghVolume(NibabelVolume):
+    """FreeSurfer's ``.mgh`` or ``.mgz``."""
+
+
+def three_axes(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
+    """A shape as that of a volume: a single plane is one slice, and more axes of one entry are left by some tools.
+
+    Raises:
+        ValueError: It has two, or more than three, axes that count.
+    """
+    sizes = [int(size) for size in shape]
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    if len(sizes) not in (2, 3):
+        raise ValueError(
+            f"{path}: a volume is 3-D, but this file is {'x'.join(map(str, sizes))}. Save each volume of a series in "
+            "its own file, for instance with nibabel.funcs.four_to_three."
+        )
+    x, y, z = (*sizes, 1)[:3]
+    return x, y, z
 
 
 def mapped_plane(
@@ -169,11 +218,6 @@ def mapped_plane(
     return np.concatenate(pieces, axis=2)
 
 
-def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file."""
-    return path.name.lower().endswith(NIFTI_SUFFIXES)
-
-
 def _decompress(path: Path, most: int, stream: IO[bytes]) -> None:
     """Unpacks so many bytes at most: what the header tells of, and not what a bomb holds behind it."""
     with gzip.open(path) as packed:
@@ -185,6 +229,6 @@ def _decompress(path: Path, most: int, stream: IO[bytes]) -> None:
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"{path}: not a NIfTI volume that can be read ({path.stat().st_size} bytes; {type(error).__name__}: {error}). "
+        f"{path}: not a volume that can be read ({path.stat().st_size} bytes; {type(error).__name__}: {error}). "
         "Download or export it again."
     )

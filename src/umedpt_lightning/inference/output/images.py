@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.volume.dicom import is_dicom, read_header
+from umedpt_lightning.data.volume.dicom_file import is_dicom, read_header
 from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.output.masks import write_png
 from umedpt_lightning.inference.output.task_output import TaskOutput

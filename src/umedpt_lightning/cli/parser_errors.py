@@ -1,0 +1,139 @@
+"""What jsonargparse says of a config, in a sentence: its own message is a tree of all that it tried."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jsonargparse
+
+_CLASS = "Problem with given class_path "
+_UNION = "Does not validate against any of the Union subtypes"
+#: What is said of those types of a union that the user did not mean.
+_NOT_MEANT = re.compile(
+    r"Expected a |Not of type Path|Import path .* does not correspond|Option '.*' is not accepted|"
+    r".*__init__\(\) got an unexpected"
+)
+_VALUE = re.compile(r"(?s)Expected (?:a |one of )?(?P<wanted>.*?)\. Got value: (?P<found>.*)")
+_NO_MODULE = re.compile(r"No module named '(?P<module>[\w.]+)'")
+
+
+class _Line(NamedTuple):
+    indent: int
+    text: str
+
+
+def parse(
+    parser: jsonargparse.ArgumentParser, arguments: Sequence[str], faults: Callable[[], Sequence[str]] = list
+) -> jsonargparse.Namespace:
+    """What a parser makes of arguments.
+
+    Args:
+        parser: Whose `exit_on_error` is set to false.
+        arguments: Of the command line.
+        faults: Called where it refuses them: what is told in place of the parser's own message, if anything.
+
+    Raises:
+        SystemExit: With 2, after the cause was printed.
+    """
+    parser.exit_on_error = False
+    try:
+        return parser.parse_args(list(arguments))
+    except jsonargparse.ArgumentError as error:
+        told = faults() or [explain(str(error))]
+        print(*(f"umedpt: error: {text}." for text in told), sep="\n", file=sys.stderr)
+        print("`umedpt COMMAND --help` lists all options.", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def explain(message: str) -> str:
+    """The cause in a message of jsonargparse, with the keys that lead to it; another message stays as it is."""
+    if not re.search(rf"Parser key |{_CLASS}|{_UNION}|Expected an? |Import path |Group 'it'", message):
+        return message
+    lines = [_Line(len(line) - len(line.lstrip()), line.strip()) for line in message.splitlines() if line.strip()]
+    return _tidy(_cause(lines))
+
+
+def _cause(lines: Sequence[_Line], module: str = "") -> str:
+    """Of a block whose first line says what it is about; `module` is that of the class that it is about."""
+    head, inner = lines[0].text, list(lines[1:])
+    if head.startswith('Parser key "'):
+        key = head.split('"')[1].removeprefix("it.").removeprefix("it")
+        cause = _cause(inner, module) if inner else ""
+        return f"{key}: {cause}" if key else cause
+    if head.startswith(_CLASS):
+        path = head.removeprefix(_CLASS).strip("':")
+        cause = _cause(inner, path.partition(".")[0]) if inner else ""
+        return f"{path.rpartition('.')[2]}: {_import_fault(path, cause) or cause}"
+    if head == _UNION:
+        return _union(inner, module)
+    return "\n".join(line.text for line in lines)
+
+
+def _union(lines: Sequence[_Line], module: str) -> str:
+    indent = lines[0].indent
+    fields = {name: text for name, _, text in (line.text.partition(": ") for line in lines if line.indent == indent)}
+    causes: list[list[_Line]] = []
+    for line in (line for line in lines if line.indent > indent):
+        if line.text.startswith("- ") and (not causes or line.indent <= causes[0][0].indent - 2):
+            causes.append([_Line(line.indent + 2, line.text[2:])])
+        elif causes:
+            causes[-1].append(line)
+    told = [_cause(cause, module) for cause in causes if not _NOT_MEANT.match(cause[0].text)]
+    meant = [cause for cause in told if not _NOT_MEANT.match(cause.rpartition(": ")[2])]
+    if meant or len(told) == 1:
+        return (meant or told)[0]
+    names = ", ".join(cause.partition(":")[0] for cause in told)
+    known = f" (it may be one of {names}, each with other keys)" if told else ""
+    return _given(fields.get("Given value", ""), fields.get("Subtypes", "")) + known
+
+
+def _import_fault(path: str, cause: str) -> str:
+    """Why a class of the user's own was not found; empty where that is not the cause."""
+    if not (match := _NO_MODULE.match(cause)):
+        return ""
+    missing = match["module"]
+    if path.startswith(f"{missing}.") or path == missing:
+        return (
+            f"there is no module {missing}. It is looked for in the current folder, {os.getcwd()}, and among the "
+            f"installed packages: start umedpt where {missing.partition('.')[0]}.py lies, or put that folder into "
+            "PYTHONPATH"
+        )
+    return f"its module cannot be imported, since {missing}, which it imports, is not installed"
+
+
+def _given(found: str, wanted: str) -> str:
+    wanted = _types(wanted)
+    number = re.fullmatch(r"True|False|[-+.\de]+", found) and re.search(r"\bstr\b", wanted)
+    return f"{found} is given, but it must be {wanted}" + (f": put it in quotes, '{found}'" if number else "")
+
+
+def _types(text: str) -> str:
+    """A list of types as users write them."""
+    text = text[1:-1] if text.startswith("[") else text
+    text = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
+    text = re.sub(r"\btyping\.|\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
+    if text.startswith("Literal["):
+        return f"one of {text[8:-1]}"
+    return re.sub(r", (\w+)$", r" or \1", text)
+
+
+def _tidy(cause: str) -> str:
+    cause = re.sub(r"^TaskData: ", "", cause)
+    if re.match(r"Group 'it' does not accept option", cause):
+        return "there is no such option"
+    if match := _VALUE.search(cause):
+        cause = f"{cause[: match.start()]}{_given(match['found'], match['wanted'])}"
+    elif cause.startswith("Expected a dot import path string: "):
+        name = cause.rpartition(": ")[2]
+        cause = f"no class of the name {name} is known here. Write one of those in the documentation, or module.Class"
+    elif cause.startswith("Expected an instantiatable class"):
+        kind = re.sub(r".* but (?:[\w.]+\.)?(\w+) is abstract.*", r"\1", cause)
+        cause = (
+            f"it does not say which {kind} is meant. Write `class_path: ` and its name, and its options in `init_args`"
+        )
+    cause = " ".join(cause.split())
+    return cause if ". " in cause else cause.rstrip(".")

@@ -1,0 +1,87 @@
+"""Files that are missing, with a hint where something much like them is there."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from umedpt_lightning.data.formats.faults import MissingFilesError
+from umedpt_lightning.labels.wording import shorten
+
+
+def check_folder(folder: Path) -> None:
+    """Raises FileNotFoundError where there is no such folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: there is no such folder. {_hint(folder)}Correct the path in the configuration."
+        )
+
+
+def check_files(paths: Sequence[Path], what: str, source: object) -> None:
+    """Raises FileNotFoundError where files are missing.
+
+    Args:
+        paths: The files.
+        what: What a message calls them.
+        source: The file or folder that names them.
+    """
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        mend = "Correct the names, or the folder they are looked for in."
+        raise MissingFilesError(
+            f"{source}: {len(missing)} of {len(paths)} {what} are missing, the first: "
+            f"{shorten(map(str, missing), 5)}. {_hint(missing[0])}{mend}",
+            [no_such_file(path, mend, f", but {source} names it") for path in missing],
+        )
+
+
+def no_such_file(path: Path | str, mend: str, why: str = "") -> FileNotFoundError:
+    """The error that a file is missing, with a hint.
+
+    Args:
+        path: The file.
+        mend: What to do.
+        why: Who wanted it, after a comma.
+    """
+    return FileNotFoundError(f"{path}: there is no such file{why}. {_hint(path)}{mend}")
+
+
+def _hint(path: Path | str) -> str:
+    """A sentence about what is there in place of a file; empty where nothing is like it."""
+    name = os.fspath(path)
+    if os.sep == "/" and "\\" in name:
+        slashed = name.replace("\\", "/")
+        found = "is there" if os.path.exists(slashed) else "is how paths are written here"
+        return f"Its path has the backslashes of Windows, {slashed!r} {found}. "
+    if os.path.exists(unquote(name)):
+        return f"Its name is encoded as in a web address, {unquote(name)!r} is there. "
+    above, below = os.path.split(name)
+    while above and below and not os.path.isdir(above):
+        above, below = os.path.split(above)
+    if not below:
+        return ""
+    like = _listing(above or ".", os.stat(above or ".").st_mtime_ns).get(_plain(below))
+    if like is None or like == below:
+        return ""
+    if unicodedata.normalize("NFC", like) == unicodedata.normalize("NFC", below):
+        form = "NFD" if unicodedata.is_normalized("NFD", like) else "NFC"
+        differs = f"has its accents in the form {form} of Unicode, and the name does not (macOS and archives change it)"
+    else:
+        differs = "differs in upper and lower case"
+    return f"{os.path.join(above, like)!r} is there, which {differs}. "
+
+
+@lru_cache(maxsize=8)  # many files are missing from few folders
+def _listing(folder: str, changed: int) -> dict[str, str]:
+    try:
+        return {_plain(name): name for name in os.listdir(folder)}
+    except OSError:
+        return {}
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

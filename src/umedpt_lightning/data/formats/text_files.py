@@ -1,0 +1,64 @@
+"""Text and JSON files, whatever program wrote them: a wrong encoding is named with its line, never guessed."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from pathlib import Path
+from typing import Any
+
+from umedpt_lightning.data.formats.missing import no_such_file
+
+#: By the bytes that a file begins with, the longer ones first: that of UTF-16 begins that of UTF-32.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-8, UTF-16 or UTF-32 with a byte order mark.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is in another encoding; the message names the line.
+    """
+    if not file.is_file():
+        raise no_such_file(file, "Correct the path in the configuration, or the table that names it.")
+    content = file.read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    mend = "Save it as UTF-8 (in Excel as 'CSV UTF-8')."
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        start, end = content.rfind(b"\n", 0, error.start) + 1, content.find(b"\n", error.start)
+        line = content[start : None if end < 0 else end].strip().decode("cp1252", "replace")
+        number = content.count(b"\n", 0, start) + 1
+        raise ValueError(
+            f"{file} line {number}: this is no text in {encoding.upper().removesuffix('-SIG')}, for the byte "
+            f"{content[error.start]:#x}. Windows' encoding cp1252 would read {line[:80]!r}. {mend}"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"{file} line {line}: there are zero bytes, as in UTF-16 without a byte order mark. {mend}")
+    return text
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not JSON, or in another encoding; the message names the line.
+    """
+    text = read_text(file)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{file} line {error.lineno}"
+        raise ValueError(f"{place}: not a JSON file ({error.msg} at column {error.colno}). Export it again.") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}: not a JSON file of any use ({error}). Export it again.") from error

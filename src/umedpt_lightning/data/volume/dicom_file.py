@@ -1,0 +1,143 @@
+"""DICOM files: which ones they are, their headers and stored pixels, also of files that lack what the standard asks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from umedpt_lightning.data.extras import require
+
+SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".dic", ".dc3"})
+#: Attributes beside the pixel description (group 0028) that say how to read the pixels.
+_TAGS = [
+    0x00080060,  # Modality
+    0x52009229,  # SharedFunctionalGroupsSequence
+    0x52009230,  # PerFrameFunctionalGroupsSequence
+]
+#: A file that is read with force is DICOM if it has one of these.
+_MARKS = ("SOPClassUID", "Modality", "Rows")
+
+
+def is_dicom(path: Path | str) -> bool:
+    """Whether this is a DICOM file by its suffix or, having none, by its first bytes."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in SUFFIXES:
+        return True
+    # Scanners name files by their UID, which looks like a long suffix of digits.
+    if suffix and not suffix[1:].isdigit():
+        return False
+    return begins_like_dicom(path)
+
+
+def begins_like_dicom(path: Path | str) -> bool:
+    """Whether the file starts as DICOM files do, or as a data set does that lacks the preamble in front of it."""
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(132)
+    except OSError:
+        return False
+    if len(head) < 8:
+        return False
+    if head[128:] == b"DICM":
+        return True
+    # the tag of the first element, then its type or the length of its value
+    group, element, length = (int.from_bytes(head[a:b], "little") for a, b in ((0, 2), (2, 4), (4, 8)))
+    typed = head[4:6].isalpha() and head[4:6].isupper()
+    return group in (0x0002, 0x0008) and element < 0x0100 and (typed or length < 128)
+
+
+def read_header(path: Path, tags: list[str] | None = None) -> Any:
+    """The data set without its pixels; of `tags` only, where given.
+
+    Raises:
+        ImportError: pydicom is missing.
+        ValueError: The file cannot be read.
+    """
+    try:
+        return _read(path, stop_before_pixels=True, specific_tags=None if tags is None else [*tags, *_MARKS])
+    except ImportError:
+        raise
+    except Exception as error:  # broken files raise nearly anything
+        raise _unreadable(path, error) from error
+
+
+def decoded(path: Path, frame: int) -> tuple[NDArray[Any], Any]:
+    """The stored pixels of one frame, ``(H, W)`` or ``(H, W, samples)``, and the data set that describes them.
+
+    Raises:
+        ImportError: pydicom is missing.
+        ValueError: The file cannot be read.
+    """
+    pixels = require("pydicom.pixels", "dicom", path)
+    header = require("pydicom", "dicom", path).Dataset()
+    try:
+        syntax = _transfer_syntax(path)
+        if syntax is not None and not syntax.is_deflated:
+            # all bits, as padding may need more of them than pixels do
+            options = {"correct_unused_bits": syntax.is_encapsulated, "specific_tags": _TAGS}
+            return pixels.pixel_array(path, ds_out=header, index=frame, **options), header
+        header = _read(path)  # all of it: pixel_array does not inflate a file, nor guess what it does not say
+        return pixels.pixel_array(header, index=frame, correct_unused_bits=False), header
+    except Exception as error:  # broken files raise nearly anything
+        raise _unreadable(path, error) from error
+
+
+def frame_value(header: Any, frame: int, group: str, tag: str) -> Any:
+    """An attribute of one frame: its own, that shared by all, or the plain one; None if there is none."""
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
+    shared = header.get("SharedFunctionalGroupsSequence") or ()
+    for item in (*per_frame[frame : frame + 1], *shared):
+        if group in item and tag in item[group][0]:
+            return item[group][0][tag].value
+    return header.get(tag)
+
+
+def is_deflated(path: Path) -> bool:
+    """Whether a file is compressed as a whole, so that its header does not say how large it becomes.
+
+    Raises:
+        ImportError: pydicom is missing.
+        ValueError: The file cannot be read.
+    """
+    try:
+        syntax = _transfer_syntax(path)
+        return bool(syntax and syntax.is_deflated)
+    except ImportError:
+        raise
+    except Exception as error:  # broken files raise nearly anything
+        raise _unreadable(path, error) from error
+
+
+def _transfer_syntax(path: Path) -> Any:
+    """As the file says it; None where it does not."""
+    try:
+        return require("pydicom.filereader", "dicom", path).read_file_meta_info(path).get("TransferSyntaxUID")
+    except require("pydicom.errors", "dicom", path).InvalidDicomError:  # without a preamble
+        return None
+
+
+def _read(path: Path, **options: Any) -> Any:
+    """The data set, with the transfer syntax that its bytes show where the file does not say one."""
+    pydicom = require("pydicom", "dicom", path)
+    dataset = pydicom.dcmread(path, force=True, **options)
+    if not any(name in dataset for name in _MARKS):
+        raise ValueError(f"it has none of {', '.join(_MARKS)}")
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None or "TransferSyntaxUID" not in meta:
+        if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+            raise ValueError("its pixels are compressed, but it does not say how: there is no transfer syntax")
+        implicit, little = dataset.original_encoding
+        plain = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+        dataset.file_meta = meta = pydicom.dataset.FileMetaDataset() if meta is None else meta
+        meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else plain
+    return dataset
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: not a DICOM image that can be read ({type(error).__name__}: {error}). Export it again, or, where a "
+        'decoder is missing, pip install "umedpt-lightning[dicom]", or save it without compression.'
+    )

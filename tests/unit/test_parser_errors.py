@@ -1,0 +1,127 @@
+"""A wrong config is told in a sentence, and a class of one's own is found beside it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from reader_samples import class_folders, image
+
+from umedpt_lightning.cli import main
+from umedpt_lightning.cli.data_tasks import build, task_faults
+from umedpt_lightning.cli.parser_errors import explain
+
+
+def reader(path: str, **options: Any) -> dict[str, Any]:
+    return {"class_path": path, "init_args": options}
+
+
+CASES = {
+    "fold": (
+        reader("ManifestClasses", table="x.csv", split=0),
+        "split: 0 is given, .*str or null: put it in quotes, '0'",
+    ),
+    "flag": (
+        reader("ManifestClasses", table="x.csv", split=False),
+        "split: False is given, but it must",
+    ),
+    "names": (reader("ClassFolders", folder="a", classes=[True, "x"]), "classes: True is given.*put it in quotes"),
+    "word": (
+        reader("ClassFolders", folder="a", channels="three"),
+        "three is given, but it must be int or null",
+    ),
+    "pair": (
+        reader("ClassFolders", folder="a", value_range=[0]),
+        r"value_range: \[0\] is given, .* tuple\[float",
+    ),
+    "key": (reader("ClassFolders", folder="a", chanels=3), "Option 'chanels' is not accepted"),
+    "inner key": (reader("ManifestClasses", table={"fil": 1}, split="a"), "table: Table: Option 'fil' is not accepted"),
+    "choice": (
+        reader("VolumeClasses", table="x.csv", split="a", slices={"axis": "axiall"}),
+        "axis: axiall is given, but it must be one of 'axial', 'coronal', 'sagittal'",
+    ),
+    "rule": (
+        reader("VolumeClasses", table="x.csv", split="a", intensity={"low": 3, "high": 1}),
+        "low must be below high, but they are 3.0 and 1.0",
+    ),
+    "several": (
+        reader("VolumeClasses", table="x.csv", split="a", intensity={"lo": 3}),
+        r"intensity: \{'lo': 3\} is given, but it must be .*one of Window, Level, Percentiles",
+    ),
+    "inside": (
+        reader("Split", reader=reader("ManifestClasses", table="x.csv", split=["a"]), part="train"),
+        r"Split: reader: ManifestClasses: split: \['a'\] is given",
+    ),
+    "name": (reader("ClasFolders", folder="a"), "no class of the name ClasFolders is known"),
+    "module": (reader("no_such.Mine"), r"no module no_such\. It is looked for in the current folder, .*PYTHONPATH"),
+    "import": (reader("broken.Mine"), "its module cannot be imported, since no_such_library, which it imports"),
+    "attribute": (reader("beside.Mina"), "module 'beside' has no attribute 'Mina'"),
+    "kind": (reader("beside.Other"), "does not correspond to a subclass of Reader"),
+    "crash": (reader("crashing.Mine"), r"ZeroDivisionError: .*\(in .*crashing\.py line 1\)"),
+    "none": ({"folder": "a"}, "does not say which Reader is meant"),
+}
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with modules of one's own, which nothing else has put on the path."""
+    (tmp_path / "beside.py").write_text(
+        "from umedpt_lightning.data.readers import ClassFolders\nclass Mine(ClassFolders): ...\nclass Other: ...\n"
+    )
+    (tmp_path / "broken.py").write_text("import no_such_library\n")
+    (tmp_path / "crashing.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("beside", "broken", "crashing"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_cause_is_told_without_the_parsers_workings(beside: Path, case: str) -> None:
+    sys.path.append(str(beside))
+    options, message = CASES[case]
+    _, problems = build({"cells": {"train": options}})
+    assert len(problems) == 1
+    told = f"{problems[0].name}: {problems[0].what}. {problems[0].mend}"
+    for word in ("Parser key", "Union", "NoneType", "<class", "Expected a", "given class_path", "\n"):
+        assert word not in told
+    assert re.search(message, told), told
+
+
+def test_other_messages_stay_as_they_are() -> None:
+    for text in ("a.csv: the column 'x' comes 0 times.\nCorrect it.", "low must be below high. Swap them."):
+        assert explain(text) == text
+
+
+def write(folder: Path, tasks: dict[str, Any]) -> Path:
+    content = {"model": {"encoder": reader("Encoder", name="test_convnext")}, "data": {"tasks": tasks}}
+    (folder / "c.yaml").write_text(yaml.safe_dump(content))
+    return folder / "c.yaml"
+
+
+def test_fit_names_the_task_and_shows_no_usage(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = {"cells": {"train": CASES["import"][0]}, "lungs": {"batch_size": "many", "sise": 3}, "good": {}}
+    config = write(beside, wrong)
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--config", str(config)])
+    told = capsys.readouterr().err
+    assert "error: data.tasks.cells.train: Mine: its module cannot be imported, since no_such_library" in told
+    assert "error: data.tasks.lungs.batch_size: many is given, but it must be int." in told
+    assert "error: data.tasks.lungs.sise: there is no such option." in told
+    assert "usage" not in told
+    assert len(told.splitlines()) == 4
+    assert task_faults(["--config", str(config), "--trainer.max_epochs", "1"]) != []
+
+
+def test_own_classes_beside_the_config_are_found(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class_folders(beside, "train")
+    image(beside / "train" / "a" / "more.png")
+    sys.path[:] = [folder for folder in sys.path if folder not in ("", str(beside))]
+    config = write(beside, {"cells": {"train": reader("beside.Mine", folder="train")}})
+    main(["data", "check", "--config", str(config), "--workers", "1"])
+    assert "0 problems" in capsys.readouterr().out
