@@ -817,11 +817,11 @@ def test_heads_take_their_sizes_from_spec_and_widths() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_new_box_head_learns_from_every_place(seed: int) -> None:
+def test_a_new_box_head_starts_with_boxes_around_every_place(seed: int) -> None:
     torch.manual_seed(seed)
     task = Detection(spec_of("box"), WIDTHS)
     sides = task(detection_features()).raw["bbox_regression"]
-    assert (sides > 0).all(), "what lies below zero is cut off and gets no gradient"
+    assert (sides > 0).all(), "GIoU teaches little where boxes do not meet"
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0]], ids=["even", "weighted"])

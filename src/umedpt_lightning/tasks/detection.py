@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,11 @@ from umedpt_lightning.blocks import DetectionFeatures
 from umedpt_lightning.tasks.answers import Answers, Rows
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.tasks.box_matching import ImageMatches, average_precision, match_boxes
+from umedpt_lightning.tasks.fcos_loss import fcos_loss
+from umedpt_lightning.tasks.fcos_targets import PaddedBoxes, assign
 from umedpt_lightning.types import BatchTargets, Boxes, BoxSpec, to_numpy
+
+_SHORT = 0.25  # strides
 
 
 @dataclass
@@ -60,10 +64,11 @@ class _Stem(nn.Module):
 
 
 class Detection(Task):
-    """One class, one box and one centre-ness convolution on the shared towers, with torchvision's FCOS.
+    """One class, one box and one centre-ness convolution on the shared towers, in the manner of FCOS.
 
-    Losses (focal, GIoU, centre-ness), matching, box coding and NMS are torchvision's; Tian et al., FCOS: A Simple and
-    Strong Anchor-Free Object Detector, TPAMI 2022.
+    Tian et al., FCOS: A Simple and Strong Anchor-Free Object Detector, TPAMI 2022. Box coding and NMS are torchvision's,
+    and so are the losses (focal, GIoU, centre-ness) wherever each box has a place by FCOS's rule. Other boxes, such as
+    those smaller than a stride, are learnt by the nearest place, see `assign`; so a box may lie beside its place.
 
     Metrics: ``map`` (COCO, IoU 0.50 to 0.95) and ``map50``.
 
@@ -78,6 +83,8 @@ class Detection(Task):
     needs = "detection"
     main_metric = "map50"
     spec: BoxSpec
+    signed_distances: Tensor
+    """1 where a box may lie beside its place, 0 in models from before this was so."""
 
     def __init__(
         self,
@@ -98,10 +105,10 @@ class Detection(Task):
             nms_thresh=nms_threshold,
             detections_per_img=max_detections,
         )
-        # torchvision cuts negative distances off: a head that starts around zero may end up below it everywhere, and
-        # there it gets no gradient any more
+        # sides of two strides to start with: those of around 0 would learn slowly
         nn.init.ones_(self.fcos.head.regression_head.bbox_reg.bias)
         self.max_detections, self.nms_threshold = max_detections, nms_threshold
+        self.register_buffer("signed_distances", torch.tensor(1.0))
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``average_precision``."""
@@ -111,20 +118,19 @@ class Detection(Task):
 
     def forward(self, features: DetectionFeatures) -> DetectionOutput:
         """Class logits, boxes and centre-ness at every place."""
-        boxes, centres = self.fcos.head.regression_head(features.boxes)
-        logits = self.fcos.head.classification_head(features.classes)
-        raw = {"cls_logits": as_float(logits), "bbox_regression": as_float(boxes), "bbox_ctrness": as_float(centres)}
+        head = self.fcos.head.regression_head
+        layers = (head.bbox_reg, head.bbox_ctrness)
+        distances, centres = (as_float(_by_place([layer(m) for m in features.boxes])) for layer in layers)
+        logits = as_float(self.fcos.head.classification_head(features.classes))
+        distances = torch.where(self.signed_distances > 0, _with_sides(distances), distances.relu())
+        raw = {"cls_logits": logits, "bbox_regression": distances, "bbox_ctrness": centres}
         places = [m.shape[2] * m.shape[3] for m in features.classes]
-        return DetectionOutput(raw, features.anchors.to(raw["cls_logits"].dtype), places, features.size)
+        return DetectionOutput(raw, features.anchors.to(logits.dtype), places, features.size)
 
     def loss(self, output: DetectionOutput, targets: list[Boxes]) -> Tensor:
         """A third of the sum of focal, GIoU and centre-ness loss; each is about 1 at the start."""
-        with torch.autocast(output.anchors.device.type, enabled=False):
-            losses = self.fcos.compute_loss(
-                [t._asdict() for t in targets], output.raw, [output.anchors] * len(targets), output.places
-            )
-            total: Tensor = sum(losses.values()) / 3
-        return total
+        boxes = PaddedBoxes.of(targets, output.anchors.dtype)
+        return fcos_loss(output.raw, output.anchors, boxes, assign(output.anchors, output.places, boxes)) / 3
 
     def update(self, output: DetectionOutput, targets: list[Boxes]) -> None:
         """Adds raw outputs and true boxes."""
@@ -159,6 +165,12 @@ class Detection(Task):
         """The boxes with other coordinates."""
         rows_y, rows_x = wanted[0] / shown[0], wanted[1] / shown[1]
         return replace(prediction, boxes=prediction.boxes * prediction.boxes.new_tensor([rows_x, rows_y] * 2))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Lets heads that were trained without negative distances go on without them."""
+        if prefix + "fcos.head.regression_head.bbox_reg.weight" in state_dict:
+            state_dict.setdefault(prefix + "signed_distances", torch.tensor(0.0))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def baseline(self, targets: BatchTargets) -> DetectionOutput:
         """No box at all."""
@@ -215,3 +227,18 @@ class BoxAnswers(Answers):
         """Its boxes."""
         boxes: Any = arrays[f"answer_{row}"]
         return Detections(boxes[:, :4], boxes[:, 5], boxes[:, 4].astype(np.int64))
+
+def _by_place(maps: Sequence[Tensor]) -> Tensor:
+    """Maps ``(B, C, H_i, W_i)`` as values of places ``(B, P, C)``."""
+    return torch.cat([values.flatten(2).transpose(1, 2) for values in maps], dim=1)
+
+
+def _with_sides(distances: Tensor) -> Tensor:
+    """Distances ``(..., 4)`` to left, top, right and bottom in strides, so that sides have a length above 0.
+
+    Sides of a quarter stride and more stay as they are. Shorter ones shrink more and more slowly: a side that is cut
+    off at 0 would get no gradient any more.
+    """
+    sides = distances + distances.roll(2, -1)
+    short = _SHORT * ((sides - _SHORT).clamp_max(0) / _SHORT).exp()
+    return distances + (torch.where(sides > _SHORT, sides, short) - sides) / 2
