@@ -16,7 +16,8 @@ from PIL import Image
 
 from umedpt_lightning.cli import main
 from umedpt_lightning.transfer import evaluation
-from umedpt_lightning.transfer.sweep import Protocol, Sweep
+from umedpt_lightning.transfer.protocol import Protocol
+from umedpt_lightning.transfer.sweep import Sweep
 
 FOLDER = Path(__file__).parents[2] / "configs"
 ALL = sorted(FOLDER.rglob("transfer/*.yaml"))

@@ -10,8 +10,8 @@ from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, small_encoder,
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers
-from umedpt_lightning.transfer.embeddings import Machine
-from umedpt_lightning.transfer.evaluation import answer, evaluate
+from umedpt_lightning.transfer.embeddings import Machine, evaluation_batches
+from umedpt_lightning.transfer.evaluation import predict_part
 from umedpt_lightning.types import IGNORE_INDEX
 
 KINDS = ("class", "multilabel", "regression", "mask", "box")
@@ -29,7 +29,11 @@ def answered(kind: str, rows: list[int] | None = None) -> tuple[Answers, dict[st
     if kind == "box":  # an untrained one says nothing above its threshold
         model.task("new").fcos.score_thresh = 0.0
     data = TaskData(batch_size=3)
-    return answer(model, "new", data, reader, Machine()), evaluate(model, "new", data, reader, Machine())
+    answers, task = predict_part(model, "new", data, reader, Machine()), model.task("new")
+    with torch.inference_mode():
+        for batch in evaluation_batches("new", data, reader, Machine()):
+            task.update(model(batch.images, "new"), batch.targets)
+    return answers, {name: float(value) for name, value in task.compute().items()}
 
 
 @pytest.mark.parametrize("rows", [None, [0, 3, 5]])

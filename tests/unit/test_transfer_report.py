@@ -23,8 +23,8 @@ from umedpt_lightning.transfer.cells import Cell, Mode, Result
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.differences import Difference, difference_table, differences
 from umedpt_lightning.transfer.report import write_page
-from umedpt_lightning.transfer.statistics import over_seeds
-from umedpt_lightning.transfer.summary import Row, answers, summarise, write_tables
+from umedpt_lightning.transfer.statistics import seed_interval
+from umedpt_lightning.transfer.summary import Row, conclusions, summarise, write_tables
 
 FRACTIONS = (0.05, 0.5, 1.0)
 
@@ -65,16 +65,16 @@ def test_rows_are_means_over_the_seeds(rows: list[Row]) -> None:
 
 
 def test_the_answer_names_the_first_fraction_that_reaches(rows: list[Row]) -> None:
-    (sentence,) = answers(rows, "auroc")
+    (sentence,) = conclusions(rows, "auroc")
     assert sentence.startswith("A, frozen: 5 % of the labels (5) reach auroc 0.800")
     assert "at least what B, frozen reaches with 100 % (0.800)" in sentence
     even = summarise(results({("A", "knn"): (0.1, 0.2, 0.3), ("B", "knn"): (0.1, 0.2, 0.3)}), "auroc")
-    assert answers(even, "auroc") == ["No method reaches with fewer labels what another one reaches with all."]
+    assert conclusions(even, "auroc") == ["No method reaches with fewer labels what another one reaches with all."]
 
 
 def test_an_undefined_mean_reaches_nothing() -> None:
     found = summarise(results({("A", "knn"): (math.nan, 0.2, 0.3), ("B", "knn"): (0.1, 0.2, math.nan)}), "auroc")
-    assert answers(found, "auroc")[0].startswith("No method")
+    assert conclusions(found, "auroc")[0].startswith("No method")
     assert points(draw_curves(found, "auroc", 0.5))["B, knn"] == [pytest.approx((0.05, 0.1)), pytest.approx((0.5, 0.2))]
 
 
@@ -192,7 +192,7 @@ def test_methods_are_compared_with_the_same_labels() -> None:
 
 @pytest.mark.parametrize(("values", "bold"), [((0.1, 0.2, 0.15), True), ((-0.1, 0.2, 0.15), False)])
 def test_what_does_not_hold_zero_is_bold(values: tuple[float, ...], bold: bool) -> None:
-    gap = Difference("A", "B", "knn", 0.5, over_seeds(values))
+    gap = Difference("A", "B", "knn", 0.5, seed_interval(values))
     assert ("<b>" in difference_table([gap], "auroc")) == bold
 
 

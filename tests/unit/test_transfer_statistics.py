@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from umedpt_lightning.labels.calibration import calibration_error
-from umedpt_lightning.transfer.statistics import over_groups, over_seeds
+from umedpt_lightning.transfer.statistics import bootstrap_intervals, seed_interval
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_the_interval_over_seeds_covers_in_95_of_100_cases(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
-    intervals = [over_seeds(rng.normal(0.8, 0.05, seeds).tolist()) for _ in range(4000)]
+    intervals = [seed_interval(rng.normal(0.8, 0.05, seeds).tolist()) for _ in range(4000)]
     covered = np.mean([i.low <= 0.8 <= i.high for i in intervals])
     assert abs(covered - 0.95) < 0.012  # 3.5 standard errors
     assert all(i.count == seeds for i in intervals)
 
 
 def test_few_and_undefined_values() -> None:
-    assert over_seeds([0.5, math.nan, 0.7]) == over_seeds([0.5, 0.7])
-    assert math.isnan(over_seeds([0.5]).low)
-    assert over_seeds([0.5]).mean == 0.5
-    assert over_seeds([math.nan]).count == 0
-    assert over_seeds([0.5, 0.5, 0.5]).high == 0.5
+    assert seed_interval([0.5, math.nan, 0.7]) == seed_interval([0.5, 0.7])
+    assert math.isnan(seed_interval([0.5]).low)
+    assert seed_interval([0.5]).mean == 0.5
+    assert seed_interval([math.nan]).count == 0
+    assert seed_interval([0.5, 0.5, 0.5]).high == 0.5
 
 
 def patients(rng: np.random.Generator, count: int = 30, each: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +41,9 @@ def test_the_interval_over_patients_covers_and_that_over_samples_does_not() -> N
     for run in range(runs):
         values, groups = patients(rng)
         for name, of in (("patients", groups), ("samples", None)):
-            ends = over_groups(lambda rows, v=values: {"mean": float(v[rows].mean())}, of, len(values), 100, run)
+            ends = bootstrap_intervals(
+                lambda rows, v=values: {"mean": float(v[rows].mean())}, of, len(values), 100, run
+            )
             covered[name] += ends["mean"][0] <= 1 <= ends["mean"][1]
     assert 0.86 <= covered["patients"] / runs <= 0.99
     assert covered["samples"] / runs < 0.6
@@ -50,7 +52,7 @@ def test_the_interval_over_patients_covers_and_that_over_samples_does_not() -> N
 def test_whole_patients_are_drawn() -> None:
     groups = np.array(["b", "a", "b", "c", "a", "b"])
     drawn = []
-    over_groups(lambda rows: drawn.append(rows) or {}, groups, 6, 30)
+    bootstrap_intervals(lambda rows: drawn.append(rows) or {}, groups, 6, 30)
     for rows in drawn:
         counts = np.bincount(rows, minlength=6)
         for group in "abc":
@@ -60,7 +62,9 @@ def test_whole_patients_are_drawn() -> None:
 
 def test_a_metric_that_is_undefined_at_times_has_the_interval_of_the_others() -> None:
     values = np.array([0.0, 1.0])
-    ends = over_groups(lambda rows: {"some": math.nan if values[rows].all() else 2.0, "never": math.nan}, None, 2, 50)
+    ends = bootstrap_intervals(
+        lambda rows: {"some": math.nan if values[rows].all() else 2.0, "never": math.nan}, None, 2, 50
+    )
     assert ends["some"] == (2.0, 2.0)
     assert all(math.isnan(end) for end in ends["never"])
 

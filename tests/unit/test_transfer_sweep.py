@@ -16,11 +16,12 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.transfer import evaluation
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
 from umedpt_lightning.transfer.embeddings import Machine, embeddings
-from umedpt_lightning.transfer.evaluation import answer, evaluate
-from umedpt_lightning.transfer.finetune import FineTuning, Trainer, set_head
+from umedpt_lightning.transfer.evaluation import predict_part
+from umedpt_lightning.transfer.finetune import FineTuning, set_head
 from umedpt_lightning.transfer.probe import linear_probe
+from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import TimmSource
-from umedpt_lightning.transfer.sweep import Protocol, Sweep, baseline_score
+from umedpt_lightning.transfer.sweep import Sweep, baseline_score
 
 EMBEDDING = ("class", "multilabel", "regression")
 SHORT = FineTuning(steps=3, learning_rates=(1e-3,), evaluations=1)
@@ -183,54 +184,11 @@ def test_fine_tuning_starts_from_the_probe(kind: str) -> None:
     parts = {part: embeddings(model, "new", plan.data, plan.part(part), Machine()) for part in ("train", "val")}
     probe = linear_probe(model.task("new"), parts["train"], parts["val"])
     set_head(model, "new", probe)
-    found = answer(model, "new", plan.data, plan.part("val"), Machine())
+    found = predict_part(model, "new", plan.data, plan.part("val"), Machine())
     predictions, metrics = torch.from_numpy(found.arrays()["predictions"]), found.score()
     expected = model.task("new").predict(probe(parts["val"].features))
     torch.testing.assert_close(predictions, expected, atol=1e-3, rtol=1e-3)
     assert {key: metrics[key] for key in probe.val} == pytest.approx(probe.val, abs=1e-3, nan_ok=True)
-
-
-def trainer(kind: str, **options: Any) -> tuple[Trainer, Any]:
-    plan = protocol(kind)
-    model = plan.methods["random"].create_model("new", spec_of(kind), None, 0)
-    return Trainer("new", plan.data, plan.part("train"), FineTuning(**options), Machine(), 0), model
-
-
-def test_a_head_is_trained_on_a_frozen_encoder_and_everything_moves_the_encoder() -> None:
-    training, _ = trainer("mask", steps=4, learning_rates=(1e-3,), evaluations=2)
-    model = TimmSource("test_resnet").create_model("new", spec_of("mask"), None, 0)  # whose BatchNorm could move too
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    counted: list[int] = []
-    head = training.head(model, counted.append).model.state_dict()
-    assert counted == [1] * 4
-    moved = {key for key, value in head.items() if not torch.equal(value, before[key])}
-    assert moved
-    assert not any(key.startswith("encoder.") for key in moved)
-    whole = training.everything(model, counted.append).model.state_dict()
-    assert any(not torch.equal(v, before[k]) for k, v in whole.items() if k.startswith("encoder."))
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()), "the given model stays as it was"
-
-
-def test_every_stage_of_the_encoder_learns_slower_than_the_next() -> None:
-    training, model = trainer("class", layer_decay=0.5)
-    groups = training._groups(model, 1.0, True)
-    of = {id(p): group["lr"] for group in groups for p in group["params"]}
-    rates = list(dict.fromkeys(of[id(p)] for p in model.encoder.net.parameters()))
-    assert len(rates) > 3
-    assert rates == sorted(rates)
-    assert rates[-1] == 0.5
-    assert of[id(model.task("new").head.weight)] == 1.0
-    assert len(of) == len(list(model.parameters()))
-
-
-def test_training_learns_and_keeps_the_best_of_val() -> None:
-    training, model = trainer("class", steps=40, learning_rates=(1e-3, 1e-2), evaluations=4)
-    seen = training.everything(model, lambda _: None)
-    train = evaluate(seen.model, "new", training.data, training.labelled, Machine())
-    untrained = evaluate(model, "new", training.data, training.labelled, Machine())
-    assert train["auroc"] > untrained["auroc"]
-    assert evaluate(seen.model, "new", training.data, training.data.val, Machine()) == pytest.approx(seen.val)
-    assert seen.options["steps"] in (10, 20, 30, 40)
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,14 @@ from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.transfer.cells import CellFolder
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
-from umedpt_lightning.transfer.closer import closer_look
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.differences import difference_table, differences
 from umedpt_lightning.transfer.embeddings import Machine
+from umedpt_lightning.transfer.error_analysis import error_analysis
+from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.report import write_page
-from umedpt_lightning.transfer.summary import Row, answers, percent, summarise, write_tables
-from umedpt_lightning.transfer.sweep import Protocol, Sweep, baseline_score
+from umedpt_lightning.transfer.summary import Row, conclusions, percent, summarise, write_tables
+from umedpt_lightning.transfer.sweep import Sweep, baseline_score
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -114,10 +115,10 @@ def _measure(
     for title, sheet in sheets.items():
         save(sheet, folder / f"{title}.png")
     gaps = differences(results, main_metric)
-    look = closer_look(results, cells, protocol.part("test").spec)
-    closer = difference_table(gaps, main_metric) + look + page_of(sheets)
+    errors = error_analysis(results, cells, protocol.part("test").spec)
+    details = difference_table(gaps, main_metric) + errors + page_of(sheets)
     write_tables(rows, main_metric, baseline, folder, gaps)
-    page = write_page(protocol.name, rows, main_metric, baseline, closer)
+    page = write_page(protocol.name, rows, main_metric, baseline, details)
     write_text(folder / "report.html", page)
     figure = draw_curves(rows, main_metric, baseline.get(main_metric, float("nan")))
     curve = as_picture(figure)
@@ -147,5 +148,5 @@ def _show(rows: Sequence[Row], main_metric: str, name: str) -> None:
         table.add_row(line, *(f"{row.metrics[main_metric].mean:.3f}" for row in rows if row.line == line))
     console = Console()
     console.print(table)
-    for sentence in answers(rows, main_metric):
+    for sentence in conclusions(rows, main_metric):
         console.print(sentence, highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -74,12 +73,17 @@ class ParameterGroups:
             by_decay: Whether there is a weight decay, by which to tell groups apart.
 
         Raises:
-            ValueError: Stages are asked for of an encoder that does not tell them, or more than it has.
+            ValueError: More stages are frozen than the encoder has.
         """
         stages = self._stages(module)
-        for stage in stages[: self.frozen_stages]:
-            stage.requires_grad_(False).eval()  # nor do running statistics move
-        stage_of = {parameter: number for number, stage in enumerate(stages) for parameter in stage.parameters()}
+        frozen = [parameter for stage in stages[: self.frozen_stages] for parameter in stage]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for layer in module.modules() if frozen else ():
+            own = list(layer.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                layer.eval()  # nor do running statistics move
+        stage_of = {parameter: number for number, stage in enumerate(stages) for parameter in stage}
         groups: dict[tuple[float, bool], dict[str, nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
@@ -89,16 +93,11 @@ class ParameterGroups:
         # the log shows the rate of the first
         return [ParameterGroup(*key, groups[key]) for key in sorted(groups, key=lambda key: (-key[0], -key[1]))]
 
-    def _stages(self, module: Any) -> Sequence[nn.Module]:
+    def _stages(self, module: Any) -> list[list[nn.Parameter]]:
+        """The parameters of each stage of the encoder, where they are asked for."""
         if self.layer_decay == 1 and not self.frozen_stages:
             return []
-        encoder = module.model.encoder
-        if not hasattr(encoder, "stages"):
-            raise ValueError(
-                f"optimization.groups: layer_decay and frozen_stages need an encoder that tells its stages, but "
-                f"{type(encoder).__name__} has no `stages()`. Give it that method, or leave them out."
-            )
-        stages: Sequence[nn.Module] = encoder.stages()
+        stages = [[parameter for _, parameter in stage] for stage in module.model.encoder.parameter_stages()]
         if self.frozen_stages > len(stages):
             raise ValueError(
                 f"optimization.groups: frozen_stages is {self.frozen_stages}, but the encoder has {len(stages)} "

@@ -11,9 +11,9 @@ from typing import Any
 
 from umedpt_lightning.data.readers.centres import Centres, centres_of
 from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.transfer.protocol import PARTS, Protocol
 from umedpt_lightning.transfer.statistics import Interval
 from umedpt_lightning.transfer.summary import Row
-from umedpt_lightning.transfer.sweep import PARTS, Protocol
 
 
 def leave_one_out(protocol: Protocol, centre: str) -> Iterator[tuple[str, Protocol]]:

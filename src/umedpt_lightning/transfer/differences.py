@@ -9,7 +9,7 @@ from html import escape
 from itertools import combinations
 
 from umedpt_lightning.transfer.cells import Cell, Result
-from umedpt_lightning.transfer.statistics import Interval, over_seeds
+from umedpt_lightning.transfer.statistics import Interval, seed_interval
 from umedpt_lightning.transfer.summary import percent
 
 
@@ -52,7 +52,7 @@ def differences(results: Mapping[Cell, Result], main: str) -> list[Difference]:
                     if (cell.method, cell.mode, cell.fraction) == (first, mode, fraction)
                     and (other := results.get(Cell(second, mode, fraction, cell.seed))) is not None
                 ]
-                found.append(Difference(first, second, mode, fraction, over_seeds(gaps)))
+                found.append(Difference(first, second, mode, fraction, seed_interval(gaps)))
     return found
 
 

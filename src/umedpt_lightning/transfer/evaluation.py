@@ -9,32 +9,19 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers
 from umedpt_lightning.transfer.embeddings import Machine, evaluation_batches
-from umedpt_lightning.transfer.statistics import over_groups
+from umedpt_lightning.transfer.statistics import bootstrap_intervals
 
 #: How often patients are drawn for an interval.
 REPLICATES = 200
 
 
 def patient_intervals(answers: Answers, reader: Reader) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each metric of the answers for a reader's samples over patients, see `over_groups`."""
-    return over_groups(answers.score, reader.groups, len(reader), REPLICATES)
+    """The 95 % interval of each metric over patients, of the answers for a reader's samples."""
+    return bootstrap_intervals(answers.score, reader.groups, len(reader), REPLICATES)
 
 
 @torch.inference_mode()
-def evaluate(model: MultiTaskModel, name: str, data: TaskData, reader: Reader, machine: Machine) -> dict[str, float]:
-    """The task's metrics of a model on a part."""
-    task = model.task(name)
-    model.eval()
-    task.reset()
-    for batch in evaluation_batches(name, data, reader, machine):
-        task.update(model(batch.images, name), batch.targets)
-    metrics = {key: float(value) for key, value in task.compute().items()}
-    task.reset()
-    return metrics
-
-
-@torch.inference_mode()
-def answer(model: MultiTaskModel, name: str, data: TaskData, reader: Reader, machine: Machine) -> Answers:
+def predict_part(model: MultiTaskModel, name: str, data: TaskData, reader: Reader, machine: Machine) -> Answers:
     """A model's answers for all samples of a part."""
     model.eval()
     answers = model.task(name).answers()

@@ -1,36 +1,34 @@
-"""Training for the new task: the head and its decoder alone, or then the encoder too."""
+"""Training for the new task with Lightning: the head and its decoder alone, or then the encoder too."""
 
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
-from umedpt_lightning.data.loading.dataset import MultiTaskDataset
-from umedpt_lightning.data.loading.loaders import WorkerPool
-from umedpt_lightning.data.loading.sampling import RoundSampler, Share, TaskStream
-from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
-from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.training import MultiTaskModule, ParameterGroups
+from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.transfer.embeddings import Machine
-from umedpt_lightning.transfer.evaluation import evaluate
 from umedpt_lightning.transfer.linear import Linear
 from umedpt_lightning.transfer.probe import Probe
-from umedpt_lightning.types import TaskBatch
 
 #: Stands in a head for a logit of minus infinity: a class without a labelled sample.
 _NEVER = -10.0
-_CLIP = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,17 @@ class FineTuning:
     """How a model is trained for the new task.
 
     Attributes:
-        steps: Of training everything; and of training a head with its decoder, which needs no other steps before.
+        steps: Of training everything, and of training a head with its decoder, which needs no other steps before; up to
+            a multiple of `evaluations`.
         learning_rates: Peaks that are tried; the best on the val part is taken, and the best of its evaluations.
         layer_decay: How much slower each stage of the encoder learns than the one behind it, as the layers of Clark et
             al., ELECTRA, 2020, arXiv:2003.10555.
-        weight_decay: Of AdamW.
+        weight_decay: Of AdamW; none on norms and biases.
         evaluations: How often the val part is looked at while it trains.
+        clip: Largest norm of all gradients together; null for no clipping.
+        precision: Of the passes, as Lightning's Trainer has it.
+        averaging: Decay of an exponential moving average of the weights, which then is evaluated and kept (Lightning's
+            EMAWeightAveraging); null for none.
     """
 
     steps: int = 200
@@ -51,6 +54,9 @@ class FineTuning:
     layer_decay: float = 0.75
     weight_decay: float = 0.05
     evaluations: int = 4
+    clip: float | None = 1.0
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    averaging: float | None = None
 
     def __post_init__(self) -> None:
         numbers = (self.steps, self.evaluations, self.layer_decay, *self.learning_rates)
@@ -60,10 +66,15 @@ class FineTuning:
                 f"layer_decay above 0 and at most 1, but it is {self}."
             )
 
+    @property
+    def steps_an_evaluation(self) -> int:
+        """Steps before each evaluation."""
+        return -(-self.steps // self.evaluations)
+
 
 @dataclass(frozen=True)
-class Trained:
-    """What came out of training.
+class FineTuned:
+    """A model that has been trained for the new task.
 
     Attributes:
         model: With the weights that were best on the val part.
@@ -77,8 +88,8 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Trainer:
-    """Trains models on the labelled samples of one task.
+class FineTuner:
+    """Trains models on the labelled samples of one task, by the same module as `umedpt fit`.
 
     Attributes:
         name: The task.
@@ -86,7 +97,7 @@ class Trainer:
         labelled: The samples whose labels may be used.
         options: How it is trained.
         machine: What computes.
-        seed: Of the order and the augmentation of samples.
+        seed: Of the order and the augmentation of samples, and of what layers draw.
     """
 
     name: str
@@ -96,82 +107,111 @@ class Trainer:
     machine: Machine
     seed: int
 
-    def head(self, model: MultiTaskModel, advance: Callable[[int], None]) -> Trained:
-        """The head with its decoder, on the frozen encoder."""
+    def train_head(self, model: MultiTaskModel, advance: Callable[[int], None]) -> FineTuned:
+        """Trains the head with its decoder, on the frozen encoder."""
         return self._best_rate(model, False, advance)
 
-    def everything(self, model: MultiTaskModel, advance: Callable[[int], None]) -> Trained:
-        """All of it, each stage of the encoder slower than the next, from a head that fits the encoder already.
+    def train_all(self, model: MultiTaskModel, advance: Callable[[int], None]) -> FineTuned:
+        """Trains all of it, each stage of the encoder slower than the next, from a head that fits the encoder already.
 
         A new head would first spoil the encoder: Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022,
         arXiv:2202.10054.
         """
         return self._best_rate(model, True, advance)
 
-    def _best_rate(self, model: MultiTaskModel, whole: bool, advance: Callable[[int], None]) -> Trained:
+    def _best_rate(self, model: MultiTaskModel, whole: bool, advance: Callable[[int], None]) -> FineTuned:
         found = [self._train(copy.deepcopy(model), rate, whole, advance) for rate in self.options.learning_rates]
         main = model.task(self.name).main_metric
-        best = max(found, key=lambda trained: _defined(trained.val[main]))
-        if math.isnan(best.val[main]):
+        best = max(found, key=lambda tuned: _defined(tuned.val.get(main, math.nan)))
+        if math.isnan(best.val.get(main, math.nan)):
             raise ValueError(
                 f"The val part has no defined {main} after training with any of the learning rates "
                 f"{list(self.options.learning_rates)}: it has too few samples, or all rates are too high."
             )
         return best
 
-    def _train(self, model: MultiTaskModel, rate: float, whole: bool, advance: Callable[[int], None]) -> Trained:
-        model.to(self.machine.device)
-        task = model.task(self.name)
-        model.encoder.requires_grad_(whole)
-        optimizer = AdamW(self._groups(model, rate, whole))
-        steps = self.options.steps
-        peaks = [group["lr"] for group in optimizer.param_groups]
-        schedule = OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=0.1, cycle_momentum=False)
-        looks = {round(steps * (i + 1) / self.options.evaluations) for i in range(self.options.evaluations)}
-        best, kept, val, step_of = -math.inf, model.state_dict(), dict[str, float](), 0
-        for step, batch in enumerate(islice(self._batches(), steps), start=1):
-            model.train()
-            if not whole:
-                model.encoder.eval()
-            there = batch.to(self.machine.device)
-            loss = task.loss(model(there.images, self.name), there.targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
-            optimizer.step()
-            schedule.step()
-            advance(1)
-            if step in looks:
-                metrics = evaluate(model, self.name, self.data, self._val, self.machine)
-                if not val or _defined(metrics[task.main_metric]) > best:
-                    best, val, step_of = _defined(metrics[task.main_metric]), metrics, step
-                    kept = copy.deepcopy(model.state_dict())
-        model.load_state_dict(kept)
-        return Trained(model, {"learning_rate": rate, "steps": float(step_of)}, val)
+    def _train(self, model: MultiTaskModel, rate: float, whole: bool, advance: Callable[[int], None]) -> FineTuned:
+        options = self.options
+        model.train()
+        model.encoder.requires_grad_(whole).train(whole)  # Lightning leaves the modes as it finds them
+        with torch.random.fork_rng(), _quiet():
+            torch.manual_seed(self.seed)
+            groups = ParameterGroups(encoder_share=options.layer_decay, layer_decay=options.layer_decay)
+            optimization = Optimization(
+                rate, weight_decay=options.weight_decay, warmup=0.1, final=0.0, clip=options.clip, groups=groups
+            )
+            module = MultiTaskModule({self.name: model.task(self.name).spec}, model, optimization=optimization)
+            best = BestEvaluation(self.name, model.task(self.name).main_metric, advance)
+            with suppress(FloatingPointError):  # the rate is too high: what came before counts
+                self._trainer(best).fit(module, datamodule=self._datamodule())
+        module.load_state_dict(best.state or module.state_dict())
+        return FineTuned(model, {"learning_rate": rate, "steps": float(best.step)}, best.metrics)
 
-    @property
-    def _val(self) -> Reader:
+    def _datamodule(self) -> MultiTaskDataModule:
         if self.data.val is None:
             raise ValueError("data.val: transfer chooses on a val part. Give one.")
-        return self.data.val
+        data = replace(self.data, train=self.labelled, test=None)
+        steps = self.options.steps_an_evaluation
+        return MultiTaskDataModule({self.name: data}, self.machine.num_workers, steps_per_epoch=steps, seed=self.seed)
 
-    def _groups(self, model: MultiTaskModel, rate: float, whole: bool) -> list[dict[str, object]]:
-        new = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
-        decay = self.options.weight_decay
-        groups: list[dict[str, object]] = [{"params": new, "lr": rate, "weight_decay": decay}]
-        if whole:
-            for behind, stage in enumerate(reversed(model.encoder.parameter_stages()), start=1):
-                scale = self.options.layer_decay**behind
-                groups.append({"params": [p for _, p in stage], "lr": rate * scale, "weight_decay": decay})
-        return groups
+    def _trainer(self, best: BestEvaluation) -> pl.Trainer:
+        device, decay = torch.device(self.machine.device), self.options.averaging
+        averaging = [] if decay is None else [EMAWeightAveraging(decay=decay)]
+        return pl.Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=self.options.precision,
+            max_epochs=self.options.evaluations,  # an epoch goes from one to the next
+            callbacks=[*averaging, best],
+            log_every_n_steps=self.options.steps_an_evaluation,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            # many short trainings, whose cells are kept elsewhere
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
 
-    def _batches(self) -> Iterator[TaskBatch]:
-        reader = self.labelled
-        transform = Transform(self.data.size, self.data.augment, reader.spec.value_range)
-        shares = {self.name: Share(TaskStream(self.name, len(reader), self.seed), self.data.batch_size)}
-        sampler = RoundSampler(shares, RoundRobin({self.name: TaskSize(len(reader))}))
-        pool = WorkerPool(self.machine.num_workers, pin_memory=self.machine.device.startswith("cuda"))
-        return pool.stream(pool.load(MultiTaskDataset({self.name: reader}, {self.name: transform}), sampler))
+
+class BestEvaluation(pl.Callback):
+    """Keeps the weights of the first of the best evaluations, in memory.
+
+    Args:
+        task: Which task's.
+        metric: By what they are compared; the higher the better, and undefined is worst.
+        advance: Called with 1 after each step.
+
+    Attributes:
+        metrics: Of the task at the best evaluation; empty before the first.
+        step: After how many steps that was.
+        state: The module's state there; the averages, where a callback averages weights.
+    """
+
+    def __init__(self, task: str, metric: str, advance: Callable[[int], None]) -> None:
+        self._prefix, self._metric, self._advance = f"val/{task}/", metric, advance
+        self.metrics: dict[str, float] = {}
+        self.step = 0
+        self.state: dict[str, Tensor] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Tells how far it is."""
+        self._advance(1)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compares, and keeps."""
+        found = {
+            name.removeprefix(self._prefix): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(self._prefix) and name != f"{self._prefix}loss"
+        }
+        if self.metrics and _defined(found[self._metric]) <= _defined(self.metrics[self._metric]):
+            return
+        checkpoint: dict[str, Any] = {"state_dict": pl_module.state_dict()}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+            callback.on_save_checkpoint(trainer, pl_module, checkpoint)  # here weight averaging puts its averages
+        self.metrics, self.step = found, trainer.global_step
+        self.state = {name: value.to("cpu", copy=True) for name, value in checkpoint["state_dict"].items()}
 
 
 def set_head(model: MultiTaskModel, name: str, probe: Probe) -> None:
@@ -192,6 +232,21 @@ def set_head(model: MultiTaskModel, name: str, probe: Probe) -> None:
         head.bias.copy_(torch.from_numpy(np.where(np.isneginf(bias), _NEVER, bias)))
 
 
-def _defined(value: float | Tensor) -> float:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's lines on devices for every training, and its warnings of what is meant here."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (".*in eval mode at the start of training.*", ".*LeafSpec.*"):  # frozen; torch's old name
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _defined(value: float) -> float:
     """Minus infinity for NaN, which is the worst."""
-    return -math.inf if math.isnan(value) else float(value)
+    return -math.inf if math.isnan(value) else value

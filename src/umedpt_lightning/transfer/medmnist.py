@@ -20,9 +20,10 @@ from umedpt_lightning.tasks.ranking import Ranking
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.finetune import FineTuning
+from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import WeightSource
-from umedpt_lightning.transfer.statistics import Interval, over_seeds
-from umedpt_lightning.transfer.sweep import Protocol, Sweep
+from umedpt_lightning.transfer.statistics import Interval, seed_interval
+from umedpt_lightning.transfer.sweep import Sweep
 
 SETS = (
     "pathmnist",
@@ -138,7 +139,7 @@ def _measure(
         scores.setdefault((cell.method, cell.mode), []).append(_score(kept, cell))
     for (method, mode), found in scores.items():
         accuracies, areas = zip(*found, strict=True)
-        yield Entry(method, mode, size, name, over_seeds(accuracies), over_seeds(areas))
+        yield Entry(method, mode, size, name, seed_interval(accuracies), seed_interval(areas))
 
 
 def _score(cells: CellFolder, cell: Cell) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from html import escape
 from umedpt_lightning.drawing.figures import as_svg
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.statistics import Interval
-from umedpt_lightning.transfer.summary import Row, answers, percent
+from umedpt_lightning.transfer.summary import Row, conclusions, percent
 
 _STYLE = """
 body { font-family: sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -21,7 +21,7 @@ tr:hover { background: #f3f3f3; } svg { max-width: 100%; height: auto; } .wide {
 """
 
 
-def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str, float], closer: str = "") -> str:
+def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str, float], details: str = "") -> str:
     """The page.
 
     Args:
@@ -29,10 +29,10 @@ def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str,
         rows: Of the sweep.
         main: The task's main metric.
         baseline: The metrics of an answer that has seen no image.
-        closer: More of it, as HTML.
+        details: More of it, as HTML.
     """
     figure = draw_curves(rows, main, baseline.get(main, math.nan))
-    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in answers(rows, main))
+    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in conclusions(rows, main))
     notes = dict.fromkeys(f"{row.line}, {percent(row.fraction)}: {note}" for row in rows for note in row.notes)
     noted = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
@@ -42,7 +42,7 @@ def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str,
         f"<p>Test part. Lines are means over the seeds, bands their 95 % intervals (Student's t). Everything that is "
         f"free was chosen on the val part. Where all seeds have the same labels, as at 100 %, a frozen encoder has no "
         f"spread over the seeds; the interval over patients tells how sure the figure is.</p>"
-        f"{_table(rows, main, baseline)}{_centres(rows, main)}{closer}"
+        f"{_table(rows, main, baseline)}{_centres(rows, main)}{details}"
         + (f"<h2>Notes</h2><ul>{noted}</ul>" if noted else "")
         + "</body></html>\n"
     )

@@ -30,7 +30,7 @@ class Interval:
     count: int
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
+def seed_interval(values: Sequence[float]) -> Interval:
     """The t-interval of the mean of independent repetitions; undefined (NaN) values do not count."""
     known = np.array([value for value in values if not math.isnan(value)])
     if not len(known):
@@ -42,7 +42,7 @@ def over_seeds(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, len(known))
 
 
-def over_groups(
+def bootstrap_intervals(
     metrics: Callable[[NDArray[np.int64]], dict[str, float]],
     groups: NDArray[np.str_] | None,
     samples: int,

@@ -15,7 +15,7 @@ import numpy as np
 
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.transfer.cells import Cell, Result, null_for_nan
-from umedpt_lightning.transfer.statistics import Interval, over_seeds
+from umedpt_lightning.transfer.statistics import Interval, seed_interval
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
         for fraction in sorted({cell.fraction for cell in results}):
             found = [r for c, r in results.items() if (c.method, c.mode, c.fraction) == (method, mode, fraction)]
             names = dict.fromkeys(name for result in found for name in result.test)
-            metrics = {name: over_seeds([result.test.get(name, math.nan) for result in found]) for name in names}
+            metrics = {name: seed_interval([result.test.get(name, math.nan) for result in found]) for name in names}
             ends = np.array([result.intervals.get(main, (math.nan, math.nan)) for result in found]).mean(0)
             notes = tuple(dict.fromkeys(note for result in found for note in result.notes))
             labels = float(np.mean([result.labels for result in found]))
@@ -72,10 +72,10 @@ def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
 def _at_centre(results: Sequence[Result], centre: str, main: str) -> tuple[Interval, Interval]:
     there = [result.external[centre].get(main, math.nan) for result in results]
     gaps = [value - result.test.get(main, math.nan) for value, result in zip(there, results, strict=True)]
-    return over_seeds(there), over_seeds(gaps)
+    return seed_interval(there), seed_interval(gaps)
 
 
-def answers(rows: Sequence[Row], main: str) -> list[str]:
+def conclusions(rows: Sequence[Row], main: str) -> list[str]:
     """What the curves say in words: where one reaches with few labels what another reaches with all."""
     lines: dict[str, list[Row]] = {}
     for row in rows:
@@ -129,7 +129,7 @@ def write_tables(
     write_text(folder / "results.csv", text.getvalue())
     content = {
         "main_metric": main,
-        "answers": answers(rows, main),
+        "answers": conclusions(rows, main),
         "baseline": dict(baseline),
         "differences": [asdict(gap) for gap in gaps],
         "rows": [asdict(row) for row in rows],

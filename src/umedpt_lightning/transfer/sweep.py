@@ -1,118 +1,26 @@
-"""The protocol: every method in every mode at every fraction of the labels, for several seeds."""
+"""A sweep: every method in every mode at every fraction of the labels, for several seeds."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 
 from umedpt_lightning.data.cache.identity import code_identity, identity
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.task_data import TaskData
-from umedpt_lightning.model import MultiTaskModel, TaskFactory, check_task_names
-from umedpt_lightning.tasks import FeatureWidths, Task, default_task
+from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers, metrics_of
-from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result, grid
+from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
 from umedpt_lightning.transfer.embeddings import Embeddings, Machine, embeddings, evaluation_batches
-from umedpt_lightning.transfer.evaluation import answer, patient_intervals
-from umedpt_lightning.transfer.finetune import FineTuning, Trained, Trainer, set_head
+from umedpt_lightning.transfer.evaluation import patient_intervals, predict_part
+from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
 from umedpt_lightning.transfer.progress import progress
-from umedpt_lightning.transfer.sources import WeightSource, weights_digest
+from umedpt_lightning.transfer.protocol import Protocol
+from umedpt_lightning.transfer.sources import weights_digest
 from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
-from umedpt_lightning.types import TaskSpec
-
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
-
-
-@dataclass
-class Protocol:
-    """What is measured.
-
-    Attributes:
-        data: Train, val and test part of the new task.
-        methods: Where weights come from, by a name for the report.
-        name: What the task is called.
-        fractions: Of the labels of the train part.
-        seeds: How many repetitions, each with other labels.
-        modes: ``frozen`` (a linear probe; for masks and boxes head and decoder on the frozen encoder), ``knn``,
-            ``finetune``; one list for all methods, or lists by their names, and a method without one is left out.
-        task: How to build the head; None for the default of the label type.
-        finetuning: How models are trained.
-        external: Other centres' samples of the same task, by a name for the report, which are read as the test part is.
-    """
-
-    data: TaskData
-    methods: dict[str, WeightSource]
-    name: str = "task"
-    fractions: list[float] = field(default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0])
-    seeds: int = 5
-    modes: list[Mode] | dict[str, list[Mode]] = field(default_factory=lambda: list[Mode](("frozen", "knn")))
-    task: TaskFactory | None = None
-    finetuning: FineTuning = field(default_factory=FineTuning)
-    external: dict[str, Reader] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, reader in self.readers.items():
-            if reader.spec != self.part("train").spec:
-                raise ValueError(
-                    f"data: the train and {name} parts do not fit each other. train has {self.part('train').spec}, "
-                    f"{name} has {reader.spec}. Give both the same channels, value_range and classes."
-                )
-        if taken := self.external.keys() & set(PARTS):
-            raise ValueError(f"external: {', '.join(taken)} is a part of `data` already. Give the centre another name.")
-        check_task_names({self.name: None}, {})
-        if isinstance(self.modes, dict) and not self.modes.keys() <= self.methods.keys():
-            raise ValueError(
-                f"modes: some are for {', '.join(self.modes.keys() - self.methods.keys())}, but the methods are "
-                f"{', '.join(self.methods)}. Correct the name."
-            )
-        modes = [mode for method in self.methods for mode in self.modes_of(method)]
-        if not self.methods or not self.fractions or not modes or self.seeds < 1:
-            raise ValueError("methods, fractions and modes must not be empty, and seeds at least 1.")
-        for name in self.methods:
-            if not name or "/" in name or name.startswith("."):
-                raise ValueError(f"methods: {name!r} cannot name a method, since its folder is called so. Rename it.")
-        for fraction in self.fractions:
-            if not 0 < fraction <= 1:
-                raise ValueError(f"fractions: {fraction} must be above 0 and at most 1. Write 0.01 for 1 %.")
-        if "knn" in modes and not self.embeds:
-            raise ValueError(
-                "modes: knn needs a task whose head is a linear model on the embedding of an image, as for classes, "
-                "labels and numbers, but not for masks and boxes. Leave it out."
-            )
-
-    @property
-    def embeds(self) -> bool:
-        """Whether a linear model on embeddings can stand in for the head."""
-        return self.head(self.part("train").spec).linear_family is not None
-
-    def head(self, spec: TaskSpec) -> Task:
-        """A head for what samples say of themselves, which alone it may know; by itself, not in a model."""
-        return (self.task or default_task(spec, self.name))(spec, FeatureWidths(lambda needs: 1))
-
-    def modes_of(self, method: str) -> list[Mode]:
-        """How a method is measured."""
-        return self.modes.get(method, []) if isinstance(self.modes, dict) else self.modes
-
-    @property
-    def readers(self) -> dict[str, Reader]:
-        """The parts and the other centres, by name."""
-        return {part: self.part(part) for part in PARTS} | self.external
-
-    def part(self, part: Part) -> Reader:
-        """The reader of a part."""
-        reader = self.data.readers.get(part)
-        if reader is None:
-            raise ValueError(
-                f"data.{part}: transfer trains on `train`, chooses on `val` and measures on `test`. Add it."
-            )
-        return reader
 
 
 class Sweep:
@@ -193,9 +101,9 @@ class Sweep:
         chosen = self._train(cell, labelled, probe) if probe is None or cell.mode == "finetune" else probe
 
         def answered(name: str) -> Answers:
-            if isinstance(chosen, Trained):
+            if isinstance(chosen, FineTuned):
                 protocol = self._protocol
-                return answer(chosen.model, protocol.name, protocol.data, self._readers[name], self._machine)
+                return predict_part(chosen.model, protocol.name, protocol.data, self._readers[name], self._machine)
             answers = task.answers()
             answers.add(chosen(embedded[name].features), torch.from_numpy(embedded[name].targets))
             return answers
@@ -213,22 +121,22 @@ class Sweep:
         result.seconds = round(time.monotonic() - started, 2)
         return result, test
 
-    def _train(self, cell: Cell, labelled: Reader, probe: Probe | None) -> Trained:
+    def _train(self, cell: Cell, labelled: Reader, probe: Probe | None) -> FineTuned:
         protocol = self._protocol
         model = self._build(cell, labelled)
-        trainer = Trainer(protocol.name, protocol.data, labelled, protocol.finetuning, self._machine, cell.seed)
+        tuner = FineTuner(protocol.name, protocol.data, labelled, protocol.finetuning, self._machine, cell.seed)
         stages = 2 if probe is None and cell.mode == "finetune" else 1
-        with progress(
-            str(cell), stages * protocol.finetuning.steps * len(protocol.finetuning.learning_rates)
-        ) as advance:
+        options = protocol.finetuning
+        steps = stages * len(options.learning_rates) * options.evaluations * options.steps_an_evaluation
+        with progress(str(cell), steps) as advance:
             if probe is not None:
                 set_head(model, protocol.name, probe)
             else:
-                trained = trainer.head(model, advance)
+                tuned = tuner.train_head(model, advance)
                 if cell.mode == "frozen":
-                    return trained
-                model = trained.model
-            return trainer.everything(model, advance)
+                    return tuned
+                model = tuned.model
+            return tuner.train_all(model, advance)
 
     def _build(self, cell: Cell, labelled: Reader) -> MultiTaskModel:
         try:

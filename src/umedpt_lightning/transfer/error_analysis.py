@@ -1,4 +1,4 @@
-"""A closer look at the answers of a class task: confusion and reliability."""
+"""Error analysis of a class task: confusion matrices and a reliability figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
 from umedpt_lightning.transfer.summary import percent
 
 
-def closer_look(results: Mapping[Cell, Result], cells: CellFolder, spec: TaskSpec) -> str:
+def error_analysis(results: Mapping[Cell, Result], cells: CellFolder, spec: TaskSpec) -> str:
     """HTML for a task whose answer is one class an image; nothing for others.
 
     Args:
@@ -27,7 +27,7 @@ def closer_look(results: Mapping[Cell, Result], cells: CellFolder, spec: TaskSpe
     largest = max(cell.fraction for cell in results)
     whole = [cell for cell in results if cell.fraction == largest]
     parts = []
-    sure: dict[str, Stated] = {}
+    stated: dict[str, Stated] = {}
     for method, mode in dict.fromkeys((cell.method, cell.mode) for cell in whole):
         kept = [cells.answers(cell) for cell in whole if (cell.method, cell.mode) == (method, mode)]
         found = [answers for answers in kept if answers is not None and {"predictions", "targets"} <= answers.keys()]
@@ -36,10 +36,10 @@ def closer_look(results: Mapping[Cell, Result], cells: CellFolder, spec: TaskSpe
         predictions, targets = (np.concatenate([one[key] for one in found]) for key in ("predictions", "targets"))
         if (matrix := spec.confusion(predictions, targets)) is not None:
             parts.append(f"<div><p>{escape(method)}, {mode}</p>{_matrix(matrix, spec.names)}</div>")
-            (sure[f"{method}, {mode}"],) = spec.stated(predictions, targets)
+            (stated[f"{method}, {mode}"],) = spec.stated(predictions, targets)
     if not parts:
         return ""
-    figure = as_svg(draw_reliability(sure), "how often answers are right over their stated probability")
+    figure = as_svg(draw_reliability(stated), "how often answers are right over their stated probability")
     return (
         f"<h2>Confusion at {percent(largest)} of the labels</h2><p>All seeds together; rows are the truth.</p>"
         f'<div class="row">{"".join(parts)}</div>'
