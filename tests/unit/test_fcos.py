@@ -180,7 +180,7 @@ def test_no_tensor_has_a_number_for_every_place_and_box() -> None:
     assert watch.largest >= len(output.anchors) * boxes
 
 
-def test_a_head_from_before_boxes_could_lie_beside_their_place_predicts_as_it_did() -> None:
+def test_a_head_from_before_boxes_could_lie_beside_their_place_predicts_and_learns_as_it_did() -> None:
     torch.manual_seed(0)
     task, features = detection(), detection_features()
     torch.nn.init.normal_(task.fcos.head.regression_head.bbox_reg.weight)
@@ -193,5 +193,8 @@ def test_a_head_from_before_boxes_could_lie_beside_their_place_predicts_as_it_di
     assert (old >= 0).all()
     assert (new < 0).any()
     assert (new + new.roll(2, -1) > -1e-5).all(), "no side has a negative length"
+    output, targets = random_output(task), random_boxes(2, 40, 20)
+    assert assigned(output, targets).extra.any()
+    torch.testing.assert_close(task.loss(output, targets), of_torchvision(task, output, targets))
     task.load_state_dict(detection().state_dict())
     assert task.signed_distances

@@ -27,6 +27,7 @@ from umedpt_lightning.tasks import (
 )
 from umedpt_lightning.tasks.cross_entropy import cross_entropy
 from umedpt_lightning.tasks.detection import DetectionOutput
+from umedpt_lightning.tasks.ranking import log_odds
 from umedpt_lightning.types import IGNORE_INDEX, Boxes, BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec
 
 IMAGES, SIDE = 8, 64
@@ -495,6 +496,28 @@ def test_the_baseline_of_classes_names_the_majority() -> None:
     task = Classification(spec, WIDTHS)
     probabilities = task.predict(task.baseline(torch.zeros(2, dtype=torch.long)))
     torch.testing.assert_close(probabilities, torch.tensor([[0.25, 0.0, 0.75]] * 2))
+
+
+def test_probabilities_that_saturate_do_not_tie() -> None:
+    # in float32 each of these has a probability of exactly 1 or 0
+    sure = torch.tensor([40.0, 60.0, 50.0, 90.0])
+    targets = torch.tensor([0, 1, 0, 1])
+    for sign in (1, -1):
+        logits = torch.stack([torch.zeros(4), sign * sure, torch.full((4,), -200.0)], 1)
+        assert scored(build(Classification, 3), (logits, targets))["auroc"] == (1 if sign > 0 else 0)
+        found = scored(build(MultilabelClassification, 1), (sign * sure[:, None], targets[:, None].float()))
+        assert found["auroc"] == (1 if sign > 0 else 0)
+        assert found["ap"] == pytest.approx(1 if sign > 0 else (1 / 3 + 2 / 4) / 2)
+
+
+def test_log_odds_are_those_of_the_softmax_and_equal_for_equal_numbers_in_another_order() -> None:
+    logits = torch.randn(50, 6).double() * 3
+    shares = logits.softmax(1)
+    torch.testing.assert_close(log_odds(logits), shares.log() - (1 - shares).log())
+    order = torch.tensor([0, 3, 1, 5, 2, 4])
+    torch.testing.assert_close(log_odds(logits[:, order])[:, 0], log_odds(logits)[:, 0], rtol=0, atol=0)
+    never = torch.tensor([[0.0, -torch.inf, 1.0], [1.0, 1.0, -torch.inf]])
+    assert log_odds(never)[:, 1].tolist() == [-torch.inf, 0.0]
 
 
 # --- multilabel -----------------------------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from umedpt_lightning.hparams import HParamsMixin
 from umedpt_lightning.tasks.answers import Answers, picked
-from umedpt_lightning.types import BatchTargets, TaskSpec
+from umedpt_lightning.types import BatchTargets, TaskBatch, TaskSpec, finite_rows
 
+#: The logit of an answer that counts as certain.
+CERTAIN = 1e30
 #: Linear models that can stand in for a head on the embedding: logistic regression of classes, of each label by itself,
 #: and ridge regression.
 LinearFamily = Literal["classes", "labels", "numbers"]
@@ -48,6 +50,12 @@ def as_float(output: Tensor) -> Tensor:
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
+def finite_or_wrong(output: Tensor, wrong: Tensor) -> Tensor:
+    """Outputs ``(B, K)`` in float32 at least, those of samples for which they are not finite replaced by wrong ones."""
+    output = as_float(output)
+    return output.where(finite_rows(output, len(output))[:, None], wrong.to(output.dtype))
+
+
 class Task(HParamsMixin, nn.Module, ABC):
     """A label type: head, loss, metrics and prediction.
 
@@ -58,6 +66,8 @@ class Task(HParamsMixin, nn.Module, ABC):
             pixel, ``detection`` is `umedpt_lightning.blocks.DetectionFeatures`; any other name is that of a block under
             ``model.blocks``.
         main_metric: The entry of `compute` that stands for the task in ``val/score``; higher is better.
+        counts_not_finite: Whether `update` counts a sample as wrong whose output is not finite. Where it does not, such
+            an output ends the evaluation: metrics would leave the sample out, and so be too good.
         spec: What the data set says of itself.
         errors: Beginnings of the names of metrics of which less is better.
         linear_family: Which linear model can stand in for the head on embeddings; None where none can. Such a head is
@@ -68,6 +78,7 @@ class Task(HParamsMixin, nn.Module, ABC):
 
     needs: ClassVar[str]
     main_metric: ClassVar[str]
+    counts_not_finite: ClassVar[bool] = False
     spec: TaskSpec
     errors: ClassVar[tuple[str, ...]] = ()
     linear_family: ClassVar[LinearFamily | None] = None
@@ -88,6 +99,10 @@ class Task(HParamsMixin, nn.Module, ABC):
     @abstractmethod
     def update(self, output: Any, targets: Any) -> None:
         """Adds a micro-batch to the metrics."""
+
+    def truth(self, batch: TaskBatch) -> Any:
+        """What `update` compares the output for a micro-batch with."""
+        return batch.targets
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
@@ -156,6 +171,18 @@ class Task(HParamsMixin, nn.Module, ABC):
             wanted: Those of the image that it is wanted for.
         """
         return prediction
+
+    def upgrade_state(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Adds to a state from an earlier release, in place, what it lacks of this task.
+
+        Args:
+            state: Tensors by name, those of other modules too.
+            prefix: What the names of this task's tensors begin with.
+        """
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        self.upgrade_state(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     @property
     def device(self) -> torch.device:

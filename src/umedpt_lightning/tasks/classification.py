@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from umedpt_lightning.tasks.base import FeatureWidths, Task
+from umedpt_lightning.tasks.base import CERTAIN, FeatureWidths, Task, finite_or_wrong
 from umedpt_lightning.tasks.cross_entropy import cross_entropy
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, ClassSpec
 
@@ -33,6 +33,7 @@ class Classification(Task):
 
     needs = "embedding"
     main_metric = "auroc"
+    counts_not_finite = True
     linear_family = "classes"
     spec: ClassSpec
     class_weights: Tensor | None
@@ -53,15 +54,14 @@ class Classification(Task):
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``accuracy``, ``f1``, ``ranking``."""
         from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
-        from torchmetrics.functional.classification import binary_auroc
 
-        from umedpt_lightning.tasks.ranking import Ranking
+        from umedpt_lightning.tasks.ranking import Ranking, area_under_roc
 
         classes = max(2, len(self.spec.classes))  # as torchmetrics wants; one that never occurs changes nothing
         return {
             "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE_INDEX),
             "f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE_INDEX),
-            "ranking": Ranking(len(self.spec.classes), binary_auroc),
+            "ranking": Ranking(len(self.spec.classes), area_under_roc),
         }
 
     def forward(self, features: Tensor) -> Tensor:
@@ -74,13 +74,17 @@ class Classification(Task):
         return cross_entropy(output, targets, self.class_weights, self.label_smoothing)
 
     def update(self, output: Tensor, targets: Tensor) -> None:
-        """Adds logits ``(B, K)`` and classes ``(B,)``."""
+        """Adds logits ``(B, K)`` and classes ``(B,)``; logits that are not finite count as those of the next class."""
+        from umedpt_lightning.tasks.ranking import log_odds
+
+        next_class = (targets[:, None] + 1) % output.shape[1] == torch.arange(output.shape[1], device=targets.device)
+        output = finite_or_wrong(output, next_class * 2 * CERTAIN - CERTAIN)
         logits = F.pad(output.float(), (0, max(0, 2 - output.shape[1])), value=-torch.inf)
         self.metrics.accuracy.update(logits, targets)
         self.metrics.f1.update(logits, targets)
         known = targets != IGNORE_INDEX
         one_hot = F.one_hot(targets[known], output.shape[1])
-        self.metrics.ranking.update(self.predict(output[known]), one_hot)
+        self.metrics.ranking.update(log_odds(output[known]), one_hot)
 
     def compute(self) -> dict[str, Tensor]:
         """``auroc``, ``accuracy``, ``f1``."""
@@ -95,7 +99,7 @@ class Classification(Task):
     def baseline(self, targets: BatchTargets) -> Tensor:
         """The class frequencies of the training part as logits, ``(B, K)``."""
         counts = torch.tensor(self.spec.counts or [1] * len(self.spec.classes), dtype=torch.float32, device=self.device)
-        return counts.log().expand(len(targets), -1)
+        return counts.clamp_min(1e-6).log().expand(len(targets), -1)
 
     def linear_weights(self) -> NDArray[np.float64] | None:
         """Those of the classes."""

@@ -66,9 +66,10 @@ class _Stem(nn.Module):
 class Detection(Task):
     """One class, one box and one centre-ness convolution on the shared towers, in the manner of FCOS.
 
-    Tian et al., FCOS: A Simple and Strong Anchor-Free Object Detector, TPAMI 2022. Box coding and NMS are torchvision's,
-    and so are the losses (focal, GIoU, centre-ness) wherever each box has a place by FCOS's rule. Other boxes, such as
-    those smaller than a stride, are learnt by the nearest place, see `assign`; so a box may lie beside its place.
+    Tian et al., FCOS: A Simple and Strong Anchor-Free Object Detector, TPAMI 2022. Box coding and NMS are
+    torchvision's, and so are the losses (focal, GIoU, centre-ness) wherever each box has a place by FCOS's rule. Other
+    boxes, such as those smaller than a stride, are learnt by the nearest place, see `assign`; so a box may lie beside
+    its place.
 
     Metrics: ``map`` (COCO, IoU 0.50 to 0.95) and ``map50``.
 
@@ -84,7 +85,7 @@ class Detection(Task):
     main_metric = "map50"
     spec: BoxSpec
     signed_distances: Tensor
-    """1 where a box may lie beside its place, 0 in models from before this was so."""
+    """1 where each box has a place, inside it or beside it; 0 in models from before this was so."""
 
     def __init__(
         self,
@@ -130,7 +131,8 @@ class Detection(Task):
     def loss(self, output: DetectionOutput, targets: list[Boxes]) -> Tensor:
         """A third of the sum of focal, GIoU and centre-ness loss; each is about 1 at the start."""
         boxes = PaddedBoxes.of(targets, output.anchors.dtype)
-        return fcos_loss(output.raw, output.anchors, boxes, assign(output.anchors, output.places, boxes)) / 3
+        assigned = assign(output.anchors, output.places, boxes, self.signed_distances > 0)
+        return fcos_loss(output.raw, output.anchors, boxes, assigned) / 3
 
     def update(self, output: DetectionOutput, targets: list[Boxes]) -> None:
         """Adds raw outputs and true boxes."""
@@ -166,11 +168,10 @@ class Detection(Task):
         rows_y, rows_x = wanted[0] / shown[0], wanted[1] / shown[1]
         return replace(prediction, boxes=prediction.boxes * prediction.boxes.new_tensor([rows_x, rows_y] * 2))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Lets heads that were trained without negative distances go on without them."""
-        if prefix + "fcos.head.regression_head.bbox_reg.weight" in state_dict:
-            state_dict.setdefault(prefix + "signed_distances", torch.tensor(0.0))
-        super()._load_from_state_dict(state_dict, prefix, *others)
+    def upgrade_state(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Heads that were trained by FCOS's rule alone, without negative distances, go on so."""
+        if prefix + "fcos.head.regression_head.bbox_reg.weight" in state:
+            state.setdefault(prefix + "signed_distances", torch.tensor(0.0))
 
     def baseline(self, targets: BatchTargets) -> DetectionOutput:
         """No box at all."""
@@ -227,6 +228,7 @@ class BoxAnswers(Answers):
         """Its boxes."""
         boxes: Any = arrays[f"answer_{row}"]
         return Detections(boxes[:, :4], boxes[:, 5], boxes[:, 4].astype(np.int64))
+
 
 def _by_place(maps: Sequence[Tensor]) -> Tensor:
     """Maps ``(B, C, H_i, W_i)`` as values of places ``(B, P, C)``."""

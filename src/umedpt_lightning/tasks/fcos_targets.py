@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -93,7 +94,9 @@ class _Grid:
         return index.where(there, 0), there
 
 
-def assign(anchors: Tensor, places: Sequence[int], targets: PaddedBoxes) -> Assignment:
+def assign(
+    anchors: Tensor, places: Sequence[int], targets: PaddedBoxes, every: Tensor | Literal[True] = True
+) -> Assignment:
     """Assigns boxes to places as FCOS with centre sampling does, and then each box that is left to the nearest place.
 
     By the rule of Tian et al., FCOS: A Simple and Strong Anchor-Free Object Detector, TPAMI 2022, as torchvision has
@@ -105,6 +108,7 @@ def assign(anchors: Tensor, places: Sequence[int], targets: PaddedBoxes) -> Assi
         anchors: ``(P, 4)`` squares around the places as wide as the stride of their level, in rows.
         places: Places of each level, finest first; they add up to ``P``.
         targets: The boxes.
+        every: Whether each box gets a place, a bool ``()``; else FCOS's rule alone holds.
     """
     grid = _Grid(anchors, places)
     boxes, real = targets.boxes, targets.real
@@ -124,7 +128,7 @@ def assign(anchors: Tensor, places: Sequence[int], targets: PaddedBoxes) -> Assi
     wide, there = (_of_level(found, level) for found in grid.around(middles, 2))  # (B, N, 25)
     away = (grid.centres[wide] - middles[:, :, None]).square().sum(-1).where(there, torch.inf)
     nearest = wide.gather(-1, away.argmin(-1, keepdim=True))
-    without = real & ~fits.any(-1)
+    without = real & ~fits.any(-1) & every
     index = torch.cat([index.flatten(2), nearest], dim=-1)
     fits = torch.cat([fits, without[..., None]], dim=-1)
     owner = _smallest(index, fits, 1e8 - sides.prod(-1), len(grid.centres))  # (B, P)
@@ -133,7 +137,7 @@ def assign(anchors: Tensor, places: Sequence[int], targets: PaddedBoxes) -> Assi
     nobody = boxes.shape[1]
     extra = without.gather(1, owner.clamp_max(nobody - 1)) & (owner < nobody)
     for _ in range(_ROUNDS):
-        waits = real & ~_served(owner, nobody)
+        waits = real & ~_served(owner, nobody) & every
         free = (owner.gather(1, wide.flatten(1)) == nobody).view_as(wide)
         cost = away.where(free & waits[..., None], torch.inf)  # (B, N, 25)
         least, choice = cost.min(-1, keepdim=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
+from umedpt_lightning.tasks.base import CERTAIN, FeatureWidths, Task, as_float, finite_or_wrong
 from umedpt_lightning.types import BatchTargets, MultilabelSpec
 
 
@@ -33,6 +33,7 @@ class MultilabelClassification(Task):
 
     needs = "embedding"
     main_metric = "auroc"
+    counts_not_finite = True
     linear_family = "labels"
     spec: MultilabelSpec
     positive_weights: Tensor | None
@@ -50,11 +51,9 @@ class MultilabelClassification(Task):
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``ranking``."""
-        from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+        from umedpt_lightning.tasks.ranking import Ranking, area_under_roc, average_precision
 
-        from umedpt_lightning.tasks.ranking import Ranking
-
-        return {"ranking": Ranking(len(self.spec.labels), binary_auroc, binary_average_precision)}
+        return {"ranking": Ranking(len(self.spec.labels), area_under_roc, average_precision)}
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(B, L)`` for an embedding ``(B, D)``."""
@@ -70,8 +69,9 @@ class MultilabelClassification(Task):
         return (losses * known).sum() / known.sum().clamp_min(1) / math.log(2)
 
     def update(self, output: Tensor, targets: Tensor) -> None:
-        """Adds logits ``(B, L)`` and targets ``(B, L)`` of 0, 1 and NaN."""
-        self.metrics.ranking.update(self.predict(output), targets)
+        """Adds logits ``(B, L)`` and targets ``(B, L)`` of 0, 1 and NaN; what is not finite counts as the opposite."""
+        output = finite_or_wrong(output, (0.5 - targets.nan_to_num()) * 2 * CERTAIN)
+        self.metrics.ranking.update(output, targets)  # logits rank as probabilities do, and do not saturate
 
     def compute(self) -> dict[str, Tensor]:
         """``auroc``, ``ap``, ``auroc_<label>``, ``ap_<label>``."""

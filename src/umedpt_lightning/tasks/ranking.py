@@ -58,7 +58,8 @@ class Ranking(Metric):
     def __init__(self, labels: int, area: Area, *others: Area) -> None:
         super().__init__()
         self.labels, self.areas = labels, (area, *others)
-        # flat, since torchmetrics stands in for a rank that has seen nothing with an empty vector
+        # flat float32, since torchmetrics stands in for a rank that has seen nothing with an empty vector of that kind;
+        # a number of float64 is two of them
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
@@ -69,18 +70,19 @@ class Ranking(Metric):
             scores: ``(B, L)`` float, higher for more likely.
             targets: ``(B, L)`` float, 0, 1 or NaN where unknown.
         """
-        self.scores.append(scores.detach().double().flatten())
-        self.targets.append(targets.double().flatten())
+        self.scores.append(scores.detach().double().flatten().view(torch.float32))
+        self.targets.append(targets.float().flatten())
 
     def compute(self) -> Tensor:
         """``(areas, L)`` float32, a scalar if there is one; NaN where there are not both a positive and a negative."""
         found = torch.full((len(self.areas), self.labels), torch.nan, device=self.device)
         if not len(self.scores):
             return found
-        scores, targets = (dim_zero_cat(state).view(-1, self.labels) for state in (self.scores, self.targets))
+        scores = dim_zero_cat(self.scores).contiguous().view(torch.float64).view(-1, self.labels)
+        targets = dim_zero_cat(self.targets).view(-1, self.labels)
         for label in range(self.labels):
             known = ~targets[:, label].isnan()
-            score, positive = scores[known, label], targets[known, label]
+            score, positive = scores[known, label], targets[known, label].double()
             if 0 < positive.sum() < len(positive):
                 counts = _counts(score, positive)
                 found[:, label] = torch.stack([area(*counts) for area in self.areas]).float()

@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
+from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float, finite_or_wrong
 from umedpt_lightning.types import BatchTargets, RegressionSpec
+
+_WRONG_BY = 10.0  # standard deviations; there is no number that is as wrong as can be
 
 
 class Regression(Task):
@@ -32,6 +34,7 @@ class Regression(Task):
 
     needs = "embedding"
     main_metric = "r2"
+    counts_not_finite = True
     errors = ("mae",)
     linear_family = "numbers"
     spec: RegressionSpec
@@ -69,8 +72,12 @@ class Regression(Task):
         return (errors.square() * known).sum() / known.sum().clamp_min(1)
 
     def update(self, output: Tensor, targets: Tensor) -> None:
-        """Adds standardised numbers ``(B, Q)`` and targets ``(B, Q)`` in units."""
+        """Adds standardised numbers ``(B, Q)`` and targets ``(B, Q)`` in units.
+
+        Numbers that are not finite count as ten standard deviations off.
+        """
         standardised = self._standardise(targets)
+        output = finite_or_wrong(output, standardised + _WRONG_BY)
         for quantity, metrics in enumerate(zip(self.metrics.mae, self.metrics.r2, strict=True)):
             known = ~targets[:, quantity].isnan()
             for metric in metrics:

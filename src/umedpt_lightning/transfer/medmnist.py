@@ -12,11 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_auroc
 
 from umedpt_lightning.data.readers import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.task_data import TaskData
-from umedpt_lightning.tasks.ranking import Ranking
+from umedpt_lightning.tasks.ranking import Ranking, area_under_roc
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.finetune import FineTuning
@@ -167,7 +166,7 @@ def accuracy_and_auc(stated: NDArray[np.floating], targets: NDArray[Any]) -> tup
     else:
         right = (stated > 0.5) == (targets == 1)
         truth = targets == 1
-    ranking = Ranking(stated.shape[1], binary_auroc)
+    ranking = Ranking(stated.shape[1], area_under_roc)
     ranking.update(torch.from_numpy(stated), torch.from_numpy(truth).float())
     return float(right.mean()), float(ranking.compute().nanmean())
 

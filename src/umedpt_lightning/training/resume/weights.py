@@ -38,6 +38,10 @@ def fit_checkpoint(checkpoint: dict[str, Any], module: nn.Module, model: MultiTa
         CheckpointError: A task means something else now, or the shared blocks or a head have other parameters; the
             message names the key and the mend.
     """
+    states = [checkpoint[key] for key in ("state_dict", "current_model_state") if key in checkpoint]
+    for state in states:  # the second where weights are averaged
+        for name in model.tasks:
+            model.task(name).upgrade_state(state, f"model.tasks.{name}.")
     saved, current = checkpoint["state_dict"], module.state_dict()
     described = checkpoint.get("model_config", {})
     before, now = _tasks(saved, described), list(model.tasks)
@@ -56,8 +60,7 @@ def fit_checkpoint(checkpoint: dict[str, Any], module: nn.Module, model: MultiTa
         n for n in saved if n not in current and (_task(n) in removed or _block(n) not in set(map(_block, current)))
     ]
     _check_parameters(saved, current, {*kept, *gone}, described, model)
-    states = [checkpoint[key] for key in ("state_dict", "current_model_state") if key in checkpoint]
-    for state in states:  # the second where weights are averaged
+    for state in states:
         for name in gone:
             state.pop(name, None)
         state |= {name: value.clone() for name, value in kept.items()}
