@@ -26,6 +26,7 @@ from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.linear import Linear
 from umedpt_lightning.transfer.probe import Probe
+from umedpt_lightning.types import TaskSpec
 
 #: Stands in a head for a logit of minus infinity: a class without a labelled sample.
 _NEVER = -10.0
@@ -140,7 +141,9 @@ class FineTuner:
             optimization = Optimization(
                 rate, weight_decay=options.weight_decay, warmup=0.1, final=0.0, clip=options.clip, groups=groups
             )
-            module = MultiTaskModule({self.name: model.task(self.name).spec}, model, optimization=optimization)
+            specs: dict[str, TaskSpec] = {self.name: model.task(self.name).spec}
+            # a config names an encoder there; a whole model is taken as well
+            module = MultiTaskModule(specs, model, optimization=optimization)  # type: ignore[arg-type]
             best = BestEvaluation(self.name, model.task(self.name).main_metric, advance)
             with suppress(FloatingPointError):  # the rate is too high: what came before counts
                 self._trainer(best).fit(module, datamodule=self._datamodule())

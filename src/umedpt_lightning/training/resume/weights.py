@@ -132,13 +132,13 @@ def _check_parameters(
 def _options(block: str, described: Mapping[str, Any], model: MultiTaskModel) -> str:
     """What the checkpoint and the config say of a block, where both say something and not the same."""
     try:
-        pair = [config.get(block) for config in (described, model.model_config())]
+        before, now = described.get(block), model.model_config().get(block)
     except ValueError:  # options of one's own that JSON cannot hold
         return ""
-    if not all(pair) or pair[0] == pair[1]:
+    if not before or not now or before == now:
         return ""
-    before, now = (f"{one['class']}({', '.join(_changed(one, other))})" for one, other in (pair, pair[::-1]))
-    return f" ({before} then, {now} now)"
+    then, since = (f"{a['class']}({', '.join(_changed(a, b))})" for a, b in ((before, now), (now, before)))
+    return f" ({then} then, {since} now)"
 
 
 def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
