@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,15 @@ def test_the_first_config_and_its_command_leave_what_is_promised(
     assert promised is not None
     for name in re.findall(r"`(.*?)`", promised[2]):
         assert (tmp_path / promised[1] / name).exists(), name
+
+
+def test_the_python_block_runs(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(shared_data)
+    (block,) = _blocks("python")
+    names: dict[str, Any] = {}
+    exec(block.replace("steps_per_epoch=20", "steps_per_epoch=2, num_workers=0"), names)
+    assert names["probabilities"].shape == (2,)
 
 
 @pytest.mark.slow

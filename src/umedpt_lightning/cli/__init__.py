@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
+from umedpt_lightning.cli.spinning import wait_shortly
+
 
 class Command(NamedTuple):
     """A command of ``umedpt``.
@@ -68,4 +70,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = parser.parse_args(given[:1]).command
     # as `python` does, so that own classes beside a config can be named in it; at the end, so that they hide nothing
     sys.path.append(os.getcwd())
+    wait_shortly()
     importlib.import_module(COMMANDS[command].module).main(command, given[1:])
