@@ -214,9 +214,9 @@ def test_tasks_share_what_is_decoded_and_each_sees_it_in_its_own_way(tmp_path: P
     finally:
         dataset.read_image = reading  # type: ignore[attr-defined]
     assert decoded == ["a.png", "b.png"]
-    assert [(stack.task, stack.rows, tuple(stack.images.shape), stack.sizes) for stack in batch.stacks] == [
-        (0, [0], (1, 1, 8, 8), [(20, 30)]),
-        (1, [0], (1, 3, 20, 30), [(20, 30)]),
+    assert [(stack.task, stack.places, tuple(stack.images.shape)) for stack in batch.stacks] == [
+        (0, [(0, (20, 30))], (1, 1, 8, 8)),
+        (1, [(0, (20, 30))], (1, 3, 20, 30)),
     ]
     assert batch.large == [(0, 2)]
     assert [(fault.row, fault.task) for fault in batch.faults] == [(1, 1)]

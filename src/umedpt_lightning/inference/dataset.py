@@ -47,15 +47,13 @@ class Stack(NamedTuple):
 
     Attributes:
         task: Its number.
-        rows: Which of the batch they are.
+        places: Which of the batch each is, and its height and width before it was resized, pixels.
         images: ``(B, C, H, W)`` in the dtype they were stored in.
-        sizes: Height and width of each before it was resized, pixels.
     """
 
     task: int
-    rows: list[int]
+    places: list[tuple[int, tuple[int, int]]]
     images: Tensor
-    sizes: list[tuple[int, int]]
 
 
 class Fault(NamedTuple):
@@ -119,7 +117,7 @@ class ImageDataset(Dataset[Batch], ABC):
     def __getitem__(self, key: Sequence[Wanted]) -> Batch:
         """What could be read of what is wanted, and what is wrong with the rest."""
         batch = Batch(list(key), [], [], [], {}, [])
-        open_stacks: dict[int, tuple[list[int], list[NDArray[Any]], list[tuple[int, int]]]] = {}
+        stacks: dict[int, tuple[list[tuple[int, tuple[int, int]]], list[NDArray[Any]]]] = {}
         for row, wanted in enumerate(key):
             for task in wanted.tasks:
                 try:
@@ -135,15 +133,13 @@ class ImageDataset(Dataset[Batch], ABC):
                     batch.drawn[row, task] = image[::step, ::step].copy()
                 size = self.size(task)
                 shown = image if size is None else resize(image, size)
-                rows, images, sizes = open_stacks.setdefault(task, ([], [], []))
+                places, images = stacks.setdefault(task, ([], []))
                 if images and not self._fits(images, shown):
-                    batch.stacks.append(Stack(task, rows, as_tensor(images), sizes))
-                    rows, images, sizes = open_stacks[task] = ([], [], [])
-                rows.append(row)
+                    batch.stacks.append(Stack(task, places, as_tensor(images)))
+                    places, images = stacks[task] = ([], [])
+                places.append((row, (image.shape[0], image.shape[1])))
                 images.append(shown)
-                sizes.append((image.shape[0], image.shape[1]))
-        for task, (rows, images, sizes) in open_stacks.items():
-            batch.stacks.append(Stack(task, rows, as_tensor(images), sizes))
+        batch.stacks.extend(Stack(task, places, as_tensor(images)) for task, (places, images) in stacks.items())
         return batch
 
     def _fits(self, images: list[NDArray[Any]], image: NDArray[Any]) -> bool:

@@ -159,7 +159,7 @@ def embedded(
     for batch in read_ahead(dataset, keys, options):
         with options.enough_memory():
             vectors = _vectors(model, task, [stack.images for stack in batch.stacks], options, scales)
-        rows = np.array([row for stack in batch.stacks for row in stack.rows], np.int64)
+        rows = np.array([row for stack in batch.stacks for row, _ in stack.places], np.int64)
         finite = np.isfinite(vectors).all(axis=1)  # (B,)
         yield Embedded(batch, rows[finite], vectors[finite], rows[~finite].tolist())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +16,18 @@ from torch import Tensor
 
 from umedpt_lightning.data.formats.images import read_image
 from umedpt_lightning.data.slide.tiles import Tiles
-from umedpt_lightning.inference.dataset import BY_TILES, Batch, InputDataset, Stack, Wanted
+from umedpt_lightning.inference.dataset import BY_TILES, Batch, InputDataset, Wanted
 from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.opening import SlideTiles, VolumeSlices
 from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.output.images import FileOutput, ImageOutput
 from umedpt_lightning.inference.output.overlays import LARGEST
-from umedpt_lightning.inference.output.slides import TilesOutput, write_slide
+from umedpt_lightning.inference.output.slides import TilesOutput, thumbnail, write_slide
 from umedpt_lightning.inference.output.task_output import TaskOutput
 from umedpt_lightning.inference.output.volumes import VolumeOutput
 from umedpt_lightning.inference.pool import ComputeOptions, read_ahead
 from umedpt_lightning.inference.progress import Advance, ProgressCallback
-from umedpt_lightning.inference.tiles.large import SeenSlide, predict_large, predict_slide
+from umedpt_lightning.inference.tiles.large import predict_large, predict_slide
 from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
 from umedpt_lightning.inference.writer import BackgroundWriter
 from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
@@ -50,6 +50,14 @@ class _Pending:
     output: FileOutput
     left: int
     sound: bool = True
+
+
+class _Seen(NamedTuple):
+    """An image that is being predicted."""
+
+    wanted: Wanted
+    size: tuple[int, int]
+    drawn: NDArray[Any] | None
 
 
 class FilePredictions:
@@ -157,13 +165,15 @@ class FilePredictions:
 
     def _predict(self, batch: Batch) -> None:
         for stack in batch.stacks:
-            for row in stack.rows:
-                self._expect(batch.wanted[row], stack.task)
-            found, finite = self._model.predict_batch(stack.images, self._outputs[stack.task].name, stack.sizes)
-            self._write(self._take, batch, stack, found, finite)
+            seen = [_Seen(batch.wanted[row], size, batch.drawn.get((row, stack.task))) for row, size in stack.places]
+            for one in seen:
+                self._expect(one.wanted, stack.task)
+            sizes = [one.size for one in seen]
+            found, finite = self._model.predict_batch(stack.images, self._outputs[stack.task].name, sizes)
+            self._write(self._add, stack.task, seen, found, finite)
         for fault in batch.faults:
             self._expect(batch.wanted[fault.row], fault.task)
-            self._write(self._spoil, batch.wanted[fault.row], fault.task, fault.text)
+            self._write(self._discard, batch.wanted[fault.row], fault.task, fault.text)
         for row, places in groupby(batch.large, key=lambda place: place[0]):
             self._by_tiles(batch.wanted[row].file, [task for _, task in places])
 
@@ -211,7 +221,8 @@ class FilePredictions:
         except BaseException:
             folder.cleanup()
             raise
-        self._write(self._write_slide, file, output, found, tiles.mpp, folder)
+        drawn = thumbnail(found.slide) if self._options.overlays else None
+        self._write(self._write_slide, folder, output, file, found, tiles.mpp, drawn)
 
     # in the writer's thread
 
@@ -220,33 +231,30 @@ class FilePredictions:
         written.add(0, size, found, drawn)
         written.finish()
 
-    def _write_slide(
-        self, file: InputFile, output: TaskOutput, seen: SeenSlide, mpp: float, folder: TemporaryDirectory[str]
-    ) -> None:
+    def _write_slide(self, folder: TemporaryDirectory[str], *slide: Any) -> None:
         with folder:
-            write_slide(output, file, seen.slide, seen.found, mpp, seen.area)
+            write_slide(*slide)
 
-    def _take(self, batch: Batch, stack: Stack, found: list[Any], finite: Tensor) -> None:
-        """Adds the predictions for a stack to what is known of its files."""
-        for row, size, one, sound in zip(stack.rows, stack.sizes, to_numpy(found), finite.tolist(), strict=True):
-            wanted, task = batch.wanted[row], stack.task
-            if not sound:
-                output, file = self._outputs[task], self._files[wanted.file]
-                text = f"{file.file}: what task {output.name!r} gives for it is not finite. {NOT_FINITE}"
-                self._spoil(wanted, task, text)
+    def _add(self, task: int, seen: Sequence[_Seen], found: list[Any], finite: Tensor) -> None:
+        """Adds predictions to what is known of their files."""
+        for (wanted, size, drawn), prediction, is_finite in zip(seen, to_numpy(found), finite.tolist(), strict=True):
+            if not is_finite:
+                file, name = self._files[wanted.file].file, self._outputs[task].name
+                self._discard(wanted, task, f"{file}: what task {name!r} gives for it is not finite. {NOT_FINITE}")
                 continue
             pending = self._pending[wanted.file, task]
             if pending.sound:
-                pending.output.add(wanted.image, size, one, batch.drawn.get((row, task)))
-            self._one_less(wanted, task)
+                pending.output.add(wanted.image, size, prediction, drawn)
+            self._count(wanted, task)
 
-    def _spoil(self, wanted: Wanted, task: int, text: str) -> None:
+    def _discard(self, wanted: Wanted, task: int, text: str) -> None:
         """Notes that one of a file's images cannot be predicted, so that the file is not written."""
         self._pending[wanted.file, task].sound = False
         self._fail(self._files[wanted.file], text)
-        self._one_less(wanted, task)
+        self._count(wanted, task)
 
-    def _one_less(self, wanted: Wanted, task: int) -> None:
+    def _count(self, wanted: Wanted, task: int) -> None:
+        """Counts one of a file's images; after the last the file is written."""
         pending = self._pending[wanted.file, task]
         pending.left -= 1
         if not pending.left:

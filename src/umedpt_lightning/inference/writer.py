@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 #: So much may be left to write before what computes waits all the same: it is kept in memory.
-_MOST_WAITING = 8
+_MOST_WAITING = 4
 
 
 class BackgroundWriter:

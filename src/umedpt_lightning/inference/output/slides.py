@@ -15,8 +15,10 @@ from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.opening import SlideTiles
 from umedpt_lightning.inference.output import overlays
+from umedpt_lightning.inference.output.journal import CocoImage
 from umedpt_lightning.inference.output.masks import write_tiff
 from umedpt_lightning.inference.output.task_output import TaskOutput
+from umedpt_lightning.inference.tiles.large import SeenSlide
 from umedpt_lightning.io.atomic import atomic_write
 from umedpt_lightning.labels import TableRow
 
@@ -32,6 +34,8 @@ class TilesOutput:
 
     def __init__(self, output: TaskOutput, file: InputFile, opened: SlideTiles) -> None:
         self._output, self._file, self._images = output, file, opened.images
+        # here, not where it is drawn: two threads must not read one slide
+        self._drawn = thumbnail(self._images.slides[0]) if output.draw else None
         self._rows: list[TableRow] = []
         self._found: list[Any] = []
 
@@ -52,26 +56,24 @@ class TilesOutput:
             writer.writerows(self._rows)
         mean = output.task.spec.mean(self._found)
         row = {"tiles": len(self._rows)} | ({} if mean is None else output.row(mean, None))
-        if output.draw and mean is not None:
-            image = thumbnail(self._images.slides[0])
-            files.append(output.overlay(image, (image.shape[0], image.shape[1]), mean, name))
+        if self._drawn is not None and mean is not None:
+            files.append(output.overlay(self._drawn, (self._drawn.shape[0], self._drawn.shape[1]), mean, name))
         output.done(self._file, [row], files=files)
 
 
-def write_slide(output: TaskOutput, file: InputFile, slide: Slide, found: Any, mpp: float, seen: float) -> None:
+def write_slide(output: TaskOutput, file: InputFile, seen: SeenSlide, mpp: float, drawn: NDArray[Any] | None) -> None:
     """A mask as pyramidal TIFF, or boxes as GeoJSON and in the COCO file.
 
     Args:
         output: The task's.
         file: The input.
-        slide: The same, opened.
-        found: A mask of any resolution, or boxes in pixels of the finest level; with arrays for tensors.
+        seen: What was found.
         mpp: µm from pixel to pixel of a mask.
-        seen: The area that was looked at, µm².
+        drawn: The slide as it is drawn, if it is.
     """
-    name, spec, row, images = file.id, output.task.spec, {}, []
+    name, spec, found, row, images = file.id, output.task.spec, seen.found, dict[str, Any](), list[CocoImage]()
     if spec.form == "objects":
-        size = (slide.size[1], slide.size[0])
+        size = (seen.slide.size[1], seen.slide.size[0])
         files = [output.file(name, ".geojson")]
         write_geojson(output.confident(found), spec.names, files[0])
         images = output.coco(name, size, found, file.coco_id)
@@ -80,9 +82,9 @@ def write_slide(output: TaskOutput, file: InputFile, slide: Slide, found: Any, m
         files = [output.file(name, ".tif")]
         write_tiff(found, mpp, files[0])
         row = {"mask": output.relative(files[0]), "mpp": mpp}
-    row |= output.row(found, seen)
-    if output.draw:
-        files.append(output.overlay(thumbnail(slide), size, found, name))
+    row |= output.row(found, seen.area)
+    if drawn is not None:
+        files.append(output.overlay(drawn, size, found, name))
     output.done(file, [row], images, files)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
@@ -90,24 +91,24 @@ class TiledTask:
         with torch.inference_mode():
             self._measure(statistics, pixels, grid, wanted, partial(progress, f"{self._task}: statistics of {name}"))
             with statistics.used(), progress(f"{self._task}: tiles of {name}", len(grid)) as advance:
-                tiles = _Looked(grid, wanted, advance)
+                tiles = _TileImages(grid, wanted, partial(self._image, pixels), advance)
                 match self._head.spec.form:
                     case "mask":
                         dtype = mask_dtype(len(self._head.spec.names))
-                        return self._mask(pixels, tiles, np.zeros(pixels.size, dtype) if out is None else out)
+                        return self._mask(tiles, np.zeros(pixels.size, dtype) if out is None else out)
                     case "objects":
-                        return self._boxes(pixels, tiles)
+                        return self._boxes(tiles)
                     case "values":
-                        return self._vector(pixels, tiles)
+                        return self._vector(tiles)
 
-    def _mask(self, pixels: Pixels, tiles: _Looked, out: NDArray[np.unsignedinteger]) -> NDArray[Any]:
+    def _mask(self, tiles: _TileImages, out: NDArray[np.unsignedinteger]) -> NDArray[Any]:
         classes = len(self._head.spec.names)
         blender = TileBlender(tiles.grid, classes, out)
-        for tile, wanted in tiles:
+        for tile, image in tiles:
             down, across = tile.down, tile.across
             size = (down.shown.stop - down.shown.start, across.shown.stop - across.shown.start)
-            if wanted:
-                found = self._head.exported(self._output(pixels, tile))["probabilities"]  # (1, K, h, w)
+            if image is not None:
+                found = self._head.exported(self._output(image, tile))["probabilities"]  # (1, K, h, w)
                 found = F.interpolate(found, _sides(tile), mode="bilinear") if self._size else found
                 rows, columns = (slice(s.shown.start - s.start, s.shown.stop - s.start) for s in (down, across))
                 shown = found[0, :, rows, columns].cpu().clone()
@@ -117,16 +118,16 @@ class TiledTask:
             blender.add(tile, shown)
         return out
 
-    def _boxes(self, pixels: Pixels, tiles: _Looked) -> Detections:
+    def _boxes(self, tiles: _TileImages) -> Detections:
         kept: list[Detections] = [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))]
-        for tile, wanted in tiles:
-            if wanted:
-                (found,) = self._head.predict(self._output(pixels, tile))
+        for tile, image in tiles:
+            if image is not None:
+                (found,) = self._head.predict(self._output(image, tile))
                 kept.append(_own_boxes(self._head.resized(found, self._size or _sides(tile), _sides(tile)), tile))
         merged = Detections(*(torch.cat([getattr(d, key) for d in kept]) for key in ("boxes", "scores", "labels")))
         return _across_tiles(merged, tiles.grid, self._head.nms_threshold)
 
-    def _vector(self, pixels: Pixels, tiles: _Looked) -> Any:
+    def _vector(self, tiles: _TileImages) -> Any:
         """Of the mean of the coarsest map over all own parts, as `Pooling` takes it over the whole."""
         if self._head.needs != "embedding":
             raise ValueError(
@@ -134,9 +135,9 @@ class TiledTask:
                 "predictions are neither masks nor objects. Give a smaller image, or the task a `size`."
             )
         total, places = torch.zeros(()), 0
-        for tile, wanted in tiles:
-            if wanted:
-                pyramid = self._model.pyramid(self._image(pixels, tile), self._task)
+        for tile, image in tiles:
+            if image is not None:
+                pyramid = self._model.pyramid(image, self._task)
                 stride = pyramid.strides[-1]
                 rows, columns = (
                     slice((s.low - s.start) // stride, -(-(s.high - s.start) // stride))
@@ -147,14 +148,21 @@ class TiledTask:
                     own = pyramid.embedding[0, :, None, None].expand(-1, *own.shape[1:])
                 total, places = total + own.double().sum(dim=(1, 2)).cpu(), places + own[0].numel()
         mean = (total / max(1, places)).float().to(self._head.device)
-        return self._head.predict(self._head(self._model.pooling.norm(mean[None])))[0]
+        output = self._head(self._model.pooling.norm(mean[None]))
+        self._check_finite(output, "it")
+        return self._head.predict(output)[0]
 
-    def _output(self, pixels: Pixels, tile: Tile) -> Any:
-        output = self._model(self._image(pixels, tile), self._task)
-        if not finite_rows(output, 1).all():
-            place = f"row {tile.down.start}, column {tile.across.start}"
-            raise ValueError(f"{self._name}: what task {self._task!r} gives at {place} is not finite. {NOT_FINITE}")
+    def _output(self, image: Tensor, tile: Tile) -> Any:
+        output = self._model(image, self._task)
+        self._check_finite(output, f"its row {tile.down.start}, column {tile.across.start}")
         return output
+
+    def _seen(self, pixels: Pixels, tile: Tile) -> Any:
+        return self._output(self._image(pixels, tile), tile)
+
+    def _check_finite(self, output: Any, place: str) -> None:
+        if not finite_rows(output, 1).all():
+            raise ValueError(f"{self._name}: what task {self._task!r} gives for {place} is not finite. {NOT_FINITE}")
 
     def _image(self, pixels: Pixels, tile: Tile) -> Tensor:
         """``(1, C, h, w)`` as stored, resized if the task has a size."""
@@ -185,7 +193,7 @@ class TiledTask:
             tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int)]
         if len(tiles) < 2:  # a single tile is the whole image
             return
-        runs = [(self._own(tile, grid), partial(self._output, pixels, tile)) for tile in tiles]
+        runs = [(self._own(tile, grid), partial(self._seen, pixels, tile)) for tile in tiles]
         calls = statistics.calls(runs[0][1])
         if not calls:
             return
@@ -208,16 +216,26 @@ class TiledTask:
         return Own(*shares)
 
 
-class _Looked:
-    """The tiles of a grid, each with whether it is looked at; tells when one is done."""
+class _TileImages:
+    """The tiles of a grid, each with its image, or None where it is not looked at; tells when one is done.
 
-    def __init__(self, grid: Grid, wanted: Callable[[Tile], bool], advance: Callable[[int], None]) -> None:
-        self.grid, self._wanted, self._advance = grid, wanted, advance
+    An image is read in another thread while the one before is computed.
+    """
 
-    def __iter__(self) -> Iterator[tuple[Tile, bool]]:
-        for tile in self.grid:
-            yield tile, self._wanted(tile)
-            self._advance(1)
+    def __init__(
+        self, grid: Grid, wanted: Callable[[Tile], bool], read: Callable[[Tile], Tensor], advance: Advance
+    ) -> None:
+        self.grid, self._wanted, self._read, self._advance = grid, wanted, read, advance
+
+    def __iter__(self) -> Iterator[tuple[Tile, Tensor | None]]:
+        with ThreadPoolExecutor(1) as thread:
+            tile, image = None, None
+            for following in (*self.grid, None):
+                ahead = thread.submit(self._read, following) if following and self._wanted(following) else None
+                if tile is not None:
+                    yield tile, image and image.result()
+                    self._advance(1)
+                tile, image = following, ahead
 
 
 def _sides(tile: Tile) -> tuple[int, int]:
