@@ -233,7 +233,7 @@ class _TileImages:
             for following in (*self.grid, None):
                 ahead = thread.submit(self._read, following) if following and self._wanted(following) else None
                 if tile is not None:
-                    yield tile, image and image.result()
+                    yield tile, None if image is None else image.result()
                     self._advance(1)
                 tile, image = following, ahead
 
