@@ -10,7 +10,7 @@ import numpy as np
 
 from umedpt_lightning.labels.wording import short_float
 
-#: Of a vector with more numbers, as of a map, the mean and the limits are told.
+#: Of an array with more numbers, as of a map, the mean and the limits are told.
 _MOST_NUMBERS = 64
 
 
@@ -47,11 +47,9 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, float | str]]:
 def _numbers(array: Any, name: str) -> Iterator[tuple[str, float | str]]:
     if array.dtype.kind not in "biuf":
         yield name or "value", str(array)[:80]
-    elif array.ndim == 0:
-        yield name or "value", short_float(float(array))
-    elif array.ndim == 1 and len(array) <= _MOST_NUMBERS:
-        for number, item in enumerate(array.tolist()):
-            yield _below(name, str(number)), short_float(float(item))
+    elif array.size <= _MOST_NUMBERS:
+        for index in np.ndindex(array.shape):
+            yield _below(name, "_".join(map(str, index))) or "value", short_float(float(array[index]))
     else:
         yield _below(name, "shape"), "x".join(map(str, array.shape))
         if array.size:
@@ -60,4 +58,4 @@ def _numbers(array: Any, name: str) -> Iterator[tuple[str, float | str]]:
 
 
 def _below(name: str, part: str) -> str:
-    return f"{name}_{part}" if name else part
+    return "_".join(filter(None, (name, part)))
