@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside reading Markdown: the README is the first page, the reference comes from the code."""
+"""What `mkdocs build` does beside reading Markdown: pages of the repository's root, and references made of the code."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 DOCS = Path(__file__).parent
-#: Where reference.md wants what the code says.
-MARK = "<!-- what the code says -->"
+#: Where reference.md wants what the code says, and api.md the public names.
+MARK, NAMES = "<!-- what the code says -->", "<!-- public names -->"
+#: Pages of the repository's root, by their names in the site.
+FROM_ROOT = {"index.md": "README.md", "architecture.md": "ARCHITECTURE.md", "contributing.md": "CONTRIBUTING.md"}
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the README as the first page."""
-    text = (DOCS.parent / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
-    text = text.replace("](notebooks)", "](../notebooks)")  # which the site does not have
-    files.append(File.generated(config, "index.md", content=text))
+    """Adds the pages of the root."""
+    for name, file in FROM_ROOT.items():
+        text = (DOCS.parent / file).read_text(encoding="utf-8").replace("](docs/", "](")
+        for other, root in FROM_ROOT.items():
+            text = text.replace(f"]({root})", f"]({other})")
+        text = text.replace("](notebooks)", "](../notebooks)")  # which the site does not have
+        files.append(File.generated(config, name, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Fills in the reference; links to files that the site does not have become plain words."""
+    """Fills in the references; links to files that the site does not have become plain words."""
     if MARK in markdown:
         markdown = markdown.replace(MARK, _load("reference").reference())
+    if NAMES in markdown:
+        markdown = markdown.replace(NAMES, _load("public_names").public_names())
     return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
 
 
