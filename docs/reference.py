@@ -25,7 +25,7 @@ CLASSES = {
     "LossWeighting": "Loss weightings",
     "GradientAggregator": "Gradient aggregators",
     "ParameterGroups": "Parameter groups",
-    "Source": "Sources of transfer",
+    "WeightSource": "Sources of transfer",
     "callbacks": "Callbacks of Lightning",
     "logger": "Loggers of Lightning",
 }
@@ -66,7 +66,7 @@ def _parts(schema: Schema) -> Iterator[str]:
     for name, heading in CLASSES.items():
         yield f"## {heading} {{#{name.lower()}}}"
         for found in definitions[name]["anyOf"]:
-            _, path = found.get("properties", {}).get("class_path", {}).get("enum", ("", ""))
+            _, path, *_ = found.get("properties", {}).get("class_path", {}).get("enum", ("", ""))
             if path.startswith(("umedpt_lightning.", "lightning.")):  # not those that somebody else has imported
                 yield from _class(found)
     rest = definitions.keys() - CLASSES.keys() - OPTIONS.keys() - ELSEWHERE.keys()
@@ -79,7 +79,7 @@ def _is_ours(definition: Schema) -> bool:
 
 
 def _class(found: Schema) -> Iterator[str]:
-    short, path = found["properties"]["class_path"]["enum"]
+    short, path, *_ = found["properties"]["class_path"]["enum"]
     options = found["properties"]["init_args"]
     yield f"### {short}"
     if path.startswith("umedpt_lightning."):

@@ -26,7 +26,8 @@ from umedpt_lightning.data.loading import schedule
 from umedpt_lightning.transfer import sources
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")), *DOCS]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -95,8 +96,8 @@ def test_links_lead_to_files() -> None:
 
 def test_every_page_is_in_the_site() -> None:
     config = (ROOT / "mkdocs.yml").read_text()
-    listed = re.findall(r"^  - .*: ([\w-]+\.md)", config, re.MULTILINE)
-    assert sorted(listed) == sorted(["index.md", *(page.name for page in PAGES[1:])])
+    listed = re.findall(r"^ +- .*: ([\w-]+\.md)", config, re.MULTILINE)
+    assert sorted(listed) == sorted(["index.md", "architecture.md", "contributing.md", *(page.name for page in DOCS)])
 
 
 def reference() -> str:
@@ -118,7 +119,7 @@ def test_the_reference_has_all_classes_and_options(schema: dict[str, Any]) -> No
     expected = set(readers.__all__) - {"Reader", "Table"}
     expected |= {task.__name__ for task in tasks.DEFAULT_TASKS.values()}
     expected |= schedules - {"Schedule", "TaskSize"}
-    expected |= {one.__name__ for one in sources.Source.__subclasses__() if one.__module__ == sources.__name__}
+    expected |= {one.__name__ for one in sources.WeightSource.__subclasses__() if one.__module__ == sources.__name__}
     expected |= {"Encoder", "PixelDecoder", "DetectionDecoder", "EarlyStopping", "EMAWeightAveraging", "WandbLogger"}
     assert expected <= headings
     for name in schema["properties"]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import pkgutil
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -67,8 +69,9 @@ def config_schema() -> Schema:
         warnings.simplefilter("ignore")
         schema: Schema = json.loads(_parser().get_completion_script("jsonschema"))
     choices = schema["$defs"]["Reader"]["anyOf"]  # there are some that wrap others in the program alone
-    public = [f"{readers.__name__}.{name}" for name in readers.__all__]
-    schema["$defs"]["Reader"]["anyOf"] = [one for one in choices if _path(one) in ("", *public)]
+    schema["$defs"]["Reader"]["anyOf"] = [
+        one for one in choices if not _path(one) or _path(one).rpartition(".")[2] in readers.__all__
+    ]
     for factory in _FACTORIES:
         given, made = get_args(factory)
         _without_first(schema["$defs"][made.__name__], len(given))
@@ -165,12 +168,23 @@ def _path(choice: Schema) -> str:
     return path
 
 
+def _whole_names(path: str) -> list[str]:
+    """The whole names of a class, of all packages that offer it; the one that jsonargparse writes first."""
+    if not path.startswith("umedpt_lightning."):
+        return [path]
+    found = pkgutil.resolve_name(path)
+    parts = found.__module__.split(".")
+    places = [".".join(parts[: depth + 1]) for depth in range(len(parts))]
+    offering = [f"{place}.{found.__name__}" for place in places if hasattr(sys.modules[place], found.__name__)]
+    return list(dict.fromkeys([path, *offering]))
+
+
 def _name_classes(definition: Schema) -> None:
     """Lets known classes be named without their module, and unknown ones with one have any options."""
     known: list[str] = []
     for choice in definition.get("anyOf", []):
         if path := _path(choice):
-            names = [path.rpartition(".")[2], path]
+            names = [path.rpartition(".")[2], *_whole_names(path)]
             choice["properties"]["class_path"] = {"enum": names}
             known += names
     if "anyOf" in definition and not any(name.startswith(_LIBRARIES) for name in known):

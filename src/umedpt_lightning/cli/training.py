@@ -86,7 +86,7 @@ class UmedptCLI(LightningCLI):
         parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
         parser.add_argument(
             "--init_from",
-            type=str,
+            type=str | None,
             default=None,
             help="Start a new run from all blocks and heads that fit of a checkpoint, a run's or a model's folder.",
         )
