@@ -126,7 +126,7 @@ def test_a_dicom_file_is_read_as_the_task_was_trained(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label\ndata/a/x.dcm,y\n")
     volumes = VolumeClasses(tmp_path / "t.csv", None, intensity=Window(100, 900))
     np.testing.assert_array_equal(load(file, Opening.as_trained(volumes.spec, None)), volumes[0].image)
-    with pytest.raises(ValueError, match=r"x\.dcm: for this task the file holds 20 images"):
+    with pytest.raises(ValueError, match=r"x\.dcm: its only plane is axial, but slices are to be coronal"):
         load(file, Opening.as_trained(replace(volumes.spec, cut={"slices": {"axis": "coronal"}}), None))
 
 
