@@ -7,6 +7,7 @@ Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ __all__ = [
     "MaskSpec",
     "MicroBatchId",
     "MultilabelSpec",
+    "PackedArray",
     "RegressionSpec",
     "Round",
     "RoundPlan",
@@ -70,6 +72,30 @@ SampleTarget = Any
 BatchTargets = Tensor | list[Any]
 
 
+@dataclass(frozen=True)
+class PackedArray:
+    """An array in few bytes: masks shrink to a hundredth.
+
+    Attributes:
+        data: Compressed by zlib.
+        shape: Of the array.
+        dtype: Of the array.
+    """
+
+    data: bytes
+    shape: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> PackedArray:
+        """An array, packed."""
+        return cls(zlib.compress(np.ascontiguousarray(array), level=1), array.shape, array.dtype.str)
+
+    def unpack(self) -> NDArray[Any]:
+        """The array."""
+        return np.frombuffer(bytearray(zlib.decompress(self.data)), self.dtype).reshape(self.shape)
+
+
 @dataclass
 class Sample:
     """One image with its target.
@@ -79,12 +105,15 @@ class Sample:
         target: See `SampleTarget`.
         name: What a message calls it: its file, or its file and place in it.
         stored_size: Height and width before any resizing, pixels; those of `image` where it was not resized.
+        stored_target: In evaluation, a target that has a value for each pixel as it was before it was resized with the
+            image; None for other targets, and where it was not resized.
     """
 
     image: NDArray[Any]
     target: SampleTarget
     name: str
     stored_size: tuple[int, int] = (0, 0)
+    stored_target: PackedArray | None = None
 
     def __post_init__(self) -> None:
         if self.stored_size == (0, 0):
@@ -102,6 +131,7 @@ class TaskBatch:
         names: What a message calls the samples, one an image.
         stored_sizes: Height and width of each image before it was resized, pixels.
         bad_samples: What was wrong with samples that could not be read, for which others stand in this batch.
+        stored_targets: See `Sample.stored_target`, one an image; None where targets were not resized.
     """
 
     task: str
@@ -110,6 +140,7 @@ class TaskBatch:
     names: list[str]
     stored_sizes: list[tuple[int, int]]
     bad_samples: list[str] = field(default_factory=list)
+    stored_targets: list[PackedArray] | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -139,6 +170,11 @@ class TaskBatch:
     def pin_memory(self) -> TaskBatch:
         """The same batch in page-locked memory; called by the DataLoader."""
         return self._map(Tensor.pin_memory)
+
+    def unpack_targets(self) -> Iterator[Tensor]:
+        """The `stored_targets` on the device of the images, one by one: together they may be large."""
+        for target in self.stored_targets or ():
+            yield torch.from_numpy(target.unpack()).to(self.images.device)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> TaskBatch:
         return replace(self, images=function(self.images), targets=map_leaves(self.targets, function))

@@ -123,7 +123,7 @@ class Report(Callback):
             if output is None:
                 del self._judges[batch.task]
             else:
-                judge.update(output, batch.targets)
+                judge.update(output, judge.truth(batch))
 
     def _finish(self, part: str, trainer: pl.Trainer) -> None:
         if self._judges:

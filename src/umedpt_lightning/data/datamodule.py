@@ -151,7 +151,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
             {name: self.tasks[name].batch_size for name in readers},
             *self._rank_and_world_size(),
         )
-        transforms = {name: Transform(self.tasks[name].size) for name in readers}
+        transforms = {name: self.tasks[name].evaluation_transform for name in readers}
         return EvaluationLoader(MultiTaskDataset(readers, transforms), sampler, self._pool())
 
     def _readers(self, part: Part) -> dict[str, Reader]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.transforms import Augmentations
+from umedpt_lightning.data.transforms import Augmentations, Transform
 
 
 @dataclass
@@ -24,6 +24,8 @@ class TaskData:
             name of a preset: ct, dermatology, fluorescence, fundus, histology, mri, xray. Or the path of a YAML file.
         cache: Keeps decoded samples, once for all workers and ranks of a machine: ``ram`` until the run ends, ``disk``
             for later runs too. See `CachedReader`.
+        evaluate_at: The pixels that metrics of masks and boxes are of: ``stored``, the image's own, to which
+            predictions are resized, or ``resized``, those of `size`, where small objects have vanished from the truth.
     """
 
     train: Reader | None = None
@@ -34,6 +36,12 @@ class TaskData:
     size: int | tuple[int, int] | None = None
     augment: Augmentations | str | None = None
     cache: Literal["none", "ram", "disk"] = "none"
+    evaluate_at: Literal["stored", "resized"] = "stored"
+
+    @property
+    def evaluation_transform(self) -> Transform:
+        """What samples go through in validation and test."""
+        return Transform(self.size, keep_truth=self.evaluate_at == "stored")
 
     @property
     def readers(self) -> dict[str, Reader]:

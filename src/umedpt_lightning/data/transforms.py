@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.presets import build_augmentations
-from umedpt_lightning.types import BoxArrays, Sample
+from umedpt_lightning.types import BoxArrays, PackedArray, Sample
 
 Augmentation: TypeAlias = albumentations.BasicTransform | albumentations.BaseCompose
 Augmentations: TypeAlias = dict[str, albumentations.BasicTransform | albumentations.BaseCompose | None]
@@ -61,6 +61,8 @@ class Transform:
             path of a YAML file.
         value_range: The stored intensities that are black and white to intensity augmentations; None the full range of
             the dtype, 0 to 1 for float32. So 12-bit images in uint16 get as much noise as others.
+        keep_truth: Whether resizing leaves nothing out of the truth, as evaluation needs it: targets with a value for
+            each pixel are kept as they were too (`Sample.stored_target`), and boxes however small they become.
 
     Raises:
         ValueError: `size` is not positive, or there is no such preset.
@@ -71,7 +73,11 @@ class Transform:
         size: int | tuple[int, int] | None = None,
         augment: Augmentations | str | None = None,
         value_range: tuple[float, float] | None = None,
+        keep_truth: bool = False,
     ) -> None:
+        if keep_truth and augment:
+            raise ValueError("keep_truth is for evaluation, which augments nothing. Leave one of the two out.")
+        self._keep_truth = keep_truth
         if isinstance(augment, str):
             augment = cast(Augmentations, build_augmentations(augment, Augmentations))
         self._augment = {name: step for name, step in (augment or {}).items() if step is not None}
@@ -112,7 +118,7 @@ class Transform:
         scaled = self._changes_intensities and (stored != np.uint8 or value_range != _NATURAL_RANGE[stored])
         image = _to_unit(sample, value_range) if scaled else sample.image
         data: dict[str, Any] = {"image": image}
-        if isinstance(target, BoxArrays):
+        if isinstance(target, BoxArrays) and not self._keep_truth:
             data |= {"bboxes": target.boxes, "labels": target.labels}
         elif isinstance(target, np.ndarray) and target.shape[:2] == image.shape[:2]:  # a value a pixel
             data["mask"] = target
@@ -130,7 +136,12 @@ class Transform:
             target = _to_boxes(result, image)
         elif "mask" in data:
             target = np.ascontiguousarray(result["mask"], dtype=data["mask"].dtype)
-        return replace(sample, image=image, target=target)
+        elif isinstance(target, BoxArrays):
+            target = _scaled(target, sample.image.shape, image.shape)
+        packed = None
+        if self._keep_truth and "mask" in data and target.shape != sample.target.shape:
+            packed = PackedArray.of(sample.target)
+        return replace(sample, image=image, target=target, stored_target=packed)
 
     def _compose(self, boxes: bool) -> albumentations.Compose:
         if boxes not in self._composes:
@@ -210,6 +221,13 @@ def _to_boxes(result: dict[str, Any], image: NDArray[Any]) -> BoxArrays:
     boxes = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))  # rounding may put them outside
     return BoxArrays(np.ascontiguousarray(boxes), np.asarray(result["labels"], np.int64).reshape(-1))
+
+
+def _scaled(target: BoxArrays, before: tuple[int, ...], after: tuple[int, ...]) -> BoxArrays:
+    """All boxes of an image of a shape in the same image of another shape."""
+    rows, columns = after[0] / before[0], after[1] / before[1]
+    boxes = target.boxes * np.array([columns, rows, columns, rows])
+    return BoxArrays(np.ascontiguousarray(boxes, np.float32), target.labels)
 
 
 def _leaves(steps: Iterable[Augmentation]) -> Iterator[albumentations.BasicTransform]:

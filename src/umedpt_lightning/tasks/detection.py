@@ -18,7 +18,7 @@ from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.tasks.box_matching import ImageMatches, average_precision, match_boxes
 from umedpt_lightning.tasks.fcos_loss import fcos_loss
 from umedpt_lightning.tasks.fcos_targets import PaddedBoxes, assign
-from umedpt_lightning.types import BatchTargets, Boxes, BoxSpec, to_numpy
+from umedpt_lightning.types import BatchTargets, Boxes, BoxSpec, finite_rows, to_numpy
 
 _SHORT = 0.25  # strides
 
@@ -83,6 +83,7 @@ class Detection(Task):
 
     needs = "detection"
     main_metric = "map50"
+    counts_not_finite = True
     spec: BoxSpec
     signed_distances: Tensor
     """1 where each box has a place, inside it or beside it; 0 in models from before this was so."""
@@ -135,8 +136,11 @@ class Detection(Task):
         return fcos_loss(output.raw, output.anchors, boxes, assigned) / 3
 
     def update(self, output: DetectionOutput, targets: list[Boxes]) -> None:
-        """Adds raw outputs and true boxes."""
-        predicted = [torch.column_stack([d.boxes, d.labels, d.scores]) for d in self.predict(output)]  # (N, 6) each
+        """Adds raw outputs and true boxes.
+
+        Where numbers of an image are not finite, none of its boxes is found, and there is a wrong one of each class.
+        """
+        predicted = [torch.column_stack([d.boxes, d.labels, d.scores]) for d in self.counted(output)]  # (N, 6) each
         self.metrics.average_precision.update(predicted, [torch.column_stack(t) for t in targets])
 
     def compute(self) -> dict[str, Tensor]:
@@ -151,6 +155,13 @@ class Detection(Task):
         anchors = [list(torch.split(output.anchors, output.places))] * images
         found = self.fcos.postprocess_detections(raw, anchors, [output.size] * images)
         return [Detections(**detections) for detections in found]
+
+    def counted(self, output: DetectionOutput) -> list[Detections]:
+        """The boxes that metrics are of."""
+        classes = torch.arange(len(self.spec.classes), device=output.anchors.device)
+        wrong = Detections(output.anchors.new_zeros(len(classes), 4), torch.ones_like(classes).float(), classes)
+        finite = finite_rows(output.raw, len(output.raw["cls_logits"]))
+        return [found if good else wrong for found, good in zip(self.predict(output), finite.tolist(), strict=True)]
 
     def exported(self, output: DetectionOutput) -> dict[str, Tensor]:
         """``boxes`` ``(B, P, 4)`` and ``scores`` ``(B, P, K)`` of every place, before any threshold and NMS."""
@@ -202,7 +213,7 @@ class BoxAnswers(Answers):
     def add(self, output: DetectionOutput, targets: list[Boxes]) -> None:
         """Adds raw outputs and true boxes."""
         task = self._detection
-        for found, truth in zip(task.predict(output), targets, strict=True):
+        for found, truth in zip(task.counted(output), targets, strict=True):
             boxes, true = (
                 to_numpy(torch.column_stack(parts).float())
                 for parts in ([found.boxes, found.labels, found.scores], list(truth))

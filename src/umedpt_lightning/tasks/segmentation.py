@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.answers import Answers, Rows
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.tasks.cross_entropy import cross_entropy
-from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, MaskSpec, to_numpy
+from umedpt_lightning.tasks.dice import dice_loss
+from umedpt_lightning.types import BatchTargets, MaskSpec, TaskBatch, finite_rows, to_numpy
 
 
 class Segmentation(Task):
@@ -37,6 +37,7 @@ class Segmentation(Task):
 
     needs = "pixels"
     main_metric = "dice"
+    counts_not_finite = True
     spec: MaskSpec
     class_weights: Tensor | None
 
@@ -57,14 +58,13 @@ class Segmentation(Task):
         weights = None if class_weights is None else torch.tensor([float(w) for w in class_weights])
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
-        self.dice_loss = DiceLoss("multiclass", ignore_index=IGNORE_INDEX) if loss == "ce_dice" else None
+        self.with_dice = loss == "ce_dice"
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``confusion``."""
-        from torchmetrics.classification import MulticlassConfusionMatrix
+        from umedpt_lightning.tasks.pixel_counts import PixelCounts
 
-        classes = max(2, len(self.spec.classes))  # as torchmetrics wants; one that never occurs changes nothing
-        return {"confusion": MulticlassConfusionMatrix(classes, ignore_index=IGNORE_INDEX)}
+        return {"confusion": PixelCounts(len(self.spec.classes))}
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(B, K, H, W)`` for a pixel embedding ``(B, D, H, W)``."""
@@ -75,17 +75,30 @@ class Segmentation(Task):
         """Cross-entropy over ln K, averaged with Dice loss, of logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
         output, targets = as_float(output), targets.long()
         entropy = cross_entropy(output, targets, self.class_weights, self.label_smoothing)
-        if self.dice_loss is None:
-            return entropy
-        overlap: Tensor = self.dice_loss(output, targets)
-        return (entropy + overlap) / 2
+        return (entropy + dice_loss(output, targets)) / 2 if self.with_dice else entropy
 
-    def update(self, output: Tensor, targets: Tensor) -> None:
-        """Adds logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
-        self.metrics.confusion.update(self.predict(output), targets.long())
+    def truth(self, batch: TaskBatch) -> Iterable[Tensor]:
+        """The masks in the images' own pixels where the batch has them, one by one."""
+        return batch.targets if batch.stored_targets is None else batch.unpack_targets()
+
+    def update(self, output: Tensor, targets: Iterable[Tensor]) -> None:
+        """Adds logits ``(B, K, H, W)`` and masks ``(B, H, W)``, or ``(H, W)`` of any size for each image.
+
+        An image whose logits are not finite counts as wrong at every pixel.
+        """
+        for pixels in self.pixels(output, targets):
+            self.metrics.confusion.update(*pixels)
+
+    def pixels(self, output: Tensor, targets: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The first arguments of `count_pixels` for each image, from those of `update`."""
+        shown = (output.shape[2], output.shape[3])
+        for mask, truth, finite in zip(self.predict(output), targets, finite_rows(output, len(output)), strict=True):
+            yield self.resized(mask, shown, (truth.shape[0], truth.shape[1])), truth, finite
 
     def compute(self) -> dict[str, Tensor]:
         """``dice``, ``iou``, ``dice_<class>``, ``iou_<class>``."""
+        from umedpt_lightning.tasks.pixel_counts import overlap
+
         return overlap(self.metrics.confusion.compute(), self.spec.classes)
 
     def predict(self, output: Tensor) -> Tensor:
@@ -125,21 +138,22 @@ class MaskAnswers(Answers):
 
     def __init__(self, task: Segmentation) -> None:
         super().__init__(task)
-        self._classes = task.spec.classes
+        self._segmentation, self._classes = task, task.spec.classes
         self._confusions: list[Tensor] = []
         self._masks: list[NDArray[Any]] = []
 
-    def add(self, output: Tensor, targets: Tensor) -> None:
-        """Adds logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
-        masks, classes = self._task.predict(output), len(self._classes)
-        for mask, truth in zip(masks, targets.long(), strict=True):
-            known = truth != IGNORE_INDEX
-            pairs = truth[known] * classes + mask[known].long()
-            self._confusions.append(pairs.bincount(minlength=classes**2).view(classes, classes).cpu())
-        self._masks += to_numpy(list(masks))
+    def add(self, output: Tensor, targets: Iterable[Tensor]) -> None:
+        """Adds logits and masks, see `Segmentation.update`."""
+        from umedpt_lightning.tasks.pixel_counts import count_pixels
+
+        pixels = self._segmentation.pixels(output, targets)
+        self._confusions += [count_pixels(*image, len(self._classes)).cpu() for image in pixels]
+        self._masks += to_numpy(list(self._task.predict(output)))
 
     def score(self, rows: Rows | None = None) -> dict[str, float]:
         """From all pixels of the samples together."""
+        from umedpt_lightning.tasks.pixel_counts import overlap
+
         confusions = torch.stack(self._confusions)
         chosen = confusions if rows is None else confusions[torch.from_numpy(rows)]
         return {name: float(value) for name, value in overlap(chosen.sum(0), self._classes).items()}
@@ -152,25 +166,3 @@ class MaskAnswers(Answers):
     def prediction(self, arrays: Mapping[str, NDArray[Any]], row: int) -> Any:
         """Its mask."""
         return arrays[f"answer_{row}"]
-
-
-def overlap(confusion: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
-    """How far predicted and true pixels overlap.
-
-    Args:
-        confusion: ``(K, K)`` counts of pixels, rows are the truth.
-        classes: Their names, the background first.
-
-    Returns:
-        ``dice`` and ``iou``, means over the classes but the background, and both for every class.
-    """
-    counts = confusion.double()
-    hits = counts.diagonal()
-    truth, predicted = counts.sum(1), counts.sum(0)
-    dice = (2 * hits / (truth + predicted)).float()  # 0 / 0 is NaN: neither there nor predicted
-    iou = (hits / (truth + predicted - hits)).float()
-    first = 1 if len(classes) > 1 else 0
-    metrics = {"dice": dice[first:].nanmean(), "iou": iou[first:].nanmean()}
-    for index, name in enumerate(classes[first:], start=first):
-        metrics |= {f"dice_{name}": dice[index], f"iou_{name}": iou[index]}
-    return metrics

@@ -267,7 +267,8 @@ class MultiTaskModule(pl.LightningModule):
 
     def _evaluate(self, batch: TaskBatch) -> Any:
         output = self.model(batch.images, batch.task)
-        self.model.task(batch.task).update(output, batch.targets)
+        task = self.model.task(batch.task)
+        task.update(output, task.truth(batch))
         return output
 
     def _metrics(self, part: str, tasks: list[str]) -> dict[str, Tensor]:

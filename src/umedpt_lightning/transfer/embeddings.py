@@ -20,7 +20,6 @@ from umedpt_lightning.data.loading.loaders import EvaluationLoader, WorkerPool
 from umedpt_lightning.data.loading.sampling import EvaluationSampler
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
-from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.io.atomic import atomic_write
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer.progress import progress
@@ -60,7 +59,7 @@ class Embeddings:
 
 def evaluation_batches(name: str, data: TaskData, reader: Reader, machine: Machine) -> Iterator[TaskBatch]:
     """All samples of a reader in order, resized, without augmentation, on the machine's device."""
-    dataset = MultiTaskDataset({name: reader}, {name: Transform(data.size)})
+    dataset = MultiTaskDataset({name: reader}, {name: data.evaluation_transform})
     sampler = EvaluationSampler({name: len(reader)}, {name: data.batch_size})
     pool = WorkerPool(machine.num_workers, pin_memory=machine.device.startswith("cuda"))
     for batch in EvaluationLoader(dataset, sampler, pool):

@@ -24,7 +24,8 @@ def patient_intervals(answers: Answers, reader: Reader) -> dict[str, tuple[float
 def predict_part(model: MultiTaskModel, name: str, data: TaskData, reader: Reader, machine: Machine) -> Answers:
     """A model's answers for all samples of a part."""
     model.eval()
-    answers = model.task(name).answers()
+    task = model.task(name)
+    answers = task.answers()
     for batch in evaluation_batches(name, data, reader, machine):
-        answers.add(model(batch.images, name), batch.targets)
+        answers.add(model(batch.images, name), task.truth(batch))
     return answers

@@ -175,5 +175,5 @@ def baseline_score(protocol: Protocol) -> dict[str, float]:
         output = task.baseline(batch.targets)
         if output is None:
             return {}
-        task.update(output, batch.targets)
+        task.update(output, task.truth(batch))
     return {name: float(value) for name, value in task.compute().items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from umedpt_lightning.types import BatchTargets, BoxArrays, Boxes, Sample, TaskBatch, map_leaves
+from umedpt_lightning.types import BatchTargets, BoxArrays, Boxes, PackedArray, Sample, TaskBatch, map_leaves
 
 
 def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
@@ -35,7 +35,15 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
         _targets([sample.target for sample in samples]),
         [sample.name for sample in samples],
         [sample.stored_size for sample in samples],
+        stored_targets=_stored_targets(samples),
     )
+
+
+def _stored_targets(samples: Sequence[Sample]) -> list[PackedArray] | None:
+    """Of all, if one was resized; those of others are as they are."""
+    if all(sample.stored_target is None for sample in samples):
+        return None
+    return [sample.stored_target or PackedArray.of(sample.target) for sample in samples]
 
 
 def _targets(targets: Sequence[Any]) -> BatchTargets:
