@@ -10,7 +10,7 @@ import numpy as np
 
 from umedpt_lightning.labels.wording import short_float
 
-#: Of a vector with more numbers, as of a map, the mean and the limits are told.
+#: Of an array with more numbers, as of a map, the mean and the limits are told.
 _MOST_NUMBERS = 64
 
 
@@ -49,9 +49,9 @@ def _numbers(array: Any, name: str) -> Iterator[tuple[str, float | str]]:
         yield name or "value", str(array)[:80]
     elif array.ndim == 0:
         yield name or "value", short_float(float(array))
-    elif array.ndim == 1 and len(array) <= _MOST_NUMBERS:
-        for number, item in enumerate(array.tolist()):
-            yield _below(name, str(number)), short_float(float(item))
+    elif array.size <= _MOST_NUMBERS:
+        for place in np.ndindex(array.shape):
+            yield _below(name, "_".join(map(str, place))), short_float(float(array[place]))
     else:
         yield _below(name, "shape"), "x".join(map(str, array.shape))
         if array.size:
