@@ -57,7 +57,7 @@ def finite_or_wrong(output: Tensor, wrong: Tensor) -> Tensor:
 
 
 class Task(HParamsMixin, nn.Module, ABC):
-    """A label type: head, loss, metrics and prediction.
+    """A label kind: head, loss, metrics and prediction.
 
     Subclasses are built with ``(spec, widths, **options)`` and set the class attributes.
 
@@ -163,7 +163,7 @@ class Task(HParamsMixin, nn.Module, ABC):
         return scores
 
     def resized(self, prediction: Any, shown: tuple[int, int], wanted: tuple[int, int]) -> Any:
-        """One image's prediction for the same image in another size; for most label types there is no difference.
+        """One image's prediction for the same image in another size; for most label kinds there is no difference.
 
         Args:
             prediction: An item of what `predict` returns.
