@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,6 +22,11 @@ class LandmarkSpec(TaskSpec):
     """Places of landmarks; target and prediction are ``(P, 2)``, x and y as shares of width and height."""
 
     landmarks: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of each number."""
+        return tuple(f"{landmark}_{axis}" for landmark in self.landmarks for axis in "xy")
 
 
 class LandmarkReader(Reader):
@@ -45,6 +51,7 @@ class LandmarkTask(Task):
 
     needs = "embedding"
     main_metric = "nearness"
+    linear_family = "numbers"  # a ridge regression can stand in for the head
     spec: LandmarkSpec
 
     def __init__(self, spec: LandmarkSpec, widths: FeatureWidths, scale: float = 1.0) -> None:
@@ -54,14 +61,18 @@ class LandmarkTask(Task):
         self.total, self.count = 0.0, 0
 
     def forward(self, features: Tensor) -> Tensor:
-        places: Tensor = self.head(features).view(len(features), -1, 2) * self.scale  # (B, P, 2)
+        places: Tensor = self.head(features)  # (B, 2 P)
         return places
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        return (output.float() - targets).square().mean() * 10
+        return (self.predict(output) - targets).square().mean() * 10
+
+    def linear_targets(self, targets: NDArray[Any]) -> NDArray[Any]:
+        numbers: NDArray[Any] = targets.reshape(len(targets), -1) / self.scale
+        return numbers
 
     def update(self, output: Tensor, targets: Tensor) -> None:
-        self.total += float((output.float() - targets).norm(dim=-1).mean(1).sum())
+        self.total += float((self.predict(output) - targets).norm(dim=-1).mean(1).sum())
         self.count += len(targets)
 
     def compute(self) -> dict[str, Tensor]:
@@ -72,7 +83,7 @@ class LandmarkTask(Task):
         self.total, self.count = 0.0, 0
 
     def predict(self, output: Tensor) -> Tensor:
-        return output.float()
+        return output.float().view(len(output), -1, 2) * self.scale
 
 
 @dataclass
@@ -86,6 +97,23 @@ class Rise:
 @dataclass(frozen=True, kw_only=True)
 class RiseSpec(TaskSpec):
     """A map of numbers, one a pixel, and a number an image that not all images have; targets are mappings."""
+
+
+class RiseReader(Reader):
+    """How bright an image is, pixel by pixel and on average; of every third image the average is not known."""
+
+    def __init__(self, folder: str) -> None:
+        self.files = sorted(Path(folder).glob("*.png"))
+        self.spec = RiseSpec(channels=1)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = np.array(Image.open(self.files[index]))
+        slope = image.astype(np.float32) / 255
+        height = None if index % 3 == 0 else float(slope.mean())
+        return Sample(image[..., None], {"slope": slope, "height": height}, str(self.files[index]))
 
 
 class RiseTask(Task):

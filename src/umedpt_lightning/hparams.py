@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, TypeVar
 
 
 class HParamsMixin:
@@ -29,3 +30,14 @@ class HParamsMixin:
                 arguments |= arguments.pop(name, {})
         self.hparams = {name: value for name, value in arguments.items() if name not in cls.hparams_ignored}
         return self
+
+
+T = TypeVar("T")
+
+
+def create(cls: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """An object of a class, which keeps its keyword arguments as `hparams` where the class does not do so itself."""
+    made: Any = cls(*args, **kwargs)
+    if not hasattr(made, "hparams"):
+        made.hparams = kwargs
+    return made  # type: ignore[no-any-return]

@@ -43,7 +43,7 @@ class MultiTaskModel(PretrainedModel):
     Args:
         encoder: The shared encoder, a `BaseEncoder` or a module that has what `as_encoder` asks for.
         specs: What the data of each task say of themselves, by task name.
-        tasks: How to build a task; a name left out gets the default of its label type.
+        tasks: How to build a task; a name left out gets the default of its label kind.
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         sizes: Height and width that `predict` resizes a task's images to; a task left out keeps them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,14 @@ ONLY_IN = {
     "matplotlib": ("drawing/", "callbacks/", "transfer/", "cli/"),
 }
 
+#: Concrete label kinds and their heads.
+KINDS = {"ClassSpec", "MultilabelSpec", "RegressionSpec", "MaskSpec", "BoxSpec"}
+HEADS = {"Classification", "MultilabelClassification", "Regression", "Segmentation", "Detection", "DEFAULT_TASKS"}
+#: Where these may be named: their own files, the names that users import, what reads a kind of data, and the closed set
+#: of classes that a saved model may name.
+MAY_NAME = ("labels/", "tasks/", "types.py", "__init__.py", "data/readers/", "data/formats/columns.py", "data/demo/")
+SAVED = "pretrained/construction.py"
+
 any_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
 
 
@@ -91,6 +100,25 @@ def test_a_library_is_imported_only_where_it_belongs(file: Path) -> None:
     path = file.relative_to(ROOT).as_posix()
     for library in {name.split(".")[0] for name in imports(file)} & ONLY_IN.keys():
         assert path.startswith(ONLY_IN[library] or ("nowhere",)), library
+
+
+@any_file
+def test_nothing_else_asks_which_label_kind_it_has_before_it(file: Path) -> None:
+    path = file.relative_to(ROOT).as_posix()
+    if path.startswith(MAY_NAME):
+        pytest.skip("here kinds are at home")
+    tree = ast.parse(file.read_text())
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    named |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert named & (KINDS | HEADS) == ({"DEFAULT_TASKS"} if path == SAVED else set())
+    assert "singledispatch" not in named
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "labels").glob("*.py")), ids=lambda f: f.name)
+def test_label_kinds_need_numpy_alone(file: Path) -> None:
+    outside = {name.split(".")[0] for name in imports(file)} - sys.stdlib_module_names - {PACKAGE}
+    assert outside <= {"numpy"}
 
 
 @any_file

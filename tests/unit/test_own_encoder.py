@@ -286,6 +286,7 @@ def test_it_trains_in_a_trainer_and_what_was_trained_is_built_again(tmp_path: Pa
     again = MultiTaskModel.from_pretrained(tmp_path / "model", classes=[TwoMaps])
     images = torch.rand(2, 3, 32, 32) * 255
     assert torch.equal(again(images, "a_class"), model(images, "a_class"))
+    assert again.model_config() == model.model_config()
     assert not (tmp_path / "model" / "encoder.safetensors").exists()
     card = (tmp_path / "model" / "README.md").read_text()
     assert "TwoMaps" in card
@@ -402,3 +403,18 @@ def test_a_family_of_one_size_alone_says_so_with_the_mend(name: str) -> None:
         encoder(torch.rand(1, 3, 224, 224))
         with pytest.raises(ValueError, match=rf"{name} does not take images of 64 x 96 .*size: \[224, 224\]"):
             encoder(torch.rand(1, 3, 64, 96))
+
+
+def test_an_error_that_is_not_of_the_size_is_left_as_it_is() -> None:
+    encoder = Encoder("test_convnext").train()
+    with pytest.raises(RuntimeError, match=r"dtype|type"):
+        encoder(torch.rand(1, 3, 64, 96, dtype=torch.float64))
+    encoder.net.register_forward_pre_hook(lambda _, given: fail_of_memory() if len(given[0]) > 2 else None)
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        encoder(torch.rand(3, 3, 64, 96))
+    assert encoder.training
+    assert encoder.net.training
+
+
+def fail_of_memory() -> None:
+    raise RuntimeError("DefaultCPUAllocator: not enough memory")

@@ -169,7 +169,7 @@ def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
         task = module.model.task(name)
         for metric in _shown(name, result["metrics"], task):
             value, baseline = (result[of].get(f"{name}/{metric}", math.nan) for of in ("metrics", "baseline"))
-            gain = baseline - value if metric.startswith(task.errors) else value - baseline
+            gain = baseline - value if metric.startswith(task.lower_is_better) else value - baseline
             bold = "bold" if metric == task.main_metric else None
             unit = task.spec.unit(metric)
             cells = (f"{metric} ({unit})" if unit else metric, *map("{:.3f}".format, (value, baseline)))

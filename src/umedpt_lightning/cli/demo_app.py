@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umedpt_lightning.app.offline import go_offline
+from umedpt_lightning.cli.classes import find_class
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -18,6 +19,9 @@ def main(command: str, arguments: Sequence[str]) -> None:
     parser.add_argument("--task", help="the task whose images the samples are (default: the model's first)")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen; other machines see it at 0.0.0.0")
     parser.add_argument("--port", type=int, default=7860, help="its port, 0 for a free one (%(default)s)")
+    parser.add_argument(
+        "--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help="tasks, specs and blocks of your own"
+    )
     options = parser.parse_args(arguments)
     try:
         _serve(options)
@@ -40,7 +44,7 @@ def _serve(options: argparse.Namespace) -> None:
     from umedpt_lightning.app.service import AppService, Samples
     from umedpt_lightning.model import MultiTaskModel
 
-    model = MultiTaskModel.from_pretrained(options.model)
+    model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
     samples = None
     if options.neighbours is not None:
         task = options.task or next(iter(model.tasks))

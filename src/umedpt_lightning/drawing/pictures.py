@@ -1,6 +1,6 @@
 """Pictures of samples with truth and prediction, in numpy and Pillow.
 
-It draws the masks, boxes and lines of text of a `View` and knows nothing of label types.
+It draws the masks, boxes and lines of text of a `View` and knows nothing of label kinds.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ One shared encoder with a small head for each task, trained by umedpt-lightning.
 
 ## Tasks
 
-| task | label type | channels | intensities | names |
+| task | label kind | channels | intensities | names |
 | --- | --- | --- | --- | --- |
 {chr(10).join(_row(task, head) for task, head in tasks.items())}
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 from torch import nn
 
 from umedpt_lightning.blocks import BaseEncoder, DetectionDecoder, Encoder, PixelDecoder, SharedBlock
+from umedpt_lightning.hparams import create
 from umedpt_lightning.pretrained.values import fits, from_json, to_json
 from umedpt_lightning.tasks import DEFAULT_TASKS, Task
 from umedpt_lightning.types import TaskSpec
@@ -88,7 +89,7 @@ def model_arguments(config: Any, classes: Iterable[type] = ()) -> dict[str, Any]
         for name, block in _mapping(config.get("blocks", {}), "model.blocks").items()
     }
     encoder = _factory(config.get("encoder"), "model.encoder", BaseEncoder, known, 0)  # type: ignore[type-abstract]
-    parts["encoder"] = _made(encoder, "model.encoder")
+    parts["encoder"] = _made(partial(create, encoder.func, **encoder.keywords), "model.encoder")
     return parts
 
 

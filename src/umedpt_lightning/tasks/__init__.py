@@ -1,4 +1,4 @@
-"""The label types, one a file."""
+"""The label kinds, one a file."""
 
 from umedpt_lightning.tasks.base import FeatureWidths, Task
 from umedpt_lightning.tasks.classification import Classification
@@ -8,7 +8,7 @@ from umedpt_lightning.tasks.regression import Regression
 from umedpt_lightning.tasks.segmentation import Segmentation
 from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec
 
-#: The task that a label type gets where the config names none.
+#: The task that a label kind gets where the config names none.
 DEFAULT_TASKS: dict[type[TaskSpec], type[Task]] = {
     ClassSpec: Classification,
     MultilabelSpec: MultilabelClassification,

@@ -57,7 +57,7 @@ def finite_or_wrong(output: Tensor, wrong: Tensor) -> Tensor:
 
 
 class Task(HParamsMixin, nn.Module, ABC):
-    """A label type: head, loss, metrics and prediction.
+    """A label kind: head, loss, metrics and prediction.
 
     Subclasses are built with ``(spec, widths, **options)`` and set the class attributes.
 
@@ -69,9 +69,9 @@ class Task(HParamsMixin, nn.Module, ABC):
         counts_not_finite: Whether `update` counts a sample as wrong whose output is not finite. Where it does not, such
             an output ends the evaluation: metrics would leave the sample out, and so be too good.
         spec: What the data set says of itself.
-        errors: Beginnings of the names of metrics of which less is better.
-        linear_family: Which linear model can stand in for the head on embeddings; None where none can. Such a head is
-            an `nn.Linear` called ``head``.
+        lower_is_better: Beginnings of the names of metrics of which less is better.
+        linear_family: Which linear model can stand in for the head on embeddings; None where none can. `forward` of
+            such a task gives what an `nn.Linear` called ``head`` gives, ``(B, K)``.
         nms_threshold: Of two objects of a class that were found in neighbouring tiles of an image and overlap by more
             (IoU), the better stays.
     """
@@ -80,7 +80,7 @@ class Task(HParamsMixin, nn.Module, ABC):
     main_metric: ClassVar[str]
     counts_not_finite: ClassVar[bool] = False
     spec: TaskSpec
-    errors: ClassVar[tuple[str, ...]] = ()
+    lower_is_better: ClassVar[tuple[str, ...]] = ()
     linear_family: ClassVar[LinearFamily | None] = None
     nms_threshold: float = 0.5
 
@@ -163,7 +163,7 @@ class Task(HParamsMixin, nn.Module, ABC):
         return scores
 
     def resized(self, prediction: Any, shown: tuple[int, int], wanted: tuple[int, int]) -> Any:
-        """One image's prediction for the same image in another size; for most label types there is no difference.
+        """One image's prediction for the same image in another size; for most label kinds there is no difference.
 
         Args:
             prediction: An item of what `predict` returns.

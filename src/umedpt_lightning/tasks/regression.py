@@ -35,7 +35,7 @@ class Regression(Task):
     needs = "embedding"
     main_metric = "r2"
     counts_not_finite = True
-    errors = ("mae",)
+    lower_is_better = ("mae",)
     linear_family = "numbers"
     spec: RegressionSpec
     means: Tensor

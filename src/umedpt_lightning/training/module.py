@@ -53,7 +53,7 @@ class MultiTaskModule(pl.LightningModule):
         specs: What the data of each task say of themselves; from the data module.
         encoder: The shared encoder; one of your own is any torch module that has what `BaseEncoder` names. Or a whole
             model with these tasks, which then is trained as it is.
-        tasks: How to build a task; a name left out gets the default of its label type.
+        tasks: How to build a task; a name left out gets the default of its label kind.
         weights: Weight of a task's loss; a name left out has 1.
         weighting: What becomes of these weights from round to round.
         aggregator: Sees the gradients of a round task by task, and may change them; None for their sum.

@@ -88,7 +88,7 @@ def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     often takes so strong a penalty that all samples go to the largest class. Weights of classes are those of the task.
 
     Args:
-        task: Of the label type of the data, built from the spec of the labelled samples.
+        task: Of the label kind of the data, built from the spec of the labelled samples.
         train: Embeddings of the labelled samples.
         val: Embeddings of the val part.
 

@@ -30,7 +30,7 @@ class WeightSource(ABC):
         Args:
             name: The task's name.
             spec: What its data say of themselves.
-            task: How to build it; None for the default of its label type.
+            task: How to build it; None for the default of its label kind.
             seed: Of all that is random: the head, and whatever the source has no weights of.
 
         Raises:

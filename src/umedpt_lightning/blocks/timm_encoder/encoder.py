@@ -124,15 +124,28 @@ class Encoder(BaseEncoder):
         try:
             maps = list(self.net(images.contiguous(memory_format=self.memory_format)))
         except (AssertionError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+            if self._takes(images[:1]) or not self._takes(images.new_zeros(1, self.in_channels, *self.image_size)):
+                raise  # for another reason than the size
             raise ValueError(
                 f"timm's {self.name} does not take images of {images.shape[2]} x {images.shape[3]} pixels ({error}). "
-                f"Take another encoder, or give the task `size: {list(self.image_size)}`, which timm names for it."
+                f"Give the task `size: {list(self.image_size)}`, or take another encoder."
             ) from error
         if self._gives_channels_last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         return Pyramid(maps, self.strides, size, (images.shape[2], images.shape[3]))
+
+    def _takes(self, images: Tensor) -> bool:
+        """Whether the timm model has maps of such images."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                self.net(images)
+        except (AssertionError, RuntimeError):
+            return False
+        finally:
+            self.train(training)
+        return True
 
     def parts_to_compile(self) -> list[nn.Module]:
         """The timm model; padding and the task's turn stay outside of the graph."""
