@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jsonargparse
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -15,6 +15,7 @@ from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.slide.tiles import Tiles
+from umedpt_lightning.data.volume.dicom import is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.embed import embed
@@ -84,13 +85,15 @@ def _run(options: jsonargparse.Namespace) -> None:
     files = find_inputs(options.inputs, options.columns, opening.preference)
     opening.warn_of_images(files, options.intensity)
     inputs = InputRows(files, opening, options.skip_bad)
-    made_of = {
+    made_of: dict[str, Any] = {
         "model": weights_digest(model),
         "task": [task, spec.channels, spec.value_range, size],
         "scales": options.scales,
         "precision": options.precision,
         "cut": f"Cut(slices={opening.slices}, intensity={opening.intensity}, tiles={opening.tiles or Tiles()})",
     }
+    if not opening.preference.volumes and any(file.kind == "image" and is_dicom(file.path) for file in files):
+        made_of["dicom"] = "images"  # they were slices of volumes before, under equal names
     store = Store(options.out, made_of, inputs.digest, len(inputs))
     if store.complete:
         print(f"{options.out} is complete.")

@@ -98,8 +98,10 @@ def _predict(options: argparse.Namespace) -> list[str]:
     )
     model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
     tasks = list(dict.fromkeys(options.tasks or model.tasks))
-    columns = TableColumns(group=options.group, coco_id=options.image_id, root=options.root)
-    inputs = {seen: find_inputs(options.inputs, columns, seen) for seen in how.preferences(model, tasks)}
+    columns = TableColumns(group=options.group, root=options.root)
+    inputs = {
+        seen: find_inputs(options.inputs, columns, seen, options.image_id) for seen in how.preferences(model, tasks)
+    }
     predictor = Predictor(model, tasks, options.out, how, compute, options.overwrite)
     failed: list[str] = []
     try:

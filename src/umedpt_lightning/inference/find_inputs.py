@@ -22,19 +22,20 @@ class TableColumns:
         path: Column of the files, or folders of a DICOM series.
         id: Column of ids; None takes the paths.
         group: Column of groups; None if there is none.
-        coco_id: Column of the images' ids in a COCO file; None if there is none.
         root: The folder that relative paths of tables and COCO files start from; None that of the table or file.
     """
 
     path: str = "path"
     id: str | None = None
     group: str | None = None
-    coco_id: str | None = None
     root: str | None = None
 
 
 def find_inputs(
-    inputs: Iterable[Path | str], columns: TableColumns | None = None, preference: Preference | None = None
+    inputs: Iterable[Path | str],
+    columns: TableColumns | None = None,
+    preference: Preference | None = None,
+    coco_id: str | None = None,
 ) -> list[InputFile]:
     """All that a user gave, in the order given; folders are walked in natural order.
 
@@ -45,6 +46,7 @@ def find_inputs(
         inputs: Files, folders, tables (``.csv``, ``.parquet``) and COCO files (``.json``) that name files.
         columns: Of the tables.
         preference: What the tasks take a file for that could be several things; None for volumes and slides.
+        coco_id: Column of tables with the images' ids in the user's own COCO file; None if there is none.
 
     Raises:
         FileNotFoundError: Files are missing; the message names all.
@@ -57,7 +59,7 @@ def find_inputs(
     given = [Path(name) for name in inputs]
     for path in given:
         try:
-            files = _of_input(path, columns or TableColumns(), preference or Preference(), faults)
+            files = _of_input(path, columns or TableColumns(), preference or Preference(), coco_id, faults)
         except (ValueError, OSError) as error:
             faults.append(error)
             continue
@@ -82,12 +84,14 @@ def find_inputs(
     return list(found.values())
 
 
-def _of_input(path: Path, columns: TableColumns, preference: Preference, faults: list[Exception]) -> list[InputFile]:
+def _of_input(
+    path: Path, columns: TableColumns, preference: Preference, coco_id: str | None, faults: list[Exception]
+) -> list[InputFile]:
     if path.is_dir():
         return _of_folder(path, preference, faults)
     match path.suffix.lower():
         case ".csv" | ".parquet" | ".pq":
-            return _of_table(path, columns, preference, faults)
+            return _of_table(path, columns, preference, coco_id, faults)
         case ".json":
             return _of_coco(path, columns.root, preference, faults)
     return named_inputs(tame(path.name), None, path, preference)
@@ -118,8 +122,10 @@ def _of_folder(folder: Path, preference: Preference, faults: list[Exception]) ->
     return found
 
 
-def _of_table(table: Path, columns: TableColumns, preference: Preference, faults: list[Exception]) -> list[InputFile]:
-    optional = (columns.id, columns.group, columns.coco_id)
+def _of_table(
+    table: Path, columns: TableColumns, preference: Preference, coco_id: str | None, faults: list[Exception]
+) -> list[InputFile]:
+    optional = (columns.id, columns.group, coco_id)
     cells, rows = read_columns(table, list(dict.fromkeys([columns.path, *filter(None, optional)])))
     root = table.parent if columns.root is None else Path(columns.root)
     found: dict[str, InputFile] = {}

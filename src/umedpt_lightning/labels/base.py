@@ -43,8 +43,9 @@ class TaskSpec:
     Attributes:
         channels: Channels of every image.
         value_range: The stored intensities that become 0 and 1.
-        cut: How images were cut from volumes (``slices`` and ``intensity``) or slides (``tiles``), by the options of
-            these; empty where files are images. Predictions for files go by it.
+        cut: How the reader made images of files: from volumes (``slices`` and ``intensity``), from slides (``tiles``),
+            by the options of these, or as ``images`` (their ``dtype``, and whether DICOM was ``windowed``). Files are
+            predicted by it; where it is empty, nothing is known.
         kind: A short name in files; empty for the name of the class.
         title: What an image has, in a few words; empty for the name of the class.
         hub_type: What the Hugging Face Hub calls such a task.
