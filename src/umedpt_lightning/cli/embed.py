@@ -15,7 +15,7 @@ from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.slide.tiles import Tiles
-from umedpt_lightning.data.volume.dicom import is_dicom
+from umedpt_lightning.data.volume.dicom_file import is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.embed import embed
