@@ -33,6 +33,11 @@ from .data.readers import VolumeMasks as VolumeMasks
 from .data.readers import VolumeNumbers as VolumeNumbers
 from .data.task_data import TaskData as TaskData
 from .data.transforms import Transform as Transform
+from .inference.find_inputs import TableColumns as TableColumns
+from .inference.options import PredictOptions as PredictOptions
+from .inference.pool import ComputeOptions as ComputeOptions
+from .inference.run import embed_files as embed_files
+from .inference.run import predict_files as predict_files
 from .labels import IGNORE_INDEX as IGNORE_INDEX
 from .labels import BoxArrays as BoxArrays
 from .labels import BoxSpec as BoxSpec
@@ -42,6 +47,7 @@ from .labels import MultilabelSpec as MultilabelSpec
 from .labels import RegressionSpec as RegressionSpec
 from .labels import TaskSpec as TaskSpec
 from .model import MultiTaskModel as MultiTaskModel
+from .runs import export as export
 from .runs import fit as fit
 from .tasks import Classification as Classification
 from .tasks import Detection as Detection

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 from builders import SMALL_DETECTION, SMALL_PIXELS, readers_of, small_encoder
+from PIL import Image
 
 import umedpt_lightning as umedpt
 
@@ -44,6 +45,19 @@ def test_a_run_from_python_has_what_a_run_of_the_command_line_has(tmp_path: Path
     probabilities = model.predict([readers["a"].images[0]], "a")[0]
     assert float(probabilities.sum()) == pytest.approx(1, abs=1e-5)
     assert np.asarray(model.predict([readers["b"].images[0]], "b")[0]).shape == (32, 32)
+    again = umedpt.MultiTaskModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt")
+    assert again.training
+    assert again.model.state_dict().keys() == module.model.state_dict().keys()
+    umedpt.export(run, tmp_path / "model")
+    files = [tmp_path / f"{i}.png" for i in range(2)]
+    for file, image in zip(files, readers["a"].images, strict=False):
+        Image.fromarray(image).save(file)
+    predicted = umedpt.predict_files(model, list(map(str, files)), tmp_path / "predictions", ["a"])
+    assert (len(predicted.written), predicted.inputs, predicted.failed) == (1, 2, [])
+    embedded = umedpt.embed_files(model, list(map(str, files)), tmp_path / "vectors.npy", "a")
+    assert (embedded.rows, embedded.computed) == (2, 2)
+    assert umedpt.embed_files(model, list(map(str, files)), tmp_path / "vectors.npy", "a").computed == 0
+    assert np.load(tmp_path / "vectors.npy").shape == (2, embedded.width)
     with pytest.raises(ValueError, match="already holds a run"):
         umedpt.fit(module, data, run, max_epochs=1)
     longer = umedpt.fit(module, data, run, ckpt_path="last", max_epochs=2, accelerator="cpu", enable_progress_bar=False)

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jsonargparse
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -15,18 +15,13 @@ from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.slide.tiles import Tiles
-from umedpt_lightning.data.volume.dicom_file import is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
-from umedpt_lightning.inference.embed import embed
-from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
-from umedpt_lightning.inference.opening import Opening
+from umedpt_lightning.inference.find_inputs import TableColumns
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.rows import InputRows
-from umedpt_lightning.inference.store import Store
+from umedpt_lightning.inference.run import embed_files
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer.progress import progress
-from umedpt_lightning.transfer.sources import weights_digest
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -77,50 +72,26 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
 
 
 def _run(options: jsonargparse.Namespace) -> None:
-    device = device_of(options.device)
-    model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
-    task = _task(model, options.task)
-    spec, size = model.task(task).spec, model.sizes.get(task)
-    opening = Opening.as_trained(spec, size, options.slices, options.intensity, options.tiles)
-    files = find_inputs(options.inputs, options.columns, opening.preference)
-    opening.warn_of_images(files, options.intensity)
-    inputs = InputRows(files, opening, options.skip_bad)
-    made_of: dict[str, Any] = {
-        "model": weights_digest(model),
-        "task": [task, spec.channels, spec.value_range, size],
-        "scales": options.scales,
-        "precision": options.precision,
-        "cut": f"Cut(slices={opening.slices}, intensity={opening.intensity}, tiles={opening.tiles or Tiles()})",
-    }
-    if not opening.preference.volumes and any(file.kind == "image" and is_dicom(file.path) for file in files):
-        made_of["dicom"] = "images"  # they were slices of volumes before, under equal names
-    store = Store(options.out, made_of, inputs.digest, len(inputs))
-    if store.complete:
+    started = time.monotonic()
+    made = embed_files(
+        MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes]),
+        options.inputs,
+        options.out,
+        options.task,
+        ComputeOptions(device_of(options.device), options.precision, options.batch_size, options.num_workers),
+        columns=options.columns,
+        slices=options.slices,
+        intensity=options.intensity,
+        tiles=options.tiles,
+        scales=options.scales,
+        skip_bad=options.skip_bad,
+        progress=progress,
+    )
+    if not made.computed:
         print(f"{options.out} is complete.")
         return
-    compute = ComputeOptions(device, options.precision, options.batch_size, options.num_workers)
-    left, start = len(inputs) - store.done, time.monotonic()
-    if store.done:
-        print(f"{store.done:,} of {len(inputs):,} are there already.", flush=True)
-    with progress("embeddings", left) as advance:
-        embed(model, task, inputs, store, compute, scales=options.scales, skip_bad=options.skip_bad, advance=advance)
-    seconds = max(time.monotonic() - start, 1e-9)
-    count, width, skipped = store.finish(inputs.skipped)
-    print(f"{options.out}: {count:,} vectors of {width} numbers ({left / seconds:.0f} images a second)")
-    if skipped:
-        print(f"{len(skipped)} inputs were left out, see {store.about}:")
-        print("\n".join(f"  {reason}" for reason in skipped[:10]))
-
-
-def _task(model: MultiTaskModel, name: str | None) -> str:
-    """The task whose size, channels and intensities are used."""
-    tasks = list(model.tasks)
-    if name is None and len(tasks) == 1:
-        return str(tasks[0])
-    if name not in tasks:
-        found = "The model has several tasks" if name is None else f"The model has no task {name!r}"
-        raise ValueError(
-            f"{found}. Give one by --task, that with images most like yours (its size, channels and intensities are "
-            f"used): {', '.join(tasks)}."
-        )
-    return name
+    speed = made.computed / max(time.monotonic() - started, 1e-9)
+    print(f"{options.out}: {made.rows:,} vectors of {made.width} numbers ({speed:.0f} images a second)")
+    if made.skipped:
+        print(f"{len(made.skipped)} inputs were left out, see {made.about}:")
+        print("\n".join(f"  {reason}" for reason in made.skipped[:10]))

@@ -12,10 +12,10 @@ from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.data.volume.intensity import Intensity, Percentiles, Window
 from umedpt_lightning.data.volume.volumes import AXES
-from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
+from umedpt_lightning.inference.find_inputs import TableColumns
 from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.predict import Predictor
+from umedpt_lightning.inference.run import predict_files
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer.progress import progress
 
@@ -97,23 +97,22 @@ def _predict(options: argparse.Namespace) -> list[str]:
         overlays=options.overlays,
     )
     model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
-    tasks = list(dict.fromkeys(options.tasks or model.tasks))
-    columns = TableColumns(group=options.group, root=options.root)
-    inputs = {
-        seen: find_inputs(options.inputs, columns, seen, options.image_id) for seen in how.preferences(model, tasks)
-    }
-    predictor = Predictor(model, tasks, options.out, how, compute, options.overwrite)
-    failed: list[str] = []
-    try:
-        for seen, files in inputs.items():
-            outcome = predictor.predict(files, seen, progress)
-            failed += outcome.failed.values()
-            if outcome.skipped:
-                print(f"{outcome.skipped} of {len(files)} inputs were there already; --overwrite does them again.")
-    finally:  # also of what was done before it was stopped
-        written = predictor.finish()
-    print(f"predictions: {', '.join(map(str, written))}", file=sys.stdout)
-    return failed
+    result = predict_files(
+        model,
+        options.inputs,
+        options.out,
+        options.tasks,
+        how,
+        compute,
+        columns=TableColumns(group=options.group, root=options.root),
+        image_id=options.image_id,
+        overwrite=options.overwrite,
+        progress=progress,
+    )
+    if result.skipped:
+        print(f"{result.skipped} of {result.inputs} inputs were there already; --overwrite does them again.")
+    print(f"predictions: {', '.join(map(str, result.written))}", file=sys.stdout)
+    return result.failed
 
 
 def _intensity(options: argparse.Namespace) -> Intensity | None:

@@ -1,5 +1,6 @@
-"""A run: its folder, its checkpoints, and the Trainer that it is trained with."""
+"""A run: its folder, its checkpoints, the Trainer that it is trained with, and the model that comes of it."""
 
+from umedpt_lightning.runs.export import export
 from umedpt_lightning.runs.fit import fit
 
-__all__ = ["fit"]
+__all__ = ["export", "fit"]

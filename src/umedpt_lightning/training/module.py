@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.strategies import ParallelStrategy
@@ -32,9 +31,9 @@ from umedpt_lightning.training.aggregation import GradientAggregator
 from umedpt_lightning.training.averaging import average_floats_only
 from umedpt_lightning.training.bad_samples import BadSamples
 from umedpt_lightning.training.costs import measure_costs
+from umedpt_lightning.training.evaluation import EvaluationModule, evaluated_tasks
 from umedpt_lightning.training.monitor_checks import check_monitors, check_schedule, warn_of_no_validation
 from umedpt_lightning.training.optimization import Optimization
-from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.training.packing import check_packing
 from umedpt_lightning.training.randomness import RoundRandomness
 from umedpt_lightning.training.ranks import gather_objects
@@ -46,7 +45,7 @@ from umedpt_lightning.training.weighting import FixedWeights, LossWeightingFacto
 from umedpt_lightning.types import Round, TaskBatch, TaskSpec
 
 
-class MultiTaskModule(pl.LightningModule):
+class MultiTaskModule(EvaluationModule):
     """Trains a `MultiTaskModel`: for each task in turn forward, backward, free the graph; then one step.
 
     Args:
@@ -109,6 +108,32 @@ class MultiTaskModule(pl.LightningModule):
         self.resumption = Resumption(self, self.model)
         self.round_log = RoundLog(self)
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's takes options of no use here
+        cls,
+        checkpoint_path: str | Path,
+        map_location: str | torch.device | None = None,
+        *,
+        classes: Iterable[type] = (),
+        **options: Any,
+    ) -> Self:
+        """The module of a checkpoint, which says itself how its model is built.
+
+        Args:
+            checkpoint_path: A checkpoint, a run's folder (its best checkpoint), or a model's folder.
+            map_location: The device that it is moved to; None for the CPU.
+            classes: Label kinds, heads, encoders and blocks of your own that the model has.
+            options: Of this class, such as `optimization`: a checkpoint has no options of training.
+
+        Raises:
+            FileNotFoundError: There is no such checkpoint.
+            ValueError: It cannot be read, or names classes that are not given.
+        """
+        model = MultiTaskModel.from_pretrained(checkpoint_path, classes=classes)
+        specs = {name: model.task(name).spec for name in model.tasks}
+        module = cls(specs, model.train(), **options)  # type: ignore[arg-type]  # a whole model in the encoder's place
+        return module if map_location is None else module.to(map_location)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, and its schedule over all rounds of the run."""
         steps = self.trainer.estimated_stepping_batches
@@ -132,7 +157,7 @@ class MultiTaskModule(pl.LightningModule):
         self.resumption.settle(self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler)
         known: set[str] = set()
         if self.trainer.val_dataloaders is not None:
-            known = self._val_metrics(_tasks(self.trainer.val_dataloaders))
+            known = self.validation_metrics(evaluated_tasks(self.trainer.val_dataloaders))
             check_monitors(self.trainer.callbacks, known)  # type: ignore[attr-defined]
             warn_of_no_validation(self.trainer)
         check_schedule(self.lr_schedulers(), known)
@@ -200,51 +225,6 @@ class MultiTaskModule(pl.LightningModule):
         if self.aggregator and checkpoint.get("aggregator"):
             self.aggregator.load_state_dict(checkpoint["aggregator"])
 
-    def on_validation_epoch_start(self) -> None:
-        """Forgets what a sanity check or an interrupted validation left in the metrics."""
-        for name in self.model.tasks:
-            self.model.task(name).reset()
-            self._val_loss(name).reset()
-
-    def validation_step(self, batch: TaskBatch, batch_idx: int) -> Any:
-        """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        with explained_memory([batch], self.trainer):
-            output = self._evaluate(batch)
-            loss = self.model.task(batch.task).loss(output, batch.targets)
-        self._val_loss(batch.task).update(loss, weight=len(batch))
-        return output
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs ``val/<task>/<metric>``, ``val/<task>/loss`` (mean over micro-batches) and ``val/score``."""
-        if self.trainer.sanity_checking:
-            return
-        tasks = _tasks(self.trainer.val_dataloaders)
-        metrics = self._metrics("val", tasks)
-        metrics |= {f"val/{name}/loss": self._val_loss(name).compute() for name in tasks}
-        self.log_dict(metrics)
-        schedule = self.lr_schedulers() if self.trainer.state.fn == TrainerFn.FITTING else None
-        if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(metrics[schedule.monitor])
-
-    def test_step(self, batch: TaskBatch, batch_idx: int) -> Any:
-        """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
-        with explained_memory([batch], self.trainer):
-            return self._evaluate(batch)
-
-    def on_test_epoch_start(self) -> None:
-        """Forgets what validation left in the metrics."""
-        self.on_validation_epoch_start()
-
-    def on_test_epoch_end(self) -> None:
-        """Logs ``test/<task>/<metric>`` and ``test/score``."""
-        self.log_dict(self._metrics("test", _tasks(self.trainer.test_dataloaders)))
-
-    def _val_metrics(self, tasks: list[str]) -> set[str]:
-        """The names of all that validation of these tasks logs."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # metrics warn that they have seen nothing
-            return {*self._metrics("val", tasks), *(f"val/{task}/loss" for task in tasks)}
-
     @property
     def _counters(self) -> dict[str, Any]:
         """What counts on over rounds, by its name in a checkpoint, which has the counts of every rank."""
@@ -265,26 +245,6 @@ class MultiTaskModule(pl.LightningModule):
         loss = self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
         self.backward(loss)  # not `manual_backward`, which would make the ranks wait for each other
 
-    def _evaluate(self, batch: TaskBatch) -> Any:
-        output = self.model(batch.images, batch.task)
-        task = self.model.task(batch.task)
-        task.update(output, task.truth(batch))
-        return output
-
-    def _metrics(self, part: str, tasks: list[str]) -> dict[str, Tensor]:
-        metrics: dict[str, Tensor] = {}
-        scores = []
-        for name in tasks:
-            task = self.model.task(name)
-            computed = task.compute()
-            metrics |= {f"{part}/{name}/{metric}": value.to(self.device) for metric, value in computed.items()}
-            scores.append(metrics[f"{part}/{name}/{task.main_metric}"].float())
-        return metrics | {f"{part}/score": torch.stack(scores).nanmean()}
-
-    def _val_loss(self, task: str) -> MeanMetric:
-        metric = self.val_losses[task]
-        return metric  # type: ignore[return-value]  # a ModuleDict forgets what it holds
-
 
 def _weights(specs: Mapping[str, TaskSpec], weights: Mapping[str, float]) -> dict[str, float]:
     check_task_names(specs, weights, "model.weights")
@@ -295,9 +255,3 @@ def _weights(specs: Mapping[str, TaskSpec], weights: Mapping[str, float]) -> dic
     if not any(all_weights.values()):
         raise ValueError("model.weights: all tasks have weight 0, so there is nothing to learn. Give one a weight.")
     return all_weights
-
-
-def _tasks(loader: Any) -> list[str]:
-    """The tasks an evaluation loader has data of, the same on every rank."""
-    tasks: list[str] = loader.tasks
-    return tasks

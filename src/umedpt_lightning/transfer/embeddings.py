@@ -20,10 +20,10 @@ from umedpt_lightning.data.loading.loaders import EvaluationLoader, WorkerPool
 from umedpt_lightning.data.loading.sampling import EvaluationSampler
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.io.atomic import atomic_write
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer.progress import progress
-from umedpt_lightning.transfer.sources import weights_digest
 from umedpt_lightning.types import TaskBatch
 
 

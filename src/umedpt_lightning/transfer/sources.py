@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ import yaml
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder, as_encoder
-from umedpt_lightning.data.cache.identity import code_identity
 from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.pretrained import SavedModel, model_arguments, read_saved_model
 from umedpt_lightning.types import TaskSpec
@@ -182,22 +180,3 @@ def _load(weights: Path, block: str, module: nn.Module, state: Mapping[str, Tens
         raise ValueError(
             f"The {block} of {weights} is not that of its config ({error!s:.300}). Give the config of its run."
         ) from error
-
-
-#: The distributions whose code blocks consist of.
-_COMPUTING = ("segmentation-models-pytorch", "timm", "torch", "torchvision")
-
-
-def weights_digest(model: MultiTaskModel) -> str:
-    """A text that is equal for shared blocks that compute the same: of structure, weights, statistics and code."""
-    code = code_identity(("blocks", "model.py"), _COMPUTING, {type(module) for module in model.modules()})
-    digest = hashlib.sha256(code.encode())
-    for block, module in model.named_children():
-        if block == "tasks":
-            continue
-        digest.update(repr(module).encode())
-        for key, value in module.state_dict().items():
-            digest.update(f"{block}.{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    digest.update(f"{model.encoder.mean} {model.encoder.std}".encode())
-    return digest.hexdigest()[:32]

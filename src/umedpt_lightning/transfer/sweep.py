@@ -10,6 +10,7 @@ import torch
 
 from umedpt_lightning.data.cache.identity import code_identity, identity
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers, metrics_of
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
@@ -19,7 +20,6 @@ from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
 from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.transfer.protocol import Protocol
-from umedpt_lightning.transfer.sources import weights_digest
 from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
 
 

@@ -1,0 +1,188 @@
+"""Files through a trained model into a folder or a table, from Python as from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from umedpt_lightning.data.slide.tiles import Tiles
+from umedpt_lightning.data.volume.dicom_file import is_dicom
+from umedpt_lightning.data.volume.intensity import Intensity
+from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.inference.embed import embed
+from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
+from umedpt_lightning.inference.opening import Opening
+from umedpt_lightning.inference.options import PredictOptions
+from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.inference.predict import Predictor
+from umedpt_lightning.inference.progress import ProgressCallback, no_progress
+from umedpt_lightning.inference.rows import InputRows
+from umedpt_lightning.inference.store import Store
+from umedpt_lightning.inference.weights_digest import weights_digest
+from umedpt_lightning.model import MultiTaskModel
+
+_NO_COLUMNS = TableColumns()
+
+
+@dataclass
+class PredictedFiles:
+    """What became of the inputs.
+
+    Attributes:
+        written: The tables and COCO files.
+        inputs: How many inputs there are.
+        skipped: How many of them were there already.
+        failed: What was wrong with those that could not be predicted.
+    """
+
+    written: list[Path] = field(default_factory=list)
+    inputs: int = 0
+    skipped: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def predict_files(
+    model: MultiTaskModel,
+    inputs: Sequence[str],
+    out: Path | str,
+    tasks: Sequence[str] | None = None,
+    options: PredictOptions | None = None,
+    compute: ComputeOptions | None = None,
+    *,
+    columns: TableColumns = _NO_COLUMNS,
+    image_id: str | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> PredictedFiles:
+    """Writes predictions for images, volumes and slides; what is in the folder already is not done again.
+
+    Args:
+        model: A trained model, of `MultiTaskModel.from_pretrained`.
+        inputs: Files, folders, tables with a column of paths, COCO files.
+        out: The folder of the predictions.
+        tasks: Names of tasks; None for all.
+        options: How files are predicted; None as the tasks were trained.
+        compute: What computes; None the CPU.
+        columns: Of tables.
+        image_id: The column of tables with the images' ids in a COCO file.
+        overwrite: Whether to do again what is there already.
+        progress: Is told of every input.
+
+    Raises:
+        ValueError: There is no such task, an input cannot be used, or the folder holds other predictions.
+        FileNotFoundError: An input is not there.
+    """
+    options = options or PredictOptions()
+    names = list(dict.fromkeys(tasks or model.tasks))
+    found = {
+        preference: find_inputs(inputs, columns, preference, image_id)
+        for preference in options.preferences(model, names)
+    }
+    predictor = Predictor(model, names, Path(out), options, compute, overwrite)
+    result = PredictedFiles()
+    try:
+        for preference, files in found.items():
+            outcome = predictor.predict(files, preference, progress)
+            result.failed += outcome.failed.values()
+            result.inputs += len(files)
+            result.skipped += outcome.skipped
+    finally:  # also of what was done before it was stopped
+        result.written = predictor.finish()
+    return result
+
+
+@dataclass(frozen=True)
+class EmbeddedFiles:
+    """What is in a table of embeddings.
+
+    Attributes:
+        rows: Vectors in it.
+        width: Numbers in each.
+        computed: Images that were computed now; 0 where the table was complete.
+        skipped: What was wrong with inputs that were left out.
+        about: The file beside the table that lists these.
+    """
+
+    rows: int
+    width: int
+    computed: int
+    skipped: list[str]
+    about: Path
+
+
+def embed_files(
+    model: MultiTaskModel,
+    inputs: Sequence[str],
+    out: Path | str,
+    task: str | None = None,
+    compute: ComputeOptions | None = None,
+    *,
+    columns: TableColumns = _NO_COLUMNS,
+    slices: Slices | None = None,
+    intensity: Intensity | None = None,
+    tiles: Tiles | None = None,
+    scales: bool = False,
+    skip_bad: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> EmbeddedFiles:
+    """Writes a vector for every image, slice of a volume or tile of a slide; goes on where it ended.
+
+    Args:
+        model: A trained model, of `MultiTaskModel.from_pretrained`.
+        inputs: Files, folders, tables with a column of paths.
+        out: A ``.parquet`` file, or ``.npy`` with ids in ``.npy.csv``.
+        task: Whose size, channels and intensities are used; None for the only one.
+        compute: What computes; None the CPU.
+        columns: Of tables.
+        slices: How volumes are cut; None as the task was trained.
+        intensity: What becomes 0 and 1 in volumes; None as the task was trained.
+        tiles: How slides are cut; None as the task was trained.
+        scales: Means of all maps of the encoder, not of the last.
+        skip_bad: Leave out what cannot be read, and list it.
+        progress: Is told how far it is.
+
+    Raises:
+        ValueError: An input cannot be used and `skip_bad` is off, or the table was made of something else.
+        FileNotFoundError: An input is not there.
+    """
+    name, compute = _task(model, task), compute or ComputeOptions()
+    spec, size = model.task(name).spec, model.sizes.get(name)
+    opening = Opening.as_trained(spec, size, slices, intensity, tiles)
+    files = find_inputs(inputs, columns, opening.preference)
+    opening.warn_of_images(files, intensity)
+    rows = InputRows(files, opening, skip_bad)
+    made_of: dict[str, Any] = {
+        "model": weights_digest(model),
+        "task": [name, spec.channels, spec.value_range, size],
+        "scales": scales,
+        "precision": compute.precision,
+        "cut": f"Cut(slices={opening.slices}, intensity={opening.intensity}, tiles={opening.tiles or Tiles()})",
+    }
+    if not opening.preference.volumes and any(file.kind == "image" and is_dicom(file.path) for file in files):
+        made_of["dicom"] = "images"  # they were slices of volumes before, under equal names
+    store = Store(Path(out), made_of, rows.digest, len(rows))
+    if store.complete:
+        about = json.loads(store.about.read_text(encoding="utf-8"))
+        return EmbeddedFiles(about["rows"], about["width"], 0, about["skipped"], store.about)
+    left = len(rows) - store.done
+    with progress("embeddings", left) as advance:
+        embed(model, name, rows, store, compute, scales=scales, skip_bad=skip_bad, advance=advance)
+    count, width, skipped = store.finish(rows.skipped)
+    return EmbeddedFiles(count, width, left, skipped, store.about)
+
+
+def _task(model: MultiTaskModel, name: str | None) -> str:
+    """The task whose size, channels and intensities are used."""
+    tasks = list(model.tasks)
+    if name is None and len(tasks) == 1:
+        return str(tasks[0])
+    if name not in tasks:
+        found = "The model has several tasks" if name is None else f"The model has no task {name!r}"
+        raise ValueError(
+            f"{found}. Give one by --task, that with images most like yours (its size, channels and intensities are "
+            f"used): {', '.join(tasks)}."
+        )
+    return name
