@@ -15,7 +15,6 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
 
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint, best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
@@ -27,6 +26,7 @@ from umedpt_lightning.cli.data_tasks import task_faults
 from umedpt_lightning.cli.parser_errors import explain, parse
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
+from umedpt_lightning.hparams import create
 from umedpt_lightning.runs.fit import TRAINER_DEFAULTS, run_callbacks
 from umedpt_lightning.runs.folder import changes, keep_history
 from umedpt_lightning.runs.trainer_options import check_callbacks
@@ -109,13 +109,11 @@ class UmedptCLI(LightningCLI):
 
         def build(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
             with clear_errors(locate(config, class_type, kwargs) or class_type.__name__):
-                made = class_type(*args, **kwargs)
-            if isinstance(made, nn.Module) and not hasattr(made, "hparams"):  # an encoder that does not keep them
-                made.hparams = kwargs  # type: ignore[assignment]  # attributes of a module may be anything
-            return made
+                return create(class_type, *args, **kwargs) if class_type is encoder else class_type(*args, **kwargs)
 
+        encoder = find_class(config.model.encoder.class_path)
         self.parser.add_instantiator(build, Reader, subclasses=True)
-        self.parser.add_instantiator(build, find_class(config.model.encoder.class_path), subclasses=False)
+        self.parser.add_instantiator(build, encoder, subclasses=False)
 
     def instantiate_classes(self) -> None:
         """Builds everything; what the user can mend is told without a traceback."""
