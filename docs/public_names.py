@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import umedpt_lightning
 
 STUB = Path(__file__).parents[1] / "src" / "umedpt_lightning" / "__init__.pyi"
 #: Headings by the subpackage that a name comes from.
@@ -34,4 +37,7 @@ def _imports() -> Iterator[tuple[str, str]]:
     for node in ast.parse(STUB.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
-                yield node.module.partition(".")[0], f"umedpt_lightning.{node.module}.{alias.name}"
+                offered: Any = getattr(umedpt_lightning, alias.name)
+                # where it is defined: a function and its module may have one name
+                place = getattr(offered, "__module__", f"umedpt_lightning.{node.module}")
+                yield node.module.partition(".")[0], f"{place}.{alias.name}"

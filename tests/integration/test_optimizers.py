@@ -14,7 +14,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
-from umedpt_lightning.training import MultiTaskModule, Optimization
+from umedpt_lightning.training import MultiTaskModule, Optimization, ParameterGroups
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -95,3 +95,17 @@ def test_a_plateau_that_cannot_be_seen_is_refused(monitor: str, validation: floa
     module, data = plateau_of(monitor=monitor)
     with pytest.raises(ValueError, match=words):
         trainer_of(max_epochs=1, limit_val_batches=validation).fit(module, data)
+
+
+def test_frozen_stages_stay_bit_by_bit_through_validations_and_the_others_learn() -> None:
+    reader = MemoryReader("class")
+    data = MultiTaskDataModule({"a": TaskData(train=reader, val=reader, batch_size=2)}, num_workers=0)
+    optimization = Optimization(learning_rate=0.01, groups=ParameterGroups(frozen_stages=3, layer_decay=0.5))
+    module = MultiTaskModule(data.specs, small_encoder("test_resnet"), optimization=optimization)
+    stages = [{name for name, _ in stage} for stage in module.model.encoder.parameter_stages()]
+    frozen = {name.rpartition(".")[0] for stage in stages[:3] for name in stage}
+    before = {name: value.clone() for name, value in module.model.encoder.state_dict().items()}
+    trainer_of(max_epochs=2, limit_val_batches=1.0).fit(module, data)
+    for name, value in module.model.encoder.state_dict().items():
+        layer = name.rpartition(".")[0]
+        assert torch.equal(value, before[name]) == (layer in frozen), name

@@ -225,8 +225,8 @@ def test_running_statistics_are_those_of_one_process_on_all_ranks(distribute: st
     expected = statistics_of(1, distribute, batch_norm, times=2 if distribute == "samples" else 1)
     assert first.keys() == expected.keys()
     for name, value in first.items():
-        assert torch.equal(second[name], value), name
-        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-9, msg=name)
+        assert torch.equal(second[name], value), (name, second[name] - value)
+        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
 # --- a rank that is lost ----------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def test_a_run_goes_on_with_another_weighting_and_other_tasks(before: Any, after
     tasks = {"new" if name == "c" else name: task for name, task in data_of().tasks.items()}
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3)
     module = module_of(data, weighting=after)
-    trainer = trainer_of(max_steps=4, enable_checkpointing=True, default_root_dir=tmp_path / "again")
+    trainer = trainer_of(max_steps=4)
     trainer.fit(module, data, ckpt_path=tmp_path / "step=2.ckpt")
     assert trainer.global_step == 4
     assert module.gradients.coefficients.weights.isfinite().all()
@@ -236,8 +236,9 @@ def test_what_an_aggregator_writes_is_what_is_exchanged_and_clipped() -> None:
 def test_an_aggregators_state_is_in_the_checkpoint(tmp_path: Path) -> None:
     data = data_of()
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
-    options = {"max_steps": 4, "enable_checkpointing": True}
-    trainer_of(callbacks=[saver], **options).fit(module_of(data, aggregator=own_training.KeepTasksApart()), data)
+    trainer_of(max_steps=4, callbacks=[saver], enable_checkpointing=True).fit(
+        module_of(data, aggregator=own_training.KeepTasksApart()), data
+    )
     data, aggregator = data_of(), own_training.KeepTasksApart()
-    trainer_of(**options).fit(module_of(data, aggregator=aggregator), data, ckpt_path=tmp_path / "step=2.ckpt")
+    trainer_of(max_steps=4).fit(module_of(data, aggregator=aggregator), data, ckpt_path=tmp_path / "step=2.ckpt")
     assert aggregator.rounds == 4

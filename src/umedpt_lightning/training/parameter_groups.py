@@ -79,10 +79,10 @@ class ParameterGroups:
         frozen = [parameter for stage in stages[: self.frozen_stages] for parameter in stage]
         for parameter in frozen:
             parameter.requires_grad_(False)
-        for layer in module.modules() if frozen else ():
-            own = list(layer.parameters(recurse=False))
+        for part in module.modules() if frozen else ():
+            own = list(part.parameters())
             if own and not any(parameter.requires_grad for parameter in own):
-                layer.eval()  # nor do running statistics move
+                part.eval()  # nor do running statistics move, and nothing is dropped at random
         stage_of = {parameter: number for number, stage in enumerate(stages) for parameter in stage}
         groups: dict[tuple[float, bool], dict[str, nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
