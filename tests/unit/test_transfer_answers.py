@@ -8,9 +8,10 @@ import torch
 from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, small_encoder, spec_of
 
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers
-from umedpt_lightning.transfer.embeddings import Machine, evaluation_batches
+from umedpt_lightning.transfer.embeddings import evaluation_batches
 from umedpt_lightning.transfer.evaluation import predict_part
 from umedpt_lightning.types import IGNORE_INDEX
 
@@ -29,9 +30,9 @@ def answered(kind: str, rows: list[int] | None = None) -> tuple[Answers, dict[st
     if kind == "box":  # an untrained one says nothing above its threshold
         model.task("new").fcos.score_thresh = 0.0
     data = TaskData(batch_size=3)
-    answers, task = predict_part(model, "new", data, reader, Machine()), model.task("new")
+    answers, task = predict_part(model, "new", data, reader, ComputeOptions()), model.task("new")
     with torch.inference_mode():
-        for batch in evaluation_batches("new", data, reader, Machine()):
+        for batch in evaluation_batches("new", data, reader, ComputeOptions()):
             task.update(model(batch.images, "new"), batch.targets)
     return answers, {name: float(value) for name, value in task.compute().items()}
 

@@ -15,9 +15,10 @@ from torch import nn
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.blocks.batch_norm import normalises_by_batch
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer import embeddings as module
-from umedpt_lightning.transfer.embeddings import Embeddings, Machine, embeddings
+from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
 from umedpt_lightning.transfer.sources import (
     CheckpointSource,
     PretrainedSource,
@@ -41,7 +42,7 @@ def build(source: WeightSource, seed: int = 0, kind: str = "class") -> MultiTask
 
 def embed(model: MultiTaskModel, reader: MemoryReader | None = None, **options: object) -> Embeddings:
     data = TaskData(batch_size=4, **options)
-    return embeddings(model, "new", data, reader or MemoryReader("class"), Machine())
+    return embeddings(model, "new", data, reader or MemoryReader("class"), ComputeOptions())
 
 
 def checkpoint(

@@ -14,10 +14,10 @@ from builders import MemoryReader, spec_of
 from torch import Tensor
 
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers
 from umedpt_lightning.training import MultiTaskModule
-from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.evaluation import predict_part
 from umedpt_lightning.transfer.finetune import FineTuner, FineTuning
 from umedpt_lightning.transfer.sources import TimmSource
@@ -28,7 +28,7 @@ NAME = "new"
 def tuner(kind: str = "class", seed: int = 0, **options: Any) -> FineTuner:
     data = TaskData(MemoryReader(kind, size=16), MemoryReader(kind, size=16, seed=1), batch_size=8)
     given = {"steps": 4, "learning_rates": (1e-3,), "evaluations": 2} | options
-    return FineTuner(NAME, data, data.train, FineTuning(**given), Machine(), seed)  # type: ignore[arg-type]
+    return FineTuner(NAME, data, data.train, FineTuning(**given), ComputeOptions(), seed)  # type: ignore[arg-type]
 
 
 def model_of(kind: str = "class", net: str = "test_convnext") -> MultiTaskModel:
@@ -40,7 +40,7 @@ def nothing(steps: int) -> None:
 
 
 def answers(model: MultiTaskModel, tuning: FineTuner, part: str) -> Answers:
-    return predict_part(model, NAME, tuning.data, tuning.data.readers[part], Machine())
+    return predict_part(model, NAME, tuning.data, tuning.data.readers[part], ComputeOptions())
 
 
 def moved(before: dict[str, Tensor], after: MultiTaskModel) -> set[str]:

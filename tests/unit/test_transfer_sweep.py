@@ -13,9 +13,10 @@ import torch
 from builders import KINDS, MemoryReader, spec_of
 
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.transfer import evaluation
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
-from umedpt_lightning.transfer.embeddings import Machine, embeddings
+from umedpt_lightning.transfer.embeddings import embeddings
 from umedpt_lightning.transfer.evaluation import predict_part
 from umedpt_lightning.transfer.finetune import FineTuning, set_head
 from umedpt_lightning.transfer.probe import linear_probe
@@ -47,7 +48,7 @@ def protocol(kind: str, **options: Any) -> Protocol:
 
 
 def run(kind: str, folder: Path, **options: Any) -> dict[Cell, Result]:
-    return Sweep(protocol(kind, **options), CellFolder(folder), Machine()).run()
+    return Sweep(protocol(kind, **options), CellFolder(folder), ComputeOptions()).run()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,7 +110,7 @@ def test_other_weights_data_or_options_are_other_cells(tmp_path: Path, monkeypat
 
     def again(changed: Protocol, **options: str) -> list[str]:
         measured.clear()
-        Sweep(changed, folder, Machine(), **options).run()
+        Sweep(changed, folder, ComputeOptions(), **options).run()
         return [cell.mode for cell in measured]
 
     assert again(protocol("class", **base)) == ["frozen", "finetune"]
@@ -153,7 +154,7 @@ def test_nothing_is_chosen_on_the_test_part(mode: str, tmp_path: Path) -> None:
     for number in range(2):
         changed = protocol("class", modes=[mode], fractions=[0.5], seeds=1)
         changed.data.test = MemoryReader("class", size=16, seed=7 + number)
-        results.append(next(iter(Sweep(changed, CellFolder(tmp_path / str(number)), Machine()).run().values())))
+        results.append(next(iter(Sweep(changed, CellFolder(tmp_path / str(number)), ComputeOptions()).run().values())))
     assert results[0].options == results[1].options
     assert results[0].val == results[1].val
     assert results[0].test != results[1].test
@@ -173,7 +174,7 @@ def test_the_test_part_is_read_once_a_fine_tuned_cell_and_the_val_part_chooses(
         return original(self, index)
 
     monkeypatch.setattr(MemoryReader, "__getitem__", watched)
-    Sweep(plan, CellFolder(tmp_path), Machine()).run()
+    Sweep(plan, CellFolder(tmp_path), ComputeOptions()).run()
     assert sorted(read) == list(range(16))
 
 
@@ -181,10 +182,10 @@ def test_the_test_part_is_read_once_a_fine_tuned_cell_and_the_val_part_chooses(
 def test_fine_tuning_starts_from_the_probe(kind: str) -> None:
     plan = protocol(kind)
     model = plan.methods["random"].create_model("new", spec_of(kind), None, 0)
-    parts = {part: embeddings(model, "new", plan.data, plan.part(part), Machine()) for part in ("train", "val")}
+    parts = {part: embeddings(model, "new", plan.data, plan.part(part), ComputeOptions()) for part in ("train", "val")}
     probe = linear_probe(model.task("new"), parts["train"], parts["val"])
     set_head(model, "new", probe)
-    found = predict_part(model, "new", plan.data, plan.part("val"), Machine())
+    found = predict_part(model, "new", plan.data, plan.part("val"), ComputeOptions())
     predictions, metrics = torch.from_numpy(found.arrays()["predictions"]), found.score()
     expected = model.task("new").predict(probe(parts["val"].features))
     torch.testing.assert_close(predictions, expected, atol=1e-3, rtol=1e-3)
@@ -229,7 +230,9 @@ def test_each_method_can_have_modes_of_its_own(tmp_path: Path) -> None:
     parts = {part: MemoryReader("class", size=16, seed=i) for i, part in enumerate(("train", "val", "test"))}
     options: dict[str, Any] = {"fractions": [1.0], "seeds": 1, "finetuning": SHORT}
     modes: dict[str, Any] = {"random": ["frozen", "finetune"], "other": ["knn"]}
-    results = Sweep(Protocol(TaskData(**parts), methods, modes=modes, **options), CellFolder(tmp_path), Machine()).run()
+    results = Sweep(
+        Protocol(TaskData(**parts), methods, modes=modes, **options), CellFolder(tmp_path), ComputeOptions()
+    ).run()
     assert [(c.method, c.mode) for c in results] == [("random", "frozen"), ("random", "finetune"), ("other", "knn")]
     assert [c.method for c in grid({"random": [], "other": ["knn"]}, [1.0], 1)] == ["other"]
     with pytest.raises(ValueError, match="modes: some are for randm, but the methods are random, other"):

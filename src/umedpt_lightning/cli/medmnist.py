@@ -12,8 +12,8 @@ import jsonargparse
 from umedpt_lightning.cli.loading import device_of
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.io.atomic import write_text
-from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.medmnist import SETS, MedMNISTProtocol, as_csv, measure, table
 
 
@@ -48,7 +48,7 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
         protocol: MedMNISTProtocol = parser.instantiate_classes(config).medmnist
     device = device_of(config.device)
     missing: list[str] = []
-    entries = list(measure(protocol, folder / "cells", Machine(device, config.num_workers), missing))
+    entries = list(measure(protocol, folder / "cells", ComputeOptions(device, num_workers=config.num_workers), missing))
     if missing:
         print(f"left out, since not in {protocol.folder}: {', '.join(missing)}")
     if not entries:

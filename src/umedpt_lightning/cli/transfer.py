@@ -21,13 +21,13 @@ from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
 from umedpt_lightning.drawing.figures import as_picture, as_svg
 from umedpt_lightning.drawing.pictures import save
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.transfer.cells import CellFolder
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.differences import difference_table, differences
-from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.error_analysis import error_analysis
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.report import write_page
@@ -106,7 +106,9 @@ def _measure(
     data: dict[str, Any] = {key: value for key, value in vars(described.data).items() if key not in _PARTS}
     training = repr((data, described.finetuning))
     cells = CellFolder(folder / "cells")
-    sweep = Sweep(protocol, cells, Machine(device, config.num_workers), repr(described.task), training)
+    sweep = Sweep(
+        protocol, cells, ComputeOptions(device, num_workers=config.num_workers), repr(described.task), training
+    )
     results = sweep.run()
 
     main_metric = _head(protocol).main_metric

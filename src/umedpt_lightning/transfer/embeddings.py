@@ -20,24 +20,12 @@ from umedpt_lightning.data.loading.loaders import EvaluationLoader, WorkerPool
 from umedpt_lightning.data.loading.sampling import EvaluationSampler
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.io.atomic import atomic_write
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.types import TaskBatch
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What computes.
-
-    Attributes:
-        device: As torch names it: ``cpu``, ``cuda``, ``cuda:1``.
-        num_workers: Processes that read images; 0 reads in the main process.
-    """
-
-    device: str = "cpu"
-    num_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,17 +45,17 @@ class Embeddings:
         return Embeddings(self.features[rows], self.targets[rows])
 
 
-def evaluation_batches(name: str, data: TaskData, reader: Reader, machine: Machine) -> Iterator[TaskBatch]:
-    """All samples of a reader in order, resized, without augmentation, on the machine's device."""
+def evaluation_batches(name: str, data: TaskData, reader: Reader, compute: ComputeOptions) -> Iterator[TaskBatch]:
+    """All samples of a reader in order, resized, without augmentation, on the device that computes."""
     dataset = MultiTaskDataset({name: reader}, {name: data.evaluation_transform})
     sampler = EvaluationSampler({name: len(reader)}, {name: data.batch_size})
-    pool = WorkerPool(machine.num_workers, pin_memory=machine.device.startswith("cuda"))
+    pool = WorkerPool(compute.num_workers, pin_memory=compute.device.startswith("cuda"))
     for batch in EvaluationLoader(dataset, sampler, pool):
-        yield batch.to(machine.device)
+        yield batch.to(compute.device)
 
 
 def embeddings(
-    model: MultiTaskModel, name: str, data: TaskData, reader: Reader, machine: Machine, what: str = "embeddings"
+    model: MultiTaskModel, name: str, data: TaskData, reader: Reader, compute: ComputeOptions, what: str = "embeddings"
 ) -> Embeddings:
     """The embeddings of all samples of a reader, read from the cache where they have been computed before.
 
@@ -80,7 +68,7 @@ def embeddings(
         name: The task.
         data: Its batch size and image size are used.
         reader: The samples.
-        machine: What computes.
+        compute: What computes, and how many processes read.
         what: What the progress bar says.
 
     Raises:
@@ -91,7 +79,7 @@ def embeddings(
     file = cache_folder("embeddings") / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.npz"
     found = _read(file)
     if found is None:
-        found = _compute(model, name, data, reader, machine, what)
+        found = _compute(model, name, data, reader, compute, what)
         features, targets = found.features, found.targets
         with atomic_write(file) as unfinished:
             np.savez(unfinished, features=features, targets=targets)
@@ -100,12 +88,12 @@ def embeddings(
 
 @torch.inference_mode()
 def _compute(
-    model: MultiTaskModel, name: str, data: TaskData, reader: Reader, machine: Machine, what: str
+    model: MultiTaskModel, name: str, data: TaskData, reader: Reader, compute: ComputeOptions, what: str
 ) -> Embeddings:
-    model.eval().to(machine.device)
+    model.eval().to(compute.device)
     features, targets = [], []
     with progress(what, len(reader)) as advance:
-        for batch in evaluation_batches(name, data, reader, machine):
+        for batch in evaluation_batches(name, data, reader, compute):
             vectors = model.embed(batch.images, name).float()
             if not vectors.isfinite().all():
                 bad = batch.names[int((~vectors.isfinite()).any(1).int().argmax())]

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training import MultiTaskModule, ParameterGroups
 from umedpt_lightning.training.optimization import Optimization
-from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.linear import Linear
 from umedpt_lightning.transfer.probe import Probe
 from umedpt_lightning.types import TaskSpec
@@ -97,7 +97,7 @@ class FineTuner:
         data: Batch size, image size, augmentation, and the val part.
         labelled: The samples whose labels may be used.
         options: How it is trained.
-        machine: What computes.
+        compute: What computes, and how many processes read.
         seed: Of the order and the augmentation of samples, and of what layers draw.
     """
 
@@ -105,7 +105,7 @@ class FineTuner:
     data: TaskData
     labelled: Reader
     options: FineTuning
-    machine: Machine
+    compute: ComputeOptions
     seed: int
 
     def train_head(self, model: MultiTaskModel, advance: Callable[[int], None]) -> FineTuned:
@@ -155,10 +155,10 @@ class FineTuner:
             raise ValueError("data.val: transfer chooses on a val part. Give one.")
         data = replace(self.data, train=self.labelled, test=None)
         steps = self.options.steps_an_evaluation
-        return MultiTaskDataModule({self.name: data}, self.machine.num_workers, steps_per_epoch=steps, seed=self.seed)
+        return MultiTaskDataModule({self.name: data}, self.compute.num_workers, steps_per_epoch=steps, seed=self.seed)
 
     def _trainer(self, best: BestEvaluation) -> pl.Trainer:
-        device, decay = torch.device(self.machine.device), self.options.averaging
+        device, decay = torch.device(self.compute.device), self.options.averaging
         averaging = [] if decay is None else [EMAWeightAveraging(decay=decay)]
         return pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,

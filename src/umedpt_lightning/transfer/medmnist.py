@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.readers import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.tasks.ranking import Ranking, area_under_roc
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode
-from umedpt_lightning.transfer.embeddings import Machine
 from umedpt_lightning.transfer.finetune import FineTuning
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import WeightSource
@@ -99,26 +99,26 @@ def file_of(folder: Path, name: str, size: int) -> Path:
     return folder / (f"{name}.npz" if size == 28 else f"{name}_{size}.npz")
 
 
-def measure(protocol: MedMNISTProtocol, cells: Path, machine: Machine, missing: list[str]) -> Iterator[Entry]:
+def measure(protocol: MedMNISTProtocol, cells: Path, compute: ComputeOptions, missing: list[str]) -> Iterator[Entry]:
     """Every method on every set that is there, all labels of its train part used.
 
     Args:
         protocol: What is measured.
         cells: Folder of what is finished, which is not run again.
-        machine: What computes.
+        compute: What computes, and how many processes read.
         missing: Takes the names of the files that are not there.
     """
     for size in protocol.sizes:
         for name in SETS:
             file = file_of(protocol.folder, name, size)
             if file.is_file():
-                yield from _measure(protocol, file, name, size, cells / f"{name}_{size}", machine)
+                yield from _measure(protocol, file, name, size, cells / f"{name}_{size}", compute)
             else:
                 missing.append(file.name)
 
 
 def _measure(
-    protocol: MedMNISTProtocol, file: Path, name: str, size: int, folder: Path, machine: Machine
+    protocol: MedMNISTProtocol, file: Path, name: str, size: int, folder: Path, compute: ComputeOptions
 ) -> Iterator[Entry]:
     reader = MedMNISTMultilabel if name in _MULTILABEL else MedMNIST
     train, val, test = reader(file, "train"), reader(file, "val"), reader(file, "test")
@@ -132,7 +132,7 @@ def _measure(
         finetuning=protocol.finetuning,
     )
     kept = CellFolder(folder)
-    results = Sweep(one, kept, machine, training=repr((protocol.batch_size, protocol.finetuning))).run()
+    results = Sweep(one, kept, compute, training=repr((protocol.batch_size, protocol.finetuning))).run()
     scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for cell in results:
         scores.setdefault((cell.method, cell.mode), []).append(_score(kept, cell))

@@ -10,11 +10,12 @@ import torch
 
 from umedpt_lightning.data.cache.identity import code_identity, identity
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers, metrics_of
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
-from umedpt_lightning.transfer.embeddings import Embeddings, Machine, embeddings, evaluation_batches
+from umedpt_lightning.transfer.embeddings import Embeddings, embeddings, evaluation_batches
 from umedpt_lightning.transfer.evaluation import patient_intervals, predict_part
 from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
@@ -29,15 +30,15 @@ class Sweep:
     Args:
         protocol: What is measured.
         cells: Finished cells.
-        machine: What computes.
+        compute: What computes, and how many processes read.
         head: All that the config says of the head, as text: results depend on it.
         training: Likewise of training, on which those depend that need any.
     """
 
     def __init__(
-        self, protocol: Protocol, cells: CellFolder, machine: Machine, head: str = "", training: str = ""
+        self, protocol: Protocol, cells: CellFolder, compute: ComputeOptions, head: str = "", training: str = ""
     ) -> None:
-        self._protocol, self._cells, self._machine = protocol, cells, machine
+        self._protocol, self._cells, self._compute = protocol, cells, compute
         self._readers = protocol.readers
         parts = [identity(reader) for reader in self._readers.values()]
         code = code_identity(
@@ -103,7 +104,7 @@ class Sweep:
         def answered(name: str) -> Answers:
             if isinstance(chosen, FineTuned):
                 protocol = self._protocol
-                return predict_part(chosen.model, protocol.name, protocol.data, self._readers[name], self._machine)
+                return predict_part(chosen.model, protocol.name, protocol.data, self._readers[name], self._compute)
             answers = task.answers()
             answers.add(chosen(embedded[name].features), torch.from_numpy(embedded[name].targets))
             return answers
@@ -124,7 +125,7 @@ class Sweep:
     def _train(self, cell: Cell, labelled: Reader, probe: Probe | None) -> FineTuned:
         protocol = self._protocol
         model = self._build(cell, labelled)
-        tuner = FineTuner(protocol.name, protocol.data, labelled, protocol.finetuning, self._machine, cell.seed)
+        tuner = FineTuner(protocol.name, protocol.data, labelled, protocol.finetuning, self._compute, cell.seed)
         stages = 2 if probe is None and cell.mode == "finetune" else 1
         options = protocol.finetuning
         steps = stages * len(options.learning_rates) * options.evaluations * options.steps_an_evaluation
@@ -159,7 +160,7 @@ class Sweep:
             model = self._build(cell, protocol.part("train"))
             what = f"{cell.method}: embeddings of {part}"
             self._embedded[digest, part] = embeddings(
-                model, protocol.name, protocol.data, self._readers[part], self._machine, what
+                model, protocol.name, protocol.data, self._readers[part], self._compute, what
             )
         return self._embedded[digest, part]
 
@@ -171,7 +172,7 @@ def baseline_score(protocol: Protocol) -> dict[str, float]:
         targets = torch.from_numpy(np.stack([test.spec.prepared(target, (1, 1)) for target in test.targets]))
         output = task.baseline(targets)
         return {} if output is None else metrics_of(task, output, targets)
-    for batch in evaluation_batches(protocol.name, protocol.data, test, Machine()):
+    for batch in evaluation_batches(protocol.name, protocol.data, test, ComputeOptions()):
         output = task.baseline(batch.targets)
         if output is None:
             return {}
