@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.ranks import Collectives, on_ranks
+from benchmarks.ranks import Allocations, Collectives, on_ranks
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.schedule import SomeTasks
@@ -59,11 +59,14 @@ class Said(NamedTuple):
 
     Attributes:
         a_step: Collectives a step, from one exchange of gradients to the next.
-        bytes_over_gradients: Those of the exchange over those of the gradients.
+        bytes_over_gradients: Those that are sent in an exchange over those of the gradients.
+        extra_over_gradients: Memory that an exchange takes beside the gradients, over that of the gradients: what it
+            allocates, and what is kept for it.
     """
 
     a_step: float
     bytes_over_gradients: float
+    extra_over_gradients: float
 
 
 def measure(quick: bool = False) -> dict[str, float]:
@@ -80,23 +83,49 @@ def measure(quick: bool = False) -> dict[str, float]:
     return {
         "distributed.collectives_32_over_2_tasks": round(many.a_step / few.a_step, 3),
         "distributed.bytes_over_gradients": round(max(few.bytes_over_gradients, many.bytes_over_gradients), 5),
+        "distributed.exchange_bytes_over_gradients": round(max(few.extra_over_gradients, many.extra_over_gradients), 5),
         "distributed.max_parameter_error": error,
     }
 
 
-def _said(tasks: int) -> tuple[float, float]:
+def _said(tasks: int) -> tuple[float, float, float]:
     """What this rank of two says in five steps with so many tasks."""
     data = MultiTaskDataModule(
         {f"t{i}": TaskData(train=Noise("classes", 32), batch_size=1) for i in range(tasks)}, num_workers=0
     )
     module = MultiTaskModule(data.specs, Encoder("test_convnext", in_channels=1))
+    extra = _count_exchanges(module)
     with Collectives() as collectives:
         _trainer(2, 5).fit(module, data)
     gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     # the first large one is DDP's, which makes all parameters equal at the start
     _, *exchanges = [i for i, (_, size) in enumerate(collectives.calls) if size > gradients / 2]
     a_step = (exchanges[-1] - exchanges[0]) / (len(exchanges) - 1)
-    return a_step, max(collectives.calls[i][1] for i in exchanges) / gradients
+    return a_step, max(collectives.calls[i][1] for i in exchanges) / gradients, max(extra) / gradients
+
+
+def _count_exchanges(module: MultiTaskModule) -> list[int]:
+    """A list that will have the bytes that each exchange takes beside the gradients."""
+    found: list[int] = []
+    prepare = module.gradients.prepare
+
+    def prepared() -> None:
+        prepare()
+        buffer = module.gradients.buffer
+        exchange = buffer.exchange
+
+        def counted(others: Sequence[Tensor]) -> list[Tensor]:
+            with Allocations() as allocations:
+                sums = exchange(others)
+            views = sum(gradient.nbytes for gradient in buffer.gradients.values())
+            kept = sum(storage.nbytes() for storage in {f.untyped_storage() for f in buffer.flats}) - views
+            found.append(allocations.bytes + kept)
+            return sums
+
+        buffer.exchange = counted  # type: ignore[method-assign]
+
+    module.gradients.prepare = prepared  # type: ignore[method-assign]
+    return found
 
 
 def _trained(world_size: int, distribute: Any = "samples", times: int = 1) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any) -> list[Any]:
@@ -56,6 +57,27 @@ def _rank(
     torch.save(function(*arguments), f"{folder}/{rank}.pt")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+class Allocations(TorchDispatchMode, AbstractContextManager["Allocations"]):
+    """Adds up the memory of all tensors that operators make, and not that of views and of what is written in place.
+
+    Attributes:
+        bytes: So many, whether they are still in use or not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for made in tree_leaves(result):
+            if isinstance(made, torch.Tensor) and (storage := made.untyped_storage()).data_ptr() not in known:
+                known.add(storage.data_ptr())
+                self.bytes += storage.nbytes()
+        return result
 
 
 class Collectives(TorchDispatchMode, AbstractContextManager["Collectives"]):

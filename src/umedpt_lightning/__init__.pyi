@@ -47,7 +47,7 @@ from .labels import MultilabelSpec as MultilabelSpec
 from .labels import RegressionSpec as RegressionSpec
 from .labels import TaskSpec as TaskSpec
 from .model import MultiTaskModel as MultiTaskModel
-from .runs import export as export
+from .runs import export_run as export_run
 from .runs import fit as fit
 from .tasks import Classification as Classification
 from .tasks import Detection as Detection

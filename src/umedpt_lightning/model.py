@@ -208,6 +208,11 @@ class MultiTaskModel(PretrainedModel):
         return named[needs] if needs in named else self.blocks[needs]  # type: ignore[return-value]  # a task needs it
 
 
+def as_model(encoder: BaseEncoder | nn.Module, *parts: Any, **more: Any) -> MultiTaskModel:
+    """The model of an encoder and its other parts, which are as for `MultiTaskModel`; or the model that is given."""
+    return encoder if isinstance(encoder, MultiTaskModel) else MultiTaskModel(encoder, *parts, **more)
+
+
 class _Blocks:
     """Builds each shared block when the first task needs it."""
 

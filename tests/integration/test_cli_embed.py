@@ -213,7 +213,7 @@ def test_a_corrupt_image_stops_but_keeps_what_was_done(
         embed(model, images, out, "--scales")
     file.write_bytes(whole)  # it was not done yet, so the others are
     embed(model, images, out)
-    assert "4 of 11 are there already" in capsys.readouterr().out
+    assert "4 of 11 were there already" in capsys.readouterr().out
     embed(model, images, tmp_path / "again.parquet")
     assert out.read_bytes() == (tmp_path / "again.parquet").read_bytes()
 
@@ -233,7 +233,7 @@ def test_a_process_that_dies_is_told_and_what_was_done_is_kept(
     with pytest.raises(SystemExit, match="A process that reads images died"):
         embed(model, images, tmp_path / "e.parquet", "--num_workers", "1")
     embed(model, images, tmp_path / "e.parquet")
-    assert "8 of 11 are there already" in capsys.readouterr().out
+    assert "8 of 11 were there already" in capsys.readouterr().out
 
 
 def test_a_command_that_did_nothing_yet_binds_nobody(model: Path, images: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from umedpt_lightning.model import MultiTaskModel
 
 AVERAGING = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
 #: Everything that training has and predicting must do without.
-BLOCKED = "lightning pytorch_lightning wandb albumentations cv2 jsonargparse pandas torchmetrics pycocotools rich"
+BLOCKED = "lightning pytorch_lightning wandb albumentations jsonargparse pandas torchmetrics pycocotools rich"
 PREDICT = """
 import sys
 sys.modules |= dict.fromkeys(sys.argv[2].split())  # Python takes a None for a package that is not installed

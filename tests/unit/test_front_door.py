@@ -48,7 +48,7 @@ def test_a_run_from_python_has_what_a_run_of_the_command_line_has(tmp_path: Path
     again = umedpt.MultiTaskModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt")
     assert again.training
     assert again.model.state_dict().keys() == module.model.state_dict().keys()
-    umedpt.export(run, tmp_path / "model")
+    umedpt.export_run(run, tmp_path / "model")
     files = [tmp_path / f"{i}.png" for i in range(2)]
     for file, image in zip(files, readers["a"].images, strict=False):
         Image.fromarray(image).save(file)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 
-from umedpt_lightning.data.cache.unpacked import cache_folder
+from umedpt_lightning.data.cache.unpacked import cache_folder, unpacked
 from umedpt_lightning.data.formats import npz
 from umedpt_lightning.data.readers import MedMNIST
 
@@ -74,6 +75,23 @@ def test_every_process_maps_the_same_file_and_keeps_no_copy(tmp_path: Path, way:
     assert type(image) is np.ndarray
     assert image.flags.writeable
     assert image.base is None or not isinstance(image.base, np.memmap)
+
+
+def unpack(count: Path) -> bytes:
+    def write(stream: IO[bytes]) -> None:
+        with count.open("ab") as counter:
+            counter.write(b"x")
+        time.sleep(0.5)
+        stream.write(b"content")
+
+    return unpacked("name", write, "a").read_bytes()
+
+
+def test_of_several_processes_one_unpacks_and_the_others_wait(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert pool.map(unpack, [tmp_path / "count"] * 4, chunksize=1) == [b"content"] * 4
+    assert (tmp_path / "count").read_bytes() == b"x"
+    assert [path.name for path in kept()] == ["name"]
 
 
 def test_a_changed_file_is_unpacked_anew(tmp_path: Path) -> None:

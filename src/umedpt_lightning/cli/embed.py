@@ -90,6 +90,8 @@ def _run(options: jsonargparse.Namespace) -> None:
     if not made.computed:
         print(f"{options.out} is complete.")
         return
+    if made.before:
+        print(f"{made.before:,} of {made.before + made.computed:,} were there already.")
     speed = made.computed / max(time.monotonic() - started, 1e-9)
     print(f"{options.out}: {made.rows:,} vectors of {made.width} numbers ({speed:.0f} images a second)")
     if made.skipped:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.export import export_onnx
-from umedpt_lightning.runs.export import export
+from umedpt_lightning.runs.export import export_run
 from umedpt_lightning.training.checkpoints import CheckpointError
 
 
@@ -31,7 +31,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     classes = [find_class(path) for path in options.classes]
-    model = export(options.run, options.out, options.ckpt_path, classes)
+    model = export_run(options.run, options.out, options.ckpt_path, classes)
     print(f"model:  {options.out} ({', '.join(model.tasks)})")
     if options.onnx:
         for file, difference in export_onnx(model, options.out / "onnx"):

@@ -76,7 +76,7 @@ class UmedptCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses without Lightning's warning that the process has arguments too."""
-        given = [str(argument) for argument in args or ()]  # a list, as it was given above
+        given = [*map(str, args)] if isinstance(args, list) else []  # it is one, as it was given above
         self.config = parse(parser, given, lambda: task_faults(given))
 
     @staticmethod

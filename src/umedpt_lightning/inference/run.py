@@ -101,6 +101,7 @@ class EmbeddedFiles:
     Attributes:
         rows: Vectors in it.
         width: Numbers in each.
+        before: Images that had been computed before.
         computed: Images that were computed now; 0 where the table was complete.
         skipped: What was wrong with inputs that were left out.
         about: The file beside the table that lists these.
@@ -108,6 +109,7 @@ class EmbeddedFiles:
 
     rows: int
     width: int
+    before: int
     computed: int
     skipped: list[str]
     about: Path
@@ -166,12 +168,12 @@ def embed_files(
     store = Store(Path(out), made_of, rows.digest, len(rows))
     if store.complete:
         about = json.loads(store.about.read_text(encoding="utf-8"))
-        return EmbeddedFiles(about["rows"], about["width"], 0, about["skipped"], store.about)
-    left = len(rows) - store.done
+        return EmbeddedFiles(about["rows"], about["width"], len(rows), 0, about["skipped"], store.about)
+    before, left = store.done, len(rows) - store.done
     with progress("embeddings", left) as advance:
         embed(model, name, rows, store, compute, scales=scales, skip_bad=skip_bad, advance=advance)
     count, width, skipped = store.finish(rows.skipped)
-    return EmbeddedFiles(count, width, left, skipped, store.about)
+    return EmbeddedFiles(count, width, before, left, skipped, store.about)
 
 
 def _task(model: MultiTaskModel, name: str | None) -> str:

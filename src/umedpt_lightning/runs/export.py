@@ -13,7 +13,7 @@ from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.checkpoint import find_checkpoint
 
 
-def export(
+def export_run(
     run: Path | str, out: Path | str, ckpt_path: Path | str = "best", classes: Iterable[type] = ()
 ) -> MultiTaskModel:
     """Writes the model of a run as a folder that can be given away: weights, config and a card with data and metrics.

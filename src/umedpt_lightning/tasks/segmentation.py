@@ -99,7 +99,9 @@ class Segmentation(Task):
         """``dice``, ``iou``, ``dice_<class>``, ``iou_<class>``."""
         from umedpt_lightning.tasks.pixel_counts import overlap
 
-        return overlap(self.metrics.confusion.compute(), self.spec.classes)
+        classes = self.spec.classes
+        # of one class it is a number, as torchmetrics hands it on
+        return overlap(self.metrics.confusion.compute().view(len(classes), -1), classes)
 
     def predict(self, output: Tensor) -> Tensor:
         """Classes ``(B, H, W)``, uint8 for up to 255 of them and int16 for more."""

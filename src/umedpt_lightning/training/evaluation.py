@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.training.non_finite_outputs import NonFiniteOutputs
 from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.types import TaskBatch
 
@@ -28,8 +29,13 @@ class EvaluationModule(pl.LightningModule):
     model: MultiTaskModel
     val_losses: nn.ModuleDict
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.non_finite_outputs = NonFiniteOutputs()
+
     def on_validation_epoch_start(self) -> None:
         """Forgets what a sanity check or an interrupted validation left in the metrics."""
+        self.non_finite_outputs.reset()
         for name in self.model.tasks:
             self.model.task(name).reset()
             self._val_loss(name).reset()
@@ -44,6 +50,7 @@ class EvaluationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs ``val/<task>/<metric>``, ``val/<task>/loss`` (mean over micro-batches) and ``val/score``."""
+        self.non_finite_outputs.tell(self.model, "val")
         if self.trainer.sanity_checking:
             return
         tasks = evaluated_tasks(self.trainer.val_dataloaders)
@@ -65,6 +72,7 @@ class EvaluationModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs ``test/<task>/<metric>`` and ``test/score``."""
+        self.non_finite_outputs.tell(self.model, "test")
         self.log_dict(self._metrics("test", evaluated_tasks(self.trainer.test_dataloaders)))
 
     def validation_metrics(self, tasks: list[str]) -> set[str]:
@@ -77,6 +85,7 @@ class EvaluationModule(pl.LightningModule):
         output = self.model(batch.images, batch.task)
         task = self.model.task(batch.task)
         task.update(output, task.truth(batch))
+        self.non_finite_outputs.add(batch, output)
         return output
 
     def _metrics(self, part: str, tasks: list[str]) -> dict[str, Tensor]:

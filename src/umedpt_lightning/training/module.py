@@ -25,6 +25,7 @@ from umedpt_lightning.model import (
     MultiTaskModel,
     PixelDecoderFactory,
     TaskFactory,
+    as_model,
     check_task_names,
 )
 from umedpt_lightning.training.aggregation import GradientAggregator
@@ -89,18 +90,15 @@ class MultiTaskModule(EvaluationModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = (
-            encoder
-            if isinstance(encoder, MultiTaskModel)
-            else MultiTaskModel(encoder, specs, tasks, pixel_decoder, detection_decoder, blocks=blocks)
-        )
+        self.model = as_model(encoder, specs, tasks, pixel_decoder, detection_decoder, blocks=blocks)
         check_packing(self.model, pack_pixels)
         if compile:
             self.model.compile_blocks()
         self.weighting = weighting(_weights(specs, weights or {}))
         self.aggregator = aggregator
         self.optimization = optimization or Optimization()
-        self.val_losses = nn.ModuleDict({name: MeanMetric() for name in specs})
+        # a loss that is not finite is told, not left out
+        self.val_losses = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in specs})
         self.losses = TaskLosses(list(specs))
         self.bad_samples = BadSamples(specs)
         self.randomness = RoundRandomness()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +35,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
 def unpacked(name: str, write: Callable[[IO[bytes]], None], source: object) -> Path:
     """The file of that name in the cache, made if it is absent.
 
-    A file that exists is a whole one, also when several workers unpack it at once.
+    A file that exists is a whole one. Of several processes that need it at once, one unpacks it, and the others wait.
 
     Args:
         name: From `fingerprint`.
@@ -48,8 +50,11 @@ def unpacked(name: str, write: Callable[[IO[bytes]], None], source: object) -> P
     if path.is_file():
         return path
     try:
-        with atomic_write(path) as unfinished, unfinished.open("wb") as stream:
-            write(stream)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder / f".{name}.lock"):
+            if not path.is_file():
+                with atomic_write(path) as unfinished, unfinished.open("wb") as stream:
+                    write(stream)
     except PermissionError as error:
         raise ValueError(f"{source}: {_UNWRITABLE.format(folder, error)}") from error
     except OSError as error:
@@ -57,6 +62,20 @@ def unpacked(name: str, write: Callable[[IO[bytes]], None], source: object) -> P
             raise
         raise ValueError(f"{source}: {_UNWRITABLE.format(folder, error)}") from error
     return path
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Keeps other processes of this machine out; the system takes the lock back when this one ends, however it does."""
+    import fcntl
+
+    with file.open("w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks: all unpack, and one of them wins
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)  # whoever waits for it has it open
 
 
 _UNWRITABLE = (

@@ -60,5 +60,5 @@ def _areas(mask: NDArray[np.integer], wanted: tuple[int, int]) -> Objects:
     for value in np.setdiff1d(np.unique(mask), [0, IGNORE_INDEX]):
         count, areas = cv2.connectedComponents((mask == value).astype(np.uint8), connectivity=8)
         total += count - 1
-        left += np.count_nonzero(np.unique(areas[np.ix_(*places)]))
+        left += int(np.count_nonzero(np.unique(areas[np.ix_(*places)])))
     return Objects(total, total - left)

@@ -117,7 +117,7 @@ def _load(file: Path, outline: str) -> dict[str, list[dict[str, Any]]]:
 def _other_type(id: Any, ids: Iterable[Any]) -> str:
     """That an id is there as a number in place of a text, or the other way round."""
     like = [known for known in ids if str(known) == str(id)]
-    return f" ({like[0]!r} is: write both as numbers)" if like else ""
+    return f", but {like[0]!r} is: write both as numbers" if like else ""
 
 
 def _faults(record: Any, needed: Mapping[str, tuple[Callable[[Any], bool], str]]) -> Iterator[str]:

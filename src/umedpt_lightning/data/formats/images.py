@@ -198,10 +198,13 @@ def _raw_mode(image: ImageFile) -> str:
 
 def _has_alpha(image: ImageFile) -> bool:
     """Whether a JPEG 2000 file says, in a box of channel definitions, that one of them is alpha."""
-    place = image.fp.tell()
-    image.fp.seek(0)
-    head = image.fp.read(1 << 16)
-    image.fp.seek(place)
+    stream = image.fp
+    if stream is None:
+        return False
+    place = stream.tell()
+    stream.seek(0)
+    head = stream.read(1 << 16)
+    stream.seek(place)
     start = head.find(b"cdef") + 4
     if start < 4:
         return False

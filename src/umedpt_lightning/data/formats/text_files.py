@@ -42,8 +42,8 @@ def read_text(file: Path) -> str:
             f"{content[error.start]:#x}. Windows' encoding cp1252 would read {line[:80]!r}. {mend}"
         ) from error
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"{file} line {line}: there are zero bytes, as in UTF-16 without a byte order mark. {mend}")
+        number = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"{file} line {number}: there are zero bytes, as in UTF-16 without a byte order mark. {mend}")
     return text
 
 

@@ -63,7 +63,7 @@ class MedMNIST(TargetReader["_Images"]):
                 npz.load(self._images.file, key) for key in npz.keys(self._images.file) if key.endswith("_labels")
             ]
             count = 1 + max(int(other.max()) for other in others)
-            classes = medmnist_sets.label_names(self._images.file, count) or [str(i) for i in range(count)]
+            classes = [*(medmnist_sets.label_names(self._images.file, count) or range(count))]
         names = check_names(classes, "classes", file)
         _check_range(labels, len(names), self._images, "Name all classes in `classes`.")
         self.targets = labels[:, 0].astype(np.int64)  # (N,)

@@ -90,7 +90,7 @@ class Slide:
             places = [math.ceil(place * downsample) for place in (x, y)]
             places = [p + (int(p / downsample) < place) for p, place in zip(places, (x, y), strict=True)]
             with warnings.catch_warnings():
-                warnings.simplefilter("error")  # of pieces outside, which would be filled with zeros
+                warnings.simplefilter("error", UserWarning)  # of pieces outside, which would be filled with zeros
                 piece = slide.read_region(places, level, (width, height), as_array=True, padding=False)
         except Exception as error:
             raise _unreadable(self.path, error) from error

@@ -103,7 +103,7 @@ def measures(header: Any) -> bool:
 
 
 def _is_hounsfield(header: Any) -> bool:
-    return header.get("Modality") == "CT" or header.get("RescaleType") == "HU"
+    return bool(header.get("Modality") == "CT" or header.get("RescaleType") == "HU")
 
 
 def value_dtype(header: Any, frame: int = 0) -> np.dtype[Any]:

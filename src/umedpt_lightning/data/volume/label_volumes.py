@@ -111,9 +111,9 @@ def _whole(stored: NDArray[Any], step: float, name: str) -> NDArray[Any]:
     """
     if stored.dtype.kind == "u":
         return stored
-    nearest = np.rint(stored)
+    nearest: NDArray[Any] = np.rint(stored)
     with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
-        whole = nearest.astype(np.uint16)
+        whole: NDArray[np.uint16] = nearest.astype(np.uint16)
     tolerance = _HALF * step if step < _COARSE else 0.0
     wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance + _ROUNDING * np.abs(nearest)))
     if wrong.any():

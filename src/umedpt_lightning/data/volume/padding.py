@@ -26,9 +26,9 @@ def padding_of(stored: NDArray[Any], meaningful: NDArray[Any], header: Any) -> N
     kind = next((kind for kind in _KINDS if _value(header, f"{kind}PixelPaddingValue") is not None), None)
     if kind is None:
         return None
-    value = _value(header, f"{kind}PixelPaddingValue")
-    limit = _value(header, f"{kind}PixelPaddingRangeLimit")
-    low, high = sorted(_wrapped(end, stored.dtype) for end in (value, value if limit is None else limit))
+    ends = (_value(header, f"{kind}PixelPadding{end}") for end in ("Value", "RangeLimit"))
+    limits = [_wrapped(end, stored.dtype) for end in ends if end is not None]
+    low, high = min(limits), max(limits)
     found: NDArray[np.bool_] = np.zeros(stored.shape, np.bool_)
     for values in (stored, meaningful):
         found |= (values >= low) & (values <= high)

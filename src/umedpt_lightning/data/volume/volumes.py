@@ -53,9 +53,6 @@ class Volume(ABC):
         ValueError: The affine is not that of a volume.
     """
 
-    #: From one value that the file can hold to the next; 0 where values are as stored, or floats.
-    step: float = 0.0
-
     def __init__(
         self,
         path: Path,
@@ -82,6 +79,11 @@ class Volume(ABC):
     def plane_dtype(self) -> np.dtype[Any]:
         """Of planes: `dtype`, but float32 where NaN may stand for padding."""
         return np.dtype(np.float32) if self.padded else self.dtype
+
+    @property
+    def step(self) -> float:
+        """From one value that the file can hold to the next; 0 where values are as stored, or floats."""
+        return 0.0
 
     def plane(self, axis: int, index: int) -> NDArray[Any]:
         """The plane at `index` across a RAS axis: a new array of the other two axes, in RAS order.

@@ -1,0 +1,216 @@
+"""Validation and test through a real trainer: of the image's own pixels, and with nothing left out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
+from torch import Tensor
+
+from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
+from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.tasks import Classification
+from umedpt_lightning.tasks.box_matching import average_precision, match_boxes
+from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.transfer.evaluation import predict_part
+from umedpt_lightning.types import IGNORE_INDEX, BoxArrays, Sample
+
+TASKS = {f"a_{kind}": kind for kind in KINDS}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
+]
+
+
+class SmallObjects(MemoryReader):
+    """Images of 128 pixels and less with objects of two and three, of which little is left when they are resized."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind, size=5, side=128)
+        rng = np.random.default_rng(1)
+        for index in range(len(self.values)):
+            corners = rng.integers(0, 60, (8, 2)) * 2
+            if kind == "mask":
+                mask = np.zeros((128, 128), np.int16)
+                for x, y in corners:
+                    mask[y : y + 2, x : x + 2] = 1 + (x + y) % 2
+                mask[:3] = IGNORE_INDEX
+                self.values[index] = mask
+            else:
+                boxes = np.concatenate([corners, corners + 3], 1).astype(np.float32)
+                self.values[index] = BoxArrays(boxes, np.arange(8, dtype=np.int64) % 3)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        height = 128 - 8 * index  # the image and its truth
+        target = sample.target[:height] if isinstance(sample.target, np.ndarray) else sample.target
+        if isinstance(target, BoxArrays):
+            inside = target.boxes[:, 3] <= height
+            target = BoxArrays(target.boxes[inside], target.labels[inside])
+        return replace(sample, image=sample.image[:height], target=target, stored_size=(height, 128))
+
+
+def data_of(readers: dict[str, Any], **options: Any) -> MultiTaskDataModule:
+    tasks = {
+        name: TaskData(val=reader, test=reader, **({"batch_size": 2} | options)) for name, reader in readers.items()
+    }
+    return MultiTaskDataModule(tasks, num_workers=0)
+
+
+def module_of(data: MultiTaskDataModule, **options: Any) -> MultiTaskModule:
+    torch.manual_seed(0)
+    module = MultiTaskModule(
+        data.specs, small_encoder(), pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION, **options
+    )
+    with torch.no_grad():
+        for (
+            task
+        ) in module.model.tasks.values():  # outputs that differ from pixel to pixel, and boxes above the threshold
+            for name, parameter in task.named_parameters():
+                if name.endswith("weight"):
+                    parameter.mul_(30)
+                elif name.endswith("bias"):
+                    parameter.fill_(0.3)
+    return module
+
+
+def evaluated(module: MultiTaskModule, data: MultiTaskDataModule, part: str = "val") -> dict[str, float]:
+    trainer = trainer_of(limit_val_batches=1.0)
+    (metrics,) = (trainer.validate if part == "val" else trainer.test)(module, data, verbose=False)
+    return {name.removeprefix(f"{part}/"): value for name, value in metrics.items()}
+
+
+def dice_by_hand(predictions: list[Any], truths: list[Any], label: int) -> float:
+    said, true = (np.concatenate([np.asarray(m).ravel() for m in masks]) for masks in (predictions, truths))
+    said, true = said[true != IGNORE_INDEX] == label, true[true != IGNORE_INDEX] == label
+    return float(2 * (said & true).sum() / (said.sum() + true.sum()))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_dice_is_of_the_images_own_pixels(part: str) -> None:
+    reader = SmallObjects("mask")
+    data = data_of({"lesions": reader}, size=32)
+    module = module_of(data)
+    found = evaluated(module, data, part)
+    samples = [reader[i] for i in range(len(reader))]
+    predictions = module.model.predict([s.image for s in samples], "lesions")
+    for label in (1, 2):
+        by_hand = dice_by_hand(predictions, [s.target for s in samples], label)
+        assert found[f"lesions/dice_n{label}"] == pytest.approx(by_hand)
+        assert 0 < by_hand < 1
+    old = evaluated(module, data_of({"lesions": reader}, size=32, evaluate_at="resized"), part)
+    assert old["lesions/dice"] != pytest.approx(found["lesions/dice"])
+
+
+def test_average_precision_is_of_all_boxes_of_the_stored_image() -> None:
+    reader = SmallObjects("box")
+    data = data_of({"cells": reader}, size=(64, 32))
+    module = module_of(data)
+    found = evaluated(module, data)
+    matches = []
+    for i in range(len(reader)):
+        (said,), truth = module.model.predict([reader[i].image], "cells"), reader[i].target
+        boxes = torch.column_stack([said.boxes, said.labels, said.scores]).numpy()
+        matches.append(match_boxes(boxes, np.column_stack(truth).astype(np.float32), 3, 300))
+    over_all, at_half = average_precision(matches)
+    assert found["cells/map50"] == pytest.approx(at_half, abs=1e-4)
+    assert found["cells/map"] == pytest.approx(over_all, abs=1e-4)
+    batches = {
+        option: list(data_of({"cells": reader}, size=2, evaluate_at=option).val_dataloader())
+        for option in ("stored", "resized")
+    }
+    counts = {name: sum(len(boxes.labels) for b in loader for boxes in b.targets) for name, loader in batches.items()}
+    assert counts["stored"] == sum(len(reader[i].target.labels) for i in range(len(reader)))
+    assert counts["resized"] == 0
+
+
+def test_truth_crosses_the_process_border_packed_and_only_where_it_was_resized() -> None:
+    reader = SmallObjects("mask")
+    tasks = {"lesions": TaskData(val=reader, size=32, batch_size=5)}
+    (batch,) = MultiTaskDataModule(tasks, num_workers=1).val_dataloader()
+    for truth, index in zip(batch.unpack_targets(), range(5), strict=True):
+        np.testing.assert_array_equal(truth.numpy(), reader[index].target)
+        assert truth.numpy().dtype == reader[index].target.dtype
+    assert sum(len(target.data) for target in batch.stored_targets) < 0.2 * sum(
+        reader[i].target.nbytes for i in range(5)
+    )
+    same = MemoryReader("mask", side=32)
+    (batch, *_) = data_of({"lesions": same}, size=32).val_dataloader()
+    assert batch.stored_targets is None
+
+
+def test_transfer_scores_in_the_images_own_pixels_as_validation_does() -> None:
+    for kind in ("mask", "box"):
+        reader = SmallObjects(kind)
+        task_data = TaskData(val=reader, batch_size=2, size=(64, 32))
+        data = MultiTaskDataModule({"new": task_data}, num_workers=0)
+        module = module_of(data)
+        found = evaluated(module, data)
+        scores = predict_part(module.model, "new", task_data, reader, ComputeOptions()).score()
+        assert scores == pytest.approx({name: found[f"new/{name}"] for name in scores}, abs=1e-6, nan_ok=True)
+
+
+def test_the_validation_loss_is_the_mean_over_samples_whatever_the_batches() -> None:
+    readers = readers_of({"a_class": "class"}, size=5)
+    losses = []
+    for batch_size in (4, 1):
+        data = data_of(readers, batch_size=batch_size)
+        losses.append(evaluated(module_of(data), data)["a_class/loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class _Broken:
+    """Spoils the outputs for some samples, which are known by the number in their first pixel."""
+
+    def __init__(self, module: MultiTaskModule, samples: set[int], value: float) -> None:
+        self.samples, self.value = samples, value
+        self.forward_of = module.model.forward
+        module.model.forward = self  # type: ignore[method-assign]
+
+    def __call__(self, images: Tensor, task: str) -> Any:
+        output = self.forward_of(images, task)
+        rows = [row for row, image in enumerate(images) if int(image[0, 0, 0]) in self.samples]
+        for values in output.raw.values() if hasattr(output, "raw") else [output]:
+            values[rows] = self.value
+        return output
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_samples_whose_outputs_are_not_finite_are_named_and_lower_every_score(part: str, value: float) -> None:
+    data = data_of(readers_of())
+    module = module_of(data)
+    whole = evaluated(module, data, part)
+    _Broken(module, {1, 4}, value)
+    with pytest.warns(UserWarning, match=rf"{part}: task .* not finite for 2 samples: sample 1, sample 4") as told:
+        found = evaluated(module, data, part)
+    texts = " ".join(str(warning.message) for warning in told)
+    for task in TASKS:
+        main = f"{task}/{module.model.task(task).main_metric}"
+        assert f"task '{task}' gives" in texts
+        assert found[main] < whole[main] or whole[main] == 0, main
+        if part == "val":
+            assert not math.isfinite(found[f"{task}/loss"])
+    assert found["score"] < whole["score"]
+
+
+class Own(Classification):
+    """Does not say what it makes of numbers that are not finite."""
+
+    counts_not_finite = False
+
+
+def test_a_task_that_would_leave_them_out_ends_the_evaluation() -> None:
+    data = data_of(readers_of({"a_class": "class"}))
+    module = module_of(data, tasks={"a_class": Own})
+    _Broken(module, {2}, math.nan)
+    with pytest.raises(
+        FloatingPointError, match=r"val: task 'a_class'.* 1 samples: sample 2.*counts_not_finite = True"
+    ):
+        evaluated(module, data)
