@@ -89,7 +89,7 @@ class PackedArray:
     @classmethod
     def of(cls, array: NDArray[Any]) -> PackedArray:
         """An array, packed."""
-        return cls(zlib.compress(np.ascontiguousarray(array), level=1), array.shape, array.dtype.str)
+        return cls(zlib.compress(np.ascontiguousarray(array).data, level=1), array.shape, array.dtype.str)
 
     def unpack(self) -> NDArray[Any]:
         """The array."""

@@ -48,7 +48,7 @@ def count_pixels(mask: Tensor, truth: Tensor, finite: Tensor, classes: int) -> T
         classes: Number of classes ``K``.
     """
     counts = torch.zeros(classes**2 + 1, dtype=torch.int64, device=mask.device)
-    for said, true in zip(mask.flatten().split(_AT_ONCE), truth.flatten().split(_AT_ONCE), strict=True):
+    for said, true in zip(*(torch.split(m.flatten(), _AT_ONCE) for m in (mask, truth)), strict=True):
         row = true.long()
         column = said.long().where(finite, (row + 1) % classes)
         pairs = (row * classes + column).where(row != IGNORE_INDEX, classes**2)
