@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 #: How many each of them shows.
-PICTURES = {"first_steps": 2, "own_data": 2, "transfer": 1}
+PICTURES = {"first_steps": 2, "own_data": 2, "python_only": 1, "transfer": 1}
 SECONDS = 240  # for a cell on a busy machine
 
 
