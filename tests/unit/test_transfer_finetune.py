@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from builders import MemoryReader, spec_of
@@ -18,8 +19,10 @@ from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers
 from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.transfer.embeddings import Embeddings
 from umedpt_lightning.transfer.evaluation import predict_part
-from umedpt_lightning.transfer.finetune import FineTuner, FineTuning
+from umedpt_lightning.transfer.finetune import FineTuner, FineTuning, set_head
+from umedpt_lightning.transfer.probe import linear_probe
 from umedpt_lightning.transfer.sources import TimmSource
 
 NAME = "new"
@@ -89,6 +92,22 @@ def test_every_stage_of_the_encoder_learns_slower_than_the_next(steps: list[dict
     assert rates[-1] == pytest.approx(0.5e-3)
     assert peaks[f"model.tasks.{NAME}.head.weight"] == pytest.approx(1e-3)
     assert len(groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_head_that_is_set_gives_the_outputs_of_its_probe(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    model = model_of()
+    head = model.task(NAME).head
+    labels = np.arange(60) % classes
+    # far from zero and of unlike scales, so that the mean and the scale of each number count
+    features = (rng.normal(size=(60, head.in_features)) + labels[:, None]) * rng.uniform(0.1, 9, head.in_features) + 40
+    train = Embeddings(features.astype(np.float32), labels)
+    probe = linear_probe(model.task(NAME), train, train)
+    set_head(model, NAME, probe)
+    found, expected = head(torch.from_numpy(train.features)).softmax(1), probe(train.features).softmax(1)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    assert float(expected.max()) > 0.8
 
 
 def test_norms_and_biases_do_not_decay(steps: list[dict[str, Any]]) -> None:

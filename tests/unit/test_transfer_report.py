@@ -12,14 +12,18 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from builders import spec_of
+import torch
+from builders import WIDTHS, MemoryReader, spec_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from umedpt_lightning.cli import transfer_pictures
+from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.drawing.figures import as_picture, as_svg
 from umedpt_lightning.labels import IGNORE_INDEX
+from umedpt_lightning.tasks import Segmentation
 from umedpt_lightning.transfer.calibration import draw_reliability
-from umedpt_lightning.transfer.cells import Cell, Mode, Result
+from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result
 from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.differences import Difference, difference_table, differences
 from umedpt_lightning.transfer.report import write_page
@@ -209,3 +213,24 @@ def test_confusion_counts_truth_by_answer() -> None:
     predictions = np.array([[0.8, 0.2], [0.3, 0.7], [0.9, 0.1], [0.3, 0.7]])
     counts = spec_of("class", count=2).confusion(predictions, np.array([0, 0, 1, IGNORE_INDEX]))
     assert counts.tolist() == [[1, 1], [1, 0]]
+
+
+def test_pictures_are_of_the_cell_that_is_best_on_val_with_all_labels(tmp_path: Path) -> None:
+    by_val, by_test, few = Cell("A", "frozen", 1.0, 0), Cell("B", "frozen", 1.0, 0), Cell("C", "frozen", 0.5, 0)
+    undefined = Cell("D", "frozen", 1.0, 0)
+    scores = {by_val: (0.8, 0.6), by_test: (0.7, 0.9), few: (0.95, 0.95), undefined: (math.nan, 0.99)}
+    found = {cell: Result(4, {}, {"dice": val}, {"dice": test}) for cell, (val, test) in scores.items()}
+    cells, reader = CellFolder(tmp_path), MemoryReader("mask", size=4)
+    task = Segmentation(spec_of("mask"), WIDTHS)
+    answers = task.answers()
+    output = torch.randn(4, 3, *reader.images.shape[1:3])
+    answers.add(output, torch.from_numpy(np.stack(reader.values)))
+    drawn: list[str] = []
+    for cell in found:
+        cells.write(cell, "key", found[cell], answers.arrays() | {"score": np.full(4, scores[cell][1])})
+    original = transfer_pictures.draw
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(transfer_pictures, "draw", lambda shown, title: drawn.append(title) or original(shown, title))
+        sheets = transfer_pictures.draw_samples(found, cells, TaskData(test=reader), task)
+    assert sheets.keys() == {"best", "worst"}
+    assert drawn == [f"{which} test samples of {by_val}" for which in ("best", "worst")]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from builders import MemoryReader
+from scipy.stats import sem
+from scipy.stats import t as student
 
 from umedpt_lightning.labels.calibration import calibration_error
+from umedpt_lightning.tasks.answers import Answers
+from umedpt_lightning.transfer.evaluation import patient_intervals
 from umedpt_lightning.transfer.statistics import bootstrap_intervals, seed_interval
 
 
@@ -18,6 +24,13 @@ def test_the_interval_over_seeds_covers_in_95_of_100_cases(seeds: int) -> None:
     covered = np.mean([i.low <= 0.8 <= i.high for i in intervals])
     assert abs(covered - 0.95) < 0.012  # 3.5 standard errors
     assert all(i.count == seeds for i in intervals)
+
+
+def test_the_interval_over_seeds_is_that_of_student() -> None:
+    values = [0.71, 0.64, 0.8, 0.75]
+    low, high = student.interval(0.95, 3, loc=np.mean(values), scale=sem(values))
+    found = seed_interval(values)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.725, low, high))
 
 
 def test_few_and_undefined_values() -> None:
@@ -60,6 +73,29 @@ def test_whole_patients_are_drawn() -> None:
     assert len({tuple(np.sort(rows)) for rows in drawn}) > 5
 
 
+def test_the_ends_leave_two_and_a_half_per_cent_out_on_either_side() -> None:
+    values = iter(np.random.default_rng(0).permutation(1001) / 10)  # 0 to 100, in any order
+    ends = bootstrap_intervals(lambda _: {"some": float(next(values))}, None, 3, 1001)
+    assert next(values, None) is None
+    assert ends["some"] == pytest.approx((2.5, 97.5))
+
+
+def test_patients_are_drawn_two_hundred_times_for_an_interval() -> None:
+    class Counting(Answers):
+        drawn: ClassVar[list[np.ndarray]] = []
+
+        def score(self, rows: np.ndarray | None = None) -> dict[str, float]:
+            assert rows is not None
+            self.drawn.append(rows)
+            return {"some": float(len(self.drawn))}
+
+    reader = MemoryReader("class", size=6)
+    ends = patient_intervals(Counting(None), reader)  # type: ignore[arg-type]  # no task is needed
+    assert len(Counting.drawn) == 200
+    assert all(len(rows) == 6 for rows in Counting.drawn)
+    assert ends["some"] == pytest.approx((5.975, 195.025))
+
+
 def test_a_metric_that_is_undefined_at_times_has_the_interval_of_the_others() -> None:
     values = np.array([0.0, 1.0])
     ends = bootstrap_intervals(
@@ -77,3 +113,9 @@ def test_calibrated_answers_have_no_error_and_sure_ones_their_mistakes() -> None
     assert calibration_error(np.ones(10_000), right) == pytest.approx(1 - right.mean())
     assert calibration_error(np.array([0.1, 0.1]), np.array([True, True])) == pytest.approx(0.9)
     assert math.isnan(calibration_error(np.empty(0), np.empty(0, bool)))
+
+
+def test_a_bin_weighs_as_much_as_there_is_in_it() -> None:
+    stated = np.array([0.95] * 90 + [0.5] * 10)
+    correct = np.array([True] * 90 + [False] * 10)
+    assert calibration_error(stated, correct) == pytest.approx(0.9 * 0.05 + 0.1 * 0.5)

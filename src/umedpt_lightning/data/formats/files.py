@@ -16,7 +16,7 @@ from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.lossy import lossy_format
 from umedpt_lightning.data.formats.mask_images import read_mask
 from umedpt_lightning.data.formats.mask_values import MaskValues
-from umedpt_lightning.data.formats.missing import check_files, check_folder
+from umedpt_lightning.data.formats.missing import check_files, check_folder, composed
 from umedpt_lightning.data.volume import dicom_file
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Sample, SampleTarget
@@ -216,8 +216,8 @@ def beside(images: ImageFiles) -> Iterator[Path]:
 
 
 def stem_of(path: Path) -> str:
-    """The name of an image without its suffix; what looks like one in a name by UID is none."""
-    return path.stem if path.suffix.lower() in image_suffixes() else path.name
+    """The name of an image without its suffix, `composed`; what looks like one in a name by UID is none."""
+    return composed(path.stem if path.suffix.lower() in image_suffixes() else path.name)
 
 
 def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: object, masks: object) -> None:

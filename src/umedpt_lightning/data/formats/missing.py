@@ -50,6 +50,11 @@ def no_such_file(path: Path | str, mend: str, why: str = "") -> FileNotFoundErro
     return FileNotFoundError(f"{path}: there is no such file{why}. {_hint(path)}{mend}")
 
 
+def composed(name: str) -> str:
+    """A name in the Unicode form NFC: macOS and archives write accents as characters of their own."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _hint(path: Path | str) -> str:
     """A sentence about what is there in place of a file; empty where nothing is like it."""
     name = os.fspath(path)
@@ -67,7 +72,7 @@ def _hint(path: Path | str) -> str:
     like = _listing(above or ".", os.stat(above or ".").st_mtime_ns).get(_plain(below))
     if like is None or like == below:
         return ""
-    if unicodedata.normalize("NFC", like) == unicodedata.normalize("NFC", below):
+    if composed(like) == composed(below):
         form = "NFD" if unicodedata.is_normalized("NFD", like) else "NFC"
         differs = f"has its accents in the form {form} of Unicode, and the name does not (macOS and archives change it)"
     else:
@@ -84,4 +89,4 @@ def _listing(folder: str, changed: int) -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from umedpt_lightning.data.formats.files import walk
 from umedpt_lightning.types import Sample, SampleTarget, TaskSpec
 
 
@@ -102,6 +105,11 @@ class ImageReader(Reader, Generic[Images]):
 
     _images: Images
     _of_rows: NDArray[np.str_] | None = None
+
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`: what lies in the folders of DICOM series."""
+        folders = filter(os.path.isdir, () if self._images.wholes is None else self._images.wholes.tolist())
+        return chain.from_iterable(walk(Path(folder)) for folder in folders)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import FaultsError, raise_all
+from umedpt_lightning.data.formats.missing import composed
 from umedpt_lightning.data.formats.strata import Strata, assign, strata_of
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import Reader
@@ -92,7 +93,7 @@ class FileSplit(Selection):
         self, reader: Reader, part: str | int, file: Path | str, name: str = "name", split_column: str = "split"
     ) -> None:
         rows = read_rows(Table(file, path=name), None, [split_column])
-        cells = zip(rows.columns[name], rows.columns[split_column], rows.names, strict=True)
+        cells = zip(map(composed, rows.columns[name]), rows.columns[split_column], rows.names, strict=True)
         parts_of: dict[str, str] = {}
         raise_all(
             [
@@ -161,7 +162,7 @@ def _check(part_of: NDArray[np.int64], groups: NDArray[np.str_], strata: Strata,
 
 def _ends(name: str) -> list[str]:
     """What a table may call a sample: the ends of its path, with and without the place in the file and the suffix."""
-    whole = Path(name).as_posix()
+    whole = composed(Path(name).as_posix())
     file = re.sub(r"\[[^\[/]*\]$", "", whole)  # of a slice or an array: the volume or the file
     stem = re.sub(r"(?<=[^/])(\.nii)?\.\w+$", "", file)
     return [text[start:] for text in (whole, file, stem) for start in (0, *(m.end() for m in re.finditer("/", text)))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from umedpt_lightning.data.formats.files import check_pairs, walk
 from umedpt_lightning.data.formats.labels import natural_key
-from umedpt_lightning.data.formats.missing import check_folder
+from umedpt_lightning.data.formats.missing import check_folder, composed
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.data.volume.dicom_file import SUFFIXES, is_dicom
@@ -132,7 +132,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
         name = path.name
         if not path.is_dir():
             name = name[: -len(suffix)] if suffix else path.stem if path.suffix.lower() in SUFFIXES else name
-        if name in result:
-            raise ValueError(f"{path} and {result[name]} have one name. Rename or remove one of them.")
-        result[name] = path
+        other = result.setdefault(composed(name), path)
+        if other != path:
+            raise ValueError(f"{path} and {other} have one name. Rename or remove one of them.")
     return result
