@@ -16,6 +16,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
+from benchmarks.processes import in_fresh_process
 from benchmarks.suite import BENCHMARKS
 from umedpt_lightning import tasks
 from umedpt_lightning.cli import COMMANDS, main
@@ -51,7 +52,7 @@ def commands() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    return config_schema()
+    return in_fresh_process(config_schema)  # where no optimizer was used, of which there are subclasses then
 
 
 @pytest.mark.parametrize("words", commands())
@@ -111,7 +112,7 @@ def reference() -> str:
 
 
 def test_the_reference_has_all_classes_and_options(schema: dict[str, Any]) -> None:
-    text = reference()
+    text = in_fresh_process(reference)
     headings = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
     schedules = {
         one.__name__ for one in vars(schedule).values() if isinstance(one, type) and one.__module__ == schedule.__name__

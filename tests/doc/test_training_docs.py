@@ -35,7 +35,7 @@ def test_commands_run_one_after_the_other(project: Path, tmp_path: Path, monkeyp
     (promised,) = re.findall(r"holds all of a run: (.*)\.$", TEXT, re.MULTILINE)
     for name in re.findall(r"`([\w./]+)`", promised):
         assert (run / name).exists(), name
-    assert len(list(run.glob("config_resumed_*.yaml"))) == 1
+    assert len(list(run.glob("config_?.yaml"))) == 1
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: str(yaml.safe_load(block).keys()))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from builders import SMALL_DETECTION, SMALL_PIXELS, readers_of
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 
 from benchmarks import resume
 from benchmarks.processes import in_fresh_process
@@ -317,7 +318,12 @@ def test_counts_of_all_ranks_are_taken_over_by_fewer_and_by_more() -> None:
             module = MultiTaskModule(data.specs, Encoder("test_convnext"))
             module._trainer = _Ranks(rank, ranks)  # type: ignore[assignment]
             module.on_load_checkpoint(
-                {"counted": counted, "randomness": {"seed": 1}, "faults": {"dropped": {}, "in_a_row": {}}}
+                {
+                    "counted": counted,
+                    "randomness": {"seed": 1},
+                    "faults": {"dropped": {}, "in_a_row": {}},
+                    "state_dict": module.state_dict(),
+                }
             )
             total += module.bad_samples.read(torch.device("cpu")).get("a", 0.0)
         assert total == 0 + 1 + 2 + 3
@@ -327,6 +333,7 @@ class _Ranks:
     def __init__(self, rank: int, ranks: int) -> None:
         self.global_rank, self.world_size = rank, ranks
         self.strategy = self
+        self.state = TrainerState(TrainerFn.FITTING)
 
 
 def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(

@@ -79,7 +79,7 @@ def test_an_option_that_means_nothing_here_is_refused_with_the_mend(option: str,
 
 @pytest.mark.parametrize(
     "option",
-    ["save_top_k=3", "save_top_k=-1", "save_last=true", "filename=epoch", "enable_version_counter=true"],
+    ["save_top_k=3", "save_top_k=-1", "save_last=true", "enable_version_counter=true"],
 )
 def test_best_ckpt_stays_the_best(option: str, small: Config, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"checkpoint\.\w+ is .*best\.ckpt.*ModelCheckpoint of your own"):

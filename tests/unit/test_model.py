@@ -91,7 +91,7 @@ def test_options_of_a_task_reach_it() -> None:
     options = {"a": partial(Classification, label_smoothing=0.3), "b": partial(Segmentation, loss="ce")}
     model = model_of({"a": spec_of("class"), "b": spec_of("mask"), "c": spec_of("class")}, options)
     assert [model.task(n).label_smoothing for n in "abc"] == [0.3, 0.0, 0.0]
-    assert model.task("b").dice_loss is None
+    assert not model.task("b").with_dice
 
 
 def test_each_head_and_each_decoder_is_trained_by_exactly_the_tasks_that_use_it() -> None:

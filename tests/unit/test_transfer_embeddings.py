@@ -16,6 +16,7 @@ from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.blocks.batch_norm import normalises_by_batch
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer import embeddings as module
 from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
@@ -24,7 +25,6 @@ from umedpt_lightning.transfer.sources import (
     PretrainedSource,
     TimmSource,
     WeightSource,
-    weights_digest,
 )
 
 NET = "test_resnet"

@@ -28,7 +28,7 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.hparams import create
 from umedpt_lightning.runs.fit import TRAINER_DEFAULTS, run_callbacks
-from umedpt_lightning.runs.folder import changes, keep_history
+from umedpt_lightning.runs.folder import abandon, changes, keep_history
 from umedpt_lightning.runs.trainer_options import check_callbacks
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
@@ -117,11 +117,16 @@ class UmedptCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds everything; what the user can mend is told without a traceback."""
-        with clear_errors():
-            super().instantiate_classes()
-            config = self.config[self.command]
-            if self.command == "fit" and config.init_from and not config.ckpt_path:
-                rank_zero_info(init_from(self.model.model, Path(config.init_from)))
+        config = self.config[self.command]
+        try:
+            with clear_errors():
+                super().instantiate_classes()
+                if self.command == "fit" and config.init_from and not config.ckpt_path:
+                    rank_zero_info(init_from(self.model.model, Path(config.init_from)))
+        except BaseException:
+            if config.run is not None:
+                abandon(Path(config.run))
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer with the run's logger before those of the config, and with its callbacks."""

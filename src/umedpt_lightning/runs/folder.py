@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -80,6 +81,16 @@ def claim(folder: Path) -> None:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}, since {time.ctime()}".encode(), 0)
     _held[folder] = descriptor
+
+
+def abandon(folder: Path) -> None:
+    """Takes a claim back where a run could not start: the folder goes if there is nothing in it."""
+    descriptor = _held.pop(folder.absolute(), None)
+    if descriptor is not None:
+        (folder / _LOCK).unlink(missing_ok=True)
+        os.close(descriptor)
+        with contextlib.suppress(OSError):  # there is more in it
+            folder.rmdir()
 
 
 def keep_history(folder: Path) -> None:

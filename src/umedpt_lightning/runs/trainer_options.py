@@ -94,7 +94,6 @@ WORKING_CALLBACKS: Mapping[str, str] = {
 #: Options of ``--checkpoint``, the run's own best.ckpt, that are refused unless they have this value.
 _BEST: Mapping[str, Any] = {
     "dirpath": None,
-    "filename": "best",
     "save_last": False,
     "save_top_k": 1,
     "enable_version_counter": False,
