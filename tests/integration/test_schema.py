@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,6 @@ def test_no_default_is_the_address_of_an_object(validator: Draft7Validator) -> N
     assert " at 0x" not in json.dumps(validator.schema)
 
 
-def test_the_command_prints_the_schema(validator: Draft7Validator, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["schema"])
-    assert json.loads(capsys.readouterr().out) == validator.schema
+def test_the_command_prints_the_schema(validator: Draft7Validator) -> None:
+    printed = subprocess.run([sys.executable, "-m", "umedpt_lightning", "schema"], capture_output=True, check=True)
+    assert json.loads(printed.stdout) == validator.schema

@@ -97,8 +97,8 @@ class MultiTaskModule(EvaluationModule):
         self.weighting = weighting(_weights(specs, weights or {}))
         self.aggregator = aggregator
         self.optimization = optimization or Optimization()
-        # a loss that is not finite is told, not left out
-        self.val_losses = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in specs})
+        # torchmetrics would leave out what is not a number, and with "disable" forget the weights
+        self.val_losses = nn.ModuleDict({name: MeanMetric(nan_strategy=math.nan) for name in specs})
         self.losses = TaskLosses(list(specs))
         self.bad_samples = BadSamples(specs)
         self.randomness = RoundRandomness()
