@@ -113,17 +113,14 @@ class Report(Callback):
         if part in self._baselines or trainer.sanity_checking or not isinstance(module, MultiTaskModule):
             return
         loader: Any = trainer.val_dataloaders if part == "val" else trainer.test_dataloaders
-        self._judges = {name: copy.deepcopy(module.model.task(name)) for name in loader.tasks}
+        tasks = {name: module.model.task(name) for name in loader.tasks}
+        self._judges = {name: copy.deepcopy(task) for name, task in tasks.items() if task.has_baseline}
         for judge in self._judges.values():
             judge.reset()
 
     def _add(self, batch: TaskBatch) -> None:
         if judge := self._judges.get(batch.task):
-            output = judge.baseline(batch.targets)
-            if output is None:
-                del self._judges[batch.task]
-            else:
-                judge.update(output, judge.truth(batch))
+            judge.update(judge.baseline(batch.targets), judge.truth(batch))
 
     def _finish(self, part: str, trainer: pl.Trainer) -> None:
         if self._judges:

@@ -116,6 +116,11 @@ class Task(HParamsMixin, nn.Module, ABC):
         """The outputs of a graph that is used without Python, by name; tensors with ``B`` first."""
         return {"predictions": self.predict(output)}
 
+    @property
+    def has_baseline(self) -> bool:
+        """Whether there is a `baseline`; all ranks agree on it, whether or not they have samples of the task."""
+        return type(self).baseline is not Task.baseline or hasattr(self, "trivial")
+
     def baseline(self, targets: BatchTargets) -> Any:
         """The majority baseline: an output like that of `forward` that knows the training labels but sees no image.
 

@@ -168,13 +168,11 @@ class Sweep:
 def baseline_score(protocol: Protocol) -> dict[str, float]:
     """The test metrics of the majority baseline, which has seen all training labels but no image; none without one."""
     task, test = protocol.head(protocol.part("train").spec), protocol.part("test")
+    if not task.has_baseline:
+        return {}
     if test.targets is not None:
         targets = torch.from_numpy(np.stack([test.spec.prepared(target, (1, 1)) for target in test.targets]))
-        output = task.baseline(targets)
-        return {} if output is None else metrics_of(task, output, targets)
+        return metrics_of(task, task.baseline(targets), targets)
     for batch in evaluation_batches(protocol.name, protocol.data, test, ComputeOptions()):
-        output = task.baseline(batch.targets)
-        if output is None:
-            return {}
-        task.update(output, task.truth(batch))
+        task.update(task.baseline(batch.targets), task.truth(batch))
     return {name: float(value) for name, value in task.compute().items()}
