@@ -111,7 +111,7 @@ class MultiTaskModel(PretrainedModel):
             return [self(images[0], tasks[0])]
         heads = [self.task(task) for task in tasks]
         together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
-        features = self.block(heads[0].needs)(self.encoder(together)).split([len(i) for i in images])
+        features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
         return [head(part) for head, part in zip(heads, features, strict=True)]
 
     def compile_blocks(self) -> None:
@@ -182,8 +182,7 @@ class MultiTaskModel(PretrainedModel):
 
     def pyramid(self, images: Tensor, task: str) -> Pyramid:
         """The encoder's maps of images ``(B, C, H, W)`` in stored dtype."""
-        pyramid: Pyramid = self.encoder(self.normalise(images, task), task)
-        return pyramid
+        return self._maps(self.normalise(images, task), task)
 
     def normalise(self, images: Tensor, task: str) -> Tensor:
         """Stored intensities to what the encoder expects, ``(B, in_channels, H, W)`` float32.
@@ -206,6 +205,15 @@ class MultiTaskModel(PretrainedModel):
         """The shared block that turns a pyramid into the features of tasks with these `Task.needs`."""
         named = {"embedding": self.pooling, "pixels": self.pixel_decoder, "detection": self.detection_decoder}
         return named[needs] if needs in named else self.blocks[needs]  # type: ignore[return-value]  # a task needs it
+
+    def _maps(self, images: Tensor, task: str | None) -> Pyramid:
+        pyramid = self.encoder(images, task)
+        if not isinstance(pyramid, Pyramid):
+            raise ValueError(
+                f"{type(self.encoder).__name__}.forward returned a {type(pyramid).__name__}. Return a "
+                "umedpt_lightning.blocks.Pyramid: maps, strides, and the sizes of the images and of the padded ones."
+            )
+        return pyramid
 
 
 def as_model(encoder: BaseEncoder | nn.Module, *parts: Any, **more: Any) -> MultiTaskModel:

@@ -145,20 +145,13 @@ def test_the_example_for_editors_is_valid(schema: dict[str, Any]) -> None:
     Draft7Validator(schema).validate(yaml.safe_load(block))
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["the reader", "the encoder"])
-def test_the_reader_and_the_encoder_on_the_page_train(
-    own: bool, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, block in zip(("noise", "encoder"), blocks(ROOT / "docs" / "how-it-works.md", "python"), strict=True):
-        (tmp_path / f"{name}_package.py").write_text(block)
+def test_the_reader_on_the_page_trains(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = blocks(ROOT / "docs" / "how-it-works.md", "python")
+    (tmp_path / "noise_package.py").write_text(block)
     monkeypatch.syspath_prepend(str(tmp_path))
     reader = {"class_path": "noise_package.Noise", "init_args": {"size": 20}}
     config = yaml.safe_load((project / "config.yaml").read_text())
     config["data"]["tasks"] = {"noise": {"train": reader, "val": reader}}
-    if own:
-        config["model"]["encoder"] = {"class_path": "encoder_package.MyEncoder", "init_args": {"width": 8}}
-        config["model"]["optimization"] = {"learning_rate": 0.01}
-        config["trainer"]["max_epochs"] = 8
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")])
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]["metrics"]

@@ -82,6 +82,16 @@ def test_all_that_an_encoder_lacks_is_told_together(encoder: nn.Module, lacks: l
         MultiTaskModel(encoder, {"a": spec_of("class")})
 
 
+def test_a_forward_that_returns_something_else_is_told() -> None:
+    model = model_of(changed(forward=lambda images, task=None: [images]), "class")
+    for call in (
+        lambda: model(torch.rand(1, 3, 8, 8), "a_class"),
+        lambda: model.forward_pack([torch.rand(1, 3, 8, 8)] * 2, ["a_class"] * 2),
+    ):
+        with pytest.raises(ValueError, match=r"TwoMaps\.forward returned a list\. Return a .*Pyramid"):
+            call()
+
+
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(ValueError, match=r"str cannot be the encoder.*torch\.nn\.Module"):
         MultiTaskModel("test_resnet", {"a": spec_of("class")})  # type: ignore[arg-type]
