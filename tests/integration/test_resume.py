@@ -22,7 +22,7 @@ from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
-from umedpt_lightning.data.loading.sampling import RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.sampling import RoundSampler, TaskSamples, TaskStream
 from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
@@ -281,7 +281,7 @@ def test_on_another_number_of_ranks_a_pass_is_read_once_and_whole(before: int, a
     size, batch, rounds = 101, 3, 5
 
     def samplers(ranks: int, consumed: dict[str, int]) -> list[RoundSampler]:
-        shares, schedule = {"a": Share(TaskStream("a", size, 0), batch)}, RoundRobin({"a": TaskSize(size)})
+        shares, schedule = {"a": TaskSamples(TaskStream("a", size, 0), batch)}, RoundRobin({"a": TaskSize(size)})
         made = [RoundSampler(shares, schedule, rank, ranks) for rank in range(ranks)]
         for sampler in made:
             sampler.consumed |= consumed

@@ -18,7 +18,7 @@ from builders import MemoryReader
 from umedpt_lightning.data.datamodule import _warn_of_idle_ranks
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset
 from umedpt_lightning.data.loading.loaders import RoundLoader, WorkerPool
-from umedpt_lightning.data.loading.sampling import RoundSampler, SampleKey, Share, TaskStream
+from umedpt_lightning.data.loading.sampling import RoundSampler, SampleKey, TaskSamples, TaskStream
 from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.types import MicroBatchId, TaskBatch
@@ -108,7 +108,7 @@ def test_workers_end_when_the_garbage_collector_finds_what_they_read_for(monkeyp
 
 
 def loader_of(tasks: Sequence[str], **ranks: Any) -> RoundLoader:
-    shares = {task: Share(TaskStream(task, 5, 0), 2) for task in tasks}
+    shares = {task: TaskSamples(TaskStream(task, 5, 0), 2) for task in tasks}
     schedule = RoundRobin({task: TaskSize(5) for task in tasks})
     readers = {task: MemoryReader("class", size=5) for task in tasks}
     dataset = MultiTaskDataset(readers, dict.fromkeys(tasks, Transform()))

@@ -11,7 +11,7 @@ from umedpt_lightning.data.loading.sampling import (
     EvaluationSampler,
     RoundSampler,
     SampleKey,
-    Share,
+    TaskSamples,
     TaskStream,
     derive_seed,
 )
@@ -25,11 +25,11 @@ any_batch_size = pytest.mark.parametrize("batch_size", BATCH_SIZES)
 any_world_size = pytest.mark.parametrize("world_size", WORLD_SIZES)
 
 
-def share(task: str = "a", size: int = 10, batch_size: int = 2, seed: int = 0) -> Share:
-    return Share(TaskStream(task, size, seed), batch_size)
+def share(task: str = "a", size: int = 10, batch_size: int = 2, seed: int = 0) -> TaskSamples:
+    return TaskSamples(TaskStream(task, size, seed), batch_size)
 
 
-def sampler_of(*shares: Share, ranks: tuple[int, int] = (0, 1), **micro_batches: int) -> RoundSampler:
+def sampler_of(*shares: TaskSamples, ranks: tuple[int, int] = (0, 1), **micro_batches: int) -> RoundSampler:
     """Every task in every round; `ranks` is the rank and their number."""
     by_task = {share.stream.task: share for share in shares}
     sizes = {task: TaskSize(share.stream.size, micro_batches.get(task, 1)) for task, share in by_task.items()}
@@ -228,9 +228,9 @@ def read_whole(sampler: RoundSampler, rounds: int) -> list[list[list[SampleKey]]
 def test_going_from_shared_tasks_to_shared_samples_and_back_repeats_and_skips_nothing() -> None:
     before = [sharing_tasks(rank, 2) for rank in range(2)]
     keys = [key for sampler in before for batch in chain.from_iterable(read_whole(sampler, 5)) for key in batch]
-    after = RoundSampler(before[0].shares, before[0].schedule)
+    after = RoundSampler(before[0].tasks, before[0].schedule)
     after.rounds, after.consumed = 5, dict(before[0].consumed)
     keys += [key for batch in chain.from_iterable(read_whole(after, 5)) for key in batch]
-    for task, shared in after.shares.items():
+    for task, shared in after.tasks.items():
         expected = [shared.stream[i] for i in range(after.consumed[task])]
         assert sorted(of(task, [keys])) == sorted(expected)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from umedpt_lightning.data.loading.sampling import RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.sampling import RoundSampler, TaskSamples, TaskStream
 from umedpt_lightning.data.loading.schedule import (
     Fixed,
     Proportional,
@@ -97,7 +97,7 @@ def test_after_as_many_rounds_as_promised_every_task_has_been_read_once_and_one_
     factory: ScheduleFactory, world_size: int
 ) -> None:
     sizes = {task: size._replace(samples=size.samples // 10) for task, size in SIZES.items()}
-    shares = {task: Share(TaskStream(task, size.samples, 0), 4) for task, size in sizes.items()}
+    shares = {task: TaskSamples(TaskStream(task, size.samples, 0), 4) for task, size in sizes.items()}
     sampler = RoundSampler(shares, factory(sizes), 0, world_size)
     rounds = sampler.rounds_in_a_pass()
     for _ in range(rounds - 1):

@@ -45,7 +45,7 @@ class TaskShares(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the table."""
         loader = trainer.train_dataloader
-        if isinstance(loader, RoundLoader) and trainer.is_global_zero and len(loader.sampler.shares) <= MOST_ROWS:
+        if isinstance(loader, RoundLoader) and trainer.is_global_zero and len(loader.sampler.tasks) <= MOST_ROWS:
             Console().print(_table(loader))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -75,7 +75,7 @@ class TaskShares(pl.Callback):
 def samples_a_round(sampler: RoundSampler) -> dict[str, float]:
     """Samples of each task in a round, on average and on all ranks together."""
     rates = sampler.schedule.rates
-    return {task: rates[task].turns * rates[task].micro_batches * sampler.samples(task) for task in sampler.shares}
+    return {task: rates[task].turns * rates[task].micro_batches * sampler.samples(task) for task in sampler.tasks}
 
 
 def requested_shares(sampler: RoundSampler) -> dict[str, float]:
@@ -126,8 +126,8 @@ def _table(loader: RoundLoader) -> Table:
     table = Table("task", title=f"{name}, {len(loader)} rounds an epoch", title_justify="left")
     for heading in ("samples", "a round", "share", "passes an epoch"):
         table.add_column(heading, justify="right")
-    for task, share in sampler.shares.items():
+    for task, samples in sampler.tasks.items():
         micro_batches = f"{in_a_round[task] / sampler.samples(task):.3g} x {sampler.samples(task)}"
-        passes = f"{in_a_round[task] * len(loader) / share.stream.size:.3g}"
-        table.add_row(task, str(share.stream.size), micro_batches, f"{requested[task]:.1%}", passes)
+        passes = f"{in_a_round[task] * len(loader) / samples.stream.size:.3g}"
+        table.add_row(task, str(samples.stream.size), micro_batches, f"{requested[task]:.1%}", passes)
     return table

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from umedpt_lightning.data.cache.cached import CachedReader
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, OnBadSample
 from umedpt_lightning.data.loading.loaders import EvaluationLoader, RoundLoader, WorkerPool
-from umedpt_lightning.data.loading.sampling import Distribute, EvaluationSampler, RoundSampler, Share, TaskStream
+from umedpt_lightning.data.loading.sampling import Distribute, EvaluationSampler, RoundSampler, TaskSamples, TaskStream
 from umedpt_lightning.data.loading.schedule import RoundRobin, ScheduleFactory, TaskSize
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
@@ -88,11 +88,11 @@ class MultiTaskDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> RoundLoader:
         """Rounds of the tasks that have a train part."""
         readers = self._readers("train")
-        shares = {
-            name: Share(TaskStream(name, len(reader), self.seed), self.tasks[name].batch_size)
+        tasks = {
+            name: TaskSamples(TaskStream(name, len(reader), self.seed), self.tasks[name].batch_size)
             for name, reader in readers.items()
         }
-        sampler = RoundSampler(shares, self.schedule(_sizes(self.tasks)), *self._rank_and_world_size(), self.distribute)
+        sampler = RoundSampler(tasks, self.schedule(_sizes(self.tasks)), *self._rank_and_world_size(), self.distribute)
         _warn_of_idle_ranks(sampler)
         transforms = {
             name: Transform(self.tasks[name].size, self.tasks[name].augment, reader.spec.value_range)

@@ -194,14 +194,14 @@ class RoundLoader:
         """Goes on where `state` was taken; a task that is new since starts at its beginning."""
         self.sampler.rounds = state["rounds"]
         for ours, theirs in ((self.sampler.consumed, state["consumed"]), (self.sampler.costs, state["costs"])):
-            ours.update({task: value for task, value in theirs.items() if task in self.sampler.shares})
+            ours.update({task: value for task, value in theirs.items() if task in self.sampler.tasks})
         self._stream = None
 
     @property
     def wants_costs(self) -> bool:
         """Whether the ranks share out tasks, and do not know yet how long each takes."""
         several = self.sampler.distribute == "tasks" and self.sampler.world_size > 1
-        return several and self.sampler.costs.keys() != self.sampler.shares.keys()
+        return several and self.sampler.costs.keys() != self.sampler.tasks.keys()
 
     def set_costs(self, costs: dict[str, float]) -> None:
         """Takes the seconds that a micro-batch of each task takes, the same on all ranks."""
@@ -209,9 +209,9 @@ class RoundLoader:
 
     def examples(self) -> Iterator[TaskBatch]:
         """A micro-batch of each task, as training will begin with; the same on all ranks."""
-        for task, share in self.sampler.shares.items():
+        for task, samples in self.sampler.tasks.items():
             first = self.sampler.consumed[task]
-            yield collate_micro_batch([self.dataset[share.stream[first + i]] for i in range(share.batch_size)])
+            yield collate_micro_batch([self.dataset[samples.stream[first + i]] for i in range(samples.batch_size)])
 
 
 class EvaluationLoader:

@@ -73,7 +73,7 @@ class TaskStream:
 
 
 @dataclass(frozen=True)
-class Share:
+class TaskSamples:
     """What a micro-batch takes of a task.
 
     Attributes:
@@ -93,7 +93,7 @@ class RoundSampler:
     reads. The counters are the same on all ranks.
 
     Args:
-        shares: What a micro-batch takes of each task, by task name.
+        tasks: What a micro-batch takes of each task, by task name.
         schedule: Which tasks are in a round.
         rank: Which of the ranks reads here.
         world_size: Number of ranks.
@@ -108,16 +108,16 @@ class RoundSampler:
 
     def __init__(
         self,
-        shares: Mapping[str, Share],
+        tasks: Mapping[str, TaskSamples],
         schedule: Schedule,
         rank: int = 0,
         world_size: int = 1,
         distribute: Distribute = "samples",
     ) -> None:
-        self.shares, self.schedule = dict(shares), schedule
+        self.tasks, self.schedule = dict(tasks), schedule
         self.rank, self.world_size, self.distribute = rank, world_size, distribute
         self.rounds = 0
-        self.consumed = dict.fromkeys(shares, 0)
+        self.consumed = dict.fromkeys(tasks, 0)
         self.costs: dict[str, float] = {}
 
     def plan(self, number: int) -> RoundPlan:
@@ -125,7 +125,7 @@ class RoundSampler:
         micro_batches = self.schedule.round(number)
         mine = [MicroBatchId(task, i) for task, count in micro_batches.items() for i in range(count)]
         if self.distribute == "tasks":
-            mine = assign_to_ranks(mine, dict.fromkeys(self.shares, 1.0) | self.costs, self.world_size)[self.rank]
+            mine = assign_to_ranks(mine, dict.fromkeys(self.tasks, 1.0) | self.costs, self.world_size)[self.rank]
         return RoundPlan(micro_batches, mine, self._parts, self.schedule.rates)
 
     def advance(self) -> RoundPlan:
@@ -144,9 +144,9 @@ class RoundSampler:
         while True:
             plan = self.plan(number)
             for task, i in plan.mine:
-                share = self.shares[task]
-                first = position[task] + i * self.samples(task) + (self.rank % self._parts) * share.batch_size
-                yield [share.stream[p] for p in range(first, first + share.batch_size)]
+                samples = self.tasks[task]
+                first = position[task] + i * self.samples(task) + (self.rank % self._parts) * samples.batch_size
+                yield [samples.stream[p] for p in range(first, first + samples.batch_size)]
             for task, count in plan.micro_batches.items():
                 position[task] += count * self.samples(task)
             number += 1
@@ -157,8 +157,8 @@ class RoundSampler:
         def done(rounds: int) -> bool:
             turns, rates = self.schedule.before(rounds), self.schedule.rates
             return all(
-                turns[task] * rates[task].micro_batches * self.samples(task) >= share.stream.size
-                for task, share in self.shares.items()
+                turns[task] * rates[task].micro_batches * self.samples(task) >= samples.stream.size
+                for task, samples in self.tasks.items()
             )
 
         return rounds_until(done)
@@ -170,7 +170,7 @@ class RoundSampler:
 
     def samples(self, task: str) -> int:
         """Samples in a micro-batch, on all ranks together."""
-        return self.shares[task].batch_size * self._parts
+        return self.tasks[task].batch_size * self._parts
 
 
 class EvaluationSampler:
