@@ -97,8 +97,8 @@ class MultiTaskModule(EvaluationModule):
         self.weighting = weighting(_weights(specs, weights or {}))
         self.aggregator = aggregator
         self.optimization = optimization or Optimization()
-        # a loss that is not finite is told, not left out
-        self.val_losses = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in specs})
+        # a loss that is not a number counts as infinite, where others would be left out
+        self.val_losses = nn.ModuleDict({name: MeanMetric(nan_strategy=math.inf) for name in specs})
         self.losses = TaskLosses(list(specs))
         self.bad_samples = BadSamples(specs)
         self.randomness = RoundRandomness()
