@@ -12,6 +12,7 @@ import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
 from torch import Tensor
 
+from benchmarks.ranks import on_ranks
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.tasks import Classification
@@ -223,3 +224,34 @@ def test_a_task_that_would_leave_them_out_ends_the_evaluation() -> None:
         FloatingPointError, match=r"val: task 'a_class'.* 1 samples: sample 2.*counts_not_finite = True"
     ):
         evaluated(module, data)
+
+
+def of_rank(size: int, limit: float, devices: int) -> dict[str, float]:
+    data = data_of(readers_of({"a_mask": "mask"}, size=size), batch_size=1)
+    strategy = "ddp" if devices > 1 else "auto"
+    trainer = trainer_of(
+        limit_val_batches=limit,
+        devices=devices,
+        strategy=strategy,
+        use_distributed_sampler=False,
+        limit_test_batches=limit,
+    )
+    found: dict[str, float] = {}
+    for run in (trainer.validate, trainer.test):
+        (metrics,) = run(module_of(data), data, verbose=False)
+        found |= metrics
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks")
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+@pytest.mark.parametrize(
+    ("size", "limit", "alone"), [(1, 1.0, 1.0), (5, 0.5, 2), (3, 0.5, 2)], ids=["one sample", "5 by half", "3 by half"]
+)
+def test_ranks_that_have_different_numbers_of_samples_find_what_one_process_finds(
+    size: int, limit: float, alone: float
+) -> None:
+    # half of the three, or of the two, micro-batches that the first rank has is one
+    expected = of_rank(size, alone, 1)
+    for found in on_ranks(of_rank, 2, size, limit, 2):
+        assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)

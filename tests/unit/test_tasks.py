@@ -13,7 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from builders import WIDTHS, detection_features, random_target, spec_of
+from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from umedpt_lightning.tasks import (
     DEFAULT_TASKS,
@@ -27,6 +29,7 @@ from umedpt_lightning.tasks import (
 )
 from umedpt_lightning.tasks.cross_entropy import cross_entropy
 from umedpt_lightning.tasks.detection import DetectionOutput
+from umedpt_lightning.tasks.dice import dice_loss
 from umedpt_lightning.tasks.ranking import log_odds
 from umedpt_lightning.types import IGNORE_INDEX, Boxes, BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec
 
@@ -362,6 +365,23 @@ def test_losses_of_float64_are_not_rounded_to_float32(cls: type[Task]) -> None:
     assert task.loss(output, targets).dtype == torch.float64
 
 
+@any_task
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("count", [2, 5])
+def test_an_output_that_is_not_finite_counts_as_wrong(cls: type[Task], value: float, count: int) -> None:
+    case, task = CASES[cls], build(cls, count)
+    targets = case.targets(count)
+    output = case.perfect(targets, count)
+    for values in output.raw.values() if isinstance(output, DetectionOutput) else [output]:
+        values[3:5, ..., 0] = value  # one number of many is enough
+    assert cls.counts_not_finite
+    found = scored(task, (output, targets))
+    assert found[cls.main_metric] < 0.95, "without these images it would be 1"
+    assert all(not math.isnan(v) and math.isfinite(v) for v in found.values())
+    broken = scored(task, (part(output, slice(3, 5)), part(targets, slice(3, 5))))
+    assert math.isnan(broken[cls.main_metric]) or broken[cls.main_metric] <= 0, "of two images there may be no area"
+
+
 # --- classification -------------------------------------------------------------------------------------------------
 
 
@@ -450,6 +470,38 @@ def test_a_class_weight_of_zero_makes_a_class_unimportant() -> None:
     changed[targets == 2] += torch.randn(3)
     assert task.loss(changed, targets) == task.loss(logits, targets)
     assert build(Classification, 3).loss(changed, targets) != build(Classification, 3).loss(logits, targets)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 0.0], [1.0, 1e-6, 1e-12], [1.0, 1000.0, 1.0]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_no_weights_of_classes_make_a_loss_large(weights: list[float], smoothing: float) -> None:
+    for cls, shape in ((Classification, ()), (Segmentation, (4, 4))):
+        task = build(cls, 3, class_weights=weights, label_smoothing=smoothing, **({"loss": "ce"} if shape else {}))
+        logits = torch.randn(6, 3, *shape)
+        for label in range(3):
+            worst = F.cross_entropy(logits, torch.full((6, *shape), label), reduction="none").max()
+            for other in range(3):
+                worst = max(worst, F.cross_entropy(logits, torch.full((6, *shape), other), reduction="none").max())
+            loss = task.loss(logits, torch.full((6, *shape), label))
+            assert 0 <= loss <= 2 * worst / math.log(3), (weights, label)
+
+
+@pytest.mark.parametrize("weights", [[1.0, -1.0, 1.0], [0.0, 0.0, 0.0], [1.0, math.nan, 1.0], [1.0, math.inf, 1.0]])
+@pytest.mark.parametrize("cls", [Classification, Segmentation])
+def test_weights_that_say_nothing_are_refused(cls: type[Task], weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="class_weights must be 0 or more"):
+        build(cls, 3, class_weights=weights)
+
+
+def test_balanced_weights_are_bounded() -> None:
+    spec = ClassSpec(channels=1, classes=("a", "b", "c"), counts=(1_000_000, 1_000, 1))
+    weights = Classification(spec, WIDTHS, class_weights="balanced").class_weights
+    torch.testing.assert_close(weights / weights[0], torch.tensor([1.0, 100.0, 100.0]))
+    spec = MultilabelSpec(channels=1, labels=("a", "b"), counts=(1, 500), known=(12_501, 1_000))
+    task = MultilabelClassification(spec, WIDTHS, positive_weights="balanced")
+    torch.testing.assert_close(task.positive_weights, torch.tensor([100.0, 1.0]))
+    with pytest.raises(ValueError, match="positive_weights must be 0 or more"):
+        MultilabelClassification(spec, WIDTHS, positive_weights=[-1.0, 1.0])
 
 
 def test_balanced_weights_give_every_class_the_same_total() -> None:
@@ -563,6 +615,18 @@ def test_the_output_for_an_unknown_number_changes_neither_loss_nor_gradient_nor_
     assert results[0][2] == pytest.approx(results[1][2], nan_ok=True)
 
 
+@pytest.mark.parametrize("cls", [MultilabelClassification, Regression])
+def test_the_loss_is_the_mean_over_the_known_numbers_alone(cls: type[Task]) -> None:
+    task, case = build(cls), CASES[cls]
+    output, targets = torch.randn(IMAGES, 3), case.targets(3)
+    unknown = targets.clone()
+    unknown[:, 1:] = torch.nan
+    unknown[2:, 0] = torch.nan
+    of_two = [float(task.loss(output[i : i + 1], unknown[i : i + 1])) for i in range(2)]
+    assert task.loss(output, unknown) == pytest.approx(sum(of_two) / 2)
+    assert min(of_two) > 0
+
+
 def test_a_positive_weight_scales_the_loss_of_positives_only() -> None:
     logits = torch.randn(6, 2)
     plain, heavy = build(MultilabelClassification, 2), build(MultilabelClassification, 2, positive_weights=[3, 3])
@@ -672,6 +736,48 @@ def test_a_class_neither_there_nor_predicted_is_left_out_and_one_predicted_wrong
     found = scored(build(Segmentation, 4), (wrong, masks))
     assert found["dice_n2"] == 0
     assert found["dice"] < 0.6
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_dice_loss_is_that_of_segmentation_models_pytorch(count: int) -> None:
+    logits, masks = torch.randn(3, count, 9, 11, requires_grad=True), torch.randint(0, count, (3, 9, 11))
+    masks[masks == 4] = 0  # a class that is nowhere
+    masks[torch.rand(masks.shape) < 0.2] = IGNORE_INDEX
+    ours, theirs = dice_loss(logits, masks), DiceLoss("multiclass", ignore_index=IGNORE_INDEX)(logits, masks)
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_no_truth_of_numbers_for_each_class_and_pixel_is_made() -> None:
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.dtype == torch.int64:
+                largest = max(largest, result.numel())
+            return result
+
+    masks = torch.randint(0, 5, (2, 16, 16))
+    task = build(Segmentation, 5)
+    with Watch():
+        task.loss(torch.randn(2, 5, 16, 16), masks)
+    assert 0 < largest <= masks.numel()
+
+
+@pytest.mark.parametrize("size", [(18, 22), (5, 31), (9, 11)])
+def test_masks_in_the_images_own_pixels_are_compared_with_predictions_of_their_size(size: tuple[int, int]) -> None:
+    logits = torch.randn(2, 3, 9, 11)
+    masks = [torch.randint(0, 3, size, dtype=torch.int16), torch.randint(0, 3, (40, 30), dtype=torch.int16)]
+    task = build(Segmentation, 3)
+    said = [
+        task.resized(mask, (9, 11), tuple(truth.shape)) for mask, truth in zip(task.predict(logits), masks, strict=True)
+    ]
+    flat = torch.cat([m.flatten() for m in said]).long(), torch.cat([m.flatten() for m in masks]).long()
+    expected = scored(task, (F.one_hot(flat[0], 3).T[None, :, :, None].float(), flat[1][None, :, None]))
+    assert scored(task, (logits, masks)) == pytest.approx(expected)
 
 
 def test_ignored_pixels_change_neither_loss_nor_gradient_nor_metrics() -> None:

@@ -77,7 +77,7 @@ class Report(Callback):
         if trainer.sanity_checking:
             return
         found = self._result("val", trainer)
-        if not self._best or found["score"] > self._best["score"]:
+        if not self._best or _better(found["score"], self._best["score"]):
             self._best = found
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._pending = ("val", found)
@@ -154,6 +154,11 @@ class Report(Callback):
         for checkpoint in trainer.checkpoint_callbacks[-1:]:  # the command line's own; before it those of the config
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
                 print(f"checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
+
+
+def _better(score: float, than: float) -> bool:
+    """Whether a score is the better one; any is better than one that is undefined."""
+    return score > than or (math.isnan(than) and not math.isnan(score))
 
 
 def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.base import CERTAIN, FeatureWidths, Task, finite_or_wrong
-from umedpt_lightning.tasks.cross_entropy import cross_entropy
+from umedpt_lightning.tasks.cross_entropy import bounded, checked_weights, cross_entropy
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, ClassSpec
 
 
@@ -24,11 +24,12 @@ class Classification(Task):
     Args:
         spec: Class names and counts.
         widths: Channels of the shared features.
-        class_weights: A weight a class, or ``balanced`` for inverse frequencies in the training part.
+        class_weights: A weight a class, or ``balanced`` for inverse frequencies in the training part, the largest at
+            most 100 times the smallest.
         label_smoothing: Probability spread over all classes, 0 to 1.
 
     Raises:
-        ValueError: Not one weight a class, or ``balanced`` where the reader gives no counts.
+        ValueError: Not one weight a class, a negative one, or ``balanced`` where the reader gives no counts.
     """
 
     needs = "embedding"
@@ -119,7 +120,5 @@ def _weights(spec: ClassSpec, weights: Literal["balanced"] | Sequence[float] | N
         if not spec.counts:
             raise ValueError("class_weights: balanced needs a reader that counts its classes; give a list of weights.")
         counts = torch.tensor(spec.counts, dtype=torch.float32)
-        return counts.sum() / (len(counts) * counts.clamp_min(1))
-    if len(weights) != len(spec.classes):
-        raise ValueError(f"class_weights has {len(weights)} numbers, but there are {len(spec.classes)} classes.")
-    return torch.tensor([float(w) for w in weights])
+        return bounded(counts.sum() / (len(counts) * counts.clamp_min(1)))
+    return checked_weights(weights, len(spec.classes))

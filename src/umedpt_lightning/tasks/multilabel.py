@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.base import CERTAIN, FeatureWidths, Task, as_float, finite_or_wrong
+from umedpt_lightning.tasks.cross_entropy import MOST_WEIGHT
 from umedpt_lightning.types import BatchTargets, MultilabelSpec
 
 
@@ -25,10 +26,10 @@ class MultilabelClassification(Task):
         spec: Label names and counts.
         widths: Channels of the shared features.
         positive_weights: A weight of the positives a label, or ``balanced`` for negatives over positives in the
-            training part.
+            training part, at most 100.
 
     Raises:
-        ValueError: Not one weight a label, or ``balanced`` where the reader gives no counts.
+        ValueError: Not one weight a label, a negative one, or ``balanced`` where the reader gives no counts.
     """
 
     needs = "embedding"
@@ -105,7 +106,11 @@ def _weights(spec: MultilabelSpec, weights: Literal["balanced"] | Sequence[float
                 "positive_weights: balanced needs a reader that counts its labels; give a list of weights."
             )
         positives = torch.tensor(spec.counts, dtype=torch.float32)
-        return (torch.tensor(spec.known) - positives).clamp_min(1) / positives.clamp_min(1)
+        negatives = torch.tensor(spec.known) - positives
+        return (negatives.clamp_min(1) / positives.clamp_min(1)).clamp_max(MOST_WEIGHT)
     if len(weights) != len(spec.labels):
         raise ValueError(f"positive_weights has {len(weights)} numbers, but there are {len(spec.labels)} labels.")
-    return torch.tensor([float(w) for w in weights])
+    found = torch.tensor([float(w) for w in weights])
+    if not (found.isfinite() & (found >= 0)).all():
+        raise ValueError(f"positive_weights must be 0 or more, but it is {list(weights)}.")
+    return found

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from umedpt_lightning.tasks.answers import Answers, Rows
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
-from umedpt_lightning.tasks.cross_entropy import cross_entropy
+from umedpt_lightning.tasks.cross_entropy import checked_weights, cross_entropy
 from umedpt_lightning.tasks.dice import dice_loss
 from umedpt_lightning.types import BatchTargets, MaskSpec, TaskBatch, finite_rows, to_numpy
 
@@ -32,7 +32,7 @@ class Segmentation(Task):
         label_smoothing: Probability spread over all classes in the cross-entropy, 0 to 1.
 
     Raises:
-        ValueError: Not one weight a class.
+        ValueError: Not one weight a class, or a negative one.
     """
 
     needs = "pixels"
@@ -52,10 +52,8 @@ class Segmentation(Task):
         super().__init__()
         self.spec = spec
         classes = len(spec.classes)
-        if class_weights is not None and len(class_weights) != classes:
-            raise ValueError(f"class_weights has {len(class_weights)} numbers, but there are {classes} classes.")
         self.head = nn.Conv2d(widths.pixels, classes, kernel_size=1)
-        weights = None if class_weights is None else torch.tensor([float(w) for w in class_weights])
+        weights = None if class_weights is None else checked_weights(class_weights, classes)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
         self.with_dice = loss == "ce_dice"

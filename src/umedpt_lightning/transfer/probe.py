@@ -163,7 +163,7 @@ def _best(
     for options, model, answers in candidates:
         outputs = torch.from_numpy(answers.astype(np.float32))
         rated.append((worth(task, outputs, targets), options, model, metrics_of(task, outputs, targets)))
-    _, options, model, metrics = max(rated, key=lambda candidate: candidate[0])
+    _, options, model, metrics = max(rated, key=lambda rating: -math.inf if math.isnan(rating[0]) else rating[0])
     if math.isnan(metrics[task.main_metric]):
         raise ValueError(
             f"The val part has no defined {task.main_metric}, so nothing can be chosen on it. It needs samples of two "

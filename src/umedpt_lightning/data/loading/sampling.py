@@ -8,6 +8,7 @@ that of ranks, and the whole state is one counter a task and the number of round
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -192,6 +193,8 @@ class EvaluationSampler:
             mine = range(rank, size, world_size)  # no sample twice, so a rank may have one less than another
             step = batch_sizes[task]
             queues[task] = [mine[i : i + step] for i in range(0, len(mine), step)]
+        shares = {task: math.ceil(size / world_size) for task, size in sizes.items()}  # of the first rank
+        self._most = sum(math.ceil(share / batch_sizes[task]) for task, share in shares.items())
         # in turn, so that the first few batches (Lightning's sanity check, limit_val_batches) show every task
         for turn in range(max(map(len, queues.values()), default=0)):
             for task, queue in queues.items():
@@ -199,7 +202,8 @@ class EvaluationSampler:
                     self.batches.append([SampleKey(task, index, 0) for index in queue[turn]])
 
     def __len__(self) -> int:
-        return len(self.batches)
+        """As many as the first rank has, who has the most: Lightning goes by it, and must do the same on all ranks."""
+        return self._most
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         return iter(self.batches)
