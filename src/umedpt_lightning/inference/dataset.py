@@ -56,27 +56,13 @@ class Stack(NamedTuple):
     images: Tensor
 
 
-class Fault(NamedTuple):
-    """What is wrong with an image.
-
-    Attributes:
-        row: Which of the batch.
-        task: The number of the task that cannot use it.
-        text: The message, with the file's name.
-    """
-
-    row: int
-    task: int
-    text: str
-
-
 class Batch(NamedTuple):
     """Images that were read together.
 
     Attributes:
         wanted: What they are.
         stacks: Those that could be read, by task and in order; neighbours of one size and dtype together.
-        faults: What is wrong with the others.
+        faults: What is wrong with the others: row, task and a message with the file's name.
         large: Row and task of those that are left to be seen by tiles.
         drawn: Images to draw, by row and task, ``(H, W, C)``, of large ones every so many pixels.
         targets: The targets of a reader's samples, one a row.
@@ -84,7 +70,7 @@ class Batch(NamedTuple):
 
     wanted: list[Wanted]
     stacks: list[Stack]
-    faults: list[Fault]
+    faults: list[tuple[int, int, str]]
     large: list[tuple[int, int]]
     drawn: dict[tuple[int, int], NDArray[Any]]
     targets: list[Any]
@@ -123,7 +109,7 @@ class ImageDataset(Dataset[Batch], ABC):
                 try:
                     image = self.image(wanted, task)
                 except (ValueError, OSError, ImportError) as error:
-                    batch.faults.append(Fault(row, task, str(error)))
+                    batch.faults.append((row, task, str(error)))
                     continue
                 if image is None:
                     batch.large.append((row, task))

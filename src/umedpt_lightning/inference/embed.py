@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,22 +20,6 @@ from umedpt_lightning.model import MultiTaskModel
 
 #: A part is written after so many images or seconds: what is lost when the program is killed, and kept in memory.
 _MOST_IMAGES, _MOST_SECONDS = 1024, 20.0
-
-
-class Embedded(NamedTuple):
-    """The embeddings of a batch.
-
-    Attributes:
-        batch: What was read.
-        rows: ``(N,)`` int64, those of the batch that have an embedding.
-        vectors: ``(N, D)`` float32, finite.
-        infinite: Those of the batch whose embedding is not finite.
-    """
-
-    batch: Batch
-    rows: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-    infinite: list[int]
 
 
 def embed(
@@ -70,19 +54,20 @@ def embed(
     keys = inputs.batches(store.done, options.batch_size)
     start = store.done
     try:
-        for found in embedded(model, task, inputs.dataset, keys, options, scales):
-            faults = [fault.text for fault in found.batch.faults]
+        for batch, rows, vectors in embedded(model, task, inputs.dataset, keys, options, scales):
+            finite = np.isfinite(vectors).all(axis=1)  # (B,)
+            faults = [text for _, _, text in batch.faults]
             faults += [
                 f"{inputs.id(start + row)}: its embedding is not finite. Check the image and the model."
-                for row in found.infinite
+                for row in rows[~finite].tolist()
             ]
             if faults and not skip_bad:
                 raise ValueError(
                     f"{faults[0]} What was done before is kept: mend it and give the same command again to go on, or "
                     "leave out what is bad with --skip_bad."
                 )
-            stop = start + len(found.batch.wanted)
-            part.add(stop, start + found.rows, found.vectors, faults)
+            stop = start + len(batch.wanted)
+            part.add(stop, start + rows[finite], vectors[finite], faults)
             advance(stop - start)
             start = stop
     finally:
@@ -119,18 +104,19 @@ def embed_reader(
         [Wanted(0, index) for index in range(start, min(start + options.batch_size, len(reader)))]
         for start in range(0, len(reader), options.batch_size)
     )
-    vectors: list[NDArray[np.float32]] = []
+    found: list[NDArray[np.float32]] = []
     targets: list[Any] = []
-    for found in embedded(model, task, ReaderImages(reader, size), keys, options):
-        if found.batch.faults:
-            raise ValueError(found.batch.faults[0].text)
-        if found.infinite:
-            name = reader.name(found.batch.wanted[found.infinite[0]].image)
+    for batch, _, vectors in embedded(model, task, ReaderImages(reader, size), keys, options):
+        if batch.faults:
+            raise ValueError(batch.faults[0][2])
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            name = reader.name(batch.wanted[int(finite.argmin())].image)
             raise ValueError(f"{name}: its embedding is not finite. Check the image, and the weights.")
-        vectors.append(found.vectors)
-        targets += found.batch.targets
-        advance(len(found.batch.wanted))
-    return np.concatenate(vectors), targets
+        found.append(vectors)
+        targets += batch.targets
+        advance(len(batch.wanted))
+    return np.concatenate(found), targets
 
 
 def embedded(
@@ -140,7 +126,7 @@ def embedded(
     keys: Iterable[Sequence[Wanted]],
     options: ComputeOptions,
     scales: bool = False,
-) -> Iterator[Embedded]:
+) -> Iterator[tuple[Batch, NDArray[np.int64], NDArray[np.float32]]]:
     """The embeddings of images, a batch for each key.
 
     Args:
@@ -151,6 +137,9 @@ def embedded(
         options: What computes.
         scales: As for `embed`.
 
+    Yields:
+        What was read, ``(N,)`` which of it could be used, and the embeddings of these ``(N, D)``.
+
     Raises:
         ChildProcessError: A worker died.
         MemoryError: The device has too little.
@@ -159,9 +148,7 @@ def embedded(
     for batch in read_ahead(dataset, keys, options):
         with options.enough_memory():
             vectors = _vectors(model, task, [stack.images for stack in batch.stacks], options, scales)
-        rows = np.array([row for stack in batch.stacks for row, _ in stack.places], np.int64)
-        finite = np.isfinite(vectors).all(axis=1)  # (B,)
-        yield Embedded(batch, rows[finite], vectors[finite], rows[~finite].tolist())
+        yield batch, np.array([row for stack in batch.stacks for row, _ in stack.places], np.int64), vectors
 
 
 def multi_scale(model: MultiTaskModel, images: Tensor, task: str) -> Tensor:

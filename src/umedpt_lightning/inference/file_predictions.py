@@ -171,9 +171,9 @@ class FilePredictions:
             sizes = [one.size for one in seen]
             found, finite = self._model.predict_batch(stack.images, self._outputs[stack.task].name, sizes)
             self._write(self._add, stack.task, seen, found, finite)
-        for fault in batch.faults:
-            self._expect(batch.wanted[fault.row], fault.task)
-            self._write(self._discard, batch.wanted[fault.row], fault.task, fault.text)
+        for row, task, text in batch.faults:
+            self._expect(batch.wanted[row], task)
+            self._write(self._discard, batch.wanted[row], task, text)
         for row, places in groupby(batch.large, key=lambda place: place[0]):
             self._by_tiles(batch.wanted[row].file, [task for _, task in places])
 

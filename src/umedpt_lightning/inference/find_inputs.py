@@ -10,8 +10,8 @@ from pathlib import Path
 from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
 from umedpt_lightning.data.formats.table_files import read_columns
 from umedpt_lightning.data.formats.text_files import read_json
-from umedpt_lightning.inference.file_kinds import Preference, kind_of
-from umedpt_lightning.inference.input_files import InputFile, id_fault, input_file, named_inputs, tame, walk
+from umedpt_lightning.inference.file_kinds import FileKind, Preference, kind_of
+from umedpt_lightning.inference.input_files import InputFile, id_fault, named_inputs, tame, walk
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _of_input(
 
 
 def _of_folder(folder: Path, preference: Preference, faults: list[Exception]) -> list[InputFile]:
-    found = []
+    found: list[tuple[str, FileKind, Path]] = []
     for inner, files in walk(folder):
         below = inner.relative_to(folder)
         slices = []
@@ -111,15 +111,15 @@ def _of_folder(folder: Path, preference: Preference, faults: list[Exception]) ->
             if kind == "dicom":
                 slices.append(file)
             elif kind is not None:
-                found.append(input_file((below / file.name).as_posix(), None, kind, file))
+                found.append(((below / file.name).as_posix(), kind, file))
         if len(slices) > 1 and preference.volumes:
             name = below.as_posix() if below.parts else tame(folder.resolve().name)
-            found.append(input_file(name, None, "dicom", inner))
+            found.append((name, "dicom", inner))
         else:
-            found += [input_file((below / file.name).as_posix(), None, "dicom", file) for file in slices]
+            found += [((below / file.name).as_posix(), "dicom", file) for file in slices]
     if not found and not faults:
         faults.append(ValueError(f"{folder}: there is nothing in this folder that can be read. Correct the path."))
-    return found
+    return [InputFile(id, id, kind, str(path)) for id, kind, path in found]
 
 
 def _of_table(

@@ -55,8 +55,8 @@ def named_inputs(
         if not slices:
             raise ValueError(f"{path}: a folder in a table is a DICOM series, but here is no slice of one. Name files.")
         if preference.volumes:
-            return [input_file(id, group, "dicom", path, coco_id)]
-        return [input_file(f"{id}/{file.name}", group or id, kinds[file] or "image", file) for file in slices]
+            return [InputFile(id, group or id, "dicom", str(path), coco_id)]
+        return [InputFile(f"{id}/{f.name}", group or id, kinds[f] or "image", str(f)) for f in slices]
     if not path.is_file():
         raise no_such_file(path, "Correct the path.")
     kind = kind_of(path, preference)
@@ -65,12 +65,7 @@ def named_inputs(
             f"{path}: this is no image, NIfTI file, DICOM image or slide by its name. Leave it out, or give it the "
             "suffix of what it is."
         )
-    return [input_file(id, group, kind, path, coco_id)]
-
-
-def input_file(id: str, group: str | None, kind: FileKind, path: Path, coco_id: int | str | None = None) -> InputFile:
-    """An input, which is of its own group where nothing else is said."""
-    return InputFile(id, id if group is None else group, kind, str(path), coco_id)
+    return [InputFile(id, group or id, kind, str(path), coco_id)]
 
 
 def tame(path: str) -> str:
