@@ -15,10 +15,8 @@ from benchmarks.jpegs import make_jpegs
 from benchmarks.processes import in_fresh_process
 from umedpt_lightning.blocks import Encoder, PixelDecoder
 from umedpt_lightning.data.formats.images import read_image
-from umedpt_lightning.inference.find_inputs import find_inputs
-from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.predict import Predictor
+from umedpt_lightning.inference.predict import predict_files
 from umedpt_lightning.io.arrays import as_tensor
 from umedpt_lightning.io.resize import resize
 from umedpt_lightning.model import MultiTaskModel
@@ -49,11 +47,7 @@ def _ratio(folder: str) -> float:
 def _predict(model: MultiTaskModel, folder: str) -> None:
     """From the folder to tables and masks, as the command does with a loaded model."""
     with tempfile.TemporaryDirectory() as out:
-        options, compute = PredictOptions(), ComputeOptions(batch_size=_BATCH, num_workers=1)
-        predictor = Predictor(model, list(model.tasks), Path(out), options, compute)
-        (preference,) = options.preferences(model, model.tasks)
-        predictor.predict(find_inputs([folder], preference=preference), preference)
-        predictor.finish()
+        predict_files(model, [folder], out, compute=ComputeOptions(batch_size=_BATCH, num_workers=1))
 
 
 def _bare(model: MultiTaskModel, batches: list[Tensor]) -> None:

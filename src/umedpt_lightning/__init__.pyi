@@ -33,11 +33,11 @@ from .data.readers import VolumeMasks as VolumeMasks
 from .data.readers import VolumeNumbers as VolumeNumbers
 from .data.task_data import TaskData as TaskData
 from .data.transforms import Transform as Transform
+from .inference.embed_files import embed_files as embed_files
 from .inference.find_inputs import TableColumns as TableColumns
 from .inference.options import PredictOptions as PredictOptions
 from .inference.pool import ComputeOptions as ComputeOptions
-from .inference.run import embed_files as embed_files
-from .inference.run import predict_files as predict_files
+from .inference.predict import predict_files as predict_files
 from .labels import IGNORE_INDEX as IGNORE_INDEX
 from .labels import BoxArrays as BoxArrays
 from .labels import BoxSpec as BoxSpec

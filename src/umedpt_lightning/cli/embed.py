@@ -17,9 +17,9 @@ from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.inference.embed_files import embed_files
 from umedpt_lightning.inference.find_inputs import TableColumns
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.run import embed_files
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer.progress import progress
 

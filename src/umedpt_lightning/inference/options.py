@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from umedpt_lightning.data.volume.intensity import Intensity
-from umedpt_lightning.inference.file_kinds import Preference
 from umedpt_lightning.inference.opening import Opening, trained_slices, trained_tiles
 from umedpt_lightning.inference.tiles.grid import Tiling, aligned_tiling
 from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap
@@ -74,10 +72,6 @@ class PredictOptions:
         slices = replace(trained_slices(spec), **asked) if asked else None
         tiles = trained_tiles(spec, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
         return Opening.as_trained(spec, size, slices, self.intensity, tiles)
-
-    def preferences(self, model: MultiTaskModel, tasks: Iterable[str]) -> list[Preference]:
-        """What tasks take files for that could be several things: inputs are to be found once for each."""
-        return list(dict.fromkeys(self.opening(model.task(task).spec).preference for task in tasks))
 
     def most_at_once(self, model: MultiTaskModel, task: str) -> int | None:
         """How many pixels an image may have that is not cut into tiles; None for any number.

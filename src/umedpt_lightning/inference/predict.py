@@ -1,4 +1,4 @@
-"""All files through all tasks, with what was done before left out."""
+"""Files through all tasks of a model into a folder, with what was done before left out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 import xxhash
 from torch import nn
 
-from umedpt_lightning.inference.file_kinds import Preference
 from umedpt_lightning.inference.file_predictions import FilePredictions
-from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
 from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.output.file_names import check_names
 from umedpt_lightning.inference.output.journal import Journal
@@ -22,85 +21,87 @@ from umedpt_lightning.inference.progress import ProgressCallback, no_progress
 from umedpt_lightning.io.atomic import remove_leftovers
 from umedpt_lightning.model import MultiTaskModel
 
+_NO_COLUMNS = TableColumns()
+
 
 @dataclass
-class Outcome:
+class PredictedFiles:
     """What became of the inputs.
 
     Attributes:
-        skipped: How many were there already.
-        failed: What was wrong with those that could not be predicted, by their id.
+        written: The tables and COCO files.
+        inputs: How many inputs there are.
+        skipped: How many of them were there already.
+        failed: What was wrong with those that could not be predicted.
     """
 
+    written: list[Path] = field(default_factory=list)
+    inputs: int = 0
     skipped: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
 
 
-class Predictor:
-    """Predictions of a model in a folder.
+def predict_files(
+    model: MultiTaskModel,
+    inputs: Sequence[str],
+    out: Path | str,
+    tasks: Sequence[str] | None = None,
+    options: PredictOptions | None = None,
+    compute: ComputeOptions | None = None,
+    *,
+    columns: TableColumns = _NO_COLUMNS,
+    image_id: str | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> PredictedFiles:
+    """Writes predictions for images, volumes and slides; what is in the folder already is not done again.
 
     Args:
-        model: The model, which is moved to the device.
-        tasks: Names of tasks.
-        out: The folder.
+        model: A trained model, of `MultiTaskModel.from_pretrained`.
+        inputs: Files, folders, tables with a column of paths, COCO files.
+        out: The folder of the predictions.
+        tasks: Names of tasks; None for all.
         options: How files are predicted; None as the tasks were trained.
         compute: What computes; None the CPU.
+        columns: Of tables.
+        image_id: The column of tables with the images' ids in a COCO file.
         overwrite: Whether to do again what is there already.
+        progress: Is told of every input.
 
     Raises:
-        ValueError: There is no such task, or the folder holds other predictions.
+        ValueError: There is no such task, an input cannot be used, or the folder holds other predictions.
+        FileNotFoundError: An input is not there.
+        OSError: A file cannot be written.
+        ChildProcessError: A worker died.
+        MemoryError: The device has too little.
     """
-
-    def __init__(
-        self,
-        model: MultiTaskModel,
-        tasks: Sequence[str],
-        out: Path,
-        options: PredictOptions | None = None,
-        compute: ComputeOptions | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        self._options, self._compute = options or PredictOptions(), compute or ComputeOptions()
-        made_by = {"model": _fingerprint(model), **asdict(self._options)}
-        self._model = model.eval().to(self._compute.device)
-        remove_leftovers(out)
-        drawn = self._options.min_score, self._options.overlays
-        self._outputs = [
-            TaskOutput(out, name, model.task(name), Journal(out, name, made_by, overwrite), *drawn) for name in tasks
-        ]
-
-    def predict(
-        self, files: Sequence[InputFile], preference: Preference, progress: ProgressCallback = no_progress
-    ) -> Outcome:
-        """Does all that is not done; one that fails does not stop the others.
-
-        Args:
-            files: The inputs.
-            preference: That with which they were found, see `PredictOptions.preferences`; other tasks are left out.
-            progress: Is told of every input, and of tiles and slices.
-
-        Raises:
-            ValueError: Files for one input would take the place of those for another.
-            ChildProcessError: A worker died.
-            MemoryError: The device has too little.
-            OSError: A file cannot be written.
-        """
+    options, compute, out = options or PredictOptions(), compute or ComputeOptions(), Path(out)
+    names = list(dict.fromkeys(tasks or model.tasks))
+    preferences = {name: options.opening(model.task(name).spec).preference for name in names}
+    found = {seen: find_inputs(inputs, columns, seen, image_id) for seen in dict.fromkeys(preferences.values())}
+    for files in found.values():
         check_names([file.id for file in files])
-        outputs = [
-            output for output in self._outputs if self._options.opening(output.task.spec).preference == preference
-        ]
-        left = [file for file in files if any(file.id not in output.journal.done for output in outputs)]
-        for output in outputs[:1]:
-            self._options.opening(output.task.spec).warn_of_images(files, self._options.intensity)
-        outcome = Outcome(skipped=len(files) - len(left))
-        if left:
-            work = FilePredictions(self._model, outputs, left, self._options, self._compute, outcome.failed)
-            work.run(progress)
-        return outcome
-
-    def finish(self) -> list[Path]:
-        """Writes the tables and COCO files; returns them."""
-        return [path for output in self._outputs for path in output.finish()]
+    made_by = {"model": _fingerprint(model), **asdict(options)}
+    model.eval().to(compute.device)
+    remove_leftovers(out)
+    drawn = options.min_score, options.overlays
+    outputs = {
+        name: TaskOutput(out, name, model.task(name), Journal(out, name, made_by, overwrite), *drawn) for name in names
+    }
+    result, failed = PredictedFiles(), dict[str, str]()
+    try:
+        for preference, files in found.items():
+            alike = [outputs[name] for name in names if preferences[name] == preference]
+            options.opening(alike[0].task.spec).warn_of_images(files, options.intensity)
+            left = [file for file in files if any(file.id not in output.journal.done for output in alike)]
+            result.inputs += len(files)
+            result.skipped += len(files) - len(left)
+            if left:
+                FilePredictions(model, alike, left, options, compute, failed).run(progress)
+    finally:  # also of what was done before it was stopped
+        result.written = [path for output in outputs.values() for path in output.finish()]
+    result.failed = list(failed.values())
+    return result
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.cache.identity import identity
@@ -20,6 +19,7 @@ from umedpt_lightning.data.loading.loaders import EvaluationLoader, WorkerPool
 from umedpt_lightning.data.loading.sampling import EvaluationSampler
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.embed import embed_reader
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.io.atomic import atomic_write
@@ -86,22 +86,14 @@ def embeddings(
     return found
 
 
-@torch.inference_mode()
 def _compute(
     model: MultiTaskModel, name: str, data: TaskData, reader: Reader, compute: ComputeOptions, what: str
 ) -> Embeddings:
-    model.eval().to(compute.device)
-    features, targets = [], []
+    size = (data.size, data.size) if isinstance(data.size, int) else data.size
+    compute = replace(compute, batch_size=data.batch_size)
     with progress(what, len(reader)) as advance:
-        for batch in evaluation_batches(name, data, reader, compute):
-            vectors = model.embed(batch.images, name).float()
-            if not vectors.isfinite().all():
-                bad = batch.names[int((~vectors.isfinite()).any(1).int().argmax())]
-                raise ValueError(f"{bad}: its embedding is not finite. Check the image, and the weights.")
-            features.append(vectors.cpu().numpy())
-            targets.append(torch.as_tensor(batch.targets).cpu().numpy())
-            advance(len(batch))
-    return Embeddings(np.concatenate(features), np.concatenate(targets))
+        features, targets = embed_reader(model, name, reader, size, compute, advance)
+    return Embeddings(features, np.asarray(targets))
 
 
 def _read(file: Path) -> Embeddings | None:

@@ -1,10 +1,10 @@
-"""Files through a trained model into a folder or a table, from Python as from the command line."""
+"""Files through the encoder into a table, from Python as from the command line."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.embed import embed
 from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
 from umedpt_lightning.inference.opening import Opening
-from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.predict import Predictor
 from umedpt_lightning.inference.progress import ProgressCallback, no_progress
 from umedpt_lightning.inference.rows import InputRows
 from umedpt_lightning.inference.store import Store
@@ -25,73 +23,6 @@ from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.model import MultiTaskModel
 
 _NO_COLUMNS = TableColumns()
-
-
-@dataclass
-class PredictedFiles:
-    """What became of the inputs.
-
-    Attributes:
-        written: The tables and COCO files.
-        inputs: How many inputs there are.
-        skipped: How many of them were there already.
-        failed: What was wrong with those that could not be predicted.
-    """
-
-    written: list[Path] = field(default_factory=list)
-    inputs: int = 0
-    skipped: int = 0
-    failed: list[str] = field(default_factory=list)
-
-
-def predict_files(
-    model: MultiTaskModel,
-    inputs: Sequence[str],
-    out: Path | str,
-    tasks: Sequence[str] | None = None,
-    options: PredictOptions | None = None,
-    compute: ComputeOptions | None = None,
-    *,
-    columns: TableColumns = _NO_COLUMNS,
-    image_id: str | None = None,
-    overwrite: bool = False,
-    progress: ProgressCallback = no_progress,
-) -> PredictedFiles:
-    """Writes predictions for images, volumes and slides; what is in the folder already is not done again.
-
-    Args:
-        model: A trained model, of `MultiTaskModel.from_pretrained`.
-        inputs: Files, folders, tables with a column of paths, COCO files.
-        out: The folder of the predictions.
-        tasks: Names of tasks; None for all.
-        options: How files are predicted; None as the tasks were trained.
-        compute: What computes; None the CPU.
-        columns: Of tables.
-        image_id: The column of tables with the images' ids in a COCO file.
-        overwrite: Whether to do again what is there already.
-        progress: Is told of every input.
-
-    Raises:
-        ValueError: There is no such task, an input cannot be used, or the folder holds other predictions.
-        FileNotFoundError: An input is not there.
-    """
-    options = options or PredictOptions()
-    names = list(dict.fromkeys(tasks or model.tasks))
-    found = {
-        preference: find_inputs(inputs, columns, preference, image_id)
-        for preference in options.preferences(model, names)
-    }
-    predictor = Predictor(model, names, Path(out), options, compute, overwrite)
-    result = PredictedFiles()
-    try:
-        for preference, files in found.items():
-            outcome = predictor.predict(files, preference, progress)
-            result.failed += outcome.failed.values()
-            result.inputs += len(files)
-            result.skipped += outcome.skipped
-    finally:  # also of what was done before it was stopped
-        result.written = predictor.finish()
-    return result
 
 
 @dataclass(frozen=True)
