@@ -201,6 +201,16 @@ def test_weights_that_leave_nothing_to_train_are_refused() -> None:
         trainer_of(max_steps=1).fit(module_of(data, weights={"a": 0.0}), data)
 
 
+def test_weights_that_are_not_one_a_task_are_refused() -> None:
+    class One(FixedWeights):
+        def forward(self, number: int) -> Tensor:
+            return self.weights[:1]
+
+    data = data_of()
+    with pytest.raises(ValueError, match=r"model\.weighting: One gives weights of shape \(1,\), but there are 3 tasks"):
+        trainer_of(max_steps=1).fit(module_of(data, weighting=One), data)
+
+
 # --- an aggregator ----------------------------------------------------------------------------------------------------
 
 

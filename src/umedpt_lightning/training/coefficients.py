@@ -58,6 +58,11 @@ class Coefficients:
 
     def _compute(self, weights: Tensor, plan: RoundPlan, like: Tensor, known: bool) -> None:
         tasks, self.weights = self._weighting.tasks, weights
+        if weights.shape != (len(tasks),):
+            raise ValueError(
+                f"model.weighting: {type(self._weighting).__name__} gives weights of shape {tuple(weights.shape)}, but "
+                f"there are {len(tasks)} tasks. Return one weight for each, ({len(tasks)},)."
+            )
         if not known:  # once: a GPU would have to be waited for each time
             rates = [plan.rates.get(task) for task in tasks]  # one with a val part alone has none
             self._turns = weights.new_tensor([rate.turns if rate else 0.0 for rate in rates])

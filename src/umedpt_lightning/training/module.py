@@ -55,8 +55,6 @@ class MultiTaskModule(EvaluationModule):
             model with these tasks, which then is trained as it is.
         tasks: How to build a task; a name left out gets the default of its label kind.
         weights: Weight of a task's loss; a name left out has 1.
-        weighting: What becomes of these weights from round to round.
-        aggregator: Sees the gradients of a round task by task, and may change them; None for their sum.
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         optimization: Optimizer and learning rate; None for the defaults.
@@ -66,6 +64,8 @@ class MultiTaskModule(EvaluationModule):
             through them together, as long as they have so many pixels at most; 0 for one after the other.
         compile: Whether torch compiles the shared blocks.
         blocks: Builds further shared blocks, by the name that tasks of your own say in `needs`.
+        weighting: What becomes of `weights` from round to round.
+        aggregator: Sees the gradients of a round task by task, and may change them; None for their sum.
 
     Raises:
         ValueError: `tasks` or `weights` name a task without data, a weight is negative, `max_bad_rounds` is not
@@ -78,8 +78,6 @@ class MultiTaskModule(EvaluationModule):
         encoder: BaseEncoder,
         tasks: dict[str, TaskFactory] | None = None,
         weights: dict[str, float] | None = None,
-        weighting: LossWeightingFactory = FixedWeights,
-        aggregator: GradientAggregator | None = None,
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
         optimization: Optimization | None = None,
@@ -87,6 +85,8 @@ class MultiTaskModule(EvaluationModule):
         pack_pixels: int = 0,
         compile: bool = False,
         blocks: dict[str, BlockFactory] | None = None,
+        weighting: LossWeightingFactory = FixedWeights,
+        aggregator: GradientAggregator | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -97,7 +97,7 @@ class MultiTaskModule(EvaluationModule):
         self.weighting = weighting(_weights(specs, weights or {}))
         self.aggregator = aggregator
         self.optimization = optimization or Optimization()
-        # a loss that is not a number counts as infinite, where others would be left out
+        # a loss that is not a number counts as infinite, where torchmetrics would leave it out
         self.val_losses = nn.ModuleDict({name: MeanMetric(nan_strategy=math.inf) for name in specs})
         self.losses = TaskLosses(list(specs))
         self.bad_samples = BadSamples(specs)
