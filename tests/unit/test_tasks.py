@@ -379,7 +379,8 @@ def test_an_output_that_is_not_finite_counts_as_wrong(cls: type[Task], value: fl
     assert found[cls.main_metric] < 0.95, "without these images it would be 1"
     assert all(not math.isnan(v) and math.isfinite(v) for v in found.values())
     broken = scored(task, (part(output, slice(3, 5)), part(targets, slice(3, 5))))
-    assert math.isnan(broken[cls.main_metric]) or broken[cls.main_metric] <= 0, "of two images there may be no area"
+    # of two images there may be no area, and where both are wrong a class may tie
+    assert math.isnan(broken[cls.main_metric]) or broken[cls.main_metric] < 0.5
 
 
 # --- classification -------------------------------------------------------------------------------------------------
