@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from umedpt_lightning.data.readers.centres import Centres, centres_of
+from umedpt_lightning.data.readers.subset import Centres, centres_of
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.transfer.protocol import PARTS, Protocol
 from umedpt_lightning.transfer.statistics import Interval

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns
 from umedpt_lightning.data.formats.table import Table
-from umedpt_lightning.data.readers.rows import RowReader
+from umedpt_lightning.data.readers.base import RowReader
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 
 
@@ -40,8 +40,7 @@ class SlideClasses(RowReader[TileImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = ClassColumn(label, classes)
-        self._read(table, split, columns, lambda paths, file: TileImages(paths, tiles, channels, value_range, file))
+        self._read(table, split, ClassColumn(label, classes), TileImages, tiles, channels, value_range)
 
 
 class SlideLabels(RowReader[TileImages]):
@@ -70,8 +69,7 @@ class SlideLabels(RowReader[TileImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = LabelColumns(labels)
-        self._read(table, split, columns, lambda paths, file: TileImages(paths, tiles, channels, value_range, file))
+        self._read(table, split, LabelColumns(labels), TileImages, tiles, channels, value_range)
 
 
 class SlideNumbers(RowReader[TileImages]):
@@ -100,5 +98,4 @@ class SlideNumbers(RowReader[TileImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = NumberColumns(quantities)
-        self._read(table, split, columns, lambda paths, file: TileImages(paths, tiles, channels, value_range, file))
+        self._read(table, split, NumberColumns(quantities), TileImages, tiles, channels, value_range)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
-from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, read_header
-from umedpt_lightning.data.volume.padding import padding_of
+from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, padding_of, read_header
 
 # Their values have a unit, which a display window would throw away.
 _MEASURING = frozenset({"CT", "PT"})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all
-from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.formats.masks import MaskValues
 from umedpt_lightning.data.formats.missing import check_files
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
 from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix

@@ -14,7 +14,6 @@ from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.volume import dicom, dicom_file
-from umedpt_lightning.data.volume.padding import is_padded
 from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
 from umedpt_lightning.data.volume.volumes import Volume, mapped_plane
 
@@ -178,7 +177,7 @@ def _frames(path: Path) -> list[_Frame]:
                 position=np.array(position, np.float64),
                 along=directions / np.linalg.norm(directions, axis=1, keepdims=True),
                 dtype=_dtype(header, count),
-                padded=is_padded(header),
+                padded=dicom_file.is_padded(header),
             )
         )
     return result

@@ -173,10 +173,6 @@ class NiftiVolume(NibabelVolume):
     """NIfTI 1 or 2: ``.nii``, ``.nii.gz``, or a pair of ``.img`` and ``.hdr``."""
 
 
-class MghVolume(NibabelVolume):
-    """FreeSurfer's ``.mgh`` or ``.mgz``."""
-
-
 def three_axes(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
     """A shape as that of a volume: a single plane is one slice, and more axes of one entry are left by some tools.
 
