@@ -21,7 +21,7 @@ _TOLERANCE = 1.0
 
 
 class CocoFile:
-    """A COCO JSON file, checked to have the fields that are used.
+    """A COCO JSON file; raises FileNotFoundError or ValueError where there is none that has the fields that are used.
 
     Args:
         file: The JSON file.
@@ -32,17 +32,10 @@ class CocoFile:
         faults: Gathers the annotations that cannot be used.
 
     Attributes:
-        images: Its images.
-        annotations: Its annotations that can be used.
-        names: Category names.
-        category_ids: Their ids.
+        annotations: Those that can be used.
         owners: ``(N,)`` index of the image of each annotation.
         labels: ``(N,)`` class index of each annotation.
         sizes: ``(M, 2)`` width and height of each image.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such file.
     """
 
     def __init__(
@@ -168,11 +161,7 @@ class Outlines:
         self._file = file
 
     def paint(self, mask: NDArray[np.int16], chosen: NDArray[np.int64], values: NDArray[np.int16]) -> None:
-        """Writes the values of objects into a mask ``(H, W)``, those of large ones first.
-
-        Raises:
-            ValueError: The run lengths of one are broken.
-        """
+        """Writes the values of objects into a mask ``(H, W)``, large ones first; raises ValueError for broken runs."""
         codes = [self._encoded(i, *mask.shape) for i in chosen.tolist()]
         areas = np.array([coco_mask.area(code) for code in codes])
         for k in np.argsort(-areas.astype(np.int64), kind="stable"):

@@ -25,7 +25,7 @@ _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 6553
 
 
 class FileTable:
-    """Many paths in one numpy array.
+    """Many paths in one numpy array; raises ValueError without any, and FileNotFoundError where files are missing.
 
     A list of strings would be copied into every forked worker, since reading one changes its reference count.
 
@@ -33,10 +33,6 @@ class FileTable:
         paths: At least one.
         what: What a message calls the files.
         source: The file or folder that names them.
-
-    Raises:
-        ValueError: There are no paths.
-        FileNotFoundError: Some files are missing.
     """
 
     def __init__(self, paths: Sequence[Path], what: str, source: object) -> None:
@@ -78,11 +74,7 @@ class Images(ABC):
 
     @abstractmethod
     def sample(self, index: int) -> Sample:
-        """The image ``(H, W, C)``, without a target.
-
-        Raises:
-            ValueError: It cannot be read.
-        """
+        """The image ``(H, W, C)``, without a target; raises ValueError where it cannot be read."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -96,13 +88,9 @@ class ImageFiles(Images):
     Args:
         paths: At least one.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
-        value_range: The stored intensities that become 0 and 1; None the full range of the dtype. DICOM greys are
-            shown through the window of their file where it is None, and are in their own unit where it is given.
+        value_range: As in `Images`; None the full range of the dtype. DICOM greys are shown through the window of their
+            file where it is None, and are in their own unit where it is given.
         source: The file or folder that names the images.
-
-    Raises:
-        ValueError: There are no paths, or the first image cannot be used.
-        FileNotFoundError: Some files are missing.
     """
 
     def __init__(
@@ -166,13 +154,7 @@ class Pieces(Images):
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """The image files of a folder by their suffix, and DICOM without one, in natural order of their names.
-
-    Hidden files and folders are left out.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-    """
+    """The image files of a folder by their suffix, and DICOM without one, in natural order of their names."""
     check_folder(folder)
     suffixes = image_suffixes()
     found = walk(folder, deep=recursive)
@@ -207,11 +189,7 @@ def one_by_name(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: object, masks: object) -> None:
     """Raises ValueError where images have no mask, or masks no image, of their name.
 
-    Args:
-        image_of: Images by name.
-        mask_of: Masks by name.
-        images: The folder of images that a message names.
-        masks: The folder of masks.
+    `images` and `masks` are the folders that a message names.
     """
     alone = [str(path) for name, path in image_of.items() if name not in mask_of]
     without = [str(path) for name, path in mask_of.items() if name not in image_of]
@@ -237,11 +215,7 @@ def check_channels(channels: int, found: int, name: str) -> None:
 
 
 def full_range(dtype: np.dtype[Any], value_range: tuple[float, float] | None, name: str) -> tuple[float, float]:
-    """`value_range`, or the full range of an integer dtype.
-
-    Raises:
-        ValueError: The dtype has no natural range, or is none that images may have.
-    """
+    """`value_range`, or the full range of an integer dtype; raises ValueError for floats without one."""
     if dtype not in _FULL_RANGE and dtype != np.float32:
         raise ValueError(f"{name}: images are uint8, uint16 or float32, but this one is {dtype}. Convert it.")
     if value_range is not None:

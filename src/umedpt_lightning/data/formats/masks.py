@@ -31,20 +31,9 @@ _HEAD = 1 << 16
 
 
 class MaskFiles:
-    """The masks of a reader, whose stored values are turned into class indices.
+    """The masks of a reader, whose stored values are turned into class indices; arguments as for `MaskValues`.
 
-    Args:
-        paths: At least one.
-        classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
-        ignore: The stored value of unlabelled pixels, None if there are none.
-        source: The file or folder that names the masks.
-
-    Attributes:
-        classes: Class names.
-
-    Raises:
-        ValueError: There are no paths, or the classes cannot be used.
-        FileNotFoundError: Some files are missing.
+    Raises ValueError where there are no paths, or the classes cannot be used, and FileNotFoundError for missing files.
     """
 
     def __init__(
@@ -66,8 +55,7 @@ class MaskFiles:
     def read(self, index: int, image: NDArray[Any], name: str) -> NDArray[np.int16]:
         """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to an image of that name.
 
-        Raises:
-            ValueError: It cannot be read, is not of the image's size, or holds another value.
+        Raises ValueError where it cannot be read, is not of the image's size, or holds another value.
         """
         path = self._files[index]
         mask = read_mask(path)
@@ -88,18 +76,12 @@ class MaskFiles:
 
 
 class MaskValues:
-    """Which stored value means which class.
+    """Which stored value means which class; raises ValueError where two mean the same.
 
     Args:
         classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
         ignore: The stored value of unlabelled pixels, None if there are none.
         source: The file or folder that names the masks.
-
-    Attributes:
-        classes: Class names.
-
-    Raises:
-        ValueError: The classes cannot be used.
     """
 
     def __init__(self, classes: Sequence[str | int] | Mapping[str, int], ignore: int | None, source: object) -> None:
@@ -116,14 +98,9 @@ class MaskValues:
         self._index[stored] = [*range(len(values)), IGNORE_INDEX][: len(stored)]
 
     def to_indices(self, mask: NDArray[Any], name: str) -> NDArray[np.int16]:
-        """Class indices and `IGNORE_INDEX`, int16.
+        """Class indices and `IGNORE_INDEX`, int16, of a mask ``(H, W)`` uint8 or uint16 of that name.
 
-        Args:
-            mask: ``(H, W)`` uint8 or uint16.
-            name: What a message calls it.
-
-        Raises:
-            ValueError: It holds another value.
+        Raises ValueError where it holds another value.
         """
         result: NDArray[np.int16] = self._index[mask]
         if result.min() == _MEANINGLESS:
@@ -136,14 +113,10 @@ class MaskValues:
 
 
 def read_mask(path: Path | str) -> NDArray[Any]:
-    """Reads one mask; the values are those that were written, palette indices included.
+    """``(H, W)`` uint8 or uint16: the values that were written, palette indices included; one-bit masks are 0 and 1.
 
-    Returns:
-        ``(H, W)`` uint8 or uint16; one-bit masks are 0 and 1.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file cannot be read, or holds colours or numbers that cannot be class indices.
+    Raises FileNotFoundError where there is no such file, and ValueError where it cannot be read, or holds colours or
+    numbers that cannot be class indices.
     """
     if is_beyond_pillow(path):
         found = read_tiff(path)

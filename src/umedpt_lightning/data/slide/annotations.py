@@ -82,17 +82,9 @@ def _region(feature: dict[str, Any], where: str) -> Any:
 
 
 class TileLabels:
-    """The annotations of the slides of some tiles.
+    """The annotations of the slides of some tiles, one GeoJSON file a slide, see `read_geojson`.
 
-    Args:
-        images: The tiles.
-        paths: One GeoJSON file a slide.
-        classes: Names that annotations may have.
-        without: Names of annotations that are left out.
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: An annotation cannot be used, or lies outside its slide.
+    Raises ValueError also where an annotation lies outside its slide.
     """
 
     def __init__(
@@ -131,9 +123,7 @@ class TileLabels:
     def boxes(self, index: int, visible: float) -> BoxArrays:
         """Boxes around what of annotations lies in a tile, in pixels of the tile.
 
-        Args:
-            index: The tile.
-            visible: Annotations of which a smaller share lies in the tile are dropped, as are boxes below a pixel.
+        Annotations of which less than the share `visible` lies in it are dropped, as are boxes below a pixel.
         """
         regions, box = self._regions(index), self._images.box(index)
         rows = regions.touching(box)

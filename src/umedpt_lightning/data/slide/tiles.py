@@ -67,8 +67,7 @@ class Tiles:
     def places(self, slide: Slide) -> NDArray[np.int32]:
         """``(N, 2)`` x and y of the tiles' corners in pixels of the finest level, row by row.
 
-        Raises:
-            ValueError: The slide is too coarse, or its tissue cannot be found.
+        Raises ValueError where the slide is too coarse, or its tissue cannot be found.
         """
         if max(slide.mpp) > _ENLARGED * self.mpp:
             raise ValueError(
@@ -100,7 +99,6 @@ class TileImages(Pieces):
     Attributes:
         slides: All slides.
         places: ``(N, 2)`` x and y of each tile's corner in pixels of its slide's finest level.
-        tiles: As above.
 
     Raises:
         FileNotFoundError: A slide is missing.
@@ -158,11 +156,7 @@ class TileImages(Pieces):
         return x * across, y * down, (x + width) * across, (y + height) * down
 
     def read(self, index: int) -> NDArray[Any]:
-        """The image ``(H, W, C)``.
-
-        Raises:
-            ValueError: It cannot be read.
-        """
+        """The image ``(H, W, C)``; raises ValueError where it cannot be read."""
         slide = self.slides[self.owners[index]]
         image = slide.read(*self._piece(index))
         height, width = self.tiles.shape

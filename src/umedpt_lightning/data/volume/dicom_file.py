@@ -52,12 +52,7 @@ def begins_like_dicom(path: Path | str) -> bool:
 
 
 def read_header(path: Path, tags: list[str] | None = None) -> Any:
-    """The data set without its pixels; of `tags` only, where given.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read.
-    """
+    """The data set without its pixels; of `tags` only, where given; raises ValueError where it cannot be read."""
     try:
         return _read(path, stop_before_pixels=True, specific_tags=None if tags is None else [*tags, *_MARKS])
     except ImportError:
@@ -69,9 +64,7 @@ def read_header(path: Path, tags: list[str] | None = None) -> Any:
 def decoded(path: Path, frame: int) -> tuple[NDArray[Any], Any]:
     """The stored pixels of one frame, ``(H, W)`` or ``(H, W, samples)``, and the data set that describes them.
 
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read.
+    Raises ImportError without pydicom, and ValueError where the file cannot be read.
     """
     pixels = require("pydicom.pixels", "dicom", path)
     header = require("pydicom", "dicom", path).Dataset()
@@ -98,12 +91,7 @@ def frame_value(header: Any, frame: int, group: str, tag: str) -> Any:
 
 
 def is_deflated(path: Path) -> bool:
-    """Whether a file is compressed as a whole, so that its header does not say how large it becomes.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read.
-    """
+    """Whether a file is compressed as a whole, so that its header does not say how large it becomes."""
     try:
         syntax = _transfer_syntax(path)
         return bool(syntax and syntax.is_deflated)
@@ -153,10 +141,8 @@ def is_padded(header: Any) -> bool:
 def padding_of(stored: NDArray[Any], meaningful: NDArray[Any], header: Any) -> NDArray[np.bool_] | None:
     """``(H, W)`` the pixels with the padding value or, where a limit is said, in its range; None without any.
 
-    Args:
-        stored: ``(H, W)`` all bits: a padding value may need more of them than pixels do.
-        meaningful: ``(H, W)`` the bits that belong to the value.
-        header: PixelPaddingValue and PixelPaddingRangeLimit are in stored values (PS3.3 C.7.5.1.1.2).
+    Both are in stored values (PS3.3 C.7.5.1.1.2), and may need more of the bits in `stored` than those that are
+    `meaningful`.
     """
     kind = next((kind for kind in _KINDS if _value(header, f"{kind}PixelPaddingValue") is not None), None)
     if kind is None:

@@ -68,11 +68,7 @@ class Slices:
         return 2 * self.neighbours + 1
 
     def taken(self, volume: Volume) -> NDArray[np.int32]:
-        """Indices of the slices of a volume, along the RAS axis.
-
-        Raises:
-            ValueError: It is a single plane along that axis.
-        """
+        """Indices of the slices of a volume, along the RAS axis; raises ValueError where each would be a line."""
         axis = AXES[self.axis]
         count, thickness = volume.shape[axis], volume.spacing[axis]
         flat = [name for name, across in AXES.items() if volume.shape[across] == 1]
@@ -131,7 +127,6 @@ class VolumeImages(Pieces):
 
     Attributes:
         volumes: All volumes.
-        slices: As above.
 
     Raises:
         FileNotFoundError: A volume is missing.
@@ -176,11 +171,7 @@ class VolumeImages(Pieces):
         return f"{self.volumes[self.owners[index]].path}[{self.slices.axis} {self.places[index]}]"
 
     def read(self, index: int) -> tuple[NDArray[Any], tuple[int, int]]:
-        """The image ``(H, W, C)``, and its height and width as stored.
-
-        Raises:
-            ValueError: It cannot be read.
-        """
+        """The image ``(H, W, C)``, and its height and width as stored; raises ValueError where it cannot be read."""
         owner = int(self.owners[index])
         volume = self.volumes[owner]
         image = self.slices.stack(volume, int(self.places[index]))

@@ -23,12 +23,7 @@ _TYPES = {
 class ItkVolume(Volume):
     """A NRRD or MetaImage file of two or three dimensions, decoded once into the folder `cache_folder`.
 
-    Args:
-        path: ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``.
-
-    Raises:
-        ImportError: SimpleITK is missing.
-        ValueError: It cannot be read, is not 2-D or 3-D, or does not hold real numbers.
+    Raises ImportError without SimpleITK, and ValueError where it is not 2-D or 3-D, of real numbers, and whole.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,10 +96,5 @@ def volume_suffix(path: Path | str) -> str:
 
 
 def open_volume_file(path: Path) -> Volume:
-    """The volume in a file with a `volume_suffix`.
-
-    Raises:
-        ImportError: Its library is missing.
-        ValueError: It cannot be used.
-    """
+    """The volume in a file with a `volume_suffix`; raises ImportError without its library, or ValueError."""
     return _OPENERS[volume_suffix(path)](path)  # type: ignore[call-arg]  # each takes the path alone
