@@ -19,12 +19,8 @@ PRESETS = tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
 def read_augmentations(preset: str, kind: Any) -> dict[str, Any]:
     """What a preset says, as a parser of configs holds it: types checked, nothing built.
 
-    Args:
-        preset: A name among `PRESETS`, or the path of a YAML file of the same form.
-        kind: The type that the augmentations are to have.
-
-    Raises:
-        ValueError: There is no such preset, or the file is not of that form.
+    `preset` is a name among `PRESETS`, or the path of a YAML file of the same form, and `kind` the type that the
+    augmentations are to have. Raises ValueError where there is no such preset, or the file is not of that form.
     """
     parsed: dict[str, Any] = _parse(preset, kind)[1].augment
     return parsed

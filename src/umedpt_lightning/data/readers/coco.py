@@ -89,9 +89,7 @@ class CocoMasks(_CocoReader):
         channels: As for `CocoBoxes`.
         value_range: As for `CocoBoxes`.
 
-    Raises:
-        FileNotFoundError: The JSON or images are missing.
-        ValueError: The JSON cannot be used; the message names the annotations.
+    Raises what `CocoBoxes` does.
     """
 
     def __init__(

@@ -53,9 +53,7 @@ class ManifestLabels(RowReader[ImageFiles]):
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
 
-    Raises:
-        FileNotFoundError: The table or images are missing.
-        ValueError: The table cannot be used; the message names the row.
+    Raises what `ManifestClasses` does.
     """
 
     def __init__(
@@ -79,9 +77,7 @@ class ManifestNumbers(RowReader[ImageFiles]):
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
 
-    Raises:
-        FileNotFoundError: The table or images are missing.
-        ValueError: The table cannot be used (the message names the row), or a quantity is known of no sample.
+    Raises what `ManifestClasses` does, and ValueError for a quantity that is known of no sample.
     """
 
     def __init__(

@@ -77,11 +77,7 @@ class MedMNISTMultilabel(TargetReader["_Images"]):
         value_range: As for `MedMNIST`.
         download: As for `MedMNIST`.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: It is to be fetched, and the extra is missing.
-        OSError: It could not be fetched.
-        ValueError: The file lacks a part, is not 2-D, or its labels are not 0 and 1.
+    Raises what `MedMNIST` does, and ValueError for labels that are not 0 and 1.
     """
 
     def __init__(

@@ -89,10 +89,7 @@ class SlideMasks(ImageReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table, slides or annotations are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table, a slide or an annotation cannot be used, or there are no tiles.
+    Raises what `SlideRegions` does.
     """
 
     def __init__(
@@ -150,10 +147,7 @@ class SlideBoxes(ImageReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table, slides or annotations are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table, a slide or an annotation cannot be used, or there are no tiles.
+    Raises what `SlideRegions` does.
     """
 
     def __init__(

@@ -54,10 +54,7 @@ class SlideLabels(RowReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table or slides are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table or a slide cannot be used, or there are no tiles.
+    Raises what `SlideClasses` does.
     """
 
     def __init__(
@@ -83,10 +80,7 @@ class SlideNumbers(RowReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table or slides are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table or a slide cannot be used, there are no tiles, or a quantity is known of no slide.
+    Raises what `SlideClasses` does, and ValueError for a quantity that is known of no slide.
     """
 
     def __init__(

@@ -71,10 +71,7 @@ class VolumeLabels(RowReader[VolumeImages]):
         channels: As for `VolumeClasses`.
         value_range: As for `VolumeClasses`.
 
-    Raises:
-        FileNotFoundError: The table or volumes are missing.
-        ImportError: nibabel or pydicom is missing.
-        ValueError: The table or a volume cannot be used; the message names the row or the file.
+    Raises what `VolumeClasses` does.
     """
 
     def __init__(
@@ -102,10 +99,7 @@ class VolumeNumbers(RowReader[VolumeImages]):
         channels: As for `VolumeClasses`.
         value_range: As for `VolumeClasses`.
 
-    Raises:
-        FileNotFoundError: The table or volumes are missing.
-        ImportError: nibabel or pydicom is missing.
-        ValueError: The table or a volume cannot be used, or a quantity is known of no volume.
+    Raises what `VolumeClasses` does, and ValueError for a quantity that is known of no volume.
     """
 
     def __init__(
