@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from umedpt_lightning.cli.spinning import wait_shortly
+from umedpt_lightning.cli import wait_shortly
 from umedpt_lightning.runs.threads import threads_for
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from umedpt_lightning.app.offline import go_offline
+from umedpt_lightning.app import go_offline
 from umedpt_lightning.app.service import AppService
 from umedpt_lightning.data.extras import require
 

@@ -10,7 +10,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 
-from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names

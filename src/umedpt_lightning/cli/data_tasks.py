@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.cli.parser_errors import explain
-from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.check import Problem
 from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.problems import take_apart
@@ -172,9 +171,7 @@ def _parsed(kind: type[Any], options: Any) -> tuple[jsonargparse.ArgumentParser,
 def _make(kind: type[Any], options: Any) -> Any:
     """An object of that type from its options, types checked as `umedpt fit` does."""
     parser, parsed = _parsed(kind, options)
-    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return parser.instantiate_classes(parsed).it
+    return parser.instantiate(parsed).it
 
 
 def _problems(task: str, part: str, key: str, error: Exception) -> list[Problem]:

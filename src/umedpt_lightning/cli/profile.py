@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from umedpt_lightning.data.cache.cached import CachedReader
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.loaders import RoundLoader
 from umedpt_lightning.data.loading.worker import prepare_worker
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.io.atomic import write_json
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.profiling import RoundTimer, ValidationTimer
 from umedpt_lightning.training.trial import fit_for
@@ -58,7 +57,7 @@ class ProfilingTrainer(pl.Trainer):
         if self.is_global_zero:
             show(cost)
             if out is not None:
-                write_text(out, json.dumps(asdict(cost) | cost.totals(), indent=1, allow_nan=False) + "\n")
+                write_json(out, asdict(cost) | cost.totals())
                 print(f"everything: {out}")
 
 

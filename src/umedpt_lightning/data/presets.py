@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,10 @@ def read_augmentations(preset: str, kind: Any) -> dict[str, Any]:
 def build_augmentations(preset: str, kind: Any) -> Any:
     """The augmentations of a preset, built; arguments and errors as in `read_augmentations`."""
     parser, parsed = _parse(preset, kind)
-    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            return parser.instantiate_classes(parsed).augment
-        except (ValueError, TypeError) as error:  # what albumentations says of an argument
-            raise ValueError(f"{_file(preset)}: {error}. Correct it.") from error
+    try:
+        return parser.instantiate(parsed).augment
+    except (ValueError, TypeError) as error:  # what albumentations says of an argument
+        raise ValueError(f"{_file(preset)}: {error}. Correct it.") from error
 
 
 def _parse(preset: str, kind: Any) -> tuple[jsonargparse.ArgumentParser, jsonargparse.Namespace]:

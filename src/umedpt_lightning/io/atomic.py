@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _UNFINISHED = ".part."
 #: Seconds after which a file that nobody has written to belongs to a process that is gone.
@@ -56,6 +59,23 @@ def write_text(file: Path, text: str, durable: bool = False) -> None:
     """Replaces a file by UTF-8 text with the line ends as they are, see `atomic_write`."""
     with atomic_write(file, durable) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Replaces a file by JSON, see `atomic_write`; JSON has neither NaN nor infinity, so that they become null."""
+    write_text(file, json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n")
+
+
+def null_for_nan(value: Any) -> Any:
+    """The same value with None for every number in it that is not finite."""
+    match value:
+        case dict():
+            return {key: null_for_nan(item) for key, item in value.items()}
+        case list() | tuple():
+            return [null_for_nan(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
 
 
 def synchronise(path: Path) -> None:

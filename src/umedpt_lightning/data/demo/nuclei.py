@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.demo.sources import SOURCES, read_tiff
 from umedpt_lightning.data.demo.volume import enlarge, shrink, to_uint8, write_image
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.io.atomic import write_json
 
 SIZE = 96  # px of every stored tile
 #: Pixels of the source in a tile. A nucleus is 45 px wide in the volume and 24 px in the image: 38 and 36 when stored.
@@ -44,7 +43,7 @@ def make_nuclei(folder: Path) -> None:
         "test": _image_tiles(),
     }
     for part, tiles in parts.items():
-        write_text(folder / f"{part}.json", json.dumps(_coco(folder / "images", tiles), indent=1) + "\n")
+        write_json(folder / f"{part}.json", _coco(folder / "images", tiles))
 
 
 def _volume_tiles(rows: tuple[int, ...], step: int) -> Iterator[Tile]:
