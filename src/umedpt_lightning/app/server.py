@@ -57,13 +57,7 @@ def serve(service: AppService, title: str, host: str, port: int, tell: Callable[
 
 
 def application(service: AppService, title: str, host: str) -> FastAPI:
-    """The page as a web application.
-
-    Args:
-        service: Answers the page's questions.
-        title: The model's name.
-        host: The address that it will be served at.
-    """
+    """The page as a web application, which will be served at the address `host`."""
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware

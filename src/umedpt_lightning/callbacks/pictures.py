@@ -21,12 +21,9 @@ from umedpt_lightning.types import TaskBatch, to_numpy
 
 
 class EvenChoice:
-    """Keeps some of a stream of unknown length, spread evenly over it and always the same ones.
+    """Keeps `size` of a stream of unknown length, spread evenly over it and always the same ones.
 
     Every ``stride``-th is kept; when there are too many of them, every other is dropped and the stride doubled.
-
-    Args:
-        size: How many to choose.
     """
 
     def __init__(self, size: int) -> None:

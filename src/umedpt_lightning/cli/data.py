@@ -28,11 +28,7 @@ _SECONDS_BETWEEN_FRAMES = 0.1
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs ``umedpt data check`` or ``umedpt data preview``.
-
-    Raises:
-        SystemExit: With 1 where there are problems, 2 where the command cannot be understood.
-    """
+    """Runs ``umedpt data check`` or ``umedpt data preview``, which exit with 1 where there are problems."""
     options = _parser(command).parse_args(arguments)
     options.run(options)
 

@@ -32,11 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def preview(options: argparse.Namespace) -> None:
-    """Draws, and prints the files that were written.
-
-    Raises:
-        SystemExit: The config cannot be used, or some sample could not be drawn.
-    """
+    """Draws, and prints the files that were written; ends the process where some sample could not be drawn."""
     with clear_errors():
         config = read_config(options.config, options.root)
         seed = read_seed(options.config) if options.seed is None else options.seed

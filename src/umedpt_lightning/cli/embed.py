@@ -23,11 +23,7 @@ from umedpt_lightning.transfer.progress import progress
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Computes what is not there yet, and joins it.
-
-    Raises:
-        SystemExit: With a line on what the user can mend.
-    """
+    """Computes what is not there yet, and joins it."""
     parser = _parser(command)
     config = parse(parser, arguments)
     options = parser.instantiate(config)

@@ -74,13 +74,7 @@ class SweepTrainer(pl.Trainer):
 
 
 def show(curve: RateCurve, found: Suggestion, out: Path) -> None:
-    """Prints how the tasks did, and the option to use.
-
-    Args:
-        curve: The sweep's losses.
-        found: What they say.
-        out: Where the files are.
-    """
+    """Prints how the tasks did in a sweep, and the option to use."""
     table = Table("task", title=f"learning rates of {len(curve.rates)} rounds", title_justify="left")
     for heading in ("loss at first", "lowest", "at rate", "above the first from"):
         table.add_column(heading, justify="right")

@@ -16,11 +16,7 @@ from umedpt_lightning.transfer.medmnist import SETS, MedMNISTProtocol, as_csv, m
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs what is not finished, and writes the table.
-
-    Raises:
-        SystemExit: With a line on what the user can mend.
-    """
+    """Runs what is not finished, and writes the table."""
     parser = jsonargparse.ArgumentParser(
         prog=f"umedpt {command}",
         description="Accuracy and AUC of encoders on the twelve 2-D sets of MedMNIST. Sets that are not there are left "

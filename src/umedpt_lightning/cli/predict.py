@@ -20,11 +20,7 @@ from umedpt_lightning.transfer.progress import progress
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Writes the predictions and says where they are.
-
-    Raises:
-        SystemExit: With a line on what the user can mend; also where some inputs could not be predicted.
-    """
+    """Writes the predictions and says where they are; exits with 1 where some inputs could not be predicted."""
     options = _parser(command).parse_args(arguments)
     # images up to twice the size that Pillow warns of are predicted by tiles, larger ones are errors
     warnings.filterwarnings("ignore", message=".*decompression bomb.*")

@@ -48,10 +48,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
 class UmedptCLI(LightningCLI):
     """LightningCLI with one folder a run.
 
-    Args:
-        command: The subcommand; only its parser is built.
-        arguments: What follows it on the command line.
-        trainer_class: Has the subcommand as a method.
+    `trainer_class` has the subcommand `command`, of which only the parser is built, as a method.
     """
 
     def __init__(self, command: str, arguments: list[str], trainer_class: type[pl.Trainer] = pl.Trainer) -> None:

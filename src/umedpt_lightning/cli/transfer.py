@@ -34,11 +34,7 @@ from umedpt_lightning.transfer.sweep import Sweep, baseline_score
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs what is not finished, and writes the report.
-
-    Raises:
-        SystemExit: With a line on what the user can mend.
-    """
+    """Runs what is not finished, and writes the report."""
     parser = _parser(command)
     config = parse(parser, arguments)
     with clear_errors():

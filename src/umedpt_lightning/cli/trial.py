@@ -21,13 +21,7 @@ def main(command: str, arguments: Sequence[str], trainer_class: type[pl.Trainer]
 
 
 class TrialCLI(UmedptCLI):
-    """The options of `umedpt fit`, but neither a run's folder nor loggers, checkpoints or callbacks.
-
-    Args:
-        command: The subcommand.
-        arguments: What follows it on the command line.
-        trainer_class: Has the subcommand as a method.
-    """
+    """The options of `umedpt fit`, but neither a run's folder nor loggers, checkpoints or callbacks."""
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, but called on the object
         """The one that was asked for."""

@@ -9,14 +9,9 @@ from numpy.typing import NDArray
 
 
 def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """The image in another size: by area where a side shrinks, else linearly, as `data.transforms.Transform` resizes.
+    """The image ``(H, W, C)`` in another size: by area where a side shrinks, else linearly, as `Transform` resizes.
 
-    Args:
-        image: ``(H, W, C)`` uint8, uint16 or float32.
-        size: Height and width wanted, pixels.
-
-    Returns:
-        ``(*size, C)`` in the dtype of the image; the image itself where it has that size.
+    It keeps its dtype, uint8, uint16 or float32; it is the image itself where it has that size.
     """
     if image.shape[:2] == size:
         return image
