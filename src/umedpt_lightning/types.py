@@ -17,40 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from umedpt_lightning.labels import (
-    IGNORE_INDEX,
-    BoxArrays,
-    BoxSpec,
-    ClassSpec,
-    MaskSpec,
-    MultilabelSpec,
-    RegressionSpec,
-    TaskSpec,
-)
-
-__all__ = [
-    "IGNORE_INDEX",
-    "BatchTargets",
-    "BoxArrays",
-    "BoxSpec",
-    "Boxes",
-    "ClassSpec",
-    "MaskSpec",
-    "MicroBatchId",
-    "MultilabelSpec",
-    "PackedArray",
-    "RegressionSpec",
-    "Round",
-    "RoundPlan",
-    "Sample",
-    "SampleTarget",
-    "TaskBatch",
-    "TaskRate",
-    "TaskSpec",
-    "finite_rows",
-    "map_leaves",
-    "to_numpy",
-]
+from umedpt_lightning.labels import IGNORE_INDEX as IGNORE_INDEX
+from umedpt_lightning.labels import BoxArrays as BoxArrays
+from umedpt_lightning.labels import BoxSpec as BoxSpec
+from umedpt_lightning.labels import ClassSpec as ClassSpec
+from umedpt_lightning.labels import MaskSpec as MaskSpec
+from umedpt_lightning.labels import MultilabelSpec as MultilabelSpec
+from umedpt_lightning.labels import RegressionSpec as RegressionSpec
+from umedpt_lightning.labels import TaskSpec as TaskSpec
 
 
 class Boxes(NamedTuple):

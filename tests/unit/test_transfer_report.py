@@ -17,7 +17,7 @@ from builders import WIDTHS, MemoryReader, spec_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from umedpt_lightning.cli import transfer_pictures
+from umedpt_lightning.cli import transfer as transfer_command
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.drawing.figures import as_picture, as_svg
 from umedpt_lightning.labels import IGNORE_INDEX
@@ -228,9 +228,9 @@ def test_pictures_are_of_the_cell_that_is_best_on_val_with_all_labels(tmp_path: 
     drawn: list[str] = []
     for cell in found:
         cells.write(cell, "key", found[cell], answers.arrays() | {"score": np.full(4, scores[cell][1])})
-    original = transfer_pictures.draw
+    original = transfer_command.draw
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(transfer_pictures, "draw", lambda shown, title: drawn.append(title) or original(shown, title))
-        sheets = transfer_pictures.draw_samples(found, cells, TaskData(test=reader), task)
+        patched.setattr(transfer_command, "draw", lambda shown, title: drawn.append(title) or original(shown, title))
+        sheets = transfer_command.draw_samples(found, cells, TaskData(test=reader), task)
     assert sheets.keys() == {"best", "worst"}
     assert drawn == [f"{which} test samples of {by_val}" for which in ("best", "worst")]

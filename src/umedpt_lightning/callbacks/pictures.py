@@ -81,7 +81,13 @@ class PredictionPictures(pl.Callback):
         self._choices = {}
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TaskBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collects samples."""
         if trainer.sanity_checking or not trainer.is_global_zero:

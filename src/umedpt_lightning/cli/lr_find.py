@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 from rich.console import Console
 from rich.table import Table
 
-from umedpt_lightning.cli import trial
+from umedpt_lightning.cli.training import load_weights, run_trial
 from umedpt_lightning.drawing.figures import (
     COLOURS,
     PALE,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def main(command: str, arguments: Sequence[str]) -> None:
     """Runs ``umedpt lr-find``."""
-    trial.main(command.replace("-", "_"), arguments, SweepTrainer)
+    run_trial(command.replace("-", "_"), arguments, SweepTrainer)
 
 
 class SweepTrainer(pl.Trainer):
@@ -65,7 +65,7 @@ class SweepTrainer(pl.Trainer):
             out: Folder of the picture and of the curve as CSV and JSON.
             ckpt_path: A checkpoint whose weights to begin with.
         """
-        trial.load_weights(model, ckpt_path)
+        load_weights(model, ckpt_path)
         curve = sweep(self, model, datamodule, min_lr, max_lr, rounds)
         if self.is_global_zero:
             found = suggest(curve)

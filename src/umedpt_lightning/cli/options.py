@@ -19,9 +19,10 @@ from umedpt_lightning.cli.parser_errors import explain
 @contextmanager
 def clear_errors(key: str = "", also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns an error that the user can mend into one line, which names the key of the config where there is one."""
+    kinds = (ValueError, OSError, ImportError, MemoryError, *also)
     try:
         yield
-    except (ValueError, OSError, ImportError, MemoryError, *also) as error:
+    except kinds as error:
         told = explain(str(error))
         raise SystemExit(f"umedpt: error: {key}: {told}" if key else f"umedpt: error: {told}") from error
 
@@ -35,6 +36,11 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_classes(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""``umedpt fit | validate | test`` on LightningCLI."""
+"""``umedpt fit | validate | test`` on LightningCLI, and what `umedpt profile` and `umedpt lr-find` share with them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def main(command: str, arguments: Sequence[str]) -> None:
         UmedptCLI(command, list(arguments))
     except CheckpointError as error:
         raise SystemExit(f"umedpt: error: {error}") from error
+
+
+def run_trial(command: str, arguments: Sequence[str], trainer_class: type[pl.Trainer]) -> None:
+    """Runs a method of a trainer; what the user can mend is told without a traceback."""
+    be_quiet()
+    with clear_errors(also=_ALSO):
+        TrialCLI(command, list(arguments), trainer_class)
 
 
 class UmedptCLI(LightningCLI):
@@ -159,6 +166,26 @@ class UmedptCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
 
+class TrialCLI(UmedptCLI):
+    """The options of `umedpt fit`, but neither a run's folder nor loggers, checkpoints or callbacks."""
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, but called on the object
+        """The one that was asked for."""
+        return {self.command: {"model", "datamodule"}}
+
+    def before_instantiate_classes(self) -> None:
+        """Leaves out of the trainer what would write, end the trial early or get between the rounds."""
+        trainer = self.config[self.command].trainer
+        trainer.logger = trainer.enable_checkpointing = trainer.enable_progress_bar = False
+        trainer.enable_model_summary = trainer.fast_dev_run = False
+        trainer.callbacks = trainer.profiler = trainer.min_epochs = trainer.min_steps = trainer.max_time = None
+        super().before_instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The trainer alone."""
+        return self.trainer_class(**self.config_init[self.command].trainer, **kwargs)
+
+
 class SaveRunConfig(SaveConfigCallback):
     """Writes ``config.yaml`` when a run starts, and hands the whole config to the loggers of the config."""
 
@@ -202,3 +229,9 @@ def be_quiet() -> None:
         ".*smaller than the logging interval.*",  # losses are logged by rounds, over the ends of epochs
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def load_weights(module: pl.LightningModule, checkpoint: str | Path | None) -> None:
+    """Gives the module the weights of a checkpoint, if there is one."""
+    if checkpoint is not None:
+        module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])

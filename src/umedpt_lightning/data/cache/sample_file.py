@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
         "target": target,
         "arrays": [(array.dtype.str, array.shape) for array in arrays],
     }
-    pieces: list[bytes | memoryview] = [_padded(json.dumps(header).encode() + b"\n")]
+    line = json.dumps(header).encode() + b"\n"
+    pieces: list[bytes | memoryview] = [line, bytes(-len(line) % _ALIGNMENT)]
     for array in arrays:
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         pieces += [data.data, bytes(-len(data) % _ALIGNMENT)]
@@ -43,8 +44,7 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
 def unpack(path: Path) -> Sample | None:
     """The sample in a file, with arrays of its own; None where there is no such file, or it is not whole."""
     try:
-        with path.open("rb", buffering=0) as stream:
-            content = _read(stream)
+        content = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         return None
     end = content[:65536].tobytes().find(b"\n") + 1
@@ -93,14 +93,3 @@ def _from_json(value: Any, arrays: list[NDArray[Any]]) -> Any:
         case list():
             return [_from_json(item, arrays) for item in value]
     return value
-
-
-def _padded(text: bytes) -> bytes:
-    return text + bytes(-len(text) % _ALIGNMENT)
-
-
-def _read(stream: IO[bytes]) -> NDArray[np.uint8]:
-    content = np.empty(stream.seek(0, 2), np.uint8)
-    stream.seek(0)
-    length = stream.readinto(content.data)  # type: ignore[attr-defined]  # a raw file has it
-    return content[:length]

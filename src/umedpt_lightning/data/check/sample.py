@@ -6,7 +6,6 @@ import contextlib
 import math
 import time
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,8 +19,7 @@ from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.labels.findings import CORRECT_READER, Finding
 from umedpt_lightning.types import Sample, TaskSpec
 
-# by dtype, since numpy makes the name anew each time
-_DTYPES = {np.dtype(name): name for name in ("uint8", "uint16", "float32")}
+_DTYPES = ("uint8", "uint16", "float32")
 
 
 @dataclass(slots=True)
@@ -107,9 +105,9 @@ def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Finding], L
     if image.shape[-1] != spec.channels:
         what = f"the image has {image.shape[-1]} channels, but the task has {spec.channels}"
         found.append(Finding("image", what, f"Save it with {spec.channels}, or give the reader `channels`."))
-    dtype = _DTYPES.get(image.dtype)
-    if dtype is None:
-        what = f"images are {', '.join(_DTYPES.values())}, but this one is {image.dtype.name}"
+    dtype = image.dtype.name
+    if image.dtype not in _DTYPES:  # another byte order is another one too
+        what = f"images are {', '.join(_DTYPES)}, but this one is {dtype}"
         return [*found, Finding("image", what, "Convert it.")], None
 
     image = np.ascontiguousarray(image)
@@ -135,9 +133,5 @@ def _digest(image: NDArray[Any]) -> int:
 
     A cryptographic digest takes as long as a fifth of decoding a JPEG does, this one a hundredth.
     """
-    return xxhash.xxh3_64_intdigest(image.data, seed=_seed(image.shape, image.dtype))
-
-
-@lru_cache
-def _seed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    return xxhash.xxh3_64_intdigest(f"{shape} {dtype.str}".encode())
+    seed = xxhash.xxh3_64_intdigest(f"{image.shape} {image.dtype.str}".encode())
+    return xxhash.xxh3_64_intdigest(image.data, seed=seed)

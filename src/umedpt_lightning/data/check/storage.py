@@ -45,7 +45,9 @@ def find_unread(name: str, task: TaskData) -> list[Problem]:
     folder = os.path.commonpath(left) if len(left) > 1 else os.path.dirname(left[0])
     what = f"{len(left)} of {len(found)} files in it are read by no part ({kinds_told}), such as {Path(left[0]).name}"
     mend = f"{hint}Convert what should be read to a format that is, and take the rest out of the folder."
-    return [Problem(name, "", _shown(folder), what, mend, "setup", "warning")]
+    relative = os.path.relpath(folder)
+    shown = folder if relative.startswith("..") else relative
+    return [Problem(name, "", shown, what, mend, "setup", "warning")]
 
 
 def find_lossy_masks(name: str, task: TaskData) -> list[Problem]:
@@ -88,8 +90,3 @@ def _next_power(high: float) -> float:
 def _stem(path: str) -> str:
     suffix = max((suffix for suffix in COMPANIONS if path.endswith(suffix)), key=len)
     return path[: -len(suffix)]
-
-
-def _shown(folder: str) -> str:
-    relative = os.path.relpath(folder)
-    return folder if relative.startswith("..") else relative

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +12,6 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.formats.table import Rows, is_unknown
 from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
-
-
-class Columns(Protocol):
-    """Columns that say one thing together."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Their names."""
-
-    def targets(self, rows: Rows) -> NDArray[Any]:
-        """Of each row; raises ValueError where cells, or the names, cannot be used."""
-
-    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +28,11 @@ class ClassColumn:
 
     @property
     def columns(self) -> Sequence[str]:
-        """As `Columns.columns`."""
+        """The names of columns."""
         return [self.label]
 
     def targets(self, rows: Rows) -> NDArray[Any]:
-        """``(N,)`` int64, `IGNORE_INDEX` where unknown."""
+        """``(N,)`` int64, `IGNORE_INDEX` where unknown; raises ValueError where cells, or the names, cannot be used."""
         names, cells = self._names(rows), rows.columns[self.label]
         known = [i for i, cell in enumerate(cells) if cell in names or not is_unknown(cell)]
         targets = np.full(len(cells), IGNORE_INDEX, np.int64)
@@ -55,7 +41,7 @@ class ClassColumn:
         return targets
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """As `Columns.spec`."""
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
         return ClassSpec(**image, classes=self._names(rows))
 
     def _names(self, rows: Rows) -> tuple[str, ...]:
@@ -74,12 +60,12 @@ class LabelColumns:
     columns: Sequence[str]
 
     def targets(self, rows: Rows) -> NDArray[Any]:
-        """``(N, L)`` float32 of 0, 1 and NaN."""
+        """``(N, L)`` float32 of 0, 1 and NaN; raises as that of `ClassColumn`."""
         names = check_names(self.columns, "labels", rows.file)
         return rows.numbers(names, "0, 1, or nothing where it is unknown", only=(0.0, 1.0))
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """As `Columns.spec`."""
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
         return MultilabelSpec(**image, labels=tuple(self.columns))
 
 
@@ -95,14 +81,18 @@ class NumberColumns:
 
     @property
     def columns(self) -> Sequence[str]:
-        """As `Columns.columns`."""
+        """The names of columns."""
         return list(self.quantities)
 
     def targets(self, rows: Rows) -> NDArray[Any]:
-        """``(N, Q)`` float32, NaN where unknown."""
+        """``(N, Q)`` float32, NaN where unknown; raises as that of `ClassColumn`."""
         names = check_names(self.quantities, "quantities", rows.file)
         return rows.numbers(names, "a number, or nothing where it is unknown")
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """As `Columns.spec`."""
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
         return RegressionSpec(**image, quantities=tuple(self.quantities), units=tuple(self.quantities.values()))
+
+
+#: Columns that say one thing together.
+Columns: TypeAlias = ClassColumn | LabelColumns | NumberColumns

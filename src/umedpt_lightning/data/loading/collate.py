@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from umedpt_lightning.io.arrays import as_tensor
 from umedpt_lightning.types import BatchTargets, BoxArrays, Boxes, PackedArray, Sample, TaskBatch, map_leaves
 
 
@@ -24,22 +25,26 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
     """
     if not samples:
         raise ValueError(f"Task {task!r}: a batch needs at least one sample, but there is none.")
-    images = _stack(task, samples)
+    first = samples[0]
+    for sample in samples:
+        shape, dtype = sample.image.shape, sample.image.dtype
+        if (shape, dtype) != (first.image.shape, first.image.dtype):
+            raise ValueError(
+                f"Task {task!r}: the images (H, W, C) of a batch must have one size and dtype, but that of "
+                f"{first.name} is {first.image.shape} {first.image.dtype} and that of {sample.name} {shape} {dtype}. "
+                "Give the task's transform a `size: [H, W]`, or use batches of one."
+            )
+    stored = None
+    if any(sample.stored_target is not None for sample in samples):  # those that were not resized are as they are
+        stored = [sample.stored_target or PackedArray.of(sample.target) for sample in samples]
     return TaskBatch(
         task,
-        images,
+        as_tensor([sample.image for sample in samples]),
         _targets([sample.target for sample in samples]),
         [sample.name for sample in samples],
         [sample.stored_size for sample in samples],
-        stored_targets=_stored_targets(samples),
+        stored_targets=stored,
     )
-
-
-def _stored_targets(samples: Sequence[Sample]) -> list[PackedArray] | None:
-    """Of all, if one was resized; those of others are as they are."""
-    if all(sample.stored_target is None for sample in samples):
-        return None
-    return [sample.stored_target or PackedArray.of(sample.target) for sample in samples]
 
 
 def _targets(targets: Sequence[Any]) -> BatchTargets:
@@ -53,18 +58,3 @@ def _targets(targets: Sequence[Any]) -> BatchTargets:
     if len(arrays) == len(targets) and len({(array.shape, array.dtype) for array in arrays}) == 1:
         return torch.from_numpy(np.stack(arrays))
     return [map_leaves(target, torch.from_numpy, np.ndarray) for target in targets]
-
-
-def _stack(task: str, samples: Sequence[Sample]) -> torch.Tensor:
-    arrays = [sample.image.transpose(2, 0, 1) for sample in samples]
-    first = arrays[0]
-    for sample, array in zip(samples, arrays, strict=True):
-        if array.shape != first.shape or array.dtype != first.dtype:
-            raise ValueError(
-                f"Task {task!r}: the images (C, H, W) of a batch must have one size and dtype, but that of "
-                f"{samples[0].name} is {first.shape} {first.dtype} and that of {sample.name} {array.shape} "
-                f"{array.dtype}. Give the task's transform a `size: [H, W]`, or use batches of one."
-            )
-    # the layout is given, since np.stack would keep that of the transposed views
-    result = np.empty((len(arrays), *first.shape), first.dtype)
-    return torch.from_numpy(np.stack(arrays, out=result))
