@@ -16,7 +16,7 @@ from volume_files import dicom
 
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.check import Problem, check
-from umedpt_lightning.data.check.objects import Objects, count_objects
+from umedpt_lightning.data.check.sample import Objects, count_objects
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform

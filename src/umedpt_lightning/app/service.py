@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from umedpt_lightning.app import cards
-from umedpt_lightning.app.figure import THUMBNAIL, Picture, figure, shown
+from umedpt_lightning.app.cards import THUMBNAIL, Picture, figure, shown
 from umedpt_lightning.app.neighbours import NearestSamples
 from umedpt_lightning.app.uploads import Array, for_task, load
 from umedpt_lightning.data.formats.images import image_suffixes

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
 from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.cli.parser_errors import explain
 from umedpt_lightning.data.check import Problem
-from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.problems import take_apart
+from umedpt_lightning.data.check.sample import FINEST_STRIDE
 from umedpt_lightning.data.formats.faults import each_of
-from umedpt_lightning.data.formats.text_files import read_text
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
@@ -68,10 +67,7 @@ def read_stride(files: Sequence[Path]) -> float:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
+    content = read_yaml(file)
     return content if isinstance(content, dict) else {}
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -218,8 +219,4 @@ def rounds_until(reached: Callable[[int], bool]) -> int:
     last = 1
     while not reached(last):
         last *= 2
-    first = last // 2  # not yet
-    while last - first > 1:
-        middle = (first + last) // 2
-        first, last = (first, middle) if reached(middle) else (middle, last)
-    return last
+    return bisect_left(range(last), True, last // 2 + 1, key=reached)  # it is not yet reached at half of it
