@@ -62,11 +62,10 @@ def _groups(keys: NDArray[Any]) -> Iterator[list[int]]:
         yield order[starts[i] : stops[i]].tolist()
 
 
-def find_shared_groups(name: str, task: TaskData, tallies: Mapping[str, Tally]) -> list[Problem]:
+def find_shared_groups(name: str, task: TaskData, tallies: Mapping[str, Tally]) -> Iterator[Problem]:
     """Groups with samples in two parts, an error: what is alike to what was trained on cannot measure."""
     groups = {part: reader.groups for part, reader in task.readers.items()}
     firsts = {part: np.unique(ids, return_index=True) for part, ids in groups.items() if ids is not None}
-    problems = []
     for part, other in combinations(firsts, 2):
         shared, here, there = np.intersect1d(firsts[part][0], firsts[other][0], return_indices=True)
         for group, i, k in zip(shared.tolist(), firsts[part][1][here], firsts[other][1][there], strict=True):
@@ -75,5 +74,4 @@ def find_shared_groups(name: str, task: TaskData, tallies: Mapping[str, Tally]) 
                 continue
             what = f"its group {group!r} is in {part} too, such as {first}"
             mend = "Keep each group in one part: correct the table, or split by `Split`, which does so."
-            problems.append(Problem(name, other, second, what, mend, "group"))
-    return problems
+            yield Problem(name, other, second, what, mend, "group")
