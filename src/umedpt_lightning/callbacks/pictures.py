@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
-from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer
+from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer, View
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskBatch, to_numpy
 
@@ -103,7 +103,8 @@ class PredictionPictures(pl.Callback):
                     predictions = task.predict(outputs)
                 image = to_rgb(_copy(batch.images[index]), task.spec.value_range)
                 view = task.spec.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
-                choice.add(Example(image, _short_name(batch.names[index]), view))
+                name = "/".join(PurePath(batch.names[index]).parts[-2:])  # file and folder tell samples apart
+                choice.add(Example(image, name, view))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws them."""
@@ -135,37 +136,28 @@ class PredictionPictures(pl.Callback):
                 rank_zero_warn(f"No picture of task {task!r}: {type(error).__name__}: {error} Training goes on.")
 
 
-def _short_name(name: str) -> str:
-    """The file and its folder: what tells samples of one task apart."""
-    return "/".join(PurePath(name).parts[-2:])
-
-
 def _copy(value: Any) -> Any:
     """In main memory, without the rest of its batch."""
     return copy.deepcopy(to_numpy(value))
 
 
 def _log_overlays(logger: WandbLogger, key: str, examples: list[Example], step: int) -> None:
-    overlays = [
-        {"ground_truth": (e.view.truth, e.view.classes), "prediction": (e.view.prediction, e.view.classes)}
-        for e in examples
-    ]
     logger.log_image(
         key,
         [Image.fromarray(e.image) for e in examples],
         step=step,
         caption=["\n".join([e.name, *(line.text for line in e.view.lines)]) for e in examples],
-        masks=[_of_kind(MaskLayer, overlay) for overlay in overlays],
-        boxes=[_of_kind(BoxLayer, overlay) for overlay in overlays],
+        masks=[_of_kind(MaskLayer, e.view) for e in examples],
+        boxes=[_of_kind(BoxLayer, e.view) for e in examples],
     )
 
 
-def _of_kind(kind: type[Layer], overlays: dict[str, tuple[Layer | None, dict[int, str]]]) -> dict[str, Any] | None:
-    """The overlays of one kind in W&B's format, None if there are none."""
-    found = {
-        name: _wandb_overlay(layer, classes) for name, (layer, classes) in overlays.items() if isinstance(layer, kind)
-    }
-    return found or None
+def _of_kind(kind: type[Layer], view: View) -> dict[str, Any] | None:
+    """The layers of one kind in W&B's format, None if there are none."""
+    layers = {"ground_truth": view.truth, "prediction": view.prediction}
+    return {
+        name: _wandb_overlay(layer, view.classes) for name, layer in layers.items() if isinstance(layer, kind)
+    } or None
 
 
 def _wandb_overlay(layer: Layer, classes: dict[int, str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
@@ -54,12 +54,13 @@ def _check(options: argparse.Namespace) -> None:
         console = Console(width=_WIDTH_OF_FILES)
     _show_tasks(console, report)
     if options.json is not None:
-        _write(report, options.json)
-    _show_problems(console, report.problems, _MOST_SHOWN, options.json)
+        counts = {"samples": report.samples, "errors": report.errors, "warnings": report.warnings}
+        write_json(options.json, {**counts, "tasks": report.tasks, "problems": [*map(asdict, report.problems)]})
+    _show_problems(console, report.problems, options.json)
     console.print()
     style = "bold red" if report.errors else "bold yellow" if report.warnings else "bold green"
-    counts = f"{count(report.errors, 'problem')}, {count(report.warnings, 'warning')}"
-    line = f"{counts} in {count(report.samples, 'sample')} ({time.perf_counter() - started:.1f} s)"
+    found = f"{count(report.errors, 'problem')}, {count(report.warnings, 'warning')}"
+    line = f"{found} in {count(report.samples, 'sample')} ({time.perf_counter() - started:.1f} s)"
     console.print(line, style=style, highlight=False)
     if report.errors:
         raise SystemExit(1)
@@ -115,27 +116,21 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         yield advance
 
 
-def _write(report: Report, file: Path) -> None:
-    content = {
-        "samples": report.samples,
-        "errors": report.errors,
-        "warnings": report.warnings,
-        "tasks": report.tasks,
-        "problems": [asdict(problem) for problem in report.problems],
-    }
-    write_json(file, content)
-
-
 def _show_tasks(console: Console, report: Report) -> None:
     """A table a task, its parts side by side."""
     for name, task in report.tasks.items():
         console.print()
         console.print(Text.assemble((name, "bold"), f": {_facts(task, report.specs[name])}"))
-        console.print(_table(task, report.specs[name]))
+        table = Table("")
+        for part in task["parts"]:
+            table.add_column(part, justify="right")
+        for heading, cells in _rows(list(task["parts"].values()), report.specs[name]):
+            table.add_row(heading, *cells)
+        console.print(table)
 
 
-def _show_problems(console: Console, problems: Iterable[Problem], most: int, where: Path | None) -> None:
-    """All problems by task, part and kind, `most` of a kind; the file `where` holds all of them."""
+def _show_problems(console: Console, problems: Sequence[Problem], where: Path | None) -> None:
+    """All problems by task, part and kind, some of a kind; the file `where` holds all of them."""
 
     def group(problem: Problem) -> tuple[str, bool, Kind, str]:
         return problem.task, problem.severity == "warning", problem.kind, problem.part
@@ -143,7 +138,6 @@ def _show_problems(console: Console, problems: Iterable[Problem], most: int, whe
     def rank(problem: Problem) -> tuple[int, bool, int]:
         return order[problem.task], problem.severity == "warning", get_args(Kind).index(problem.kind)
 
-    problems = list(problems)
     order = {task: i for i, task in enumerate(dict.fromkeys(problem.task for problem in problems))}
     ranked = sorted(problems, key=rank)  # stable: the parts keep their order
     for (task, warning, kind, part), found in groupby(ranked, key=group):
@@ -153,13 +147,13 @@ def _show_problems(console: Console, problems: Iterable[Problem], most: int, whe
         console.print()
         console.print(Text(f"{task}{f' {part}' if part else ''} · {kind} · {counted}", f"bold {style}"))
         mends = {problem.mend for problem in of_kind}
-        for problem in of_kind[:most]:
+        for problem in of_kind[:_MOST_SHOWN]:
             _line(console, f"  {problem.name}: {problem.what}.")
             if len(mends) > 1:
                 _line(console, f"    → {problem.mend}", "green")
-        if len(of_kind) > most:
+        if len(of_kind) > _MOST_SHOWN:
             place = f"all are in {where}" if where else "`--json FILE` writes all"
-            _line(console, f"  … and {len(of_kind) - most} more; {place}", "dim")
+            _line(console, f"  … and {len(of_kind) - _MOST_SHOWN} more; {place}", "dim")
         if len(mends) == 1:
             _line(console, f"  → {mends.pop()}", "green")
 
@@ -180,16 +174,6 @@ def _facts(task: Mapping[str, Any], spec: TaskSpec) -> str:
         f"batches of {task['batch_size']}",
     ]
     return ", ".join(facts)
-
-
-def _table(task: Mapping[str, Any], spec: TaskSpec) -> Table:
-    table = Table("")
-    parts = task["parts"]
-    for part in parts:
-        table.add_column(part, justify="right")
-    for heading, cells in _rows(list(parts.values()), spec):
-        table.add_row(heading, *cells)
-    return table
 
 
 def _rows(parts: Sequence[Mapping[str, Any]], spec: TaskSpec) -> Iterator[tuple[str, list[str]]]:

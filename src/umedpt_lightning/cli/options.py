@@ -19,7 +19,7 @@ from umedpt_lightning.cli.parser_errors import explain
 @contextmanager
 def clear_errors(key: str = "", also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns an error that the user can mend into one line, which names the key of the config where there is one."""
-    kinds = (ValueError, OSError, ImportError, MemoryError, *also)
+    kinds: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, MemoryError, *also)
     try:
         yield
     except kinds as error:
@@ -47,6 +47,15 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
     """Adds ``--classes``, whose values `find_class` takes."""
     help_text = "tasks, specs and blocks of your own"
     parser.add_argument("--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help=help_text)
+
+
+def add_sweep_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `umedpt transfer` and `umedpt medmnist` share."""
+    parser.add_argument("--config", action="config", help="YAML file.")
+    parser.add_argument("--run", type=Path, default=None, help="Folder of the run; runs/<date-time> by default.")
+    parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
 
 
 def find_class(path: str) -> type:

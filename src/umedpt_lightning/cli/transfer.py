@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.callbacks.wandb_runs import log_sweep
-from umedpt_lightning.cli.options import clear_errors, device_of, fill_root
+from umedpt_lightning.cli.options import add_sweep_options, clear_errors, device_of, fill_root
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
 from umedpt_lightning.data.loading.dataset import prepared
@@ -57,11 +57,7 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
         description="Measures encoders on a new task at fractions of its labels, frozen and fine-tuned. What is "
         "finished in the run's folder is not run again.",
     )
-    parser.add_argument("--config", action="config", help="YAML file.")
-    parser.add_argument("--run", type=Path, default=None, help="Folder of the run; runs/<date-time> by default.")
-    parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    add_sweep_options(parser)
     parser.add_argument(
         "--centres",
         metavar="REGEX",

@@ -40,7 +40,11 @@ def prepare(folder: Path | None = None) -> Path:
     folder = (folder or default_folder()).expanduser().absolute()
     if _is_finished(folder):
         return folder
-    _refuse_other_content(folder)
+    if folder.exists() and not (folder / STAMP).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{folder} exists and was not made by this function (it has no file {STAMP}), so it is left as it is. "
+            "Name another folder, or remove this one."
+        )
     for source in SOURCES.values():
         locate(source)  # says in an instant that a package is missing
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -78,11 +82,3 @@ def _publish(built: Path, folder: Path, old: Path) -> None:
 def _is_finished(folder: Path) -> bool:
     stamp = folder / STAMP
     return stamp.is_file() and stamp.read_text(encoding="utf-8") == RECIPE
-
-
-def _refuse_other_content(folder: Path) -> None:
-    if folder.exists() and not (folder / STAMP).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"{folder} exists and was not made by this function (it has no file {STAMP}), so it is left as it is. "
-            "Name another folder, or remove this one."
-        )

@@ -72,20 +72,18 @@ class LabelVolumes:
         mask = upright(self._plane(owner, place))
         return np.ascontiguousarray(self._images.slices.resize(mask, self._images.volumes[owner], mask=True))
 
-    def with_foreground(self) -> NDArray[np.bool_]:
-        """``(N,)`` which slices hold another class than the first; reads all label volumes.
+    def keep_foreground(self) -> None:
+        """Leaves out slices with no other class than the first; reads all label volumes.
 
-        Raises ValueError where none does, or a label volume cannot be used.
+        Raises ValueError where none is left, or a label volume cannot be used.
         """
         slices = zip(self._images.owners.tolist(), self._images.places.tolist(), strict=True)
         planes = (self._plane(owner, place) for owner, place in slices)
-        found = np.fromiter(((p > 0).any() for p in planes), np.bool_, len(self._images))
-        if not found.any():
-            raise ValueError(
-                f"{self._volumes[0].path} and all other label volumes hold no class but {self.classes[0]}. Correct "
-                "`classes`, or leave `foreground_only` out."
-            )
-        return found
+        self._images.keep(
+            np.fromiter(((p > 0).any() for p in planes), np.bool_, len(self._images)),
+            f"{self._volumes[0].path} and all other label volumes hold no class but {self.classes[0]}. Correct "
+            "`classes`, or leave `foreground_only` out.",
+        )
 
     def _plane(self, owner: int, place: int) -> NDArray[np.int16]:
         """Class indices, RAS order."""
