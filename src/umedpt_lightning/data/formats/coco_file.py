@@ -97,9 +97,7 @@ def _load(file: Path, outline: str) -> dict[str, list[dict[str, Any]]]:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{file}: COCO files have a list of {key}, but this one has none. Export it as COCO.")
         faults = [
-            ValueError(
-                f"{file}: {key}[{place}] (id {record.get('id') if isinstance(record, dict) else None}) {what}. Export it as COCO, or correct it."
-            )
+            ValueError(f"{file}: {key}[{place}] (id {_id(record)}) {what}. Export it as COCO, or correct it.")
             for place, record in enumerate(content[key])
             for what in _faults(record, needed)
         ]

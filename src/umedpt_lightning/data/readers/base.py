@@ -85,6 +85,10 @@ class ImageReader(Reader, Generic[AnyImages]):
     _folders: tuple[Path, ...] = ()
 
     @abstractmethod
+    def __init__(self) -> None:
+        """Sets `spec` and the images."""
+
+    @abstractmethod
     def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
         """That of the image ``(H, W, C)`` at an index from 0."""
 
