@@ -229,11 +229,8 @@ class Round:
 
     Args:
         plan: What it consists of.
-        stream: Where the micro-batches of this rank come from.
+        stream: Where the micro-batches of this rank come from; may be replaced before the round is iterated.
         again: Reads the same micro-batches anew, without the workers; as often as it is called.
-
-    Attributes:
-        stream: As above; may be replaced before the round is iterated, by one that watches it.
     """
 
     def __init__(self, plan: RoundPlan, stream: Iterator[TaskBatch], again: Callable[[], Iterator[TaskBatch]]) -> None:

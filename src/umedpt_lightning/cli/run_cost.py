@@ -34,14 +34,8 @@ class RunCost:
         workers: Processes that read; 0 where the main process does.
         step: What a round takes beside its micro-batches.
         measured_rounds: Time of each measured round.
-        epoch_rounds: Rounds in an epoch.
-        run_rounds: Rounds in the run.
         peak_bytes: Most memory of this process so far, and of its accelerator if there is one.
-        device: Where the model is.
-        precision: Of the trainer.
-        ranks: Processes that train.
         validation: Time of a validation; 0 where there is none.
-        validations_per_epoch: How often there is one.
     """
 
     tasks: dict[str, TaskCost]

@@ -19,7 +19,6 @@ class Tally:
     Attributes:
         read: ``(N,)`` whether the image could be looked at; only then the next five mean something.
         sizes: ``(N, 2)`` height and width, pixels.
-        dtypes: ``(N,)`` names.
         intensities: ``(N, 3)`` lowest, mean and highest.
         outside: ``(N,)`` share of pixels outside the value_range.
         digests: ``(N,)`` equal for equal pixels.

@@ -149,14 +149,7 @@ class RoundLoader:
     """Rounds for one epoch after the other; its state is the sampler's counters.
 
     The workers read on over the end of an epoch. Lightning resumes a loader on the right batch only if it has a
-    length, a `state_dict` and a `load_state_dict`.
-
-    Args:
-        dataset: The training data.
-        sampler: Says what a round reads.
-        pool: How it is read.
-        rounds: Rounds in an epoch.
-        again: Whether every epoch has the same rounds, those of the first.
+    length, a `state_dict` and a `load_state_dict`. With `again` every epoch has the same rounds, those of the first.
     """
 
     def __init__(

@@ -37,13 +37,9 @@ class Slide:
 
     Pickling and forking are safe: each process opens the file for itself, when it first reads.
 
-    Args:
-        path: The file.
-        mpp: µm from pixel to pixel; None for what the file says.
-
     Attributes:
         size: Width and height of the finest level, pixels.
-        mpp: µm from pixel to pixel of the finest level, along x and y.
+        mpp: µm from pixel to pixel of the finest level, along x and y: those that are given, or as the file says.
         sizes: ``(L, 2)`` width and height of each level, the finest first.
         downsamples: ``(L, 2)`` pixels of the finest level a pixel of each, along x and y.
         channels: All that a pixel has; only what the file calls alpha is dropped.

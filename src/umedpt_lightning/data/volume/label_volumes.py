@@ -28,14 +28,9 @@ _ROUNDING = 1e-6
 
 
 class LabelVolumes:
-    """The masks of the slices of many volumes.
+    """The masks of the slices of many volumes, one file a volume, maybe stored in another orientation than the image.
 
-    Args:
-        images: The slices.
-        paths: Files, one a volume. They may be stored in another orientation than the image.
-        classes: As for `MaskValues`.
-        ignore: As for `MaskValues`.
-        source: The file or folder that names the labels.
+    `classes` and `ignore` are as for `MaskValues`, and `source` names the files.
 
     Raises:
         FileNotFoundError: A label volume is missing.

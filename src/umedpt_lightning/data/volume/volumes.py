@@ -34,14 +34,12 @@ class Volume(ABC):
 
     Args:
         path: File or folder.
-        shape: ``(I, J, K)`` as stored.
-        affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
+        shape: ``(I, J, K)`` as stored; the attribute is ``(X, Y, Z)`` in RAS order.
+        affine: ``(4, 4)`` from stored voxel index to mm, RAS+; the attribute is from RAS index.
         dtype: Of the values: uint8, uint16 or float32.
         padded: Whether voxels may be padding, which was not measured.
 
     Attributes:
-        shape: ``(X, Y, Z)`` in RAS order.
-        affine: ``(4, 4)`` from RAS index to mm.
         stored_affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
         spacing: ``(3,)`` mm between voxels along the RAS axes.
 
