@@ -74,8 +74,7 @@ class WorkerPool:
         """The micro-batches of a loader, whose workers start now.
 
         Reading them raises RuntimeError where a worker died or hangs, with the sample that it was reading, or where
-        there is
-        no memory left to hand over batches in.
+        there is no memory left to hand over batches in.
         """
         with self._explained():
             batches = iter(loader)
