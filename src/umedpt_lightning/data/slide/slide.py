@@ -7,6 +7,7 @@ import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
-from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.formats.missing import no_such_file, unreadable
 
 # Open slides of one process. Each holds the places of all its tiles, some MB for a large slide.
 _MOST_OPEN = 16
@@ -30,6 +31,11 @@ _UNITS = {
 #: µm that the finest pixels of a slide may have. Programs that know nothing write 72, 96 or 300 dots an inch (353, 265
 #: or 85 µm), or one pixel a centimetre.
 _PLAUSIBLE = (0.01, 20.0)
+_MEND = (
+    "Export it again, or convert it to a tiled, pyramidal TIFF (`vips tiffsave in out.tif --tile --pyramid "
+    "--compression jpeg`)."
+)
+_unreadable = partial(unreadable, "a whole-slide image", _MEND)
 
 
 class Slide:
@@ -127,14 +133,6 @@ def _handle(path: Path) -> Any:
             _open.popitem(last=False)[1].close()
     _open.move_to_end(key)
     return _open[key]
-
-
-def _unreadable(path: Path, error: object) -> ValueError:
-    what = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
-    return ValueError(
-        f"{path}: not a whole-slide image that can be read ({path.stat().st_size} bytes; {what}). Export it again, or "
-        "convert it to a tiled, pyramidal TIFF (`vips tiffsave in out.tif --tile --pyramid --compression jpeg`)."
-    )
 
 
 def _pixel_size(slide: Any) -> tuple[float, float] | str:

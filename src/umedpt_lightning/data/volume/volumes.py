@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import unreadable
 
 Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
 #: The RAS axis across the planes: the first runs to the patient's right, the second to the front, the third to the top.
@@ -25,6 +26,7 @@ _COMPRESSED = (".gz", ".mgz")
 _WITHOUT_SIDES = ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage")
 #: Bytes of a file that are mapped at once.
 _PIECE = 1 << 24
+_unreadable = partial(unreadable, "a volume", "Download or export it again.")
 
 
 class Volume(ABC):
@@ -208,10 +210,3 @@ def _decompress(path: Path, most: int, stream: IO[bytes]) -> None:
             stream.write(piece)
             most -= len(piece)
         packed.read(1)  # at the end of the file its checksum is looked at
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: not a volume that can be read ({path.stat().st_size} bytes; {type(error).__name__}: {error}). "
-        "Download or export it again."
-    )
