@@ -22,38 +22,30 @@ _APART = 0.075
 def draw_curves(rows: Sequence[Row], metric: str, baseline: float) -> Figure:
     """One line a method and mode with its 95 % interval over seeds as a band, over a logarithmic fraction.
 
-    The vertical axis fits the means. Bands and the baseline widen it to twice that at most; a baseline that is further
-    away is told in words.
-
-    Args:
-        rows: Of the sweep.
-        metric: Its name.
-        baseline: What an answer without an image reaches, a dashed line; NaN for none.
+    The vertical axis fits the means. Bands and the baseline widen it to twice that at most; a baseline (what an answer
+    without an image reaches, NaN for none) is a dashed line, or is told in words where it is further away.
     """
     figure, axes = new_axes(_WIDTH, _HEIGHT)
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if metric in row.metrics:
             lines.setdefault(row.line, []).append(row)
-    entries = []
+    entries, means, bands = [], [], []
     for index, (name, line) in enumerate(lines.items()):
         style, fractions = line_style(index), [row.fraction for row in line]
-        intervals = [row.metrics[metric] for row in line]
-        (drawn,) = axes.plot(fractions, [i.mean for i in intervals], **style, markersize=4.5)
-        axes.fill_between(
-            fractions, [i.low for i in intervals], [i.high for i in intervals], color=style["color"], alpha=0.12, lw=0
-        )
+        middle, low, high = zip(*((i.mean, i.low, i.high) for i in (row.metrics[metric] for row in line)), strict=True)
+        (drawn,) = axes.plot(fractions, middle, **style, markersize=4.5)
+        axes.fill_between(fractions, low, high, color=style["color"], alpha=0.12, lw=0)
         entries.append((drawn, name))
+        means += filter(math.isfinite, middle)
+        bands += filter(math.isfinite, (*low, *high))
     _scale_fractions(axes, sorted({row.fraction for row in rows}))
-    values = [row.metrics[metric] for line in lines.values() for row in line]
-    means = [value.mean for value in values if math.isfinite(value.mean)]
-    bands = [end for value in values for end in (value.low, value.high) if math.isfinite(end)]
     if means:
-        low, high = min(means), max(means)
-        least = 0.02 * max(abs(low), abs(high))  # what is all but equal should look so
-        reach = max((high - low) / 2, least)
-        below, above = min([low, *bands]), max([high, *bands])
-        axes.set_ylim(limits(max(below, low - reach), min(above, high + reach), least))
+        lowest, highest = min(means), max(means)
+        least = 0.02 * max(abs(lowest), abs(highest))  # what is all but equal should look so
+        reach = max((highest - lowest) / 2, least)
+        below, above = min([lowest, *bands]), max([highest, *bands])
+        axes.set_ylim(limits(max(below, lowest - reach), min(above, highest + reach), least))
     _draw_baseline(axes, baseline)
     axes.set(xlabel="labels", ylabel=metric)
     add_legend(figure, entries)

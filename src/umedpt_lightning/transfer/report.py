@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from umedpt_lightning.drawing.figures import as_svg
@@ -48,22 +48,24 @@ def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str,
     )
 
 
+def html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of cells that are HTML, with or without ``<td>``."""
+    lines = ["".join(f"<th>{cell}</th>" for cell in head)]
+    lines += ["".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) for row in rows]
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+
+
 def _table(rows: Sequence[Row], main: str, baseline: Mapping[str, float]) -> str:
     names = sorted(dict.fromkeys(name for row in rows for name in row.metrics), key=lambda name: name != main)
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = []
     for row in rows:
-        metrics = "".join(f"<td>{_interval(row.metrics.get(name))}</td>" for name in names)
         low, high = row.patients
         patients = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
-        cells = f"<td>{escape(row.line)}</td><td>{percent(row.fraction)}</td><td>{row.labels:.0f}</td>{metrics}"
-        body.append(f"<tr>{cells}<td>{patients}</td></tr>")
-    seen = "".join(f"<td>{baseline[name]:.3f}</td>" if name in baseline else "<td></td>" for name in names)
-    return (
-        f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>labels</th>{head}'
-        f"<th>{escape(main)} over patients</th></tr>{''.join(body)}"
-        f"<tr><td>baseline</td><td></td><td></td>{seen}<td></td></tr></table></div>"
-    )
+        metrics = [_interval(row.metrics.get(name)) for name in names]
+        body.append([escape(row.line), percent(row.fraction), f"{row.labels:.0f}", *metrics, patients])
+    seen = [f"{baseline[name]:.3f}" if name in baseline else "" for name in names]
+    head = ["method", "of labels", "labels", *map(escape, names), f"{escape(main)} over patients"]
+    return html_table(head, [*body, ["baseline", "", "", *seen, ""]])
 
 
 def _centres(rows: Sequence[Row], main: str) -> str:
@@ -71,16 +73,14 @@ def _centres(rows: Sequence[Row], main: str) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.external))
     if not names:
         return ""
-    head = "".join(f"<th>{escape(name)}</th><th>gap</th>" for name in names)
     body = []
     for row in rows:
-        both = "".join(f"<td>{_interval(i)}</td>" for name in names for i in row.external[name])
-        inside = _interval(row.metrics.get(main))
-        body.append(f"<tr><td>{escape(row.line)}</td><td>{percent(row.fraction)}</td><td>{inside}</td>{both}</tr>")
+        both = [_interval(interval) for name in names for interval in row.external[name]]
+        body.append([escape(row.line), percent(row.fraction), _interval(row.metrics.get(main)), *both])
+    head = [title for name in names for title in (escape(name), "gap")]
     return (
         f"<h2>Other centres</h2><p>{escape(main)} there, and how far it lies above that of the test part.</p>"
-        f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>test part</th>{head}</tr>'
-        f"{''.join(body)}</table></div>"
+        f"{html_table(['method', 'of labels', 'test part', *head], body)}"
     )
 
 

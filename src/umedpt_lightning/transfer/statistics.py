@@ -1,4 +1,4 @@
-"""How sure the figures are: intervals over seeds and over patients, and calibration."""
+"""How sure the figures are: intervals over seeds and over patients."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bootstrap_intervals(
     Args:
         metrics: The metrics of some samples, given by their rows, repeated where they were drawn more than once.
         groups: ``(samples,)`` what each shares with others; None where each is of its own.
-        samples: How many samples there are.
+        samples: How many there are.
         replicates: How often they are drawn.
         seed: Of the draws.
 
@@ -72,13 +72,9 @@ def bootstrap_intervals(
         rows = np.concatenate([members[unit] for unit in rng.integers(0, len(units), len(units))])
         for name, value in metrics(rows).items():
             drawn.setdefault(name, []).append(value)
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    return {name: _ends(np.array(values), tails) for name, values in drawn.items()}
-
-
-def _ends(values: NDArray[np.float64], tails: list[float]) -> tuple[float, float]:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return math.nan, math.nan
-    low, high = np.quantile(known, tails)
-    return float(low), float(high)
+    intervals = {}
+    for name, values in drawn.items():
+        known = [value for value in values if not math.isnan(value)] or [math.nan]
+        low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+        intervals[name] = (low, high)
+    return intervals

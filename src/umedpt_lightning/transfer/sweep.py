@@ -10,16 +10,16 @@ import torch
 
 from umedpt_lightning.data.cache.identity import code_identity, identity
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.weights_digest import weights_digest
+from umedpt_lightning.inference.progress import progress
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers, metrics_of
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
-from umedpt_lightning.transfer.embeddings import Embeddings, embeddings, evaluation_batches
-from umedpt_lightning.transfer.evaluation import patient_intervals, predict_part
+from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
+from umedpt_lightning.transfer.evaluation import evaluation_batches, patient_intervals, predict_part
 from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
-from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
 
@@ -27,12 +27,8 @@ from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubset
 class Sweep:
     """Runs what is not finished yet.
 
-    Args:
-        protocol: What is measured.
-        cells: Finished cells.
-        compute: What computes, and how many processes read.
-        head: All that the config says of the head, as text: results depend on it.
-        training: Likewise of training, on which those depend that need any.
+    `head` and `training` are what the config says of these, as text: results depend on it, on training only where they
+    need any.
     """
 
     def __init__(
@@ -133,11 +129,11 @@ class Sweep:
             if probe is not None:
                 set_head(model, protocol.name, probe)
             else:
-                tuned = tuner.train_head(model, advance)
+                tuned = tuner.train(model, advance, whole=False)
                 if cell.mode == "frozen":
                     return tuned
                 model = tuned.model
-            return tuner.train_all(model, advance)
+            return tuner.train(model, advance)
 
     def _build(self, cell: Cell, labelled: Reader) -> MultiTaskModel:
         try:

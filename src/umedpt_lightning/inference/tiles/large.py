@@ -25,11 +25,11 @@ from umedpt_lightning.types import to_numpy
 
 
 class SeenSlide(NamedTuple):
-    """What was found on a slide.
+    """What was found on a slide, with arrays for tensors.
 
     Attributes:
         slide: The slide.
-        found: A mask at the tiles' resolution, or boxes in pixels of the finest level; with arrays for tensors.
+        found: A mask at the tiles' resolution, or boxes in pixels of the finest level.
         area: That was looked at, µm².
     """
 
@@ -85,7 +85,8 @@ def predict_slide(
     trained = "tiles" in head.spec.cut or options.tile
     tiling = options.tiling(model, task, tiles.shape[0] if task in model.sizes and trained else None)
     wanted = _with_tissue(slide, tiles, pixels.scale)
-    area = sum(_area(tile) for tile in tiling.grid(*pixels.size) if wanted(tile)) * tiles.mpp**2
+    looked_at = [tile for tile in tiling.grid(*pixels.size) if wanted(tile)]
+    area = sum((d.high - d.low) * (a.high - a.low) for d, a in looked_at) * tiles.mpp**2
     mask = None
     if head.spec.form == "mask":
         mask = np.memmap(folder / "mask", mask_dtype(len(head.spec.names)), "w+", shape=pixels.size)
@@ -107,7 +108,3 @@ def _with_tissue(slide: Slide, tiles: Tiles, scale: NDArray[np.float64]) -> Call
         return bool(tissue_shares(mask, slide, np.array([corners * np.tile(scale, 2)]))[0] > 0)
 
     return wanted
-
-
-def _area(tile: Tile) -> int:
-    return (tile.down.high - tile.down.low) * (tile.across.high - tile.across.low)
