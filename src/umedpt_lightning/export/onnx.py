@@ -35,7 +35,12 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
         ImportError: ``onnx``, ``onnxscript`` or ``onnxruntime`` is not installed.
         ValueError: A graph cannot be exported, or does not give PyTorch's results.
     """
-    _check_installed()
+    try:
+        import onnx  # noqa: F401  # asked for before an hour's work
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"ONNX needs more packages ({error}): pip install 'umedpt-lightning[onnx]'.") from error
     folder.mkdir(parents=True, exist_ok=True)
     config = model.model_config()
     for name in model.tasks:
@@ -87,12 +92,3 @@ def _difference(graph: Graph, program: Program, file: Path) -> float:
             "it; another encoder, or another release of torch and onnxruntime, may be exported well."
         )
     return largest
-
-
-def _check_installed() -> None:
-    try:
-        import onnx  # noqa: F401  # asked for before an hour's work
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"ONNX needs more packages ({error}): pip install 'umedpt-lightning[onnx]'.") from error

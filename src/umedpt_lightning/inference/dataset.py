@@ -245,6 +245,6 @@ class ReaderImages(ImageDataset):
 
 
 def thinned(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """An image ``(H, W, C)`` of about that side, pixels, of which every so many-th is taken, or the whole of a small."""
+    """Every so many-th pixel of an image ``(H, W, C)``, so that its longer side is about `side` or less."""
     step = max(1, max(image.shape[:2]) // side)
     return image[::step, ::step].copy()

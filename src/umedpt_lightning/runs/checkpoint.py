@@ -11,14 +11,10 @@ from umedpt_lightning.training.checkpoints import LAST, PREVIOUS, intact
 
 
 def find_checkpoint(path: str | Path, run: Path, may_lack: bool = False) -> str | None:
-    """`path`, where ``best``, ``best_<task>`` and ``last`` are those of the run's folder.
+    """A file, where ``best``, ``best_<task>`` and ``last`` are those of the run's folder.
 
     It is read to see that it is whole. Where ``last`` is damaged, the checkpoint before it is taken, with a message.
-
-    Args:
-        path: ``best``, ``best_<task>``, ``last`` or a file.
-        run: The run's folder.
-        may_lack: Whether there may be no ``last`` yet: the same command starts a run and, interrupted, goes on with it.
+    There may be none yet with `may_lack`: the same command starts a run and, interrupted, goes on with it.
 
     Raises:
         CheckpointError: The file is damaged.

@@ -34,11 +34,9 @@ def new_folder() -> Path:
         OSError: It cannot be made.
     """
     name = folder = default_folder()
-    if "SLURM_JOB_ID" in os.environ:
-        return name
     for number in itertools.count(2):
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok="SLURM_JOB_ID" in os.environ)
             break
         except FileExistsError:
             folder = name.with_name(f"{name.name}-{number}")
@@ -97,19 +95,12 @@ def keep_history(folder: Path) -> None:
     """Renames ``config.yaml`` to ``config_<number>.yaml``, before that of a resumed run is written in its place."""
     current = folder / "config.yaml"
     if current.is_file():
-        number = 1
-        while (folder / f"config_{number}.yaml").exists():
-            number += 1
-        current.rename(folder / f"config_{number}.yaml")
+        files = (folder / f"config_{number}.yaml" for number in itertools.count(1))
+        current.rename(next(file for file in files if not file.exists()))
 
 
 def changes(before: Path, now: Mapping[str, Any]) -> list[str]:
-    """What a config says otherwise than that in a file, a line a key.
-
-    Args:
-        before: A run's ``config.yaml``; nothing is compared where there is none.
-        now: A resolved config, in types of YAML.
-    """
+    """What a resolved config, in types of YAML, says otherwise than a run's ``config.yaml``, if it is there, by key."""
     if not before.is_file():
         return []
     old = dict(_flat(yaml.safe_load(before.read_text(encoding="utf-8"))))

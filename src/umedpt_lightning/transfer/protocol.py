@@ -82,13 +82,13 @@ class Protocol:
         task = self.head(self.part("train").spec)
         if task.linear_family is None:
             return
-        names, found = len(task.spec.names), getattr(task(torch.zeros(2, 1)), "shape", None)
-        if found is None or len(found) != 2 or found[0] != 2 or (task.linear_family != "numbers" and found[1] != names):
-            wanted = "numbers" if task.linear_family == "numbers" else str(names)
+        found = tuple(getattr(task(torch.zeros(2, 1)), "shape", ()))
+        names: object = "numbers" if task.linear_family == "numbers" else len(task.spec.names)
+        if len(found) != 2 or found[0] != 2 or names not in ("numbers", found[1]):
             raise ValueError(
-                f"{type(task).__name__}.forward gives {tuple(found) if found is not None else 'no tensor'} for 2 "
-                f"embeddings, but a head with the linear_family {task.linear_family!r} gives (2, {wanted}): flatten "
-                "it, and shape it in `predict`; or set `linear_family` to None."
+                f"{type(task).__name__}.forward gives {found or 'no tensor'} for 2 embeddings, but a head with the "
+                f"linear_family {task.linear_family!r} gives (2, {names}): flatten it, and shape it in `predict`; or "
+                "set `linear_family` to None."
             )
 
     @property

@@ -87,7 +87,7 @@ class SharedStatistics:
             raise next((error for error in told if not isinstance(error, threading.BrokenBarrierError)), told[0])
 
     def measure_in_turn(self, runs: Runs, calls: int, advance: Callable[[int], None] = lambda steps: None) -> None:
-        """As `measure`, but with one tile in memory at a time: all tiles are gone through once for each of the calls."""
+        """As `measure`, but with one tile in memory at a time: all are gone through once for each of the calls."""
 
         def meet(layer: WholeImageLayer, features: Tensor, call: int) -> None:
             if call == len(self._known):
