@@ -244,9 +244,7 @@ class TaskRate(NamedTuple):
 def __getattr__(name: str) -> Any:
     if name != "Pace":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(
-        "Pace is called `TaskRate` now; the old name goes with the next release.", FutureWarning, stacklevel=2
-    )
+    warnings.warn("Pace is `TaskRate` now; the old name goes with the next release.", FutureWarning, stacklevel=2)
     return TaskRate
 
 

@@ -170,7 +170,7 @@ def test_the_first_number_of_rounds_that_is_enough_is_found(smallest: int) -> No
 def test_schedules_of_earlier_releases_work_and_are_told_of_the_new_name() -> None:
     from umedpt_lightning import types
 
-    with pytest.warns(FutureWarning, match="Pace is called `TaskRate`"):
+    with pytest.warns(FutureWarning, match="Pace is `TaskRate` now"):
         old = types.Pace
 
     class Own(Schedule):

@@ -58,7 +58,7 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
 def test_the_gradient_of_logistic_regression_vanishes(classes: int, strength: float) -> None:
     x, labels = blobs(80, classes, 0)
     given = np.arange(1.0, classes + 1)
-    (model,) = logistic_path(x, labels, classes, [strength], given)
+    (model,) = logistic_path(x, labels, [strength], given)
     weights, bias = tensors(model.weights, model.bias)
     logits = torch.from_numpy(x) @ weights + bias
     loss = F.cross_entropy(logits, torch.from_numpy(labels), weight=torch.from_numpy(given))
@@ -71,8 +71,8 @@ def test_the_gradient_of_logistic_regression_vanishes(classes: int, strength: fl
 
 def test_the_start_does_not_matter() -> None:
     x, labels = blobs(80, 3, 1)
-    *_, warm = logistic_path(x, labels, 3, STRENGTHS, np.ones(3))
-    (cold,) = logistic_path(x, labels, 3, STRENGTHS[-1:], np.ones(3))
+    *_, warm = logistic_path(x, labels, STRENGTHS, np.ones(3))
+    (cold,) = logistic_path(x, labels, STRENGTHS[-1:], np.ones(3))
     softmax = [torch.from_numpy(model(x)).softmax(1).numpy() for model in (warm, cold)]
     np.testing.assert_allclose(*softmax, atol=1e-3)
 
@@ -83,7 +83,7 @@ def test_labels_are_fitted_each_by_itself_without_the_unknown() -> None:
     many[::5, 1] = np.nan
     (joint,) = binary_path(x, many, [0.01], np.array([1.0, 3.0, 1.0]))
     known = ~np.isnan(many[:, 1])
-    (alone,) = logistic_path(x[known], many[known, 1].astype(int), 2, [0.01], np.array([1.0, 3.0]))
+    (alone,) = logistic_path(x[known], many[known, 1].astype(int), [0.01], np.array([1.0, 3.0]))
     np.testing.assert_allclose(joint.weights[:, 1], alone.weights[:, 1], atol=1e-4)
 
 

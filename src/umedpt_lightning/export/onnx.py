@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from umedpt_lightning.export.graph import EncoderGraph, TaskGraph
-from umedpt_lightning.export.program import Graph, Program, example, export_program, quiet
+from umedpt_lightning.export.program import EncoderGraph, Graph, Program, TaskGraph, example, export_program, quiet
 from umedpt_lightning.model import MultiTaskModel
 
 #: The largest difference between ONNX and PyTorch, as a share of an output's largest value, of 1 at least.

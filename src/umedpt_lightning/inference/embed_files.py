@@ -25,11 +25,9 @@ from umedpt_lightning.model import MultiTaskModel
 
 @dataclass(frozen=True)
 class EmbeddedFiles:
-    """What is in a table of embeddings.
+    """What is in a table of embeddings: so many rows of a width.
 
     Attributes:
-        rows: Vectors in it.
-        width: Numbers in each.
         before: Images that had been computed before.
         computed: Images that were computed now; 0 where the table was complete.
         skipped: What was wrong with inputs that were left out.

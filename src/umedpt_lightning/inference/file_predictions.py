@@ -26,8 +26,9 @@ from umedpt_lightning.inference.output.slides import thumbnail, write_slide
 from umedpt_lightning.inference.output.task_output import TaskOutput
 from umedpt_lightning.inference.pool import BackgroundWriter, ComputeOptions, read_ahead
 from umedpt_lightning.inference.progress import Advance, ProgressCallback
-from umedpt_lightning.inference.tiles.large import predict_large, predict_slide
-from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
+from umedpt_lightning.inference.tiles.large import predict_slide
+from umedpt_lightning.inference.tiles.pixels import ArrayPixels
+from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS, TiledTask
 from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
 from umedpt_lightning.types import to_numpy
 
@@ -38,15 +39,9 @@ _DRAW_SIDE = 2 * LARGEST
 
 
 class FilePredictions:
-    """Predictions for files, as they are found by one preference.
+    """Predictions for files, as they are found by one preference, by a model in evaluation mode on its device.
 
-    Args:
-        model: In evaluation mode, on its device.
-        outputs: Of the tasks; what their journals have is left out.
-        files: The inputs.
-        options: How they are predicted.
-        compute: What computes.
-        failed: Where it is noted what was wrong with an input, by its id.
+    What the journals of the outputs have is left out. What was wrong with an input is noted in `failed`, by its id.
     """
 
     def __init__(
@@ -178,7 +173,10 @@ class FilePredictions:
                     decoded[opening.windowed] = read_image(file.path, windowed=opening.windowed)
                 image = decoded[opening.windowed]
                 opening.check(image, file.file)
-                found = predict_large(self._model, output.name, image, self._options, self._progress, file.id)
+                pixels = ArrayPixels(image, output.task.spec.channels, file.id)
+                tiling = self._options.tiling(self._model, output.name)
+                tiled = TiledTask(self._model, output.name, tiling, self._options.exact)
+                found = to_numpy(tiled.predict(pixels, progress=self._progress, name=file.id))
             except (ValueError, OSError, ImportError) as error:
                 self._fail(file, str(error))
                 continue

@@ -57,18 +57,12 @@ class PredictOptions:
             raise ValueError(f"overlap is {self.overlap}, but it must be 0 or more pixels.")
 
     def opening(self, spec: TaskSpec, size: tuple[int, int] | None = None) -> Opening:
-        """How a task opens files.
-
-        Args:
-            spec: What its data say of themselves.
-            size: Height and width that images are resized to; None keeps them.
+        """How a task opens files, and resizes images to that height and width, if to any.
 
         Raises:
             ValueError: What the model says of its training cannot be.
         """
-        asked: dict[str, Any] = {
-            key: value for key, value in (("axis", self.axis), ("spacing", self.spacing)) if value is not None
-        }
+        asked = {key: v for key, v in (("axis", self.axis), ("spacing", self.spacing)) if v is not None}
         slices = replace(trained_slices(spec), **asked) if asked else None
         tiles = trained_tiles(spec, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
         return Opening.as_trained(spec, size, slices, self.intensity, tiles)
@@ -84,12 +78,9 @@ class PredictOptions:
         return MOST_PIXELS if self.tile is None else 0
 
     def tiling(self, model: MultiTaskModel, task: str, tile: int | None = None) -> Tiling:
-        """How large images are cut.
+        """How large images are cut, into tiles with the shape that the task resizes images to.
 
-        Args:
-            model: The model.
-            task: The task's name; tiles have the shape that it resizes images to.
-            tile: About the height and width of tiles, pixels; None as asked for, or as is usual.
+        These have about the side `tile`, pixels; None as asked for, or as is usual.
         """
         side, shown = tile or self.tile or TILE, model.sizes.get(task)
         if shown is None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.runs.checkpoint import find_checkpoint
+from umedpt_lightning.runs.folder import find_checkpoint
 
 
 def export_run(

@@ -21,8 +21,7 @@ from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
-from umedpt_lightning.runs.checkpoint import find_checkpoint
-from umedpt_lightning.runs.folder import claim, default_folder, new_folder
+from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint, new_folder
 from umedpt_lightning.runs.trainer_options import check_callbacks, check_options
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO

@@ -1,4 +1,4 @@
-"""The folder of a run: one process trains in it at a time, and its ``config.yaml`` is what was trained with last."""
+"""The folder of a run: its checkpoints, one process that trains at a time, and what it was trained with last."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_warn
+
+from umedpt_lightning.training.checkpoints import LAST, PREVIOUS, intact
 
 #: Of the folder: is locked as long as a process trains in it.
 _LOCK = ".lock"
@@ -89,6 +93,37 @@ def abandon(folder: Path) -> None:
         os.close(descriptor)
         with contextlib.suppress(OSError):  # there is more in it
             folder.rmdir()
+
+
+def find_checkpoint(path: str | Path, run: Path, may_lack: bool = False) -> str | None:
+    """A file, where ``best``, ``best_<task>`` and ``last`` are those of the run's folder.
+
+    It is read to see that it is whole. Where ``last`` is damaged, the checkpoint before it is taken, with a message.
+    There may be none yet with `may_lack`: the same command starts a run and, interrupted, goes on with it.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        FileNotFoundError: There is no such file.
+    """
+    folder = run / "checkpoints"
+    if str(path) == "last":
+        files = [folder / LAST, folder / PREVIOUS]
+    else:
+        files = [folder / f"{path}.ckpt" if re.fullmatch(r"best(_[^/.]+)?", str(path)) else Path(path)]
+    there = [file for file in files if file.is_file()]
+    if there:
+        return str(intact(there, tell=rank_zero_warn))
+    if str(path) == "last" and may_lack:
+        return None
+    known = sorted(str(f) for f in folder.glob("*.ckpt"))
+    raise FileNotFoundError(
+        f"--ckpt_path: there is no checkpoint {files[0]}. "
+        + (
+            f"In the run there are {', '.join(known)}."
+            if known
+            else "Give a file, or the run's folder by --run and `best` or `last`."
+        )
+    )
 
 
 def keep_history(folder: Path) -> None:

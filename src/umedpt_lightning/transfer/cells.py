@@ -21,13 +21,9 @@ Mode = Literal["frozen", "knn", "finetune"]
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured once.
+    """What is measured once: a method (source of weights) in a mode with a fraction of the labels.
 
-    Attributes:
-        method: The name of the source of weights.
-        mode: ``frozen``, ``knn`` or ``finetune``.
-        fraction: Of the labels.
-        seed: Chooses these, and what else is random.
+    The seed chooses these, and what else is random.
     """
 
     method: str

@@ -16,16 +16,9 @@ from umedpt_lightning.transfer.summary import percent
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two methods in one mode at a fraction.
+    """The main metric of one method less that of a second, in one mode at a fraction of the labels, over the seeds.
 
     A seed gives all methods the same labels, so they are compared seed by seed: how lucky the labels were falls out.
-
-    Attributes:
-        first: A method.
-        second: Another.
-        mode: Of both.
-        fraction: Of the labels.
-        gap: The main metric of the first less that of the second, over the seeds.
     """
 
     first: str

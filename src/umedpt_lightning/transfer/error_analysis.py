@@ -23,13 +23,7 @@ _SIDE = 4.4  # inches
 
 
 def error_analysis(results: Mapping[Cell, Result], cells: CellFolder, spec: TaskSpec) -> str:
-    """HTML for all cells of a task whose answer is one class an image; nothing for others.
-
-    Args:
-        results: Of all cells.
-        cells: Where their answers are.
-        spec: Of the test part.
-    """
+    """HTML for a task whose answer is one class an image, of all cells and their answers; nothing for others."""
     largest = max(cell.fraction for cell in results)
     whole = [cell for cell in results if cell.fraction == largest]
     parts = []

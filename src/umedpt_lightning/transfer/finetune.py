@@ -75,13 +75,7 @@ class FineTuning:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A model that has been trained for the new task.
-
-    Attributes:
-        model: With the weights that were best on the val part.
-        options: What was chosen on it.
-        val: Its metrics there.
-    """
+    """A model with the weights that were best on the val part, what was chosen there, and the metrics."""
 
     model: MultiTaskModel
     options: dict[str, float]

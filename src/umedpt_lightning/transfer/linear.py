@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class Linear:
 
 
 def logistic_path(
-    features: Array, classes: NDArray[np.int64], count: int, strengths: Sequence[float], class_weights: Array
+    features: Array, classes: NDArray[np.int64], strengths: Sequence[float], class_weights: Array
 ) -> Iterator[Linear]:
     """Logistic regression of classes for one strength after the other, each starting from the one before.
 
@@ -58,12 +59,11 @@ def logistic_path(
 
     Args:
         features: ``(N, D)``, standardised.
-        classes: ``(N,)``, 0 to `count` - 1.
-        count: Number of classes.
+        classes: ``(N,)``, 0 to K - 1.
         strengths: Of the penalty, best from strong to weak.
-        class_weights: ``(count,)`` the weight of a sample of each class.
+        class_weights: ``(K,)`` the weight of a sample of each class.
     """
-    present = np.unique(classes)
+    present, count = np.unique(classes), len(class_weights)
     always = repeat(_constant(features, 0.0), len(strengths))
     for found in _logistic(features, classes, class_weights[classes], strengths) if len(present) > 1 else always:
         weights, bias = np.zeros((features.shape[1], count)), np.full(count, -np.inf)
@@ -100,10 +100,10 @@ def binary_path(
     return map(_joined, zip(*paths, strict=True))
 
 
-def ridge_path(features: Array, numbers: Array, strengths: Sequence[float]) -> Iterator[Linear]:
+def ridge_path(features: Array, numbers: Array, strengths: Sequence[float], *_: Any) -> Iterator[Linear]:
     """Ridge regression of numbers ``(N, Q)``, NaN where unknown, on standardised features ``(N, D)``.
 
-    The penalty stands beside half of the mean squared error of each quantity's known values.
+    No weights are used. The penalty stands beside half of the mean squared error of each quantity's known values.
     """
     for strength in strengths:
         columns = []

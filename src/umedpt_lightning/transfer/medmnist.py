@@ -63,16 +63,7 @@ class MedMNISTProtocol:
 
 @dataclass(frozen=True)
 class Entry:
-    """A method on a set.
-
-    Attributes:
-        method: Its name.
-        mode: How it was measured.
-        size: Pixels.
-        name: The set.
-        accuracy: Over the seeds, a share.
-        auc: Likewise.
-    """
+    """A method in a mode on the set of a name at a size in pixels; accuracy and AUC are shares, over the seeds."""
 
     method: str
     mode: str

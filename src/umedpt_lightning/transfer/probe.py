@@ -59,13 +59,11 @@ class Standardiser:
 
 @dataclass(frozen=True)
 class Probe:
-    """A head on embeddings that has been fitted.
+    """A head on embeddings that has been fitted: a standardiser, then a model.
 
     Attributes:
-        standardiser: Comes first.
-        model: Comes second.
-        options: What was chosen on validation data.
-        val: The metrics of the val part.
+        options: What was chosen on the val part.
+        val: The metrics there.
         notes: Sentences on what is not as one might expect.
     """
 
@@ -84,12 +82,8 @@ def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     """Logistic regression for classes and labels, ridge for numbers.
 
     The strength of the penalty is that with the least loss of the task on the val part: a ranking alone, as AUROC,
-    often takes so strong a penalty that all samples go to the largest class. Weights of classes are those of the task.
-
-    Args:
-        task: Of the label kind of the data, built from the spec of the labelled samples.
-        train: Embeddings of the labelled samples.
-        val: Embeddings of the val part.
+    often takes so strong a penalty that all samples go to the largest class. Weights of classes are those of the task,
+    which is built from the spec of the labelled samples.
 
     Raises:
         ValueError: The task has no linear model, or the val part cannot tell good from bad.
@@ -97,7 +91,7 @@ def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     family, train, standardiser = _start(task, train)
     count, weights = len(task.spec.names), task.linear_weights()
     weights = np.ones(count) if weights is None else weights
-    path = family.path(standardiser(train.features), task.linear_targets(train.targets), STRENGTHS, weights, count)
+    path = family.path(standardiser(train.features), _targets(task, train), STRENGTHS, weights)
     x_val = standardiser(val.features)
     candidates = [({"strength": s}, model, model(x_val)) for s, model in zip(STRENGTHS, path, strict=True)]
 
@@ -118,7 +112,7 @@ def neighbour_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     """
     family, train, standardiser = _start(task, train)
     x = standardiser(train.features)
-    values = family.votes(task.linear_targets(train.targets), len(task.spec.names))
+    values = family.votes(_targets(task, train), len(task.spec.names))
 
     def model_of(k: int) -> Model:
         return lambda features: family.to_output(next(votes(x, values, features, [k])))
@@ -160,12 +154,12 @@ class _Family(NamedTuple):
     """How a `LinearFamily` is fitted.
 
     Attributes:
-        path: The models for standardised features, targets, strengths, weights of classes or labels, and their number.
+        path: The models for standardised features, targets, strengths, and weights of classes or labels.
         votes: What neighbours vote with, of targets and the number of classes.
         to_output: How the mean of votes becomes an output of the head.
     """
 
-    path: Callable[[Array, NDArray[Any], Sequence[float], Array, int], Iterator[Linear]]
+    path: Callable[[Array, NDArray[Any], Sequence[float], Array], Iterator[Linear]]
     votes: Callable[[NDArray[Any], int], Array]
     to_output: Callable[[Array], Array]
 
@@ -176,22 +170,15 @@ def _log(shares: Array) -> Array:
 
 
 _FAMILIES: dict[LinearFamily, _Family] = {
-    "classes": _Family(
-        lambda x, classes, strengths, weights, count: logistic_path(x, classes, count, strengths, weights),
-        lambda classes, count: np.eye(count)[classes],
-        _log,
-    ),
-    "labels": _Family(
-        lambda x, labels, strengths, weights, _: binary_path(x, labels.astype(np.float64), strengths, weights),
-        lambda labels, _: labels.astype(np.float64),
-        lambda shares: _log(shares) - _log(1 - shares),
-    ),
-    "numbers": _Family(
-        lambda x, numbers, strengths, *_: ridge_path(x, numbers, strengths),
-        lambda numbers, _: numbers.astype(np.float64),
-        lambda numbers: numbers,
-    ),
+    "classes": _Family(logistic_path, lambda classes, count: np.eye(count)[classes], _log),
+    "labels": _Family(binary_path, lambda labels, _: labels, lambda shares: _log(shares) - _log(1 - shares)),
+    "numbers": _Family(ridge_path, lambda numbers, _: numbers, lambda numbers: numbers),
 }
+
+
+def _targets(task: Task, train: Embeddings) -> NDArray[Any]:
+    targets = task.linear_targets(train.targets)
+    return targets if task.linear_family == "classes" else targets.astype(np.float64)
 
 
 def _start(task: Task, train: Embeddings) -> tuple[_Family, Embeddings, Standardiser]:

@@ -124,7 +124,7 @@ class CheckpointSource(PretrainedSource):
         config: The run's ``config.yaml``, for a checkpoint of an older release that does not say how its model is
             built; None for that of the folder above. Deprecated for other checkpoints.
         statistics_of: As for `PretrainedSource`.
-        classes: As for `PretrainedSource`.
+        classes: Likewise.
     """
 
     def __init__(

@@ -15,13 +15,9 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and where the true one lies with a probability of 95 %.
+    """A mean of so many defined values, NaN for none, and where the true one lies with a probability of 95 %.
 
-    Attributes:
-        mean: Of the values that are defined; NaN if none is.
-        low: NaN for fewer than two values.
-        high: Likewise.
-        count: How many values are defined.
+    Both ends are NaN for fewer than two values.
     """
 
     mean: float

@@ -18,12 +18,9 @@ from umedpt_lightning.transfer.statistics import Interval, seed_interval
 
 @dataclass(frozen=True)
 class Row:
-    """All seeds of a method in a mode at a fraction.
+    """All seeds of a method in a mode at a fraction of the labels.
 
     Attributes:
-        method: Its name.
-        mode: ``frozen``, ``knn`` or ``finetune``.
-        fraction: Of the labels.
         labels: Labelled samples, mean over the seeds.
         metrics: Of the test part over the seeds, by name.
         patients: The ends of the main metric's interval over patients, means over the seeds; NaN where there is none.

@@ -48,13 +48,9 @@ class Journal:
         self.done = {r["id"] for r in self._read() if all((out / file).is_file() for file in r["files"])}
 
     def add(self, id: str, rows: list[TableRow], pictures: Iterable[CocoImage] = (), files: Iterable[str] = ()) -> None:
-        """Notes that an input is done.
+        """Notes that an input is done: rows of the task's table, pictures of its COCO file, and files that are written.
 
-        Args:
-            id: The input's.
-            rows: Of the task's table.
-            pictures: Of the task's COCO file.
-            files: What was written, below the folder of all predictions; it is there.
+        Files are named below the folder of all predictions.
         """
         record = {"id": id, "rows": rows, "pictures": list(pictures), "files": list(files)}
         with self._file.open("a", encoding="utf-8") as stream:

@@ -20,15 +20,7 @@ from umedpt_lightning.io.atomic import atomic_write
 
 
 def write_slide(output: TaskOutput, file: InputFile, seen: SeenSlide, mpp: float, drawn: NDArray[Any] | None) -> None:
-    """A mask as pyramidal TIFF, or boxes as GeoJSON and in the COCO file.
-
-    Args:
-        output: The task's.
-        file: The input.
-        seen: What was found.
-        mpp: µm from pixel to pixel of a mask.
-        drawn: The slide as it is drawn, if it is.
-    """
+    """A mask with pixels of `mpp` µm as pyramidal TIFF, or boxes as GeoJSON and in the COCO file; and an overlay."""
     name, spec, found, row, images = file.id, output.task.spec, seen.found, dict[str, Any](), list[CocoImage]()
     if spec.form == "objects":
         size = (seen.slide.size[1], seen.slide.size[0])

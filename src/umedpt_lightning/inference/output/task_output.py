@@ -25,15 +25,9 @@ _PLAIN = re.compile(r"\w[\w .-]{0,150}")
 
 
 class TaskOutput:
-    """A task's table, its COCO file, and files for single inputs in a folder of its name.
+    """A task's table, its COCO file, and files for single inputs in a folder of its name; all of them below `out`.
 
-    Args:
-        out: The folder of all predictions.
-        name: The task's name.
-        task: The task.
-        journal: What is done already.
-        min_score: Boxes with a lower score are neither counted nor drawn.
-        draw: Whether to write overlays.
+    Boxes with a score below `min_score` are neither counted nor drawn; `draw` is whether to write overlays.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Large images and slides, which a task sees tile by tile."""
+"""Slides, which a task sees tile by tile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.progress import ProgressCallback
 from umedpt_lightning.inference.tiles.grid import Tile
-from umedpt_lightning.inference.tiles.pixels import ArrayPixels, SlidePixels
+from umedpt_lightning.inference.tiles.pixels import SlidePixels
 from umedpt_lightning.inference.tiles.tiled import TiledTask
 from umedpt_lightning.labels.masks import mask_dtype
 from umedpt_lightning.model import MultiTaskModel
@@ -38,24 +38,6 @@ class SeenSlide(NamedTuple):
     area: float
 
 
-def predict_large(
-    model: MultiTaskModel,
-    task: str,
-    image: NDArray[Any],
-    options: PredictOptions,
-    progress: ProgressCallback,
-    name: str,
-) -> Any:
-    """The prediction for an image ``(H, W, C)``, with arrays for tensors.
-
-    Raises:
-        ValueError: What the task gives is not finite; the message begins with the name.
-    """
-    tiled = TiledTask(model, task, options.tiling(model, task), options.exact)
-    pixels = ArrayPixels(image, model.task(task).spec.channels, name)
-    return to_numpy(tiled.predict(pixels, progress=progress, name=name))
-
-
 def predict_slide(
     model: MultiTaskModel,
     task: str,
@@ -67,14 +49,8 @@ def predict_slide(
 ) -> SeenSlide:
     """A mask or boxes from overlapping tiles, those without tissue left out.
 
-    Args:
-        model: The model.
-        task: The task's name.
-        file: The slide.
-        tiles: Their resolution, and how large they were in training.
-        options: How they overlap.
-        progress: Is told of every tile.
-        folder: Where a mask is kept while it grows, so that it need not be in memory.
+    Tiles have the resolution of `tiles`, and overlap as the options say. The folder keeps a mask while it grows, so that
+    it need not be in memory.
 
     Raises:
         ImportError: tiffslide is missing.
