@@ -49,8 +49,7 @@ def predict_slide(
 ) -> SeenSlide:
     """A mask or boxes from overlapping tiles, those without tissue left out.
 
-    Tiles have the resolution of `tiles`, and overlap as the options say. The folder keeps a mask while it grows, so that
-    it need not be in memory.
+    Tiles have the resolution of `tiles`, and overlap as the options say. A mask grows in the folder, not in memory.
 
     Raises:
         ImportError: tiffslide is missing.
