@@ -9,8 +9,8 @@ from typing import Any
 
 from umedpt_lightning.data.readers.centres import Centres, centres_of
 from umedpt_lightning.io.atomic import write_csv
+from umedpt_lightning.transfer.evaluation import Interval
 from umedpt_lightning.transfer.protocol import PARTS, Protocol
-from umedpt_lightning.transfer.statistics import Interval
 from umedpt_lightning.transfer.summary import Row
 
 

@@ -9,8 +9,8 @@ from html import escape
 from itertools import combinations
 
 from umedpt_lightning.transfer.cells import Cell, Result
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 from umedpt_lightning.transfer.report import html_table
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
 from umedpt_lightning.transfer.summary import percent
 
 

@@ -18,10 +18,10 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.tasks.ranking import Ranking, area_under_roc
 from umedpt_lightning.transfer.cells import CellFolder, Mode
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 from umedpt_lightning.transfer.finetune import FineTuning
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import WeightSource
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
 from umedpt_lightning.transfer.sweep import Sweep
 
 _PREFIXES = "path chest derma oct pneumonia retina breast blood tissue organa organc organs"

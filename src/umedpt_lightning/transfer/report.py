@@ -17,7 +17,7 @@ from umedpt_lightning.drawing.figures import (
     new_axes,
     set_log_axis,
 )
-from umedpt_lightning.transfer.statistics import Interval
+from umedpt_lightning.transfer.evaluation import Interval
 from umedpt_lightning.transfer.summary import Row, conclusions, percent
 
 if TYPE_CHECKING:

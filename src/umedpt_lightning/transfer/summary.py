@@ -13,7 +13,7 @@ import numpy as np
 
 from umedpt_lightning.io.atomic import write_csv, write_text
 from umedpt_lightning.transfer.cells import Cell, Result, null_for_nan
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 
 
 @dataclass(frozen=True)

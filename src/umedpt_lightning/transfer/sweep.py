@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Sweep:
         )
         self._settings = repr((parts, protocol.data.size, protocol.name, head, code))
         self._training = training
-        self._subsets: dict[int, LabelSubsets] = {}
+        self._subsets = cache(partial(LabelSubsets, protocol.part("train")))
         self._digests: dict[tuple[str, int], str] = {}
         self._embedded: dict[tuple[str, str], Embeddings] = {}
 
@@ -72,10 +73,8 @@ class Sweep:
             found = self._cells.read(cell, key)  # finished in the meantime
             if found is not None or not mine:
                 return found
-            if cell.seed not in self._subsets:
-                self._subsets[cell.seed] = LabelSubsets(self._protocol.part("train"), cell.seed)
             try:
-                found, answers = self._measure(cell, self._subsets[cell.seed](cell.fraction))
+                found, answers = self._measure(cell, self._subsets(cell.seed)(cell.fraction))
             except ValueError as error:
                 raise ValueError(f"{cell}: {error}") from error
             self._cells.write(cell, key, found, answers.arrays())

@@ -31,9 +31,9 @@ def picture(image: NDArray[Any], spec: TaskSpec, prediction: Any, name: str) -> 
     return pad(below([shown, *texts], _GAP), _GAP)
 
 
-def strip(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:
-    """Many pictures in rows."""
-    return below([beside(pictures[i : i + columns], _GAP) for i in range(0, len(pictures), columns)], _GAP)
+def strip(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Many pictures in rows of four."""
+    return below([beside(pictures[i : i + 4], _GAP) for i in range(0, len(pictures), 4)], _GAP)
 
 
 def drawn(image: NDArray[Any], spec: TaskSpec, view: View) -> Image.Image:
