@@ -21,11 +21,8 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
     """Writes ``task_<name>.onnx`` for every task and ``encoder.onnx``.
 
     Where the encoder depends on the task (BatchNorm statistics per task, say) there is an ``encoder_<name>.onnx`` for
-    every task. The files take any number of images, of any size or of one; see `export_program`.
-
-    Args:
-        model: The model, on the CPU.
-        folder: Where they go.
+    every task. The files take any number of images, of any size or of one; see `export_program`. The model is on the
+    CPU.
 
     Yields:
         Each file, and the largest difference from PyTorch's results.

@@ -97,9 +97,6 @@ def export_program(graph: Graph) -> Program:
     Where an encoder cannot be traced so, as one with shifted windows, images must have the one size that the task was
     trained at, or `BaseEncoder.image_size`.
 
-    Args:
-        graph: The graph.
-
     Raises:
         ValueError: The encoder cannot be traced at all.
     """

@@ -27,13 +27,9 @@ _MOST_OPEN = 4
 
 
 class Wanted(NamedTuple):
-    """An image that is to be read.
+    """An image that is to be read: the number of its file, which of the file's images (or `BY_TILES`), for which tasks.
 
-    Attributes:
-        file: The number of its file.
-        image: Which of the file's images, or `BY_TILES`.
-        tasks: The numbers of the tasks that it is for.
-        draw: Whether it will be drawn.
+    It may be one that will be drawn.
     """
 
     file: int
@@ -43,12 +39,9 @@ class Wanted(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Images that a task sees together.
+    """Images ``(B, C, H, W)``, in the dtype they were stored in, that the task of a number sees together.
 
-    Attributes:
-        task: Its number.
-        places: Which of the batch each is, and its height and width before it was resized, pixels.
-        images: ``(B, C, H, W)`` in the dtype they were stored in.
+    `places` are which of the batch each is, and its height and width before it was resized, pixels.
     """
 
     task: int

@@ -37,15 +37,9 @@ def embed(
 ) -> None:
     """Computes what the store does not have yet; what is done is kept, however this ends.
 
-    Args:
-        model: Is moved to the device.
-        task: Whose normalisation is used.
-        inputs: The images.
-        store: Where embeddings are kept.
-        options: What computes.
-        scales: Take the means of all maps of the pyramid, see `multi_scale`, not the pooled embedding.
-        skip_bad: Leave out images that cannot be used.
-        advance: Called with how many images more are done.
+    The model is moved to the device, the normalisation is that of the task. `scales` takes the means of all maps of the
+    pyramid, see `multi_scale`, not the pooled embedding; `skip_bad` leaves out images that cannot be used; `advance` is
+    called with how many images more are done.
 
     Raises:
         ValueError: An image cannot be used, and `skip_bad` is off.

@@ -16,10 +16,7 @@ from umedpt_lightning.inference.opening import OpenFile, Opening
 class InputRows:
     """The images of files in their order: an image is one row, a volume has a row a slice, a slide one a tile.
 
-    Args:
-        files: At least one.
-        opening: How the task opens them.
-        skip_bad: Leave out volumes and slides that cannot be opened.
+    With `skip_bad` volumes and slides that cannot be opened are left out.
 
     Attributes:
         dataset: Reads the images.

@@ -20,13 +20,7 @@ _CHUNK = 1024
 
 
 class Rows(NamedTuple):
-    """Some embeddings.
-
-    Attributes:
-        ids: ``(N,)`` text.
-        groups: ``(N,)`` text.
-        vectors: ``(N, D)`` float32.
-    """
+    """Some embeddings: ids ``(N,)``, groups ``(N,)``, and vectors ``(N, D)``."""
 
     ids: NDArray[np.str_]
     groups: NDArray[np.str_]

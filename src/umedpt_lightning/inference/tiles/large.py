@@ -25,13 +25,7 @@ from umedpt_lightning.types import to_numpy
 
 
 class SeenSlide(NamedTuple):
-    """What was found on a slide, with arrays for tensors.
-
-    Attributes:
-        slide: The slide.
-        found: A mask at the tiles' resolution, or boxes in pixels of the finest level.
-        area: That was looked at, µm².
-    """
+    """A mask at the tiles' resolution, or boxes in pixels of the finest level, of a slide, and the µm² looked at."""
 
     slide: Slide
     found: Any
