@@ -66,8 +66,14 @@ class Opening:
         # intensities that are asked for are those of volumes; they make none of what is known to have been an image
         volumes = slices is not None or (intensity is not None and "images" not in spec.cut)
         preference = Preference("slices" in spec.cut or volumes, "tiles" in spec.cut or tiles is not None)
-        asked = slices or trained_slices(spec), intensity or trained_intensity(spec), tiles or trained_tiles(spec)
-        return cls(spec, size, *asked, preference)
+        if slices is None:  # every slice; all axial ones where the task was not trained on volumes
+            slices = replace(_made(Slices, spec.cut.get("slices", {}), "slices"), every=None)
+        if intensity is None and (options := spec.cut.get("intensity")):
+            kinds: dict[str, Callable[..., Intensity]] = {"low": Window, "level": Level, "lower": Percentiles}
+            intensity = _made(kinds.get(min(options), Window), options, "intensity")
+        if tiles is None and "tiles" in spec.cut:
+            tiles = _made(Tiles, spec.cut["tiles"], "tiles")
+        return cls(spec, size, slices, intensity, tiles, preference)
 
     @property
     def windowed(self) -> bool:
@@ -215,40 +221,6 @@ def _check_finite(image: NDArray[Any], name: str) -> None:
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         bad = int(np.count_nonzero(~np.isfinite(image)))
         raise ValueError(f"{name}: {bad} of {image.size} values are NaN or infinite. Fill them, or leave it out.")
-
-
-def trained_slices(spec: TaskSpec) -> Slices:
-    """How volumes were sliced, but every slice; all axial ones where the task was not trained on volumes.
-
-    Raises:
-        ValueError: The spec's options are not those of `Slices`.
-    """
-    return replace(_made(Slices, spec.cut.get("slices", {}), "slices"), every=None)
-
-
-def trained_intensity(spec: TaskSpec) -> Intensity | None:
-    """What became 0 and 1 of volumes; None keeps the stored intensities.
-
-    Raises:
-        ValueError: The spec's options are those of no intensity.
-    """
-    options = spec.cut.get("intensity")
-    if not options:
-        return None
-    kinds: dict[str, Callable[..., Intensity]] = {"low": Window, "level": Level, "lower": Percentiles}
-    return _made(kinds.get(min(options), Window), options, "intensity")
-
-
-def trained_tiles(spec: TaskSpec, **asked: Any) -> Tiles | None:
-    """How slides were cut; what is `asked` for and not None counts more; None where nothing says it.
-
-    Raises:
-        ValueError: The options are not those of `Tiles`.
-    """
-    options = {**spec.cut.get("tiles", {}), **{key: value for key, value in asked.items() if value is not None}}
-    if "tiles" not in spec.cut and "mpp" not in options:
-        return None
-    return _made(Tiles, options, "tiles")
 
 
 def _made(cls: Callable[..., T], options: Mapping[str, Any], what: str) -> T:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Intensity
-from umedpt_lightning.inference.opening import Opening, trained_slices, trained_tiles
+from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.inference.tiles.grid import Tiling, aligned_tiling
 from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap
 from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
@@ -62,9 +63,13 @@ class PredictOptions:
         Raises:
             ValueError: What the model says of its training cannot be.
         """
-        asked = {key: v for key, v in (("axis", self.axis), ("spacing", self.spacing)) if v is not None}
-        slices = replace(trained_slices(spec), **asked) if asked else None
-        tiles = trained_tiles(spec, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
+        trained = Opening.as_trained(spec, size)
+        cut = {key: v for key, v in (("axis", self.axis), ("spacing", self.spacing)) if v is not None}
+        slices = replace(trained.slices, **cut) if cut else None
+        tiles = trained.tiles or (None if self.mpp is None else Tiles())
+        if tiles is not None:
+            asked = {"mpp": self.mpp, "size": self.tile, "slide_mpp": self.pixel_size}
+            tiles = replace(tiles, **{key: v for key, v in asked.items() if v is not None})
         return Opening.as_trained(spec, size, slices, self.intensity, tiles)
 
     def most_at_once(self, model: MultiTaskModel, task: str) -> int | None:

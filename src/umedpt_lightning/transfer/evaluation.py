@@ -56,6 +56,7 @@ def bootstrap_intervals(
     groups: NDArray[np.str_] | None,
     samples: int,
     replicates: int,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap percentile intervals of 95 % over patients: whole groups are drawn with replacement.
 
@@ -67,13 +68,14 @@ def bootstrap_intervals(
         groups: ``(samples,)`` what each shares with others; None where each is of its own.
         samples: How many there are.
         replicates: How often they are drawn.
+        seed: Of the draws.
 
     Returns:
         Lower and upper end of each metric, NaN for one that is never defined.
     """
     units, unit_of = np.unique(np.arange(samples) if groups is None else groups, return_inverse=True)
     members = np.split(np.argsort(unit_of, kind="stable"), np.bincount(unit_of).cumsum()[:-1])
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {}
     for _ in range(replicates):
         rows = np.concatenate([members[unit] for unit in rng.integers(0, len(units), len(units))])
