@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
 import torch
 import xxhash
-from numpy.typing import NDArray
 from torch import Tensor
 
 from umedpt_lightning.data.cache.identity import code_identity
@@ -41,5 +39,5 @@ def fingerprint(model: MultiTaskModel) -> str:
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

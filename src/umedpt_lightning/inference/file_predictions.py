@@ -142,8 +142,8 @@ class FilePredictions:
         for row, task, text in batch.faults:
             self._expect(batch.wanted[row], task)
             self._write(self._discard, batch.wanted[row], task, text)
-        for row, places in groupby(batch.large, key=lambda place: place[0]):
-            self._by_tiles(batch.wanted[row].file, [task for _, task in places])
+        for row, large in groupby(batch.large, key=lambda place: place[0]):
+            self._by_tiles(batch.wanted[row].file, [task for _, task in large])
 
     def _expect(self, wanted: Wanted, task: int) -> None:
         """Makes ready what writes a file."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Intensity
+from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.inference.tiles.grid import Tiling, aligned_tiling
 from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap
@@ -14,6 +15,7 @@ from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskSpec
 
+T = TypeVar("T", Slices, Tiles)
 #: Side of the tiles of large images, pixels: whole windows of Swin, and no more memory than an image that is not cut.
 TILE = 1792
 
@@ -64,12 +66,12 @@ class PredictOptions:
             ValueError: What the model says of its training cannot be.
         """
         trained = Opening.as_trained(spec, size)
-        cut = {key: v for key, v in (("axis", self.axis), ("spacing", self.spacing)) if v is not None}
-        slices = replace(trained.slices, **cut) if cut else None
+        slices = None
+        if self.axis is not None or self.spacing is not None:
+            slices = _changed(trained.slices, axis=self.axis, spacing=self.spacing)
         tiles = trained.tiles or (None if self.mpp is None else Tiles())
         if tiles is not None:
-            asked = {"mpp": self.mpp, "size": self.tile, "slide_mpp": self.pixel_size}
-            tiles = replace(tiles, **{key: v for key, v in asked.items() if v is not None})
+            tiles = _changed(tiles, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
         return Opening.as_trained(spec, size, slices, self.intensity, tiles)
 
     def most_at_once(self, model: MultiTaskModel, task: str) -> int | None:
@@ -93,3 +95,8 @@ class PredictOptions:
             return aligned_tiling(model.encoder, side, overlap)
         overlap = default_overlap(side) if self.overlap is None else self.overlap
         return Tiling((side, max(1, round(side * shown[1] / shown[0]))), overlap, whole=True)
+
+
+def _changed(options: T, **asked: Any) -> T:
+    """The same options but for those that are asked for, which are not None."""
+    return replace(options, **{key: value for key, value in asked.items() if value is not None})

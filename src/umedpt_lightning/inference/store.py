@@ -143,8 +143,9 @@ class Store:
                 rest.append(Rows(arrays["ids"], arrays["groups"], arrays["vectors"]))
             rest = [Rows(*map(np.concatenate, zip(*rest, strict=True)))]
             while len(rest[0].ids) >= _CHUNK:
-                yield Rows(*(column[:_CHUNK] for column in rest[0]))
-                rest = [Rows(*(column[_CHUNK:] for column in rest[0]))]
+                ids, groups, vectors = rest[0]
+                yield Rows(ids[:_CHUNK], groups[:_CHUNK], vectors[:_CHUNK])
+                rest = [Rows(ids[_CHUNK:], groups[_CHUNK:], vectors[_CHUNK:])]
         if rest and len(rest[0].ids):
             yield rest[0]
 

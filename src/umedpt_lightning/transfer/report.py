@@ -76,7 +76,7 @@ def draw_curves(rows: Sequence[Row], metric: str, baseline: float) -> Figure:
     for row in rows:
         if metric in row.metrics:
             lines.setdefault(row.line, []).append(row)
-    entries, means, bands = [], [], []
+    entries, means, bands = [], list[float](), list[float]()
     for index, (name, line) in enumerate(lines.items()):
         style, fractions = line_style(index), [row.fraction for row in line]
         middle, low, high = zip(*((i.mean, i.low, i.high) for i in (row.metrics[metric] for row in line)), strict=True)
