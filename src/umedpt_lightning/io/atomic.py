@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _UNFINISHED = ".part."
 #: Seconds after which a file that nobody has written to belongs to a process that is gone.
@@ -56,6 +58,14 @@ def write_text(file: Path, text: str, durable: bool = False) -> None:
     """Replaces a file by UTF-8 text with the line ends as they are, see `atomic_write`."""
     with atomic_write(file, durable) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def write_csv(file: Path, header: Iterable[Any], rows: Iterable[Iterable[Any]], durable: bool = False) -> None:
+    """Replaces a file by a table, whose rows are taken one after the other, see `atomic_write`."""
+    with atomic_write(file, durable) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def synchronise(path: Path) -> None:
