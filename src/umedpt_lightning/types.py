@@ -7,6 +7,7 @@ Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -170,7 +171,7 @@ def map_leaves(value: Any, function: Callable[[Any], Any], kind: type = Tensor) 
 def finite_rows(value: Any, count: int) -> Tensor:
     """``(count,)`` bool: for which samples all numbers of a head's output are finite; waits for no device.
 
-    Tensors of which the first axis is that of `count` samples count, in whatever `map_leaves` knows.
+    The first axis of tensors, in whatever `map_leaves` knows, is that of samples; others do not count.
     """
     rows: list[Tensor] = []
 
@@ -198,6 +199,13 @@ class TaskRate(NamedTuple):
 
     turns: float
     micro_batches: int
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Pace":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("Pace is `TaskRate` now; the old name goes with the next release.", FutureWarning, stacklevel=2)
+    return TaskRate
 
 
 class MicroBatchId(NamedTuple):

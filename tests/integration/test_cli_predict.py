@@ -107,8 +107,8 @@ def test_files_say_what_python_says(model: tuple[Path, MultiTaskModel], tmp_path
 def test_onnx_says_what_the_files_say(tmp_path: Path, kind: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from umedpt_lightning.export.graph import TaskGraph
     from umedpt_lightning.export.onnx import export_onnx
+    from umedpt_lightning.export.program import TaskGraph
 
     task = f"a_{kind}"
     alone = MultiTaskModel(

@@ -11,8 +11,7 @@ from PIL import Image
 
 from umedpt_lightning.data.formats.images import image_size, read_image, to_channels
 from umedpt_lightning.data.volume import dicom_file
-from umedpt_lightning.inference.file_kinds import kind_of
-from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.input_files import InputFile, kind_of
 from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.types import TaskSpec
 

@@ -18,8 +18,8 @@ from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.embed_files import embed_files
 from umedpt_lightning.inference.find_inputs import TableColumns
 from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.inference.progress import progress
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.transfer.progress import progress
 
 
 def main(command: str, arguments: Sequence[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ def null_for_nan(value: Any) -> Any:
         case float() if not math.isfinite(value):
             return None
     return value
+
+
+def write_csv(file: Path, header: Iterable[Any], rows: Iterable[Iterable[Any]], durable: bool = False) -> None:
+    """Replaces a file by a table, whose rows are taken one after the other, see `atomic_write`."""
+    with atomic_write(file, durable) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def synchronise(path: Path) -> None:

@@ -17,27 +17,15 @@ from umedpt_lightning.data.readers import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.tasks.ranking import Ranking, area_under_roc
-from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode
+from umedpt_lightning.transfer.cells import CellFolder, Mode
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 from umedpt_lightning.transfer.finetune import FineTuning
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import WeightSource
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
 from umedpt_lightning.transfer.sweep import Sweep
 
-SETS = (
-    "pathmnist",
-    "chestmnist",
-    "dermamnist",
-    "octmnist",
-    "pneumoniamnist",
-    "retinamnist",
-    "breastmnist",
-    "bloodmnist",
-    "tissuemnist",
-    "organamnist",
-    "organcmnist",
-    "organsmnist",
-)
+_PREFIXES = "path chest derma oct pneumonia retina breast blood tissue organa organc organs"
+SETS = tuple(f"{prefix}mnist" for prefix in _PREFIXES.split())
 _MULTILABEL = ("chestmnist",)
 Size = Literal[28, 64, 128, 224]
 
@@ -75,16 +63,7 @@ class MedMNISTProtocol:
 
 @dataclass(frozen=True)
 class Entry:
-    """A method on a set.
-
-    Attributes:
-        method: Its name.
-        mode: How it was measured.
-        size: Pixels.
-        name: The set.
-        accuracy: Over the seeds, a share.
-        auc: Likewise.
-    """
+    """A method in a mode on the set of a name at a size in pixels; accuracy and AUC are shares, over the seeds."""
 
     method: str
     mode: str
@@ -102,11 +81,7 @@ def file_of(folder: Path, name: str, size: int) -> Path:
 def measure(protocol: MedMNISTProtocol, cells: Path, compute: ComputeOptions, missing: list[str]) -> Iterator[Entry]:
     """Every method on every set that is there, all labels of its train part used.
 
-    Args:
-        protocol: What is measured.
-        cells: Folder of what is finished, which is not run again.
-        compute: What computes, and how many processes read.
-        missing: Takes the names of the files that are not there.
+    What is finished in the folder `cells` is not run again; `missing` takes the names of the files that are not there.
     """
     for size in protocol.sizes:
         for name in SETS:
@@ -135,17 +110,14 @@ def _measure(
     results = Sweep(one, kept, compute, training=repr((protocol.batch_size, protocol.finetuning))).run()
     scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for cell in results:
-        scores.setdefault((cell.method, cell.mode), []).append(_score(kept, cell))
-    for (method, mode), found in scores.items():
-        accuracies, areas = zip(*found, strict=True)
+        answers = kept.answers(cell)
+        if answers is None or "predictions" not in answers:  # those of earlier releases have other arrays
+            raise ValueError(f"{cell}: its answers are gone from the run's folder. Delete the cell's .json file too.")
+        found = accuracy_and_auc(answers["predictions"], answers["targets"])
+        scores.setdefault((cell.method, cell.mode), []).append(found)
+    for (method, mode), pairs in scores.items():
+        accuracies, areas = zip(*pairs, strict=True)
         yield Entry(method, mode, size, name, seed_interval(accuracies), seed_interval(areas))
-
-
-def _score(cells: CellFolder, cell: Cell) -> tuple[float, float]:
-    answers = cells.answers(cell)
-    if answers is None or "predictions" not in answers:  # those of earlier releases have other arrays
-        raise ValueError(f"{cell}: its answers are gone from the run's folder. Delete the cell's .json file too.")
-    return accuracy_and_auc(answers["predictions"], answers["targets"])
 
 
 def accuracy_and_auc(stated: NDArray[np.floating], targets: NDArray[Any]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import warnings
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import Counter
@@ -46,6 +47,17 @@ class Schedule(ABC):
 
     rates: dict[str, TaskRate]
 
+    @property
+    def pace(self) -> dict[str, TaskRate]:
+        """The `rates`, by their old name, which goes with the next release."""
+        _warn_of_pace()
+        return self.rates
+
+    @pace.setter
+    def pace(self, rates: dict[str, TaskRate]) -> None:
+        _warn_of_pace()
+        self.rates = rates
+
     @abstractmethod
     def before(self, number: int) -> dict[str, int]:
         """Turns that each task has in all rounds before that of a number, counted from 0; cheap for any number."""
@@ -55,6 +67,11 @@ class Schedule(ABC):
         earlier, later = self.before(number), self.before(number + 1)
         turns = {task: later[task] - earlier[task] for task in self.rates}
         return {task: count * self.rates[task].micro_batches for task, count in turns.items() if count}
+
+
+def _warn_of_pace() -> None:
+    what = "Schedule.pace is called `rates` now; the old name goes with the next release. Rename it."
+    warnings.warn(what, FutureWarning, stacklevel=3)
 
 
 #: Builds a schedule from what is known of the tasks.
