@@ -27,10 +27,10 @@ from volume_files import dicom, nifti, series
 from umedpt_lightning.blocks import DetectionDecoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.formats.images import read_image
-from umedpt_lightning.data.formats.mask_images import read_mask
-from umedpt_lightning.data.readers.class_folders import ClassFolders
+from umedpt_lightning.data.formats.masks import read_mask
 from umedpt_lightning.data.readers.coco import CocoBoxes
-from umedpt_lightning.data.readers.volume_masks import VolumeMasks
+from umedpt_lightning.data.readers.folders import ClassFolders
+from umedpt_lightning.data.readers.volumes import VolumeMasks
 from umedpt_lightning.data.volume.intensity import Window
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.export import select_boxes

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 
-from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
@@ -20,10 +20,8 @@ from umedpt_lightning.runs.trainer_options import check_best, check_options
 def settle(config: Namespace, command: str) -> None:
     """Checks the names of tasks, settles the run's folder and checkpoint, fills in ``${root}`` and presets, in place.
 
-    Raises:
-        ValueError: A task name does not fit, there is no such preset, or `fit` would write into the folder of another
-            run.
-        FileNotFoundError: There is no such checkpoint.
+    Raises ValueError where a task name or preset does not fit, or `fit` would write into the folder of another run, and
+    FileNotFoundError where there is no such checkpoint.
     """
     fill_root(config, config.root)
     check_options(vars(config.trainer))

@@ -13,8 +13,7 @@ from typing import Any, Literal, Self, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from umedpt_lightning.data.loading.shutdown import shut_down_with, shut_down_workers
-from umedpt_lightning.data.loading.worker import outlive_signals, prepare_worker
+from umedpt_lightning.data.loading.worker import outlive_signals, prepare_worker, shut_down_with, shut_down_workers
 
 T = TypeVar("T")
 #: What torch says where a worker died, or has no memory left to hand over what it has read.

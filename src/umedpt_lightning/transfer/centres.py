@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from umedpt_lightning.data.readers.centres import Centres, centres_of
+from umedpt_lightning.data.readers.subset import Centres, centres_of
 from umedpt_lightning.io.atomic import write_csv
 from umedpt_lightning.transfer.evaluation import Interval
 from umedpt_lightning.transfer.protocol import PARTS, Protocol

@@ -31,12 +31,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class TaskSize(NamedTuple):
-    """What a schedule is told of a task.
-
-    Attributes:
-        samples: In its train part.
-        micro_batches: What ``data.tasks.<name>.micro_batches`` says.
-    """
+    """What a schedule is told of a task: samples of its train part, and its ``micro_batches`` in the config."""
 
     samples: int
     micro_batches: int = 1
@@ -83,11 +78,7 @@ ScheduleFactory = Callable[[Mapping[str, TaskSize]], Schedule]
 
 
 class RoundRobin(Schedule):
-    """Every task in every round, with its ``micro_batches``.
-
-    Args:
-        sizes: What is known of each task.
-    """
+    """Every task in every round, with its ``micro_batches``."""
 
     def __init__(self, sizes: Mapping[str, TaskSize]) -> None:
         self.rates = {task: TaskRate(1.0, size.micro_batches) for task, size in sizes.items()}

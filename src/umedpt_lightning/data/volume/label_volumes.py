@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all
-from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.formats.masks import MaskValues
 from umedpt_lightning.data.formats.missing import check_files
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
 from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
@@ -33,12 +33,9 @@ class LabelVolumes:
     Args:
         images: The slices.
         paths: Files, one a volume. They may be stored in another orientation than the image.
-        classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
-        ignore: The stored value of unlabelled voxels, None if there are none.
+        classes: As for `MaskValues`.
+        ignore: As for `MaskValues`.
         source: The file or folder that names the labels.
-
-    Attributes:
-        classes: Class names.
 
     Raises:
         FileNotFoundError: A label volume is missing.
@@ -69,8 +66,7 @@ class LabelVolumes:
     def read(self, index: int) -> NDArray[np.int16]:
         """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to a slice.
 
-        Raises:
-            ValueError: It cannot be read, or holds other values.
+        Raises ValueError where it cannot be read, or holds other values.
         """
         owner, place = int(self._images.owners[index]), int(self._images.places[index])
         mask = upright(self._plane(owner, place))
@@ -79,8 +75,7 @@ class LabelVolumes:
     def with_foreground(self) -> NDArray[np.bool_]:
         """``(N,)`` which slices hold another class than the first; reads all label volumes.
 
-        Raises:
-            ValueError: None does, or a label volume cannot be used.
+        Raises ValueError where none does, or a label volume cannot be used.
         """
         slices = zip(self._images.owners.tolist(), self._images.places.tolist(), strict=True)
         planes = (self._plane(owner, place) for owner, place in slices)
@@ -103,11 +98,8 @@ class LabelVolumes:
 def _whole(stored: NDArray[Any], step: float, name: str) -> NDArray[Any]:
     """Labels as unsigned integers: many tools store them as floats, or as steps of a scale that hardly meet integers.
 
-    Args:
-        stored: Their values.
-        step: From one value that the file can hold to the next; 0 where it holds them as they are. A label was rounded
-            to the nearest, so it may be half a step away, if that still tells it from a value between two labels.
-        name: What a message calls them.
+    A label was rounded to the nearest step, so it may be half a step away (0: values as they are), if that still
+    tells it from a value between two labels.
     """
     if stored.dtype.kind == "u":
         return stored
