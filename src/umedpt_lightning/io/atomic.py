@@ -59,6 +59,14 @@ def write_text(file: Path, text: str, durable: bool = False) -> None:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
+def write_csv(file: Path, header: Iterable[Any], rows: Iterable[Iterable[Any]], durable: bool = False) -> None:
+    """Replaces a file by a table, whose rows are taken one after the other, see `atomic_write`."""
+    with atomic_write(file, durable) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
 def write_json(file: Path, content: Any) -> None:
     """Replaces a file by JSON, see `atomic_write`; JSON has neither NaN nor infinity, so that they become null."""
     write_text(file, json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n")
@@ -74,14 +82,6 @@ def null_for_nan(value: Any) -> Any:
         case float() if not math.isfinite(value):
             return None
     return value
-
-
-def write_csv(file: Path, header: Iterable[Any], rows: Iterable[Iterable[Any]], durable: bool = False) -> None:
-    """Replaces a file by a table, whose rows are taken one after the other, see `atomic_write`."""
-    with atomic_write(file, durable) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def synchronise(path: Path) -> None:
