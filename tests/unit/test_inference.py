@@ -159,6 +159,12 @@ def test_floats_that_were_scaled_are_told(model: MultiTaskModel, scale: float) -
         model.predict([image * 255, image * scale], "a_class")
 
 
+def test_floats_that_were_scaled_around_0_are_told(model: MultiTaskModel) -> None:
+    image = (picture(40, 50, 3) / 127.5 - 1).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"scaled to -1\.\.1, give it as it was stored, or \(image \+ 1\) / 2 \* 255"):
+        model.predict([image], "a_class")
+
+
 @pytest.mark.filterwarnings("error")
 def test_floats_of_the_range_and_flat_images_are_not_told(model: MultiTaskModel) -> None:
     image = picture(40, 50, 3)

@@ -43,7 +43,8 @@ def _stored_targets(samples: Sequence[Sample]) -> list[PackedArray] | None:
     """Of all, if one was resized; those of others are as they are."""
     if all(sample.stored_target is None for sample in samples):
         return None
-    return [sample.stored_target or PackedArray.of(sample.target) for sample in samples]
+    truths = [sample.target if sample.stored_target is None else sample.stored_target for sample in samples]
+    return [truth if isinstance(truth, PackedArray) else PackedArray.of(truth) for truth in truths]
 
 
 def _targets(targets: Sequence[Any]) -> BatchTargets:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from umedpt_lightning.data.loading.collate import collate
@@ -88,8 +89,11 @@ def prepared(reader: Reader, index: int) -> Sample:
     """
     sample = reader[index]
     height, width = sample.image.shape[:2]
+    stored = sample.stored_target
     try:
-        return replace(sample, target=reader.spec.prepared(sample.target, (height, width)))
+        if isinstance(stored, np.ndarray):  # a cache packs it once it is prepared
+            stored = reader.spec.prepared(stored, stored.shape[:2])
+        return replace(sample, target=reader.spec.prepared(sample.target, (height, width)), stored_target=stored)
     except ValueError as error:
         raise ValueError(f"{sample.name}: {error}") from error
 

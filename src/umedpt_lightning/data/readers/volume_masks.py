@@ -62,8 +62,7 @@ class VolumeMasks(ImageReader[VolumeImages]):
 
     def __getitem__(self, index: int) -> Sample:
         """The slice ``(H, W, C)`` with its mask ``(H, W)`` int16."""
-        index = self._at(index)
-        return self._images.sample(index, self._masks.read(index))
+        return self._masks.sample(self._at(index))
 
 
 class VolumeMaskFolders(ImageReader[VolumeImages]):
@@ -107,8 +106,7 @@ class VolumeMaskFolders(ImageReader[VolumeImages]):
 
     def __getitem__(self, index: int) -> Sample:
         """The slice ``(H, W, C)`` with its mask ``(H, W)`` int16."""
-        index = self._at(index)
-        return self._images.sample(index, self._masks.read(index))
+        return self._masks.sample(self._at(index))
 
     def found(self) -> Iterable[Path]:
         """As `Reader.found`."""

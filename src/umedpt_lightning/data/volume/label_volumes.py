@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from umedpt_lightning.data.volume.slices import VolumeImages, upright
 from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
 from umedpt_lightning.data.volume.volumes import AXES, Volume
 from umedpt_lightning.labels.wording import shorten
+from umedpt_lightning.types import Sample
 
 #: How far a voxel of the labels may lie from that of the image, as a share of the smallest side of a voxel.
 _TOLERANCE = 0.1
@@ -23,6 +25,8 @@ _TOLERANCE = 0.1
 _HALF = 0.51
 #: Steps of a scale from here on leave labels and values between them indistinguishable.
 _COARSE = 0.5
+#: Such a scale may still miss 1 by this share, as long as that adds up to no more than the second number.
+_SLIGHTLY = 1e-3, 0.1
 #: Of float32, relative.
 _ROUNDING = 1e-6
 
@@ -66,15 +70,17 @@ class LabelVolumes:
         self._volumes = for_all(open_volume_file, paths)
         for_all(lambda pair: _check_geometry(*pair), zip(images.volumes, self._volumes, strict=True))
 
-    def read(self, index: int) -> NDArray[np.int16]:
-        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to a slice.
+    def sample(self, index: int) -> Sample:
+        """A slice with its mask ``(H, W)`` of class indices and `IGNORE_INDEX`, resampled as the slice is.
 
         Raises:
             ValueError: It cannot be read, or holds other values.
         """
         owner, place = int(self._images.owners[index]), int(self._images.places[index])
-        mask = upright(self._plane(owner, place))
-        return np.ascontiguousarray(self._images.slices.resize(mask, self._images.volumes[owner], mask=True))
+        stored = np.ascontiguousarray(upright(self._plane(owner, place)))
+        mask = np.ascontiguousarray(self._images.slices.resize(stored, self._images.volumes[owner], mask=True))
+        sample = self._images.sample(index, mask)
+        return sample if mask.shape == stored.shape else replace(sample, stored_target=stored)
 
     def with_foreground(self) -> NDArray[np.bool_]:
         """``(N,)`` which slices hold another class than the first; reads all label volumes.
@@ -114,8 +120,9 @@ def _whole(stored: NDArray[Any], step: float, name: str) -> NDArray[Any]:
     nearest: NDArray[Any] = np.rint(stored)
     with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
         whole: NDArray[np.uint16] = nearest.astype(np.uint16)
-    tolerance = _HALF * step if step < _COARSE else 0.0
-    wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance + _ROUNDING * np.abs(nearest)))
+    share, most = _SLIGHTLY if step >= _COARSE else (0.0, np.inf)
+    tolerance = np.minimum((_ROUNDING + share) * np.abs(nearest), most) + (_HALF * step if step < _COARSE else 0.0)
+    wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance))
     if wrong.any():
         scale = f" (in steps of {step:.3g})" if step else ""
         raise ValueError(
