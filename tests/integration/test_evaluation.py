@@ -284,8 +284,8 @@ def test_a_task_that_would_leave_them_out_ends_the_evaluation() -> None:
         evaluated(module, data)
 
 
-def of_rank(size: int, limit: float, devices: int) -> dict[str, float]:
-    data = data_of(readers_of({"a_mask": "mask"}, size=size), batch_size=1)
+def of_rank(tasks: dict[str, str], size: int, limit: float, devices: int) -> dict[str, float]:
+    data = data_of(readers_of(tasks, size=size), batch_size=1)
     strategy = "ddp" if devices > 1 else "auto"
     trainer = trainer_of(
         limit_val_batches=limit,
@@ -304,12 +304,14 @@ def of_rank(size: int, limit: float, devices: int) -> dict[str, float]:
 @pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks")
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 @pytest.mark.parametrize(
-    ("size", "limit", "alone"), [(1, 1.0, 1.0), (5, 0.5, 2), (3, 0.5, 2)], ids=["one sample", "5 by half", "3 by half"]
+    ("tasks", "size", "limit", "alone"),
+    [(TASKS, 1, 1.0, 1.0), ({"a_mask": "mask"}, 5, 0.5, 2), ({"a_mask": "mask"}, 3, 0.5, 2)],
+    ids=["one sample", "5 by half", "3 by half"],
 )
 def test_ranks_that_have_different_numbers_of_samples_find_what_one_process_finds(
-    size: int, limit: float, alone: float
+    tasks: dict[str, str], size: int, limit: float, alone: float
 ) -> None:
     # half of the three, or of the two, micro-batches that the first rank has is one
-    expected = of_rank(size, alone, 1)
-    for found in on_ranks(of_rank, 2, size, limit, 2):
+    expected = of_rank(tasks, size, alone, 1)
+    for found in on_ranks(of_rank, 2, tasks, size, limit, 2):
         assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)

@@ -34,8 +34,8 @@ def main(command: str, arguments: Sequence[str]) -> None:
 def _serve(options: argparse.Namespace) -> None:
     if not options.model.exists():  # a name on the Hub would be downloaded
         raise FileNotFoundError(
-            f"--model {options.model}: there is no such folder or file. Give a folder that `umedpt export` made, a run's "
-            "folder, or a checkpoint."
+            f"--model {options.model}: there is no such folder or file. Give a folder that `umedpt export` made, a "
+            "run's folder, or a checkpoint."
         )
     if options.neighbours is None and (options.images or options.task):
         raise ValueError("--images and --task say where --neighbours are from: give these as well.")
