@@ -98,18 +98,23 @@ def dice_by_hand(predictions: list[Any], truths: list[Any], label: int) -> float
     return float(2 * (said & true).sum() / (said.sum() + true.sum()))
 
 
+def answer_at_random(module: MultiTaskModule, task: str) -> None:
+    """Whatever the pixels are like, each class somewhere; the same for all images of a size."""
+    random = torch.Generator()
+
+    def forward(pixels: Tensor) -> Tensor:
+        one = torch.randn((1, 3, *pixels.shape[2:]), generator=random.manual_seed(1))
+        return one.expand(len(pixels), -1, -1, -1)
+
+    module.model.task(task).forward = forward  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_dice_is_of_the_images_own_pixels(part: str) -> None:
     reader = SmallObjects("mask")
     data = data_of({"lesions": reader}, size=32)
     module = module_of(data)
-    random = torch.Generator().manual_seed(1)
-    # whatever the pixels are like, each class somewhere
-    module.model.task("lesions").forward = (
-        lambda pixels: torch.randn(  # type: ignore[method-assign]
-            (1, 3, *pixels.shape[2:]), generator=random.manual_seed(1)
-        ).expand(len(pixels), -1, -1, -1)
-    )
+    answer_at_random(module, "lesions")
     found = evaluated(module, data, part)
     samples = [reader[i] for i in range(len(reader))]
     predictions = module.model.predict([s.image for s in samples], "lesions")
@@ -172,6 +177,7 @@ def test_volumes_that_a_reader_resamples_count_in_the_voxels_of_the_label_file(
     options = {"size": size, "batch_size": 1 if size is None else 2, "cache": cache}
     data = data_of({"lesions": reader}, **options)
     module = module_of(data)
+    answer_at_random(module, "lesions")
     for _ in range(2):  # from the files, and from the cache
         found = evaluated(module, data)
         said = []
@@ -285,7 +291,7 @@ def test_a_task_that_would_leave_them_out_ends_the_evaluation() -> None:
 
 
 def of_rank(tasks: dict[str, str], size: int, limit: float, devices: int) -> dict[str, float]:
-    data = data_of(readers_of(tasks, size=size), batch_size=1)
+    data = data_of(readers_of(tasks, size=size, side=64), batch_size=1)
     strategy = "ddp" if devices > 1 else "auto"
     trainer = trainer_of(
         limit_val_batches=limit,

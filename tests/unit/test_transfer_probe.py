@@ -182,7 +182,7 @@ def test_the_choice_is_that_of_the_val_part() -> None:
     assert fitted.options != other.options
 
 
-@pytest.mark.parametrize(("probe", "worth"), zip(PROBES, ("_negative_loss", "_main_metric"), strict=True))
+@pytest.mark.parametrize(("probe", "worth"), [*zip(PROBES, ("_negative_loss", "_main_metric"), strict=True)])
 def test_a_choice_whose_worth_is_undefined_is_never_taken(
     probe: Any, worth: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
-from umedpt_lightning.cli.parser_errors import explain
+from umedpt_lightning.cli.parser_errors import config_files, explain
 from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.check import Problem
 from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.formats.faults import each_of
-from umedpt_lightning.data.formats.text_files import read_text
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
@@ -86,10 +84,7 @@ def read_stride(files: Sequence[Path]) -> float:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
+    content = read_yaml(file)
     return content if isinstance(content, dict) else {}
 
 
@@ -146,11 +141,9 @@ def task_faults(arguments: Sequence[str]) -> list[str]:
 
     The parser's own message does not name the task. Nothing is built.
     """
-    files = argparse.ArgumentParser(add_help=False)
-    files.add_argument("-c", "--config", type=Path, action="append", default=[])
     faults = []
     try:
-        tasks = read_config(files.parse_known_args(arguments)[0].config, None)
+        tasks = read_config(config_files(arguments), None)
     except (ValueError, OSError):  # all in it is on the command line, or the parser says the same
         return []
     for name, options in tasks.items():

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
-from umedpt_lightning.data.formats.text_files import read_text
+from umedpt_lightning.data.formats.text_files import read_yaml
 
 _FOLDER = Path(__file__).parent / "augmentations"
 #: Names of the presets.
@@ -43,10 +42,7 @@ def build_augmentations(preset: str, kind: Any) -> Any:
 
 def _parse(preset: str, kind: Any) -> tuple[jsonargparse.ArgumentParser, jsonargparse.Namespace]:
     file = _file(preset)
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise ValueError(
             f"{file}: a file of augmentations holds albumentations transforms by name, such as "

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from umedpt_lightning.data.formats.text_files import read_yaml
 
 #: Of the folder: is locked as long as a process trains in it.
 _LOCK = ".lock"
@@ -112,7 +112,7 @@ def changes(before: Path, now: Mapping[str, Any]) -> list[str]:
     """
     if not before.is_file():
         return []
-    old = dict(_flat(yaml.safe_load(before.read_text(encoding="utf-8"))))
+    old = dict(_flat(read_yaml(before)))
     new = dict(_flat(now))
     lines = []
     for key in dict.fromkeys([*old, *new]):

@@ -1,4 +1,4 @@
-"""Text and JSON files, whatever program wrote them: a wrong encoding is named with its line, never guessed."""
+"""Text, JSON and YAML files, whatever program wrote them: a wrong encoding is named with its line, never guessed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import codecs
 import json
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from umedpt_lightning.data.formats.missing import no_such_file
 
@@ -62,3 +64,16 @@ def read_json(file: Path) -> Any:
         raise ValueError(f"{place}: not a JSON file ({error.msg} at column {error.colno}). Export it again.") from error
     except RecursionError as error:
         raise ValueError(f"{file}: not a JSON file of any use ({error}). Export it again.") from error
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not YAML, or in another encoding.
+    """
+    try:
+        return yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error

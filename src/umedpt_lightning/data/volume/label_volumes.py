@@ -121,7 +121,9 @@ def _whole(stored: NDArray[Any], step: float, name: str) -> NDArray[Any]:
     with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
         whole: NDArray[np.uint16] = nearest.astype(np.uint16)
     share, most = _SLIGHTLY if step >= _COARSE else (0.0, np.inf)
-    tolerance = np.minimum((_ROUNDING + share) * np.abs(nearest), most) + (_HALF * step if step < _COARSE else 0.0)
+    tolerance = np.minimum((_ROUNDING + share) * np.maximum(np.abs(nearest), 1), most) + (
+        _HALF * step if step < _COARSE else 0.0
+    )
     wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance))
     if wrong.any():
         scale = f" (in steps of {step:.3g})" if step else ""
