@@ -177,7 +177,8 @@ def _vectors(
     for stack in images:
         with options.autocast():
             moved = stack.to(options.device, non_blocking=True)
-            found.append(multi_scale(model, moved, task) if scales else model.embed(moved, task))
+            # what `model.embed` warns of was told with the file's name
+            found.append(multi_scale(model, moved, task) if scales else model.pooling(model.pyramid(moved, task)))
     if not found:
         return np.empty((0, 0), np.float32)
     vectors: NDArray[np.float32] = torch.cat(found).float().cpu().numpy()
