@@ -126,6 +126,15 @@ BENCHMARKS = {
         {"speed.run_16_tasks_over_bare": Figure(at_most=1.10)},
         own_processes=True,
     ),
+    "shared_machine": Benchmark(
+        "shared_machine:measure",
+        (240, 0),
+        {
+            "speed.beside_a_busy_process": Figure(at_least=0.55),
+            "speed.at_rest_over_spinning": Figure(at_least=0.85),
+        },
+        own_processes=True,
+    ),
     "resume": Benchmark(
         "resume:measure",
         (58, 0),
@@ -157,6 +166,9 @@ BENCHMARKS = {
             "embed.memory_10x_images": Figure(at_most=1.05),
         },
         own_processes=True,
+    ),
+    "predict": Benchmark(
+        "predict:measure", (40, 15), {"predict.rate_over_bare": Figure(at_least=0.95)}, own_processes=True
     ),
     "large_image": Benchmark(
         "large_image:memory", (210, 0), {"predict.peak_gib_10000_pixels": Figure("GiB", at_most=3)}, own_processes=True

@@ -7,6 +7,7 @@ Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -74,13 +75,7 @@ BatchTargets = Tensor | list[Any]
 
 @dataclass(frozen=True)
 class PackedArray:
-    """An array in few bytes: masks shrink to a hundredth.
-
-    Attributes:
-        data: Compressed by zlib.
-        shape: Of the array.
-        dtype: Of the array.
-    """
+    """An array in few bytes, compressed by zlib, with its shape and dtype: masks shrink to a hundredth."""
 
     data: bytes
     shape: tuple[int, ...]
@@ -184,10 +179,7 @@ class TaskBatch:
 def map_leaves(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
     """The same value with everything of a kind in it, tensors or arrays, replaced by what a function makes of it.
 
-    Args:
-        value: One of the kind, or lists, tuples, mappings and dataclasses of such; whatever else is in them is kept.
-        function: What is made of each.
-        kind: Of what.
+    It is one of the kind, or lists, tuples, mappings and dataclasses of such; whatever else is in them is kept.
     """
     if isinstance(value, kind):
         return function(value)
@@ -206,9 +198,7 @@ def map_leaves(value: Any, function: Callable[[Any], Any], kind: type = Tensor) 
 def finite_rows(value: Any, count: int) -> Tensor:
     """``(count,)`` bool: for which samples all numbers of a head's output are finite; waits for no device.
 
-    Args:
-        value: Tensors of which the first axis is that of samples, in whatever `map_leaves` knows; others do not count.
-        count: Number of samples.
+    The first axis of tensors, in whatever `map_leaves` knows, is that of samples; others do not count.
     """
     rows: list[Tensor] = []
 
@@ -232,24 +222,21 @@ def to_numpy(value: Any) -> Any:
 
 
 class TaskRate(NamedTuple):
-    """How often a task has its turn, on average.
-
-    Attributes:
-        turns: In a round, on average over many rounds.
-        micro_batches: In a turn; the task's loss is their mean.
-    """
+    """How many turns a task has in a round, on average, and of how many micro-batches a turn consists."""
 
     turns: float
     micro_batches: int
 
 
-class MicroBatchId(NamedTuple):
-    """Which micro-batch of a round.
+def __getattr__(name: str) -> Any:
+    if name != "Pace":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("Pace is `TaskRate` now; the old name goes with the next release.", FutureWarning, stacklevel=2)
+    return TaskRate
 
-    Attributes:
-        task: The task's name.
-        number: Which of the task's micro-batches in the round, counted from 0.
-    """
+
+class MicroBatchId(NamedTuple):
+    """Which micro-batch of a round: its task, and its number among the task's, counted from 0."""
 
     task: str
     number: int

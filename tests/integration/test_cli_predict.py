@@ -27,10 +27,10 @@ from volume_files import dicom, nifti, series
 from umedpt_lightning.blocks import DetectionDecoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.formats.images import read_image
-from umedpt_lightning.data.formats.mask_images import read_mask
-from umedpt_lightning.data.readers.class_folders import ClassFolders
+from umedpt_lightning.data.formats.masks import read_mask
 from umedpt_lightning.data.readers.coco import CocoBoxes
-from umedpt_lightning.data.readers.volume_masks import VolumeMasks
+from umedpt_lightning.data.readers.folders import ClassFolders
+from umedpt_lightning.data.readers.volumes import VolumeMasks
 from umedpt_lightning.data.volume.intensity import Window
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.export import select_boxes
@@ -107,8 +107,8 @@ def test_files_say_what_python_says(model: tuple[Path, MultiTaskModel], tmp_path
 def test_onnx_says_what_the_files_say(tmp_path: Path, kind: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from umedpt_lightning.export.graph import TaskGraph
     from umedpt_lightning.export.onnx import export_onnx
+    from umedpt_lightning.export.program import TaskGraph
 
     task = f"a_{kind}"
     alone = MultiTaskModel(

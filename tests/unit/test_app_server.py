@@ -13,7 +13,7 @@ import pytest
 import torch
 from builders import small_encoder, spec_of
 
-from umedpt_lightning.app.offline import SETTINGS, go_offline
+from umedpt_lightning.app import SETTINGS, go_offline
 from umedpt_lightning.app.service import AppService
 from umedpt_lightning.cli import main
 from umedpt_lightning.model import MultiTaskModel

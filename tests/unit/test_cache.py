@@ -27,7 +27,7 @@ from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.cache.sample_file import pack, unpack
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.formats import images
-from umedpt_lightning.data.formats.mask_images import read_mask
+from umedpt_lightning.data.formats.masks import read_mask
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.labels import masks

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from umedpt_lightning.data.formats.images import image_size, probe_image, read_image
-from umedpt_lightning.data.formats.mask_images import read_mask
+from umedpt_lightning.data.formats.masks import read_mask
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)

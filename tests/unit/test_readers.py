@@ -12,7 +12,7 @@ import pytest
 import reader_samples
 from jsonargparse import ArgumentError, ArgumentParser
 
-from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.types import (

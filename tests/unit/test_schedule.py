@@ -20,6 +20,7 @@ from umedpt_lightning.data.loading.schedule import (
     TaskSize,
     rounds_until,
 )
+from umedpt_lightning.types import TaskRate
 
 #: From a hundred samples to a hundred thousand, some of one size.
 SIZES = {f"t{i}": TaskSize(100 * 10 ** (i % 4), 1 + i % 3) for i in range(7)}
@@ -164,3 +165,23 @@ def test_what_does_not_fit_the_tasks_is_told(factory: ScheduleFactory, message: 
 @pytest.mark.parametrize("smallest", [1, 2, 3, 7, 8, 9, 1000])
 def test_the_first_number_of_rounds_that_is_enough_is_found(smallest: int) -> None:
     assert rounds_until(lambda rounds: rounds >= smallest) == smallest
+
+
+def test_schedules_of_earlier_releases_work_and_are_told_of_the_new_name() -> None:
+    from umedpt_lightning import types
+
+    with pytest.warns(FutureWarning, match="Pace is `TaskRate` now"):
+        old = types.Pace
+
+    class Own(Schedule):
+        def __init__(self) -> None:
+            self.pace = {"a": old(1.0, 2)}
+
+        def before(self, number: int) -> dict[str, int]:
+            return {"a": number}
+
+    with pytest.warns(FutureWarning, match="Schedule.pace is called `rates`"):
+        own = Own()
+    assert own.round(0) == {"a": 2}
+    with pytest.warns(FutureWarning, match="Schedule.pace is called `rates`"):
+        assert own.pace == own.rates == {"a": TaskRate(1.0, 2)}

@@ -21,7 +21,7 @@ import tifffile
 from slide_files import feature, geojson, rectangle, stained
 
 from umedpt_lightning.data import readers
-from umedpt_lightning.data.slide.geojson import read_geojson
+from umedpt_lightning.data.slide.annotations import read_geojson
 from umedpt_lightning.data.slide.polygons import Polygons, valid
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles

@@ -13,8 +13,7 @@ from scipy.stats import t as student
 
 from umedpt_lightning.labels.calibration import calibration_error
 from umedpt_lightning.tasks.answers import Answers
-from umedpt_lightning.transfer.evaluation import patient_intervals
-from umedpt_lightning.transfer.statistics import bootstrap_intervals, seed_interval
+from umedpt_lightning.transfer.evaluation import bootstrap_intervals, patient_intervals, seed_interval
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])

@@ -14,13 +14,7 @@ MOST_BARS = 10
 
 
 def card(title: str, kind: str, body: str) -> str:
-    """A task's or another part's frame.
-
-    Args:
-        title: Its name.
-        kind: What it shows, in a few words.
-        body: HTML.
-    """
+    """A task's or another part's frame: its name, what it shows in a few words, and HTML."""
     head = f"<h3>{escape(title)} <small>{escape(kind)}</small></h3>"
     return f'<section class="u-card" data-task="{escape(title)}">{head}{body}</section>'
 
@@ -36,25 +30,14 @@ def notes(texts: Sequence[str]) -> str:
 
 
 def body(answer: PageView, picture: Picture, label: str) -> str:
-    """An answer, without its notes.
-
-    Args:
-        answer: What is shown.
-        picture: Of the image; drawn below the answer's layer.
-        label: What somebody who cannot see it is told.
-    """
+    """An answer, without its notes, drawn over the `picture` of the image; `label` is for who cannot see it."""
     names = {entry.index: entry.name for entry in answer.legend}
     drawn = figure(picture, answer.layer, names, label) if answer.layer is not None else ""
     return _bars(answer.bars) + _numbers(answer.numbers) + _legend(answer.legend) + drawn + _table(answer, names)
 
 
 def neighbours(found: Sequence[Neighbour], pictures: Sequence[Picture | None]) -> str:
-    """The nearest samples.
-
-    Args:
-        found: The samples.
-        pictures: Of each; None where it is no image file.
-    """
+    """The nearest samples with their pictures; None where one is no image file."""
     items = []
     for one, picture in zip(found, pictures, strict=True):
         shown = f'<img src="{data_uri(picture.pixels)}" alt="">' if picture else '<div class="u-blank">no picture</div>'

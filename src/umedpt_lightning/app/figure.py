@@ -28,23 +28,16 @@ _MOST_TAGS = 30
 
 @dataclass(frozen=True)
 class Picture:
-    """An image made ready to be shown.
-
-    Attributes:
-        pixels: ``(H', W', 3)`` RGB.
-        scale: Pixels shown for each of the image.
-    """
+    """An image made ready to be shown: ``(H', W', 3)`` RGB, and the pixels shown for each of the image."""
 
     pixels: Pixels
     scale: float
 
 
 def shown(image: NDArray[Any], sides: tuple[int, int] = PAGE) -> Picture:
-    """An image at a good size for a screen; all but bytes are stretched from their first to their last percent.
+    """An image ``(H, W, C)`` at a good size for a screen: `PAGE` or `THUMBNAIL`.
 
-    Args:
-        image: ``(H, W, C)``.
-        sides: `PAGE` or `THUMBNAIL`.
+    All but bytes are stretched from their first to their last percent.
     """
     smallest, largest = sides
     height, width = image.shape[:2]
@@ -64,14 +57,7 @@ def shown(image: NDArray[Any], sides: tuple[int, int] = PAGE) -> Picture:
 
 
 def figure(picture: Picture, layer: Layer | None, names: Mapping[int, str], label: str) -> str:
-    """HTML of a picture with its layer.
-
-    Args:
-        picture: What is below.
-        layer: What is drawn over it.
-        names: Of the classes in the layer.
-        label: What somebody who cannot see it is told.
-    """
+    """HTML of a picture with a layer, whose classes have these names, over it; `label` is for who cannot see it."""
     height, width = picture.pixels.shape[:2]
     match layer:
         case MaskLayer(values):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from umedpt_lightning.app.offline import go_offline
+from umedpt_lightning.app import go_offline
 from umedpt_lightning.app.service import AppService
 from umedpt_lightning.data.extras import require
 
@@ -57,13 +57,7 @@ def serve(service: AppService, title: str, host: str, port: int, tell: Callable[
 
 
 def application(service: AppService, title: str, host: str) -> FastAPI:
-    """The page as a web application.
-
-    Args:
-        service: Answers the page's questions.
-        title: The model's name.
-        host: The address that it will be served at.
-    """
+    """The page as a web application, which will be served at the address `host`."""
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware

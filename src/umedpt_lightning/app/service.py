@@ -58,14 +58,9 @@ class Query:
 
 
 class AppService:
-    """Answers the page's questions.
+    """Answers the page's questions on a model, with `samples` to look for neighbours among, if wanted.
 
-    Args:
-        model: What is tried.
-        samples: To look for neighbours among, if wanted.
-
-    Raises:
-        ValueError: The samples' embeddings are of another width than the model's, or their task is not the model's.
+    Raises ValueError where their embeddings are of another width than the model's, or their task is not the model's.
     """
 
     def __init__(self, model: MultiTaskModel, samples: Samples | None = None) -> None:

@@ -31,13 +31,7 @@ class Row:
 
 
 def draw_contact_sheet(rows: Sequence[Row], spec: TaskSpec, caption: str) -> Image.Image:
-    """A row a sample: as stored, the same with its labels, and its versions with theirs, over a legend.
-
-    Args:
-        rows: At least one, of one task.
-        spec: What the task's data say of themselves.
-        caption: What is written above them.
-    """
+    """A row a sample of one task: as stored, the same with its labels, and its versions with theirs, over a legend."""
     views: list[View] = []
     cards = [_card(row, spec, views) for row in rows]
     return sheet(cards, views, caption)

@@ -21,12 +21,9 @@ from umedpt_lightning.types import TaskBatch, to_numpy
 
 
 class EvenChoice:
-    """Keeps some of a stream of unknown length, spread evenly over it and always the same ones.
+    """Keeps `size` of a stream of unknown length, spread evenly over it and always the same ones.
 
     Every ``stride``-th is kept; when there are too many of them, every other is dropped and the stride doubled.
-
-    Args:
-        size: How many to choose.
     """
 
     def __init__(self, size: int) -> None:
@@ -80,46 +77,13 @@ class PredictionPictures(pl.Callback):
         self._path = Path(trainer.log_dir or trainer.default_root_dir) / self.folder
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forgets what an interrupted validation left."""
+        """Forgets what an interrupted one left."""
         self._choices = {}
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: TaskBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch, *_: Any
     ) -> None:
         """Collects samples."""
-        self._collect(trainer, pl_module, outputs, batch)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws them."""
-        self._publish(trainer, "val")
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forgets what an interrupted test left."""
-        self._choices = {}
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: TaskBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Collects samples."""
-        self._collect(trainer, pl_module, outputs, batch)
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws them."""
-        self._publish(trainer, "test")
-
-    def _collect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         choice = self._choices.setdefault(batch.task, EvenChoice(self.samples))
@@ -135,7 +99,9 @@ class PredictionPictures(pl.Callback):
                 view = task.spec.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
                 choice.add(Example(image, _short_name(batch.names[index]), view))
 
-    def _publish(self, trainer: pl.Trainer, part: str) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws them."""
+        part = "test" if trainer.testing else "val"
         when = f", round {trainer.global_step}" if trainer.global_step else ""  # a checkpoint of its own has none
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         for task, choice in self._choices.items():
@@ -147,6 +113,10 @@ class PredictionPictures(pl.Callback):
                 for logger in loggers:
                     _log_overlays(logger, f"pictures/{part}/{task}", examples, trainer.global_step)
         self._choices = {}
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
 
     @contextlib.contextmanager
     def _forgiving(self, task: str) -> Iterator[None]:

@@ -28,10 +28,7 @@ class TaskShares(pl.Callback):
     """Shows how a schedule shares out the training, and whether it does as was asked.
 
     Logs ``train/<task>/samples``, the samples that have been read since the start of the run, and draws
-    ``pictures/schedule.png`` in the run's folder, for W&B too.
-
-    Args:
-        folder: Where the picture goes, below the trainer's log folder.
+    ``schedule.png`` in a folder of the run's, for W&B too.
     """
 
     def __init__(self, folder: str = "pictures") -> None:
@@ -91,13 +88,7 @@ def shares(counts: Mapping[str, float]) -> dict[str, float]:
 
 @house_style()
 def draw_shares(requested: Mapping[str, float], realised: Mapping[str, float], when: str) -> Figure:
-    """A bar a task as long as its realised share, with a line across it where it should end.
-
-    Args:
-        requested: What the schedule asks for, by task.
-        realised: What has been read.
-        when: Written above it.
-    """
+    """A bar a task as long as its realised share, with a line across it where the schedule asks it to end."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure, axes = new_axes(8, 1 + 0.24 * len(requested))

@@ -6,27 +6,22 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 
-from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
-from umedpt_lightning.runs.checkpoint import find_checkpoint
-from umedpt_lightning.runs.folder import claim, default_folder, new_folder, wandb_id
-from umedpt_lightning.runs.threads import threads_for
+from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint, new_folder, wandb_id
 from umedpt_lightning.runs.trainer_options import check_best, check_options
 
 
 def settle(config: Namespace, command: str) -> None:
     """Checks the names of tasks, settles the run's folder and checkpoint, fills in ``${root}`` and presets, in place.
 
-    Raises:
-        ValueError: A task name does not fit, there is no such preset, or `fit` would write into the folder of another
-            run.
-        FileNotFoundError: There is no such checkpoint.
+    Raises ValueError where a task name or preset does not fit, or `fit` would write into the folder of another run, and
+    FileNotFoundError where there is no such checkpoint.
     """
     fill_root(config, config.root)
     check_options(vars(config.trainer))
@@ -45,9 +40,6 @@ def settle(config: Namespace, command: str) -> None:
     else:
         config.run = _evaluated_run(config)
     config.trainer.default_root_dir = config.run
-    if "OMP_NUM_THREADS" not in os.environ:
-        devices = config.trainer.devices
-        torch.set_num_threads(threads_for(config.data.num_workers, devices if isinstance(devices, int) else 1))
     if config.ckpt_path:
         config.ckpt_path = find_checkpoint(config.ckpt_path, Path(config.run), may_lack=command == "fit")
     for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -18,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from umedpt_lightning.cli.data_preview import add_options, preview
 from umedpt_lightning.cli.data_report import closing_line, show_problems, show_tasks
 from umedpt_lightning.cli.data_tasks import build, read_config, read_stride
+from umedpt_lightning.cli.options import at_least, clear_errors
 from umedpt_lightning.data.check import Report, check
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.io.atomic import write_json
 
 _MOST_SHOWN = 20  # problems of a kind on the screen
 _WIDTH_OF_FILES = 100
@@ -28,21 +28,15 @@ _SECONDS_BETWEEN_FRAMES = 0.1
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs ``umedpt data check`` or ``umedpt data preview``.
-
-    Raises:
-        SystemExit: With 1 where there are problems, 2 where the command cannot be understood.
-    """
+    """Runs ``umedpt data check`` or ``umedpt data preview``, which exit with 1 where there are problems."""
     options = _parser(command).parse_args(arguments)
     options.run(options)
 
 
 def _check(options: argparse.Namespace) -> None:
     started = time.perf_counter()
-    try:
+    with clear_errors():
         config = read_config(options.config, options.root)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
     tasks, problems = build(config)
     with _progress(sum(len(reader) for task in tasks.values() for reader in task.readers.values())) as advance:
         report = check(tasks, options.workers, advance, read_stride(options.config))
@@ -70,7 +64,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
         help="read every sample of every task, and list all that is wrong",
         description="Reads every sample of every task, and lists all that is wrong. Exits with 1 if anything is.",
     )
-    checking.add_argument("--workers", type=_positive, default=_cores(), help="processes (%(default)s, one a core)")
+    checking.add_argument("--workers", type=at_least(1), default=_cores(), help="processes (%(default)s, one a core)")
     checking.add_argument("--json", type=Path, help="file for all statistics and problems")
     checking.set_defaults(run=_check)
     previewing = kinds.add_parser(
@@ -85,12 +79,6 @@ def _parser(command: str) -> argparse.ArgumentParser:
         kind.add_argument("--config", type=Path, action="append", required=True, help="as for `umedpt fit`")
         kind.add_argument("--root", help="what ${root} stands for in the paths of a config; over that of the config")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of processes")
-    return int(text)
 
 
 def _cores() -> int:
@@ -124,7 +112,6 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _write(report: Report, file: Path) -> None:
-    """The report as JSON; a program that reads the file never sees half of it."""
     content = {
         "samples": report.samples,
         "errors": report.errors,
@@ -132,4 +119,4 @@ def _write(report: Report, file: Path) -> None:
         "tasks": report.tasks,
         "problems": [asdict(problem) for problem in report.problems],
     }
-    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_json(file, content)

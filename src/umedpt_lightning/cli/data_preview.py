@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from umedpt_lightning.callbacks.contact_sheet import Row, draw_contact_sheet
 from umedpt_lightning.cli.data_tasks import build, read_config, read_seed
+from umedpt_lightning.cli.options import at_least, clear_errors
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset
 from umedpt_lightning.data.loading.sampling import TaskStream
 from umedpt_lightning.data.readers import Reader
@@ -26,23 +26,19 @@ _MOST_TOLD = 20  # faults that keep tasks from being drawn
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options beside those that all of ``umedpt data`` have."""
     parser.add_argument("--out", type=Path, default=Path("preview"), help="folder of the pictures (%(default)s)")
-    parser.add_argument("--samples", type=_count, default=6, help="of each task, spread over it (%(default)s)")
+    parser.add_argument("--samples", type=at_least(1), default=6, help="of each task, spread over it (%(default)s)")
     parser.add_argument("--task", nargs="+", action="extend", help="draw these tasks only")
-    parser.add_argument("--seed", type=_seed, help="in place of data.seed, to see other augmentations")
+    parser.add_argument("--seed", type=at_least(0), help="in place of data.seed, to see other augmentations")
 
 
 def preview(options: argparse.Namespace) -> None:
-    """Draws, and prints the files that were written.
-
-    Raises:
-        SystemExit: The config cannot be used, or some sample could not be drawn.
-    """
-    try:
+    """Draws, and prints the files that were written; ends the process where some sample could not be drawn."""
+    with clear_errors():
         config = read_config(options.config, options.root)
         seed = read_seed(options.config) if options.seed is None else options.seed
-        _check_names(options.task or [], config)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
+        for name in options.task or ():
+            if name not in config:
+                raise ValueError(f"--task {name}: there is no such task. The config has {', '.join(config)}.")
     if options.task:
         config = {name: config[name] for name in config if name in options.task}
     tasks, problems = build(config)
@@ -63,7 +59,7 @@ def preview(options: argparse.Namespace) -> None:
             continue
         rows = _rows(name, task, task.train, options.samples, seed)
         file = options.out / (re.sub(r"[^-.\w]", "_", name) + ".png")
-        save(draw_contact_sheet(rows, task.train.spec, _caption(name, task.train)), file)
+        save(draw_contact_sheet(rows, task.train.spec, f"{name}: {len(task.train):,} samples in train"), file)
         print(file)
         for row in rows:
             drawn += 1
@@ -95,25 +91,3 @@ def _rows(name: str, task: TaskData, reader: Reader, samples: int, seed: int) ->
             what = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
             row.message = what if what.startswith("Task ") else f"Task {name!r}, {row.name}: {what}"
     return rows
-
-
-def _caption(name: str, reader: Reader) -> str:
-    return f"{name}: {len(reader):,} samples in train"
-
-
-def _check_names(wanted: list[str], known: Mapping[str, object]) -> None:
-    for name in wanted:
-        if name not in known:
-            raise ValueError(f"--task {name}: there is no such task. The config has {', '.join(known)}.")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)

@@ -28,14 +28,7 @@ def show_tasks(console: Console, report: Report) -> None:
 
 
 def show_problems(console: Console, problems: Iterable[Problem], most: int, where: Path | None) -> None:
-    """All problems by task, part and kind.
-
-    Args:
-        console: Where to print.
-        problems: All of them.
-        most: How many of a kind are shown.
-        where: The file that holds all of them.
-    """
+    """All problems by task, part and kind, `most` of a kind; the file `where` holds all of them."""
 
     def group(problem: Problem) -> tuple[str, bool, Kind, str]:
         return problem.task, problem.severity == "warning", problem.kind, problem.part

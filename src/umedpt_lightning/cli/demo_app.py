@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from umedpt_lightning.app.offline import go_offline
-from umedpt_lightning.cli.classes import find_class
+from umedpt_lightning.app import go_offline
+from umedpt_lightning.cli.options import add_classes, clear_errors, find_class
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -19,14 +19,11 @@ def main(command: str, arguments: Sequence[str]) -> None:
     parser.add_argument("--task", help="the task whose images the samples are (default: the model's first)")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen; other machines see it at 0.0.0.0")
     parser.add_argument("--port", type=int, default=7860, help="its port, 0 for a free one (%(default)s)")
-    parser.add_argument(
-        "--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help="tasks, specs and blocks of your own"
-    )
+    add_classes(parser)
     options = parser.parse_args(arguments)
     try:
-        _serve(options)
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
+        with clear_errors():
+            _serve(options)
     except KeyboardInterrupt:  # the way to end it
         print()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,7 +27,7 @@ from umedpt_lightning.drawing.figures import (
     set_log_axis,
 )
 from umedpt_lightning.drawing.pictures import save
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.io.atomic import write_json, write_text
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.lr_finder import RateCurve, Suggestion, diverged_at, smooth, suggest, sweep
 
@@ -75,13 +74,7 @@ class SweepTrainer(pl.Trainer):
 
 
 def show(curve: RateCurve, found: Suggestion, out: Path) -> None:
-    """Prints how the tasks did, and the option to use.
-
-    Args:
-        curve: The sweep's losses.
-        found: What they say.
-        out: Where the files are.
-    """
+    """Prints how the tasks did in a sweep, and the option to use."""
     table = Table("task", title=f"learning rates of {len(curve.rates)} rounds", title_justify="left")
     for heading in ("loss at first", "lowest", "at rate", "above the first from"):
         table.add_column(heading, justify="right")
@@ -116,8 +109,7 @@ def _write(curve: RateCurve, found: Suggestion, out: Path) -> None:
         losses = [curve.losses[i], smoothed[i], *(losses[i] for losses in curve.tasks.values())]
         rows.writerow([rate, *("" if math.isnan(loss) else loss for loss in losses)])
     write_text(out / "curve.csv", text.getvalue())
-    content: dict[str, Any] = {"suggestion": asdict(found), "curve": asdict(curve)}
-    write_text(out / "lr-find.json", json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    write_json(out / "lr-find.json", {"suggestion": asdict(found), "curve": asdict(curve)})
     save(as_picture(draw(curve, found)), out / "lr-find.png")
 
 
@@ -160,12 +152,3 @@ def draw(curve: RateCurve, found: Suggestion) -> Figure:
     axes.set(xlabel="learning rate", ylabel="loss", title=f"{len(curve.rates)} of {curve.rounds} rounds{end}")
     add_legend(figure, entries)
     return figure
-
-
-def _finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: they become null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

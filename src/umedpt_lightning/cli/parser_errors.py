@@ -36,15 +36,9 @@ class _Line(NamedTuple):
 def parse(
     parser: jsonargparse.ArgumentParser, arguments: Sequence[str], faults: Callable[[], Sequence[str]] = list
 ) -> jsonargparse.Namespace:
-    """What a parser makes of arguments.
+    """What a parser makes of arguments, or SystemExit with 2 after the cause was printed.
 
-    Args:
-        parser: Whose `exit_on_error` is set to false.
-        arguments: Of the command line.
-        faults: Called where it refuses them: what is told in place of the parser's own message, if anything.
-
-    Raises:
-        SystemExit: With 2, after the cause was printed.
+    Where it refuses them, `faults` are told in place of the parser's own message, if there are any.
     """
     parser.exit_on_error = False
     try:

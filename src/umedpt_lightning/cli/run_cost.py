@@ -115,13 +115,7 @@ class RunCost:
 
 
 def validation_batches(trainer: pl.Trainer, data: MultiTaskDataModule, limit: int | float) -> dict[str, float]:
-    """Micro-batches of each task that a rank validates with.
-
-    Args:
-        trainer: Knows the ranks.
-        data: The data.
-        limit: The trainer's `limit_val_batches`: a number, or a share.
-    """
+    """Micro-batches of each task that a rank validates with, by the trainer's `limit_val_batches`."""
     counts = {
         name: math.ceil(math.ceil(len(task.val) / trainer.world_size) / task.batch_size)
         for name, task in data.tasks.items()

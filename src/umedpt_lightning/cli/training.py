@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint, bes
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.run_logger import RunLogger
-from umedpt_lightning.cli.classes import find_class
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.cli.data_tasks import task_faults
-from umedpt_lightning.cli.parser_errors import explain, parse
+from umedpt_lightning.cli.options import clear_errors, find_class
+from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, Part
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.hparams import create
@@ -33,6 +32,8 @@ from umedpt_lightning.runs.trainer_options import check_callbacks
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
 from umedpt_lightning.training.resume import init_from
+
+_ALSO = (CheckpointError,)
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -47,10 +48,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
 class UmedptCLI(LightningCLI):
     """LightningCLI with one folder a run.
 
-    Args:
-        command: The subcommand; only its parser is built.
-        arguments: What follows it on the command line.
-        trainer_class: Has the subcommand as a method.
+    `trainer_class` has the subcommand `command`, of which only the parser is built, as a method.
     """
 
     def __init__(self, command: str, arguments: list[str], trainer_class: type[pl.Trainer] = pl.Trainer) -> None:
@@ -102,13 +100,13 @@ class UmedptCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what the config leaves open, and lets errors of what it describes name its key."""
         config = self.config[self.command]
-        with clear_errors():
+        with clear_errors(also=_ALSO):
             settle(config, self.command)
         if self.command in ("validate", "test"):
             config.verbose = False  # the report prints a table
 
         def build(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
-            with clear_errors(locate(config, class_type, kwargs) or class_type.__name__):
+            with clear_errors(locate(config, class_type, kwargs) or class_type.__name__, _ALSO):
                 return create(class_type, *args, **kwargs) if class_type is encoder else class_type(*args, **kwargs)
 
         encoder = find_class(config.model.encoder.class_path)
@@ -119,7 +117,7 @@ class UmedptCLI(LightningCLI):
         """Builds everything; what the user can mend is told without a traceback."""
         config = self.config[self.command]
         try:
-            with clear_errors():
+            with clear_errors(also=_ALSO):
                 super().instantiate_classes()
                 for part in self._parts(config.trainer.limit_val_batches):
                     self.datamodule.check_part(part)
@@ -190,16 +188,6 @@ class SaveRunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if not isinstance(logger, RunLogger):
                 logger.log_hyperparams(config)
-
-
-@contextmanager
-def clear_errors(key: str | None = None) -> Iterator[None]:
-    """Turns an error of the user's input into one line that names the key of the config."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError, CheckpointError) as error:
-        told = explain(str(error))
-        raise SystemExit(f"umedpt: error: {key}: {told}" if key else f"umedpt: error: {told}") from error
 
 
 def be_quiet() -> None:

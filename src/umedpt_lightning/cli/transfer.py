@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from umedpt_lightning.callbacks.sweep_log import log_sweep
-from umedpt_lightning.cli.loading import device_of
+from umedpt_lightning.callbacks.wandb_runs import log_sweep
+from umedpt_lightning.cli.options import clear_errors, device_of, fill_root
 from umedpt_lightning.cli.parser_errors import parse
-from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
 from umedpt_lightning.drawing.figures import as_picture, as_svg
@@ -26,27 +24,20 @@ from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.transfer.cells import CellFolder
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
-from umedpt_lightning.transfer.curve import draw_curves
 from umedpt_lightning.transfer.differences import difference_table, differences
 from umedpt_lightning.transfer.error_analysis import error_analysis
 from umedpt_lightning.transfer.protocol import Protocol
-from umedpt_lightning.transfer.report import write_page
+from umedpt_lightning.transfer.report import draw_curves, write_page
 from umedpt_lightning.transfer.summary import Row, conclusions, percent, summarise, write_tables
 from umedpt_lightning.transfer.sweep import Sweep, baseline_score
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs what is not finished, and writes the report.
-
-    Raises:
-        SystemExit: With a line on what the user can mend.
-    """
+    """Runs what is not finished, and writes the report."""
     parser = _parser(command)
     config = parse(parser, arguments)
-    try:
+    with clear_errors():
         _run(parser, fill_root(config, config.root))
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
 
 
 def _parser(command: str) -> jsonargparse.ArgumentParser:
@@ -74,9 +65,7 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
 def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) -> None:
     folder = config.run or Path(time.strftime("runs/%Y%m%d-%H%M%S"))
     described = config.transfer.clone()
-    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
-        warnings.simplefilter("ignore", DeprecationWarning)
-        protocol: Protocol = parser.instantiate_classes(config).transfer
+    protocol: Protocol = parser.instantiate(config).transfer
     if config.centres is None:
         _measure(parser, config, described, protocol, folder)
         return

@@ -26,11 +26,7 @@ def draw_samples(
 ) -> dict[str, Image.Image]:
     """Sheets ``best`` and ``worst``; none where the answers are gone, or no predictions are kept.
 
-    Args:
-        results: Of all cells.
-        cells: Where their answers are.
-        data: Of the task.
-        task: Its head; the answers are of the cell with all labels that is best on the val part by its main metric.
+    The answers are of the cell with all labels that is best on the val part by the main metric of the head `task`.
     """
     main = task.main_metric
     largest = max(cell.fraction for cell in results)

@@ -8,25 +8,20 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from umedpt_lightning.cli.training import UmedptCLI, be_quiet, clear_errors
-from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
+from umedpt_lightning.cli.options import clear_errors
+from umedpt_lightning.cli.training import UmedptCLI, be_quiet
+from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
 
 
 def main(command: str, arguments: Sequence[str], trainer_class: type[pl.Trainer]) -> None:
     """Runs a method of a trainer; what the user can mend is told without a traceback."""
     be_quiet()
-    with clear_errors():
+    with clear_errors(also=(CheckpointError,)):
         TrialCLI(command, list(arguments), trainer_class)
 
 
 class TrialCLI(UmedptCLI):
-    """The options of `umedpt fit`, but neither a run's folder nor loggers, checkpoints or callbacks.
-
-    Args:
-        command: The subcommand.
-        arguments: What follows it on the command line.
-        trainer_class: Has the subcommand as a method.
-    """
+    """The options of `umedpt fit`, but neither a run's folder nor loggers, checkpoints or callbacks."""
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, but called on the object
         """The one that was asked for."""

@@ -111,7 +111,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
         """That of the training loader.
 
         Lightning saves a loader's state too, but does not give it back to one that was made before the state is
-        restored, as it is where the learning rate needs the number of rounds in an epoch.
+        restored, as
+        it is where the learning rate needs the number of rounds in an epoch.
         """
         return {} if self._rounds is None else self._rounds.state_dict()
 

@@ -79,11 +79,7 @@ def pad(picture: Image.Image, gap: int) -> Image.Image:
 
 @lru_cache
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font.
-
-    Raises:
-        TypeError: This Pillow has none.
-    """
+    """Pillow's own font; raises TypeError where this Pillow has none."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise TypeError(

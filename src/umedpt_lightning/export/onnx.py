@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from umedpt_lightning.export.graph import EncoderGraph, TaskGraph
-from umedpt_lightning.export.program import Graph, Program, example, export_program, quiet
+from umedpt_lightning.export.program import EncoderGraph, Graph, Program, TaskGraph, example, export_program, quiet
 from umedpt_lightning.model import MultiTaskModel
 
 #: The largest difference between ONNX and PyTorch, as a share of an output's largest value, of 1 at least.
@@ -22,11 +21,8 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
     """Writes ``task_<name>.onnx`` for every task and ``encoder.onnx``.
 
     Where the encoder depends on the task (BatchNorm statistics per task, say) there is an ``encoder_<name>.onnx`` for
-    every task. The files take any number of images, of any size or of one; see `export_program`.
-
-    Args:
-        model: The model, on the CPU.
-        folder: Where they go.
+    every task. The files take any number of images, of any size or of one; see `export_program`. The model is on the
+    CPU.
 
     Yields:
         Each file, and the largest difference from PyTorch's results.
@@ -35,7 +31,12 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
         ImportError: ``onnx``, ``onnxscript`` or ``onnxruntime`` is not installed.
         ValueError: A graph cannot be exported, or does not give PyTorch's results.
     """
-    _check_installed()
+    try:
+        import onnx  # noqa: F401  # asked for before an hour's work
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"ONNX needs more packages ({error}): pip install 'umedpt-lightning[onnx]'.") from error
     folder.mkdir(parents=True, exist_ok=True)
     config = model.model_config()
     for name in model.tasks:
@@ -87,12 +88,3 @@ def _difference(graph: Graph, program: Program, file: Path) -> float:
             "it; another encoder, or another release of torch and onnxruntime, may be exported well."
         )
     return largest
-
-
-def _check_installed() -> None:
-    try:
-        import onnx  # noqa: F401  # asked for before an hour's work
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"ONNX needs more packages ({error}): pip install 'umedpt-lightning[onnx]'.") from error

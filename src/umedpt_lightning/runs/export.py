@@ -9,7 +9,7 @@ from typing import Any
 
 from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.runs.checkpoint import find_checkpoint
+from umedpt_lightning.runs.folder import find_checkpoint
 
 
 def export_run(
@@ -34,14 +34,10 @@ def export_run(
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"--out {out} is not empty. Give another folder.")
     model = MultiTaskModel.from_pretrained(str(find_checkpoint(ckpt_path, run)), classes=classes)
-    card = {"data": _data(run / "config.yaml"), "metrics": _metrics(run / "metrics.json")}
+    metrics = run / "metrics.json"
+    card = {"data": _data(run / "config.yaml"), "metrics": json.loads(metrics.read_text()) if metrics.is_file() else {}}
     model.save_pretrained(out, model_card_kwargs=card)
     return model
-
-
-def _metrics(file: Path) -> Mapping[str, Any]:
-    metrics: Mapping[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return metrics
 
 
 def _data(file: Path) -> Mapping[str, str]:

@@ -161,11 +161,9 @@ class Detection(Task):
         raw, anchors = {key: value.double() for key, value in output.raw.items()}, output.anchors.double()
         classes = torch.arange(len(self.spec.classes), device=anchors.device)
         wrong = Detections(anchors.new_zeros(len(classes), 4), torch.ones_like(classes).double(), classes)
-        found, finite = (
-            self.predict(replace(output, raw=raw, anchors=anchors)),
-            finite_rows(raw, len(raw["cls_logits"])),
-        )
-        return [one if good else wrong for one, good in zip(found, finite.tolist(), strict=True)]
+        found = self.predict(replace(output, raw=raw, anchors=anchors))
+        finite = finite_rows(raw, len(found)).tolist()
+        return [one if good else wrong for one, good in zip(found, finite, strict=True)]
 
     def exported(self, output: DetectionOutput) -> dict[str, Tensor]:
         """``boxes`` ``(B, P, 4)`` and ``scores`` ``(B, P, K)`` of every place, before any threshold and NMS."""

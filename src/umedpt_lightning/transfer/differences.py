@@ -9,22 +9,16 @@ from html import escape
 from itertools import combinations
 
 from umedpt_lightning.transfer.cells import Cell, Result
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
+from umedpt_lightning.transfer.report import html_table
 from umedpt_lightning.transfer.summary import percent
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two methods in one mode at a fraction.
+    """The main metric of one method less that of a second, in one mode at a fraction of the labels, over the seeds.
 
     A seed gives all methods the same labels, so they are compared seed by seed: how lucky the labels were falls out.
-
-    Attributes:
-        first: A method.
-        second: Another.
-        mode: Of both.
-        fraction: Of the labels.
-        gap: The main metric of the first less that of the second, over the seeds.
     """
 
     first: str
@@ -35,12 +29,7 @@ class Difference:
 
 
 def differences(results: Mapping[Cell, Result], main: str) -> list[Difference]:
-    """Of all pairs of methods that have a mode in common, the one named later less the other: baselines come first.
-
-    Args:
-        results: Of all cells.
-        main: The task's main metric.
-    """
+    """Of all pairs of methods that have a mode in common, the one named later less the other: baselines come first."""
     found = []
     for mode in dict.fromkeys(cell.mode for cell in results):
         methods = dict.fromkeys(cell.method for cell in results if cell.mode == mode)
@@ -64,22 +53,20 @@ def difference_table(found: Sequence[Difference], main: str) -> str:
     rows: dict[tuple[str, str, str], dict[float, Interval]] = {}
     for one in found:
         rows.setdefault((one.first, one.second, one.mode), {})[one.fraction] = one.gap
-    head = "".join(f"<th>{percent(fraction)}</th>" for fraction in fractions)
-    body = "".join(
-        f"<tr><td>{escape(first)} &minus; {escape(second)}, {mode}</td>{''.join(map(_cell, gaps.values()))}</tr>"
+    body = [
+        [f"{escape(first)} &minus; {escape(second)}, {mode}", *map(_cell, gaps.values())]
         for (first, second, mode), gaps in rows.items()
-    )
+    ]
     return (
         f"<h2>Differences</h2><p>{escape(main)}, seed by seed with the same labels: mean and 95 % interval (Student's "
-        f'<i>t</i>). Bold where it does not hold zero.</p><div class="wide"><table><tr><th></th>{head}</tr>{body}'
-        "</table></div>"
+        f"<i>t</i>). Bold where it does not hold zero.</p>{html_table(['', *map(percent, fractions)], body)}"
     )
 
 
 def _cell(gap: Interval) -> str:
     if math.isnan(gap.mean):
-        return "<td></td>"
+        return ""
     if math.isnan(gap.low) or gap.low == gap.high:  # one value, whose spread over seeds is not known
-        return f"<td>{gap.mean:+.3f}</td>"
+        return f"{gap.mean:+.3f}"
     text = f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
-    return f"<td><b>{text}</b></td>" if gap.low > 0 or gap.high < 0 else f"<td>{text}</td>"
+    return f"<b>{text}</b>" if gap.low > 0 or gap.high < 0 else text

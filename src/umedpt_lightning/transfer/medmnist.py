@@ -15,27 +15,15 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.readers import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result
+from umedpt_lightning.transfer.cells import CellFolder, Mode
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 from umedpt_lightning.transfer.finetune import FineTuning
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import WeightSource
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
 from umedpt_lightning.transfer.sweep import Sweep
 
-SETS = (
-    "pathmnist",
-    "chestmnist",
-    "dermamnist",
-    "octmnist",
-    "pneumoniamnist",
-    "retinamnist",
-    "breastmnist",
-    "bloodmnist",
-    "tissuemnist",
-    "organamnist",
-    "organcmnist",
-    "organsmnist",
-)
+_PREFIXES = "path chest derma oct pneumonia retina breast blood tissue organa organc organs"
+SETS = tuple(f"{prefix}mnist" for prefix in _PREFIXES.split())
 _MULTILABEL = ("chestmnist",)
 Size = Literal[28, 64, 128, 224]
 
@@ -73,16 +61,7 @@ class MedMNISTProtocol:
 
 @dataclass(frozen=True)
 class Entry:
-    """A method on a set.
-
-    Attributes:
-        method: Its name.
-        mode: How it was measured.
-        size: Pixels.
-        name: The set.
-        accuracy: Over the seeds, a share.
-        auc: Likewise.
-    """
+    """A method in a mode on the set of a name at a size in pixels; accuracy and AUC are shares, over the seeds."""
 
     method: str
     mode: str
@@ -100,11 +79,7 @@ def file_of(folder: Path, name: str, size: int) -> Path:
 def measure(protocol: MedMNISTProtocol, cells: Path, compute: ComputeOptions, missing: list[str]) -> Iterator[Entry]:
     """Every method on every set that is there, all labels of its train part used.
 
-    Args:
-        protocol: What is measured.
-        cells: Folder of what is finished, which is not run again.
-        compute: What computes, and how many processes read.
-        missing: Takes the names of the files that are not there.
+    What is finished in the folder `cells` is not run again; `missing` takes the names of the files that are not there.
     """
     for size in protocol.sizes:
         for name in SETS:
@@ -133,18 +108,15 @@ def _measure(
     results = Sweep(one, kept, compute, training=repr((protocol.batch_size, protocol.finetuning))).run()
     scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for cell, result in results.items():
-        scores.setdefault((cell.method, cell.mode), []).append(_score(kept, cell, result))
-    for (method, mode), found in scores.items():
-        accuracies, areas = zip(*found, strict=True)
+        answers = kept.answers(cell)
+        if answers is None or "predictions" not in answers:  # those of earlier releases have other arrays
+            raise ValueError(f"{cell}: its answers are gone from the run's folder. Delete the cell's .json file too.")
+        # the area is that of the metrics, for which probabilities of 1 in float32 do not tie
+        found = accuracy(answers["predictions"], answers["targets"]), result.test["auroc"]
+        scores.setdefault((cell.method, cell.mode), []).append(found)
+    for (method, mode), pairs in scores.items():
+        accuracies, areas = zip(*pairs, strict=True)
         yield Entry(method, mode, size, name, seed_interval(accuracies), seed_interval(areas))
-
-
-def _score(cells: CellFolder, cell: Cell, result: Result) -> tuple[float, float]:
-    """Accuracy, and the mean area under the ROC curves, for which probabilities of 1 in float32 do not tie."""
-    answers = cells.answers(cell)
-    if answers is None or "predictions" not in answers:  # those of earlier releases have other arrays
-        raise ValueError(f"{cell}: its answers are gone from the run's folder. Delete the cell's .json file too.")
-    return accuracy(answers["predictions"], answers["targets"]), result.test["auroc"]
 
 
 def accuracy(stated: NDArray[np.floating], targets: NDArray[Any]) -> float:

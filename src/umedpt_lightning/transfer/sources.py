@@ -23,13 +23,9 @@ class WeightSource(ABC):
 
     @abstractmethod
     def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
-        """A model with these weights and a new head for one task.
+        """A model with these weights and a new head for one task, the default of its label kind without a factory.
 
-        Args:
-            name: The task's name.
-            spec: What its data say of themselves.
-            task: How to build it; None for the default of its label kind.
-            seed: Of all that is random: the head, and whatever the source has no weights of.
+        The seed is that of all that is random: the head, and whatever the source has no weights of.
 
         Raises:
             ValueError: The weights do not fit.
@@ -128,7 +124,7 @@ class CheckpointSource(PretrainedSource):
         config: The run's ``config.yaml``, for a checkpoint of an older release that does not say how its model is
             built; None for that of the folder above. Deprecated for other checkpoints.
         statistics_of: As for `PretrainedSource`.
-        classes: As for `PretrainedSource`.
+        classes: Likewise.
     """
 
     def __init__(
@@ -158,15 +154,12 @@ class CheckpointSource(PretrainedSource):
                 "config of its run as `config`."
             )
         described = read_yaml(file)
-        names, blocks = ("encoder", "pixel_decoder", "detection_decoder"), described["model"]
-        config = {name: _described(blocks[name]) for name in names if blocks.get(name)}
-        return {"encoder": {"class": "Encoder", "options": {}}, "tasks": described["data"]["tasks"]} | config
-
-
-def _described(block: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of a run's config as a model's config describes it."""
-    options = {key: value for key, value in (block.get("init_args") or {}).items() if key != "weights"}
-    return {"class": str(block["class_path"]).rpartition(".")[2], "options": options}
+        config = {"encoder": {"class": "Encoder", "options": {}}, "tasks": described["data"]["tasks"]}
+        for name in ("encoder", "pixel_decoder", "detection_decoder"):
+            if block := described["model"].get(name):
+                options = {key: value for key, value in (block.get("init_args") or {}).items() if key != "weights"}
+                config[name] = {"class": str(block["class_path"]).rpartition(".")[2], "options": options}
+        return config
 
 
 def _load(weights: Path, block: str, module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,19 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.io.atomic import write_csv, write_text
 from umedpt_lightning.transfer.cells import Cell, Result, null_for_nan
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 
 
 @dataclass(frozen=True)
 class Row:
-    """All seeds of a method in a mode at a fraction.
+    """All seeds of a method in a mode at a fraction of the labels.
 
     Attributes:
-        method: Its name.
-        mode: ``frozen``, ``knn`` or ``finetune``.
-        fraction: Of the labels.
         labels: Labelled samples, mean over the seeds.
         metrics: Of the test part over the seeds, by name.
         patients: The ends of the main metric's interval over patients, means over the seeds; NaN where there is none.
@@ -49,12 +44,7 @@ class Row:
 
 
 def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
-    """The rows of a sweep, methods and modes in their order, fractions ascending.
-
-    Args:
-        results: Of all cells.
-        main: The task's main metric.
-    """
+    """The rows of a sweep, methods and modes in their order, fractions ascending."""
     rows = []
     for method, mode in dict.fromkeys((cell.method, cell.mode) for cell in results):
         for fraction in sorted({cell.fraction for cell in results}):
@@ -64,15 +54,13 @@ def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
             ends = np.array([result.intervals.get(main, (math.nan, math.nan)) for result in found]).mean(0)
             notes = tuple(dict.fromkeys(note for result in found for note in result.notes))
             labels = float(np.mean([result.labels for result in found]))
-            external = {centre: _at_centre(found, centre, main) for centre in found[0].external}
+            external = {}
+            for centre in found[0].external:
+                there = [result.external[centre].get(main, math.nan) for result in found]
+                gaps = [value - result.test.get(main, math.nan) for value, result in zip(there, found, strict=True)]
+                external[centre] = seed_interval(there), seed_interval(gaps)
             rows.append(Row(method, mode, fraction, labels, metrics, (float(ends[0]), float(ends[1])), notes, external))
     return rows
-
-
-def _at_centre(results: Sequence[Result], centre: str, main: str) -> tuple[Interval, Interval]:
-    there = [result.external[centre].get(main, math.nan) for result in results]
-    gaps = [value - result.test.get(main, math.nan) for value, result in zip(there, results, strict=True)]
-    return seed_interval(there), seed_interval(gaps)
 
 
 def conclusions(rows: Sequence[Row], main: str) -> list[str]:
@@ -105,28 +93,21 @@ def write_tables(
 ) -> None:
     """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words).
 
-    Args:
-        rows: Of the sweep.
-        main: The task's main metric.
-        baseline: The metrics of an answer that has seen no image.
-        folder: Where they are written.
-        gaps: Differences of methods, dataclasses.
+    `baseline` has the metrics of an answer that has seen no image, `gaps` the differences of methods, dataclasses.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    text = io.StringIO()
-    table = csv.writer(text)
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     centres = list(dict.fromkeys(centre for row in rows for centre in row.external))
     ends += ["patients_low", "patients_high", *(f"{main} of {c}{end}" for c in centres for end in ("", ", gap"))]
-    table.writerow(["method", "mode", "fraction", "labels", "seeds", *ends])
+    lines = []
     for row in rows:
         intervals = [row.metrics.get(name, Interval(math.nan, math.nan, math.nan, 0)) for name in names]
         numbers = [n for i in intervals for n in (i.mean, i.low, i.high)] + list(row.patients)
         numbers += [interval.mean for centre in centres for interval in row.external[centre]]
         cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
         seeds = max((interval.count for interval in intervals), default=0)
-        table.writerow([row.method, row.mode, row.fraction, f"{row.labels:g}", seeds, *cells])
-    write_text(folder / "results.csv", text.getvalue())
+        lines.append([row.method, row.mode, row.fraction, f"{row.labels:g}", seeds, *cells])
+    write_csv(folder / "results.csv", ["method", "mode", "fraction", "labels", "seeds", *ends], lines)
     content = {
         "main_metric": main,
         "answers": conclusions(rows, main),
@@ -134,5 +115,4 @@ def write_tables(
         "differences": [asdict(gap) for gap in gaps],
         "rows": [asdict(row) for row in rows],
     }
-    whole = json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n"
-    write_text(folder / "results.json", whole)
+    write_text(folder / "results.json", json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n")

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import cache, partial
 
 import numpy as np
 import torch
 
 from umedpt_lightning.data.cache.identity import code_identity, identity
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.weights_digest import weights_digest
+from umedpt_lightning.inference.progress import progress
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers, metrics_of
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
-from umedpt_lightning.transfer.embeddings import Embeddings, embeddings, evaluation_batches
-from umedpt_lightning.transfer.evaluation import patient_intervals, predict_part
+from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
+from umedpt_lightning.transfer.evaluation import evaluation_batches, patient_intervals, predict_part
 from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
-from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
 
@@ -27,12 +28,8 @@ from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubset
 class Sweep:
     """Runs what is not finished yet.
 
-    Args:
-        protocol: What is measured.
-        cells: Finished cells.
-        compute: What computes, and how many processes read.
-        head: All that the config says of the head, as text: results depend on it.
-        training: Likewise of training, on which those depend that need any.
+    `head` and `training` are what the config says of these, as text: results depend on it, on training only where they
+    need any.
     """
 
     def __init__(
@@ -46,7 +43,7 @@ class Sweep:
         )
         self._settings = repr((parts, protocol.data.size, protocol.name, head, code))
         self._training = training
-        self._subsets: dict[int, LabelSubsets] = {}
+        self._subsets = cache(partial(LabelSubsets, protocol.part("train")))
         self._digests: dict[tuple[str, int], str] = {}
         self._embedded: dict[tuple[str, str], Embeddings] = {}
 
@@ -76,10 +73,8 @@ class Sweep:
             found = self._cells.read(cell, key)  # finished in the meantime
             if found is not None or not mine:
                 return found
-            if cell.seed not in self._subsets:
-                self._subsets[cell.seed] = LabelSubsets(self._protocol.part("train"), cell.seed)
             try:
-                found, answers = self._measure(cell, self._subsets[cell.seed](cell.fraction))
+                found, answers = self._measure(cell, self._subsets(cell.seed)(cell.fraction))
             except ValueError as error:
                 raise ValueError(f"{cell}: {error}") from error
             self._cells.write(cell, key, found, answers.arrays())
@@ -133,11 +128,11 @@ class Sweep:
             if probe is not None:
                 set_head(model, protocol.name, probe)
             else:
-                tuned = tuner.train_head(model, advance)
+                tuned = tuner.train(model, advance, whole=False)
                 if cell.mode == "frozen":
                     return tuned
                 model = tuned.model
-            return tuner.train_all(model, advance)
+            return tuner.train(model, advance)
 
     def _build(self, cell: Cell, labelled: Reader) -> MultiTaskModel:
         try:

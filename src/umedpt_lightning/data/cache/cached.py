@@ -33,9 +33,8 @@ class CachedReader(Reader):
     The first process that needs a sample decodes and keeps it; all others, other workers and ranks of the machine
     included, read it from there. What is kept belongs to the reader as it is now, see `identity`: if a file, a label or
     an option has changed since, everything is decoded anew. That is looked at when the cache is made, so files must not
-    change while a run uses them.
-
-    When the place gets full, no more is kept, with a warning, and what is not there is decoded each time.
+    change while a run uses them. When the place gets full, no more is kept, with a warning, and what is not there is
+    decoded each time.
 
     Args:
         reader: Whose samples.

@@ -18,8 +18,7 @@ _ALIGNMENT = 64
 def pack(sample: Sample) -> list[bytes | memoryview]:
     """The content of a file that holds the sample.
 
-    Raises:
-        TypeError: Its target holds something else than numbers, texts, arrays, and lists and mappings of such.
+    Raises TypeError where its target holds something else than numbers, texts, arrays, and lists and mappings of such.
     """
     arrays: list[NDArray[Any]] = [sample.image]
     try:

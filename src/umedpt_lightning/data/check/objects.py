@@ -18,12 +18,10 @@ _LEAST_SIDE = 0.99
 
 
 class Objects(NamedTuple):
-    """The objects of one sample: boxes, or connected areas of one class.
+    """The objects of one sample, boxes or connected areas of one class.
 
-    Attributes:
-        total: How many there are.
-        gone: Of which nothing is left after resizing.
-        small: Boxes that are left, with a side below the finest stride.
+    They are how many there are, how many of them resizing leaves nothing of, and how many boxes are left with a side
+    below the finest stride.
     """
 
     total: int = 0

@@ -46,10 +46,7 @@ class Problem:
 def take_apart(error: Exception, name: str, mend: str) -> tuple[str, str, str]:
     """Name, finding and mend in the message of an exception.
 
-    Args:
-        error: What a reader raised.
-        name: What to call it where the message names no file.
-        mend: What to do where the message does not say.
+    `name` and `mend` stand in where the message names no file, or does not say what to do.
     """
     text = str(error) or "no message"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

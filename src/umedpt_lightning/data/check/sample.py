@@ -30,10 +30,6 @@ class Look:
 
     Attributes:
         size: Height and width, pixels.
-        dtype: Its name.
-        low: Lowest intensity.
-        mean: Mean intensity.
-        high: Highest intensity.
         outside: Share of the pixels outside the task's value_range.
         digest: Equal for equal pixels.
     """
@@ -48,13 +44,7 @@ class Look:
 
 
 class Part(NamedTuple):
-    """What is read.
-
-    Attributes:
-        reader: The samples.
-        size: That they are resized to in training, as in `TaskData`.
-        stride: The finest of the detection decoder, pixels.
-    """
+    """The samples to read, the size that training resizes them to, and the finest stride of the detection decoder."""
 
     reader: Reader
     size: int | tuple[int, int] | None = None
@@ -67,12 +57,9 @@ class Reading:
 
     Attributes:
         index: Its place in the reader.
-        name: What a message calls it.
         found: What is wrong with it.
-        seconds: How long reading it took.
         look: Its image; None where there is none that could be looked at.
         labels: The target as a row of numbers, see `TaskSpec.inspect`.
-        objects: How many objects it has, and what becomes of them.
     """
 
     index: int

@@ -13,7 +13,7 @@ import numpy as np
 from umedpt_lightning.data.cache.identity import named_files
 from umedpt_lightning.data.check.problems import Problem
 from umedpt_lightning.data.check.tally import Tally
-from umedpt_lightning.data.formats.lossy import lossy_format
+from umedpt_lightning.data.formats.masks import lossy_format
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.volume.dicom_file import begins_like_dicom
 from umedpt_lightning.data.volume.volume_files import COMPANIONS

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from pathlib import Path
 
+from umedpt_lightning.data.cache.unpacked import cache_folder
 from umedpt_lightning.data.demo.brain import (
     make_axial_position,
     make_brain_structures,
@@ -24,22 +24,14 @@ RECIPE = "umedpt demo data, recipe 3\n"
 
 def default_folder() -> Path:
     """``$UMEDPT_CACHE/demo``, or ``umedpt/demo`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``."""
-    if cache := os.environ.get("UMEDPT_CACHE"):
-        return Path(cache).expanduser() / "demo"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "umedpt" / "demo"
+    return cache_folder("demo")
 
 
 def prepare(folder: Path | None = None) -> Path:
-    """The folder of the demo data, made if it is absent or of an older recipe.
+    """The folder of the demo data, absolute, made if it is absent or of an older recipe.
 
     It is built beside its place and moved there when it is complete, so a folder that exists is a finished one, also
-    when several processes prepare it at once.
-
-    Args:
-        folder: Where; `default_folder` if none is given.
-
-    Returns:
-        The folder, absolute.
+    when several processes prepare it at once. None stands for `default_folder`.
 
     Raises:
         FileNotFoundError: A package that ships the data is missing; the message has the command that installs it.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from umedpt_lightning.data.demo.sources import SOURCES, read_nifti
 
@@ -35,8 +37,7 @@ class Volume:
         voxels: ``(CUBE, CUBE, CUBE)`` uint8, axes to the right, to the front, to the top.
         inside: The same shape, bool: where the brain is.
         maps: More volumes of the same shape, by name.
-        origin: The coordinate of voxel ``(0, 0, 0)``: in mm of MNI space for MRI, a voxel index for CT, which has no
-            MNI coordinates.
+        origin: Of voxel ``(0, 0, 0)``: mm of MNI space for MRI, an index for CT, which has no MNI coordinates.
     """
 
     modality: str
@@ -117,6 +118,12 @@ def enlarge(values: NDArray[Any], size: int) -> NDArray[Any]:
 def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """0 to 1 as 0 to 255; what is outside is clipped."""
     return np.asarray(np.rint(np.clip(values, 0, 1) * 255), dtype=np.uint8)
+
+
+def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """A grey PNG of ``(H, W)`` uint8, the same bytes every time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
 
 
 def _pattern() -> Iterator[str]:

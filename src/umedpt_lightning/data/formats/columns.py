@@ -22,19 +22,10 @@ class Columns(Protocol):
         """Their names."""
 
     def targets(self, rows: Rows) -> NDArray[Any]:
-        """Of each row.
-
-        Raises:
-            ValueError: Cells, or the names, cannot be used.
-        """
+        """Of each row; raises ValueError where cells, or the names, cannot be used."""
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """What heads need to know, without statistics.
-
-        Args:
-            rows: As for `targets`, which must have found no fault.
-            image: What `TaskSpec` says of images.
-        """
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dtype[Any]]:
-    """Channels and dtype that `read_image` would give, from the header alone.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: It is DICOM, and pydicom is missing.
-        ValueError: The file is not an image that can be read.
-    """
+    """Channels and dtype that `read_image` would give, from the header alone; raises as that does."""
     if dicom_file.is_dicom(path):
         return dicom.probe_dicom(Path(path), windowed=windowed)
     if is_beyond_pillow(path):
@@ -69,13 +63,7 @@ def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dty
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width that `read_image` would give, but for images that EXIF data turn, from the header alone.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: It is DICOM, and pydicom is missing.
-        ValueError: The file is not an image that can be read.
-    """
+    """Height and width that `read_image` would give, but for EXIF turns, from the header alone; raises as that does."""
     path = Path(path)
     if dicom_file.is_dicom(path):
         header = dicom_file.read_header(path)
@@ -120,15 +108,9 @@ def read_image(path: Path | str, channels: int | None = None, *, windowed: bool 
 
 
 def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray[Any]:
-    """The image with `channels` channels; grey is repeated, RGB becomes its luma; None keeps it.
+    """The image ``(H, W, C)`` with `channels` channels; grey is repeated, RGB becomes its luma; None keeps it.
 
-    Args:
-        image: ``(H, W, C)``.
-        channels: What is wanted.
-        name: What a message calls the image.
-
-    Raises:
-        ValueError: There is no such conversion.
+    Raises ValueError, which calls the image `name`, where there is no such conversion.
     """
     match (image.shape[-1], channels):
         case (found, wanted) if wanted is None or found == wanted:
@@ -150,9 +132,7 @@ def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray
 def open_image(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
     """What Pillow makes of a file, decoded and upright if `load`, and the name of its samples' layout in the file.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no image that can be read.
+    Raises FileNotFoundError where there is no such file, and ValueError where it is no image that can be read.
     """
     try:
         # Not by name: Pillow maps uncompressed TIFFs into memory then, and scrambles those that are to be turned.

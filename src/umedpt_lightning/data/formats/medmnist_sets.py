@@ -20,12 +20,7 @@ _NAME = re.compile(r"(?P<set>[a-z]+mnist)(?P<size>_\d+)?")
 def label_names(file: Path, labels: int) -> list[str] | None:
     """Names of the classes or labels of a file such as ``pathmnist_224.npz``.
 
-    Args:
-        file: Its name says the set.
-        labels: How many the file needs.
-
-    Returns:
-        None where the package is not installed, or does not know the set, or knows another number of labels.
+    None where the package is not installed, or does not know the set, or knows another number of `labels`.
     """
     match = _NAME.fullmatch(file.stem)
     known = _sets().get(match["set"]) if match else None
@@ -35,10 +30,7 @@ def label_names(file: Path, labels: int) -> list[str] | None:
 def download(file: Path) -> None:
     """Fetches a file that is not there, such as ``pathmnist_224.npz``.
 
-    Raises:
-        ImportError: The package is missing.
-        ValueError: It does not know a set or size of that name.
-        OSError: The file could not be fetched.
+    Raises ImportError without the package, ValueError where it knows no such set or size, OSError where that fails.
     """
     sets = _sets()
     if not sets:
@@ -68,8 +60,7 @@ def download(file: Path) -> None:
 def _sets() -> dict[str, Any]:
     """The table of the package; empty where it is not installed.
 
-    The table is read, not imported: the import makes a folder in the user's home, and takes seconds for pandas and
-    scikit-learn, of which nothing is needed here.
+    It is read, not imported: the import makes a folder in the user's home, and takes seconds for pandas.
     """
     package = find_spec("medmnist")
     if package is None or package.origin is None:

@@ -22,13 +22,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_files(paths: Sequence[Path], what: str, source: object) -> None:
-    """Raises FileNotFoundError where files are missing.
-
-    Args:
-        paths: The files.
-        what: What a message calls them.
-        source: The file or folder that names them.
-    """
+    """Raises FileNotFoundError where files are missing: `what` they are, and which `source` names them."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
         mend = "Correct the names, or the folder they are looked for in."
@@ -40,13 +34,7 @@ def check_files(paths: Sequence[Path], what: str, source: object) -> None:
 
 
 def no_such_file(path: Path | str, mend: str, why: str = "") -> FileNotFoundError:
-    """The error that a file is missing, with a hint.
-
-    Args:
-        path: The file.
-        mend: What to do.
-        why: Who wanted it, after a comma.
-    """
+    """The error that a file is missing, with a hint and the mend; `why` says who wanted it, after a comma."""
     return FileNotFoundError(f"{path}: there is no such file{why}. {_hint(path)}{mend}")
 
 

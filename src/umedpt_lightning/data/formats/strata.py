@@ -26,11 +26,7 @@ class Strata:
 def strata_of(spec: TaskSpec, targets: NDArray[np.generic] | None, samples: int, least: float) -> Strata:
     """The strata of a data set: all samples, and what its label kind says, see `TaskSpec.strata`.
 
-    Args:
-        spec: Of any kind.
-        targets: As `Reader.targets`.
-        samples: Number of samples.
-        least: The smallest share of a part.
+    `targets` are as `Reader.targets`, and `least` is the smallest share of a part.
     """
     whole = np.ones((samples, 1), np.bool_)
     if targets is None:

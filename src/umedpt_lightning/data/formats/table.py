@@ -65,20 +65,12 @@ class Rows:
         return Path(self.table.file)
 
     def paths(self, column: str | None = None) -> list[Path]:
-        """The files that a column names; None for that of the images, volumes or slides.
-
-        Raises:
-            ValueError: Cells are empty.
-        """
+        """The files that a column names, or that of the images; raises ValueError where cells are empty."""
         root = self.file.parent if self.table.root is None else Path(self.table.root)
         return [root / cell for cell in self._filled(column or self.table.path, "Name the file, or remove the row.")]
 
     def groups(self) -> NDArray[np.str_] | None:
-        """``(N,)`` the cells of the column of groups; None where there is none.
-
-        Raises:
-            ValueError: Cells are empty.
-        """
+        """``(N,)`` the cells of the column of groups, None without one; raises ValueError where cells are empty."""
         if self.table.group is None:
             return None
         return np.array(self._filled(self.table.group, "Name the group, one of its own if nothing shares it."))
@@ -86,13 +78,7 @@ class Rows:
     def numbers(self, columns: Sequence[str], meaning: str, only: Sequence[float] = ()) -> NDArray[np.float32]:
         """``(N, len(columns))`` numbers, NaN where a cell is empty.
 
-        Args:
-            columns: Column names.
-            meaning: What a message says that a cell should be.
-            only: The numbers there may be; empty for all.
-
-        Raises:
-            ValueError: Cells are neither such a finite number nor empty.
+        Raises ValueError, which says that a cell should be `meaning`, where one is no finite number, or none of `only`.
         """
         result = np.full((len(self.names), len(columns)), np.nan, np.float32)
         faults = []
@@ -127,10 +113,8 @@ def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[st
         columns: Columns to keep, besides those that the table names.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: It is Parquet, and pyarrow is missing.
         ValueError: A column is missing or comes twice, a row has too many or too few cells, no row is of the part, or
-            an image is in two parts.
+            an image is in two parts. More as for `read_columns`.
     """
     if not isinstance(table, Table):
         table = Table(table)

@@ -20,16 +20,10 @@ _PARQUET = (".parquet", ".pq")
 
 
 def read_columns(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Cells of the columns, stripped, and what a message calls each row.
+    """Cells of columns of a CSV file with a header or of Parquet, stripped, and what a message calls each row.
 
-    Args:
-        file: CSV with a header, or Parquet.
-        wanted: Names of columns.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: It is Parquet, and pyarrow is missing.
-        ValueError: A column is missing or comes twice, or a row has too many or too few cells.
+    Raises FileNotFoundError where there is no such file, ImportError where it is Parquet and pyarrow is missing, and
+    ValueError where a column is missing or comes twice, or a row has too many or too few cells.
     """
     return (_parquet if file.suffix.lower() in _PARQUET else _csv)(file, wanted)
 

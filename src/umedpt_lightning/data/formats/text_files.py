@@ -24,9 +24,7 @@ _MARKS = {
 def read_text(file: Path) -> str:
     """The text of a file in UTF-8, or in UTF-8, UTF-16 or UTF-32 with a byte order mark.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is in another encoding; the message names the line.
+    Raises FileNotFoundError where there is no such file, and ValueError for another encoding, with the line.
     """
     if not file.is_file():
         raise no_such_file(file, "Correct the path in the configuration, or the table that names it.")
@@ -50,12 +48,7 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not JSON, or in another encoding; the message names the line.
-    """
+    """The content of a JSON file; raises as `read_text`, and ValueError where it is no JSON, with the line."""
     text = read_text(file)
     try:
         return json.loads(text)

@@ -59,25 +59,15 @@ def is_beyond_pillow(path: Path | str) -> bool:
 
 
 def probe_tiff(path: Path | str) -> tuple[int, int, int, np.dtype[Any]]:
-    """Height, width, channels and dtype that `read_tiff` would give, from the header alone.
-
-    Raises:
-        ImportError: tifffile is missing.
-        ValueError: The file is not one image that can be read.
-    """
+    """Height, width, channels and dtype that `read_tiff` would give, from the header alone; raises as that does."""
     height, width, channels, _, dtype = _look(path)
     return height, width, len(channels), _dtype(dtype)
 
 
 def read_tiff(path: Path | str) -> NDArray[Any]:
-    """The image with all its channels; what the file calls alpha is dropped.
+    """``(H, W, C)`` uint8, uint16 or float32: the image with all its channels; what the file calls alpha is dropped.
 
-    Returns:
-        ``(H, W, C)`` uint8, uint16 or float32.
-
-    Raises:
-        ImportError: tifffile is missing.
-        ValueError: The file is not one image that can be read, or not without loss.
+    Raises ImportError without tifffile, and ValueError where it is not one image that can be read without loss.
     """
     _, _, channels, axes, stored = _look(path)
     try:

@@ -12,11 +12,7 @@ from umedpt_lightning.types import BatchTargets, BoxArrays, Boxes, PackedArray, 
 
 
 def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
-    """Stacks samples of one task.
-
-    Args:
-        task: The task's name.
-        samples: At least one, with images ``(H, W, C)`` of one shape and dtype.
+    """Stacks at least one sample of one task, with images ``(H, W, C)`` of one shape and dtype.
 
     Returns:
         Images ``(B, C, H, W)`` in the dtype they were stored in. Targets are ``(B,)`` int64 for integers, ``(B,)``

@@ -22,11 +22,9 @@ _MOST_IN_A_ROW = 20
 
 
 class Item(NamedTuple):
-    """One sample on its way into a batch.
+    """One transformed sample on its way into a batch.
 
     Attributes:
-        task: The task's name.
-        sample: Transformed.
         bad_sample: What was wrong with the sample that this one stands in for; empty if it is the one asked for.
     """
 
@@ -36,7 +34,7 @@ class Item(NamedTuple):
 
 
 class MultiTaskDataset(Dataset[Item]):
-    """Reads and transforms the sample that a key names.
+    """Reads and transforms the sample that a key names, by a reader and a transform a task.
 
     Args:
         readers: A reader a task.
@@ -55,11 +53,7 @@ class MultiTaskDataset(Dataset[Item]):
         self.on_bad_sample = on_bad_sample
 
     def __getitem__(self, key: SampleKey) -> Item:
-        """The task's name and its transformed sample.
-
-        Raises:
-            ValueError: The sample cannot be used; the message names the task, the file and the mend.
-        """
+        """The sample; raises ValueError, which names task, file and mend, where it cannot be used."""
         try:
             sample, bad_sample = self._read(key)
             return Item(key.task, self.transforms[key.task](sample, key.seed), bad_sample)
@@ -82,11 +76,7 @@ class MultiTaskDataset(Dataset[Item]):
 
 
 def prepared(reader: Reader, index: int) -> Sample:
-    """A sample with its target as training takes it.
-
-    Raises:
-        ValueError: It cannot be used; the message names it.
-    """
+    """A sample with its target as training takes it; raises ValueError, which names it, where it cannot be used."""
     sample = reader[index]
     height, width = sample.image.shape[:2]
     stored = sample.stored_target

@@ -17,8 +17,14 @@ from torch.utils.data import DataLoader
 
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate_micro_batch
 from umedpt_lightning.data.loading.sampling import EvaluationSampler, RoundSampler
-from umedpt_lightning.data.loading.shutdown import WorkersShutdown, shut_down_with, shut_down_workers
-from umedpt_lightning.data.loading.worker import how_ended, outlive_signals, prepare_worker
+from umedpt_lightning.data.loading.worker import (
+    WorkersShutdown,
+    how_ended,
+    outlive_signals,
+    prepare_worker,
+    shut_down_with,
+    shut_down_workers,
+)
 from umedpt_lightning.data.loading.worker_monitor import WorkerMonitor
 from umedpt_lightning.types import Round, TaskBatch
 
@@ -67,9 +73,9 @@ class WorkerPool:
     def stream(self, loader: DataLoader[TaskBatch]) -> Iterator[TaskBatch]:
         """The micro-batches of a loader, whose workers start now.
 
-        Raises:
-            RuntimeError: While it is read: a worker died or hangs, with the sample that it was reading, or there is no
-                memory left to hand over batches in.
+        Reading them raises RuntimeError where a worker died or hangs, with the sample that it was reading, or where
+        there is
+        no memory left to hand over batches in.
         """
         with self._explained():
             batches = iter(loader)
@@ -219,11 +225,6 @@ class EvaluationLoader:
 
     Not a DataLoader itself, so that Lightning does not put a distributed sampler into it: the ranks already share the
     samples out, none twice.
-
-    Args:
-        dataset: The data of the part.
-        sampler: Names its micro-batches.
-        pool: How they are read.
 
     Attributes:
         tasks: The tasks that have data in this part.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,12 +31,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class TaskSize(NamedTuple):
-    """What a schedule is told of a task.
-
-    Attributes:
-        samples: In its train part.
-        micro_batches: What ``data.tasks.<name>.micro_batches`` says.
-    """
+    """What a schedule is told of a task: samples of its train part, and its ``micro_batches`` in the config."""
 
     samples: int
     micro_batches: int = 1
@@ -50,6 +46,17 @@ class Schedule(ABC):
 
     rates: dict[str, TaskRate]
 
+    @property
+    def pace(self) -> dict[str, TaskRate]:
+        """The `rates`, by their old name, which goes with the next release."""
+        _warn_of_pace()
+        return self.rates
+
+    @pace.setter
+    def pace(self, rates: dict[str, TaskRate]) -> None:
+        _warn_of_pace()
+        self.rates = rates
+
     @abstractmethod
     def before(self, number: int) -> dict[str, int]:
         """Turns that each task has in all rounds before that of a number, counted from 0; cheap for any number."""
@@ -61,16 +68,17 @@ class Schedule(ABC):
         return {task: count * self.rates[task].micro_batches for task, count in turns.items() if count}
 
 
+def _warn_of_pace() -> None:
+    what = "Schedule.pace is called `rates` now; the old name goes with the next release. Rename it."
+    warnings.warn(what, FutureWarning, stacklevel=3)
+
+
 #: Builds a schedule from what is known of the tasks.
 ScheduleFactory = Callable[[Mapping[str, TaskSize]], Schedule]
 
 
 class RoundRobin(Schedule):
-    """Every task in every round, with its ``micro_batches``.
-
-    Args:
-        sizes: What is known of each task.
-    """
+    """Every task in every round, with its ``micro_batches``."""
 
     def __init__(self, sizes: Mapping[str, TaskSize]) -> None:
         self.rates = {task: TaskRate(1.0, size.micro_batches) for task, size in sizes.items()}

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats import medmnist_sets, npz
 from umedpt_lightning.data.formats.faults import raise_all
-from umedpt_lightning.data.formats.files import check_channels, full_range
+from umedpt_lightning.data.formats.files import Images, check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.readers.base import TargetReader
-from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample, SampleTarget, TaskSpec
+from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample
 
 Split = Literal["train", "val", "test"]
 
@@ -52,23 +52,18 @@ class MedMNIST(TargetReader["_Images"]):
         value_range: tuple[float, float] | None = None,
         download: bool = False,
     ) -> None:
-        if download and not Path(file).is_file():
-            medmnist_sets.download(Path(file))
-        self._images = _Images(Path(file), split, channels, value_range)
-        labels = _read_labels(self._images.file, split, len(self._images))  # (N, L)
+        self._images = _Images(file, split, channels, value_range, download)
+        labels = _read_labels(self._images)  # (N, L)
         if labels.shape[1] != 1:
             raise ValueError(f"{file}: {labels.shape[1]} labels an image. Read this file with MedMNISTMultilabel.")
         if classes is None:  # the labels of other splits too, so that all parts agree
-            others = [
-                npz.load(self._images.file, key) for key in npz.keys(self._images.file) if key.endswith("_labels")
-            ]
-            count = 1 + max(int(other.max()) for other in others)
-            classes = [*(medmnist_sets.label_names(self._images.file, count) or range(count))]
+            path = self._images.file
+            count = 1 + max(int(npz.load(path, key).max()) for key in npz.keys(path) if key.endswith("_labels"))
+            classes = [*(medmnist_sets.label_names(path, count) or range(count))]
         names = check_names(classes, "classes", file)
         _check_range(labels, len(names), self._images, "Name all classes in `classes`.")
         self.targets = labels[:, 0].astype(np.int64)  # (N,)
-        spec = ClassSpec(channels=self._images.channels, value_range=self._images.value_range, classes=names)
-        self.spec: TaskSpec = spec.with_statistics(self.targets)
+        self.spec = ClassSpec(**self._images.facts, classes=names).with_statistics(self.targets)
 
 
 class MedMNISTMultilabel(TargetReader["_Images"]):
@@ -82,11 +77,7 @@ class MedMNISTMultilabel(TargetReader["_Images"]):
         value_range: As for `MedMNIST`.
         download: As for `MedMNIST`.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: It is to be fetched, and the extra is missing.
-        OSError: It could not be fetched.
-        ValueError: The file lacks a part, is not 2-D, or its labels are not 0 and 1.
+    Raises what `MedMNIST` does, and ValueError for labels that are not 0 and 1.
     """
 
     def __init__(
@@ -98,27 +89,29 @@ class MedMNISTMultilabel(TargetReader["_Images"]):
         value_range: tuple[float, float] | None = None,
         download: bool = False,
     ) -> None:
-        if download and not Path(file).is_file():
-            medmnist_sets.download(Path(file))
-        self._images = _Images(Path(file), split, channels, value_range)
-        values = _read_labels(self._images.file, split, len(self._images))  # (N, L)
+        self._images = _Images(file, split, channels, value_range, download)
+        values = _read_labels(self._images)  # (N, L)
         count = values.shape[1]
         labels = labels or medmnist_sets.label_names(self._images.file, count) or [str(i) for i in range(count)]
         names = check_names(labels, "labels", file)
-        if len(names) != values.shape[1]:
-            raise ValueError(f"{file}: {values.shape[1]} labels an image, but `labels` names {len(names)}. Name all.")
+        if len(names) != count:
+            raise ValueError(f"{file}: {count} labels an image, but `labels` names {len(names)}. Name all.")
         _check_range(values, 2, self._images, "Read a file of classes with MedMNIST.")
         self.targets = values.astype(np.float32)
-        spec = MultilabelSpec(channels=self._images.channels, value_range=self._images.value_range, labels=names)
-        self.spec: TaskSpec = spec.with_statistics(self.targets)
+        self.spec = MultilabelSpec(**self._images.facts, labels=names).with_statistics(self.targets)
 
 
-class _Images:
-    """The images of one split, mapped in each process that reads them."""
+class _Images(Images):
+    """The images of one split, mapped in each process that reads them; a file that is to be fetched is fetched."""
 
-    def __init__(self, file: Path, split: Split, channels: int | None, value_range: tuple[float, float] | None) -> None:
-        self.file, self._key, self._split = file, f"{split}_images", split
-        shape, dtype = npz.header(file, self._key)
+    def __init__(
+        self, file: Path | str, split: Split, channels: int | None, value_range: tuple[float, float] | None, fetch: bool
+    ) -> None:
+        self.file, self.split = Path(file), split
+        if fetch and not self.file.is_file():
+            medmnist_sets.download(self.file)
+        self._key = f"{split}_images"
+        shape, dtype = npz.header(self.file, self._key)
         if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
             raise ValueError(f"{file}: 2-D images are (N, H, W) or (N, H, W, 3), but {self._key} is {shape}.")
         if not shape[0]:
@@ -130,42 +123,32 @@ class _Images:
         self._length = shape[0]
         self._array: NDArray[Any] | None = None
 
-    owners = wholes = None  # there are no files of images
-
-    @property
-    def cut(self) -> dict[str, dict[str, Any]]:
-        """As in `TaskSpec`."""
-        return {}
-
     def __len__(self) -> int:
         return self._length
 
     def name(self, index: int) -> str:
-        return f"{self.file}[{self._split} {index}]"
+        return f"{self.file}[{self.split} {index}]"
 
-    def read(self, index: int) -> NDArray[Any]:
+    def sample(self, index: int) -> Sample:
         if self._array is None:
             self._array = npz.mapped(self.file, self._key)
         image = np.array(self._array[index]).reshape(*self._array.shape[1:3], -1)  # (H, W, C), no longer mapped
-        return to_channels(image, self.channels, self.name(index))
-
-    def sample(self, index: int, target: SampleTarget) -> Sample:
-        return Sample(self.read(index), target, self.name(index))
+        return Sample(to_channels(image, self.channels, self.name(index)), None, self.name(index))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_array": None}
 
 
-def _read_labels(file: Path, split: Split, images: int) -> NDArray[Any]:
+def _read_labels(images: _Images) -> NDArray[Any]:
     """``(N, L)`` integers."""
-    key = f"{split}_labels"
+    file, key = images.file, f"{images.split}_labels"
     npz.header(file, key)  # says which arrays there are where this one is not
     labels = npz.load(file, key)
     if labels.ndim == 1:
         labels = labels[:, None]
-    if labels.ndim != 2 or len(labels) != images or labels.dtype.kind not in "iub":
+    if labels.ndim != 2 or len(labels) != len(images) or labels.dtype.kind not in "iub":
         raise ValueError(
-            f"{file}: {key} must be integers of shape ({images}, L), one row an image, but it is {labels.dtype} "
+            f"{file}: {key} must be integers of shape ({len(images)}, L), one row an image, but it is {labels.dtype} "
             f"{labels.shape}. Correct the file."
         )
     return labels.astype(np.int64)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader, TargetReader
-from umedpt_lightning.data.slide.tile_labels import TileLabels
+from umedpt_lightning.data.slide.annotations import TileLabels
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
-from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, ClassSpec, MaskSpec, Sample
+from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, ClassSpec, MaskSpec, SampleTarget
 
 
 class SlideRegions(TargetReader[TileImages]):
@@ -70,8 +71,7 @@ class SlideRegions(TargetReader[TileImages]):
             )
         self._images.keep(chosen)
         self.targets = self.targets[chosen]
-        spec = ClassSpec(classes=names, **_of(self._images))
-        self.spec = spec.with_statistics(self.targets)
+        self.spec = ClassSpec(**self._images.facts, classes=names).with_statistics(self.targets)
 
 
 class SlideMasks(ImageReader[TileImages]):
@@ -89,10 +89,7 @@ class SlideMasks(ImageReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table, slides or annotations are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table, a slide or an annotation cannot be used, or there are no tiles.
+    Raises what `SlideRegions` does.
     """
 
     def __init__(
@@ -123,12 +120,10 @@ class SlideMasks(ImageReader[TileImages]):
                     f"{rows.file}: no tile has foreground. Correct the pairs, or `foreground_only: false`."
                 )
             self._images.keep(chosen)
-        self.spec = MaskSpec(classes=names, **_of(self._images))
+        self.spec = MaskSpec(**self._images.facts, classes=names)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The tile ``(H, W, C)`` with its mask ``(H, W)`` int16."""
-        index = self._at(index)
-        return self._images.sample(index, self._labels.mask(index, self._values))
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
+        return self._labels.mask(index, self._values)
 
     def _has_foreground(self, index: int) -> bool:
         if not self._labels.touched(index):
@@ -152,10 +147,7 @@ class SlideBoxes(ImageReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table, slides or annotations are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table, a slide or an annotation cannot be used, or there are no tiles.
+    Raises what `SlideRegions` does.
     """
 
     def __init__(
@@ -185,17 +177,10 @@ class SlideBoxes(ImageReader[TileImages]):
                     f"{rows.file}: no tile has a box. Correct the pairs, or write `foreground_only: false`."
                 )
             self._images.keep(chosen)
-        self.spec = BoxSpec(classes=names, **_of(self._images))
+        self.spec = BoxSpec(**self._images.facts, classes=names)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The tile ``(H, W, C)`` with its `BoxArrays`."""
-        index = self._at(index)
-        return self._images.sample(index, self._labels.boxes(index, self._visible))
-
-
-def _of(images: TileImages) -> dict[str, Any]:
-    """What a spec says of images."""
-    return {"channels": images.channels, "value_range": images.value_range, "cut": images.cut}
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
+        return self._labels.boxes(index, self._visible)
 
 
 def _check_share(name: str, share: float, file: Path) -> None:

@@ -18,12 +18,9 @@ _PLAUSIBLE = (0.01, 20.0)
 
 
 def pixel_size(slide: Any) -> tuple[float, float] | str:
-    """µm from pixel to pixel of the finest level along x and y, or why they are unknown.
+    """µm from pixel to pixel of the finest level along x and y of an open `TiffSlide`, or why they are unknown.
 
     What OME-XML and ImageJ say of it counts more than the resolution of the TIFF, which is often a printer's.
-
-    Args:
-        slide: An open `tiffslide.TiffSlide`.
     """
     tiff, properties = slide.ts_tifffile, slide.properties
     series = tiff.series[properties["tiffslide.series-index"]]

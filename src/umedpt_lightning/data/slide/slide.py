@@ -32,13 +32,11 @@ class Slide:
         mpp: µm from pixel to pixel; None for what the file says.
 
     Attributes:
-        path: As above.
         size: Width and height of the finest level, pixels.
         mpp: µm from pixel to pixel of the finest level, along x and y.
         sizes: ``(L, 2)`` width and height of each level, the finest first.
         downsamples: ``(L, 2)`` pixels of the finest level a pixel of each, along x and y.
         channels: All that a pixel has; only what the file calls alpha is dropped.
-        dtype: Of the pixels.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -79,8 +77,7 @@ class Slide:
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
         """A piece of a level, which must lie inside it, ``(height, width, channels)``.
 
-        Raises:
-            ValueError: It cannot be read.
+        Raises ValueError where it cannot be read.
         """
         try:
             slide = _handle(self.path)

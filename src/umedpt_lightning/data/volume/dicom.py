@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
-from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, read_header
-from umedpt_lightning.data.volume.padding import padding_of
+from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, padding_of, read_header
 
 # Their values have a unit, which a display window would throw away.
 _MEASURING = frozenset({"CT", "PT"})
@@ -18,12 +17,7 @@ _AIR = -1000  # Hounsfield units
 
 
 def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
-    """Channels and dtype that `read_dicom` would give, from the header alone.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read, or holds no image or several.
-    """
+    """Channels and dtype that `read_dicom` would give, from the header alone; raises as that does."""
     header = read_header(path)
     if "Rows" not in header or "PhotometricInterpretation" not in header:
         raise ValueError(
@@ -41,7 +35,7 @@ def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
 
 
 def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArray[Any]:
-    """Reads one image.
+    """Reads one image, ``(H, W, C)`` uint8, uint16 or float32.
 
     Grey values are rescaled to what they measure (slope and intercept, or the look-up table), MONOCHROME1 is inverted
     so that more is brighter, colours of any kind become RGB. What the file calls padding is background, and
@@ -53,9 +47,6 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
         windowed: Map greys to the full range of uint8 (up to 8 stored bits) or uint16 through the first window or
             look-up table of the file, or, if there is none, from the image's least value to its greatest, as viewers
             do. CT and PET, which measure, are left in their unit all the same.
-
-    Returns:
-        ``(H, W, C)`` uint8, uint16 or float32.
 
     Raises:
         ImportError: pydicom is missing.
@@ -81,14 +72,9 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
 
 
 def read_slice(path: Path, frame: int) -> NDArray[Any]:
-    """One grey frame as the values it measures; where the file says a padding value, float32 with NaN there.
+    """``(H, W)``: one grey frame as the values it measures; float32 with NaN where the file says that there is padding.
 
-    Returns:
-        ``(H, W)``.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read, or is no grey image.
+    Raises ImportError without pydicom, and ValueError where it cannot be read, or is no grey image.
     """
     stored, header = decoded(path, frame)
     if stored.ndim != 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all
-from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.formats.masks import MaskValues
 from umedpt_lightning.data.formats.missing import check_files
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
 from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
 from umedpt_lightning.data.volume.volumes import AXES, Volume
 from umedpt_lightning.labels.wording import shorten
-from umedpt_lightning.types import Sample
 
 #: How far a voxel of the labels may lie from that of the image, as a share of the smallest side of a voxel.
 _TOLERANCE = 0.1
@@ -37,12 +35,9 @@ class LabelVolumes:
     Args:
         images: The slices.
         paths: Files, one a volume. They may be stored in another orientation than the image.
-        classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
-        ignore: The stored value of unlabelled voxels, None if there are none.
+        classes: As for `MaskValues`.
+        ignore: As for `MaskValues`.
         source: The file or folder that names the labels.
-
-    Attributes:
-        classes: Class names.
 
     Raises:
         FileNotFoundError: A label volume is missing.
@@ -70,23 +65,20 @@ class LabelVolumes:
         self._volumes = for_all(open_volume_file, paths)
         for_all(lambda pair: _check_geometry(*pair), zip(images.volumes, self._volumes, strict=True))
 
-    def sample(self, index: int) -> Sample:
-        """A slice with its mask ``(H, W)`` of class indices and `IGNORE_INDEX`, resampled as the slice is.
+    def read(self, index: int) -> tuple[NDArray[np.int16], NDArray[np.int16] | None]:
+        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` of a slice; and as stored, where it was resampled.
 
-        Raises:
-            ValueError: It cannot be read, or holds other values.
+        Raises ValueError where it cannot be read, or holds other values.
         """
         owner, place = int(self._images.owners[index]), int(self._images.places[index])
         stored = np.ascontiguousarray(upright(self._plane(owner, place)))
         mask = np.ascontiguousarray(self._images.slices.resize(stored, self._images.volumes[owner], mask=True))
-        sample = self._images.sample(index, mask)
-        return sample if mask.shape == stored.shape else replace(sample, stored_target=stored)
+        return mask, None if mask.shape == stored.shape else stored
 
     def with_foreground(self) -> NDArray[np.bool_]:
         """``(N,)`` which slices hold another class than the first; reads all label volumes.
 
-        Raises:
-            ValueError: None does, or a label volume cannot be used.
+        Raises ValueError where none does, or a label volume cannot be used.
         """
         slices = zip(self._images.owners.tolist(), self._images.places.tolist(), strict=True)
         planes = (self._plane(owner, place) for owner, place in slices)
@@ -109,11 +101,8 @@ class LabelVolumes:
 def _whole(stored: NDArray[Any], step: float, name: str) -> NDArray[Any]:
     """Labels as unsigned integers: many tools store them as floats, or as steps of a scale that hardly meet integers.
 
-    Args:
-        stored: Their values.
-        step: From one value that the file can hold to the next; 0 where it holds them as they are. A label was rounded
-            to the nearest, so it may be half a step away, if that still tells it from a value between two labels.
-        name: What a message calls them.
+    A label was rounded to the nearest step, so it may be half a step away (0: values as they are), if that still
+    tells it from a value between two labels.
     """
     if stored.dtype.kind == "u":
         return stored

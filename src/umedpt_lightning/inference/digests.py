@@ -1,10 +1,12 @@
-"""A text that says which shared blocks a vector was computed by."""
+"""Texts that say which weights something was computed by."""
 
 from __future__ import annotations
 
 import hashlib
 
 import torch
+import xxhash
+from torch import Tensor
 
 from umedpt_lightning.data.cache.identity import code_identity
 from umedpt_lightning.model import MultiTaskModel
@@ -23,6 +25,19 @@ def weights_digest(model: MultiTaskModel) -> str:
         digest.update(repr(module).encode())
         for key, value in module.state_dict().items():
             digest.update(f"{block}.{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(_bytes(value))
     digest.update(f"{model.encoder.mean} {model.encoder.std}".encode())
     return digest.hexdigest()[:32]
+
+
+def fingerprint(model: MultiTaskModel) -> str:
+    """A text of all weights, of heads too."""
+    digest = xxhash.xxh3_128()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

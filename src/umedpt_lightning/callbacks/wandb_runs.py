@@ -1,4 +1,4 @@
-"""A sweep of `umedpt transfer` in Weights & Biases."""
+"""Runs of Weights & Biases for what is no training: a model's folder, a sweep; offline they wait for ``wandb sync``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,22 @@ from typing import Any
 from PIL import Image
 
 
-def log_sweep(folder: Path, name: str, config: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> None:
-    """Logs a sweep's table, page and pictures in a W&B run of its own.
+def log_artifact(folder: Path, name: str) -> None:
+    """Logs a model's folder as the artifact ``NAME`` or ``PROJECT/NAME``; raises ValueError where W&B refuses it."""
+    import wandb
 
-    With ``WANDB_MODE=offline`` it waits for ``wandb sync``.
+    project, _, name = name.rpartition("/")
+    try:
+        with wandb.init(project=project or None, job_type="export", dir=folder.parent) as run:
+            artifact = wandb.Artifact(name, type="model")
+            artifact.add_dir(str(folder))
+            run.log_artifact(artifact)
+    except (wandb.Error, ValueError) as error:
+        raise ValueError(f"--wandb_artifact: {error}") from error
+
+
+def log_sweep(folder: Path, name: str, config: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> None:
+    """Logs the table, the page and the pictures of a sweep of `umedpt transfer`.
 
     Args:
         folder: The sweep's, with ``results.csv`` and ``report.html``.

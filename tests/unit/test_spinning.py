@@ -1,4 +1,4 @@
-"""Threads of a training leave cores to its workers, and do not spin for each other."""
+"""Threads of a training do not spin long for each other."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ import os
 
 import pytest
 
-from umedpt_lightning.cli.spinning import wait_shortly
-from umedpt_lightning.runs.threads import threads_for
-
-
-@pytest.mark.parametrize(
-    ("cores", "workers", "ranks", "threads"),
-    [(2, 1, 1, 1), (2, 0, 1, 2), (2, 8, 1, 1), (64, 8, 4, 8), (64, 0, 4, 16), (1, 0, 1, 1), (8, 2, 16, 1)],
-)
-def test_a_rank_has_the_cores_that_its_workers_leave(cores: int, workers: int, ranks: int, threads: int) -> None:
-    assert threads_for(workers, ranks, cores) == threads
+from umedpt_lightning.cli import wait_shortly
 
 
 @pytest.mark.parametrize("said", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"])
@@ -31,7 +22,6 @@ def test_what_the_user_says_of_waiting_counts(said: str, monkeypatch: pytest.Mon
 
 
 def test_threads_wait_shortly_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
     wait_shortly()
