@@ -177,6 +177,10 @@ class MultiTaskModel(PretrainedModel):
 
     def embed(self, images: Tensor, task: str) -> Tensor:
         """The embedding ``(B, D)`` of images ``(B, C, H, W)`` in stored dtype, scaled as those of `task`."""
+        if images.is_floating_point() and images.numel():
+            ends = torch.stack(images.detach().float().aminmax()).cpu().numpy()
+            if warning := scale_warning(ends, self.task(task).spec.value_range, "the batch"):
+                warnings.warn(warning, stacklevel=2)
         embedding: Tensor = self.pooling(self.pyramid(images, task))
         return embedding
 

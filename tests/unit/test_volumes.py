@@ -244,6 +244,10 @@ def test_labels_that_a_scale_hardly_meets_are_rounded_within_its_step(tmp_path: 
         (0.3, 0.0, (0, 4), False),  # 1.2 is not
         (0.25, 0.0, (0, 3), False),
         (2.0, 0.0, (0, 1, 2), True),  # 0, 2, 4
+        (1.0000153, 0.0, (0, 1, 4), True),
+        (0.9995, 0.0, (0, 3), True),
+        (0.9995, 0.0, (0, 500), False),  # 499.75
+        (1.5, 0.0, (0, 1, 2), False),
         (1.0, 0.4, (0, 1), False),
         (1e-4, 0.0, (0, 10000, 5000), False),
         (1e-4, 1e-5, (0, 10000, 20000), True),

@@ -23,7 +23,7 @@ from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.cli.data_tasks import task_faults
 from umedpt_lightning.cli.options import clear_errors, find_class
 from umedpt_lightning.cli.parser_errors import parse
-from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.data.datamodule import MultiTaskDataModule, Part
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.hparams import create
 from umedpt_lightning.runs.fit import TRAINER_DEFAULTS, run_callbacks
@@ -126,12 +126,20 @@ class UmedptCLI(LightningCLI):
         try:
             with clear_errors(also=_ALSO):
                 super().instantiate_classes()
+                for part in self._parts(config.trainer.limit_val_batches):
+                    self.datamodule.check_part(part)
                 if self.command == "fit" and config.init_from and not config.ckpt_path:
                     rank_zero_info(init_from(self.model.model, Path(config.init_from)))
         except BaseException:
             if config.run is not None:
                 abandon(Path(config.run))
             raise
+
+    def _parts(self, limit_val_batches: float | None) -> list[Part]:
+        """The parts that the command reads."""
+        if self.command == "fit":
+            return ["train"] if limit_val_batches in (0, 0.0) else ["train", "val"]
+        return ["test"] if self.command == "test" else ["val"]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer with the run's logger before those of the config, and with its callbacks."""

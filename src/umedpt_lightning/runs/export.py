@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.folder import find_checkpoint
 
@@ -43,7 +42,7 @@ def export_run(
 
 def _data(file: Path) -> Mapping[str, str]:
     """What the run's config says of each task's data: readers and the last parts of paths, no folders of a machine."""
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = read_yaml(file) if file.is_file() else {}
     tasks = config.get("data", {}).get("tasks", {})
     return {
         name: "; ".join(f"{part} by {_reader(task[part])}" for part in ("train", "val", "test") if task.get(part))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder, as_encoder
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.pretrained import SavedModel, model_arguments, read_saved_model
 from umedpt_lightning.types import TaskSpec
@@ -153,7 +153,7 @@ class CheckpointSource(PretrainedSource):
                 f"{file}: there is no such config, and {saved.weights} does not say how its model is built. Give the "
                 "config of its run as `config`."
             )
-        described = yaml.safe_load(file.read_text(encoding="utf-8"))
+        described = read_yaml(file)
         config = {"encoder": {"class": "Encoder", "options": {}}, "tasks": described["data"]["tasks"]}
         for name in ("encoder", "pixel_decoder", "detection_decoder"):
             if block := described["model"].get(name):
