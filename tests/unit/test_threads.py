@@ -7,7 +7,7 @@ import os
 import pytest
 
 from umedpt_lightning.cli.spinning import wait_shortly
-from umedpt_lightning.runs.threads import threads_for
+from umedpt_lightning.runs.fit import threads_for
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
+from umedpt_lightning.runs.fit import threads_for
 from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint, new_folder, wandb_id
-from umedpt_lightning.runs.threads import threads_for
 from umedpt_lightning.runs.trainer_options import check_best, check_options
 
 
