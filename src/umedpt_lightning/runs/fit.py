@@ -63,7 +63,14 @@ def fit(
     """
     check_options(trainer)
     check_callbacks(callbacks, trainer.get("limit_val_batches") not in (0, 0.0))
-    folder = _folder(run, resumes=ckpt_path is not None)
+    first = not _get_rank()
+    folder = Path(run) if run is not None else new_folder() if first else default_folder()
+    if first:
+        claim(folder)
+        if ckpt_path is None and (folder / "checkpoints").exists():
+            raise ValueError(
+                f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder."
+            )
     checkpoint = None if ckpt_path is None else find_checkpoint(ckpt_path, folder, may_lack=True)
     if init_from and checkpoint is None:
         rank_zero_info(take_what_fits(module.model, Path(init_from)))
@@ -102,16 +109,3 @@ def run_callbacks(own: Sequence[Callback], bar: bool = True) -> list[Callback]:
     if bar and not any(isinstance(callback, ProgressBar) for callback in own):
         callbacks.append(progress(terminal=sys.stdout.isatty()))
     return [*callbacks, Report()]
-
-
-def _folder(run: str | Path | None, resumes: bool) -> Path:
-    """The run's folder, claimed by the first rank."""
-    first = not _get_rank()
-    folder = Path(run) if run is not None else new_folder() if first else default_folder()
-    if first:
-        claim(folder)
-        if not resumes and (folder / "checkpoints").exists():
-            raise ValueError(
-                f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder."
-            )
-    return folder
