@@ -19,6 +19,7 @@ from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.progress import progress
 from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.runs.checkpoint import find_checkpoint
@@ -100,6 +101,8 @@ def run_callbacks(own: Sequence[Callback], bar: bool = True) -> list[Callback]:
     """
     # the table of shares is printed before the bar is there, the report when it is gone
     callbacks = [*own, TaskShares()]
+    if not any(isinstance(callback, TaskMap) for callback in own):
+        callbacks.append(TaskMap())
     if bar and not any(isinstance(callback, ProgressBar) for callback in own):
         callbacks.append(progress(terminal=sys.stdout.isatty()))
     return [*callbacks, Report()]
