@@ -18,6 +18,8 @@ _NOT_MEANT = re.compile(
     r".*__init__\(\) got an unexpected"
 )
 _VALUE = re.compile(r"(?s)Expected (?:a |one of )?(?P<wanted>.*?)\. Got value: (?P<found>.*)")
+#: The optional dependency that brings a library whose classes a config may name.
+_EXTRAS = {"torchjd": "balance"}
 _NO_MODULE = re.compile(r"No module named '(?P<module>[\w.]+)'")
 
 
@@ -96,6 +98,8 @@ def _import_fault(path: str, cause: str) -> str:
     if not (match := _NO_MODULE.match(cause)):
         return ""
     missing = match["module"]
+    if extra := _EXTRAS.get(missing.partition(".")[0]):
+        return f"{missing} is not installed. Install it with: pip install 'umedpt-lightning[{extra}]'"
     if path.startswith(f"{missing}.") or path == missing:
         return (
             f"there is no module {missing}. It is looked for in the current folder, {os.getcwd()}, and among the "
