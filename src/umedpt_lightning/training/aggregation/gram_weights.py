@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from umedpt_lightning.training.aggregation.gram import Gram
-
-#: From the ``(T, T)`` inner products of T gradients to their ``(T,)`` weights; ``1 / T`` for their mean.
-GramianWeighting = Callable[[Tensor], Tensor]
 
 
 class GramWeights:
     """Asks a weighting for the weights of those tasks of a round that have a gradient.
 
     Args:
-        weighting: Says the weights.
+        weighting: From the ``(T, T)`` inner products of T gradients to their ``(T,)`` weights; ``1 / T`` for the mean.
         clip: A task's gradient that is longer is shortened to this before it is weighed; None for none.
 
     Raises:
         ValueError: `clip` is not positive, or the weighting cannot be used.
     """
 
-    def __init__(self, weighting: GramianWeighting, clip: float | None) -> None:
+    def __init__(self, weighting: nn.Module, clip: float | None) -> None:
         self._name = type(weighting).__name__
         if clip is not None and clip <= 0:
             raise ValueError(f"model.aggregator: clip must be positive, or null for none, but it is {clip}.")
@@ -64,7 +59,7 @@ class GramWeights:
     def _weights(self, matrix: Tensor, number: int) -> Tensor:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(number)
-            weights = self._weighting(matrix)
+            weights: Tensor = self._weighting(matrix)
         if weights.shape != (len(matrix),):
             raise ValueError(
                 f"model.aggregator: {self._name} gives weights of shape {tuple(weights.shape)} for {len(matrix)} "

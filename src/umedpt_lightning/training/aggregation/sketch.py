@@ -7,9 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_ROWS = 4  # pieces that are signed at once: more are more memory, fewer are more calls
-
-
 class Sketch:
     """Sums of signed elements: a count sketch whose buckets are taken in turn.
 
@@ -31,7 +28,7 @@ class Sketch:
         self.device = vectors[0].device
         self.dtype = torch.promote_types(vectors[0].dtype, torch.float32)
         generator = torch.Generator().manual_seed(0)  # the same on all ranks and in all runs
-        signs = torch.randint(2, (2 * buckets + _ROWS,), generator=generator) * 2 - 1
+        signs = torch.randint(2, (2 * buckets,), generator=generator) * 2 - 1
         self._signs = signs.to(self.device, self.dtype)
         pieces = sum(-(-len(vector) // buckets) for vector in vectors)
         self._starts: list[int] = torch.randint(buckets, (pieces,), generator=generator).tolist()
@@ -46,12 +43,7 @@ class Sketch:
         total = torch.zeros(self.buckets, dtype=self.dtype, device=self.device)
         starts = iter(self._starts)
         for vector in self._vectors:
-            whole = len(vector) // self.buckets * self.buckets
-            for some in vector[:whole].view(-1, self.buckets).split(_ROWS):
-                # windows of one call begin one after the other, those of two calls anywhere
-                signs = self._signs.as_strided(some.shape, (1, 1), next(starts))
-                total += (some * signs).sum(0)
-            if rest := len(vector) - whole:
-                start = next(starts)
-                total[:rest] += vector[whole:] * self._signs[start : start + rest]
+            for piece in vector.split(self.buckets):
+                start, size = next(starts), len(piece)
+                total[:size].addcmul_(piece.to(self.dtype), self._signs[start : start + size])
         return total
