@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from umedpt_lightning.training.aggregation.base import GradientAggregator
 from umedpt_lightning.training.aggregation.gram import Gram
-from umedpt_lightning.training.aggregation.gram_weights import GramWeights
+from umedpt_lightning.training.aggregation.gram_weights import GramianWeighting, GramWeights
 from umedpt_lightning.training.aggregation.task_rows import WholeRows
 from umedpt_lightning.training.aggregation.watch import GradientWatch
 from umedpt_lightning.training.gradient_buffer import GradientBuffer
@@ -39,7 +38,7 @@ class SketchBalance(GradientWatch):
     """
 
     def __init__(
-        self, weighting: nn.Module, memory: float = 0.9, buckets: int = 65536, clip: float | None = None
+        self, weighting: GramianWeighting, memory: float = 0.9, buckets: int = 65536, clip: float | None = None
     ) -> None:
         super().__init__(buckets)
         if not 0 <= memory < 1:
@@ -104,7 +103,7 @@ class ExactBalance(GradientAggregator):
         ValueError: `clip` is not positive, or the weighting cannot be used.
     """
 
-    def __init__(self, weighting: nn.Module, on_cpu: bool = False, clip: float | None = None) -> None:
+    def __init__(self, weighting: GramianWeighting, on_cpu: bool = False, clip: float | None = None) -> None:
         self._weights, self._rows, self._number = GramWeights(weighting, clip), WholeRows(on_cpu), 0
 
     def plan_round(self, number: int, plan: RoundPlan, loss_scale: float) -> Mapping[str, float]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from umedpt_lightning.training.aggregation.gram import Gram
+
+#: From the ``(T, T)`` inner products of T gradients to their ``(T,)`` weights, all ``1 / T`` for the mean. Its types are
+#: left open for jsonargparse, which would look for classes derived from what is returned.
+GramianWeighting = Callable[..., Any]
 
 
 class GramWeights:
@@ -19,7 +26,7 @@ class GramWeights:
         ValueError: `clip` is not positive, or the weighting cannot be used.
     """
 
-    def __init__(self, weighting: nn.Module, clip: float | None) -> None:
+    def __init__(self, weighting: GramianWeighting, clip: float | None) -> None:
         self._name = type(weighting).__name__
         if clip is not None and clip <= 0:
             raise ValueError(f"model.aggregator: clip must be positive, or null for none, but it is {clip}.")

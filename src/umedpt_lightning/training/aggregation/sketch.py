@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+
 class Sketch:
     """Sums of signed elements: a count sketch whose buckets are taken in turn.
 
