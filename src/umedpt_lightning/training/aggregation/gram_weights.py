@@ -10,8 +10,8 @@ from torch import Tensor
 
 from umedpt_lightning.training.aggregation.gram import Gram
 
-#: From the ``(T, T)`` inner products of T gradients to their ``(T,)`` weights, all ``1 / T`` for the mean. Its types are
-#: left open for jsonargparse, which would look for classes derived from what is returned.
+#: From the ``(T, T)`` inner products of T gradients to their ``(T,)`` weights, all ``1 / T`` for the mean. What it
+#: returns is left open for jsonargparse, which would look for classes derived from that.
 GramianWeighting = Callable[..., Any]
 
 

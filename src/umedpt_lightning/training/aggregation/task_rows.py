@@ -15,7 +15,7 @@ from umedpt_lightning.training.gradient_buffer import GradientBuffer
 from umedpt_lightning.types import RoundPlan
 
 #: So begin the names of parameters that one task has for itself.
-_HEADS = "tasks."
+HEADS = "tasks."
 
 
 class TaskRows(ABC):
@@ -156,7 +156,7 @@ def shared_parts(buffer: GradientBuffer) -> list[Tensor]:
     parts = []
     for flat in buffer.flats:
         of_flat = ((name, g) for name, g in buffer.gradients.items() if g.dtype == flat.dtype)
-        views = sorted((g.storage_offset(), name.startswith(_HEADS)) for name, g in of_flat if g.device == flat.device)
+        views = sorted((g.storage_offset(), name.startswith(HEADS)) for name, g in of_flat if g.device == flat.device)
         ends = [offset for offset, _ in views[1:]] + [len(flat)]
         for is_head, run in groupby(zip(views, ends, strict=True), key=lambda view: view[0][1]):
             first, *others = run
