@@ -243,15 +243,21 @@ def test_what_falls_slowly_gets_more_by_the_average_of_two_stretches() -> None:
 
 
 def test_what_falls_slowly_gets_more_by_its_logarithm() -> None:
-    weighting = FastAdaptiveWeights({"a": 1.0, "b": 1.0}, decay=0.0)
-    for round_ in range(50):
-        weighting.update(*losses_of(0.9**round_, 2.0))
-    logits = weighting.state["logits"]
-    assert logits.tolist() == pytest.approx(
-        [-49 * 0.025, 49 * 0.025], rel=1e-2
-    )  # Adam's steps have their rate's length
-    z = torch.softmax(logits, 0)
-    torch.testing.assert_close(weighting(0), z / torch.tensor([0.9**49, 2.0]))
+    weighting = FastAdaptiveWeights({"a": 1.0, "b": 1.0}, decay=0.01)
+    logits = torch.zeros(2, requires_grad=True)
+    adam = torch.optim.Adam([logits], lr=0.025, weight_decay=0.01)
+    losses = [losses_of(0.9**number, 2.0 + 0.1 * (number % 3)) for number in range(20)]
+    for number, (after, present) in enumerate(losses):
+        weighting.update(after, present)
+        if number:  # as the authors' program does it
+            fall = losses[number - 1][0].log() - after.log()
+            adam.zero_grad()
+            torch.softmax(logits, 0).backward(fall)
+            adam.step()
+    torch.testing.assert_close(weighting.state["logits"], logits.detach())
+    assert weighting.state["logits"][1] > 0.1 > weighting.state["logits"][0]
+    z = torch.softmax(logits, 0).detach()
+    torch.testing.assert_close(weighting(0), z / losses[-1][0])
 
 
 @pytest.mark.parametrize(
