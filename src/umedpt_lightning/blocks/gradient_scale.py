@@ -25,7 +25,7 @@ def scale_gradient(features: Any, factor: float) -> Any:
     """The same features; what comes back through them is multiplied with a factor."""
 
     def scale(tensor: Tensor) -> Tensor:
-        scaled: Tensor = _Scale.apply(tensor, factor)  # type: ignore[no-untyped-call]
+        scaled: Tensor = _Scale.apply(tensor, factor)
         return scaled
 
     return map_leaves(features, lambda tensor: scale(tensor) if tensor.requires_grad else tensor)

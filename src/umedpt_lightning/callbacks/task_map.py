@@ -152,7 +152,7 @@ def draw_matrix(values: np.ndarray[Any, Any], columns: list[str], rows: list[str
     axes.set_xlabel(below)
     for i, j in np.ndindex(*values.shape) if numbers else ():
         colour = "white" if abs(values[i, j]) > 0.6 else "black"
-        axes.text(j, i, _signed(values[i, j]), ha="center", va="center", fontsize=8, color=colour)
+        axes.text(j, i, _signed(float(values[i, j])), ha="center", va="center", fontsize=8, color=colour)
     return figure
 
 

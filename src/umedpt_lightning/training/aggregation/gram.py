@@ -56,7 +56,7 @@ def inner_products(rows: Tensor, device: torch.device) -> Tensor:
     """
     dtype = torch.promote_types(rows.dtype, torch.float32)
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=device)
-    for part in rows.split(max(1, _AT_ONCE // max(1, len(rows))), dim=1):
+    for part in torch.split(rows, max(1, _AT_ONCE // max(1, len(rows))), dim=1):
         if several_ranks():
             part = part.to(device, dtype, copy=True)
             with explained_loss_of_ranks():

@@ -44,7 +44,7 @@ class Sketch:
         total = torch.zeros(self.buckets, dtype=self.dtype, device=self.device)
         starts = iter(self._starts)
         for vector in self._vectors:
-            for piece in vector.split(self.buckets):
+            for piece in torch.split(vector, self.buckets):
                 start, size = next(starts), len(piece)
                 total[:size].addcmul_(piece.to(self.dtype), self._signs[start : start + size])
         return total

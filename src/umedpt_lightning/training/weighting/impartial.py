@@ -32,4 +32,4 @@ class ImpartialWeights(LossWeighting):
     def update(self, losses: Tensor, present: Tensor) -> None:
         """Gives each s its gradient."""
         s = torch.stack([*self.scales.values()])
-        (present * (torch.exp(s) * losses.to(s) - s)).sum().backward()
+        torch.autograd.backward((present * (torch.exp(s) * losses.to(s) - s)).sum())

@@ -33,4 +33,4 @@ class UncertaintyWeights(LossWeighting):
     def update(self, losses: Tensor, present: Tensor) -> None:
         """Gives each s its gradient."""
         s = torch.stack([*self.log_variances.values()])
-        (present * (torch.exp(-s) * losses.to(s) + s / 2)).sum().backward()
+        torch.autograd.backward((present * (torch.exp(-s) * losses.to(s) + s / 2)).sum())
