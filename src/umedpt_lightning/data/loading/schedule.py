@@ -76,7 +76,7 @@ class Schedule(ABC):
         """What `follow` has changed, plain values."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  # most have no state
         """Goes on where `state` was taken, by whatever schedule."""
 
 
