@@ -23,7 +23,8 @@ from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.affinity import Affinity, Mix, measure_affinity, propose
 
-_OF_FIT = ("seed_everything", "root", "trainer", "model", "data")  # what `umedpt fit` takes of the config
+#: What `umedpt fit` takes of the config.
+_OF_FIT = ("seed_everything", "root", "trainer", "model", "data", "checkpoint", "last", "pictures", "map")
 
 
 def main(command: str, arguments: Sequence[str]) -> None:

@@ -101,8 +101,6 @@ def run_callbacks(own: Sequence[Callback], bar: bool = True) -> list[Callback]:
     """
     # the table of shares is printed before the bar is there, the report when it is gone
     callbacks = [*own, TaskShares()]
-    if not any(isinstance(callback, TaskMap) for callback in own):
-        callbacks.append(TaskMap())
     if bar and not any(isinstance(callback, ProgressBar) for callback in own):
         callbacks.append(progress(terminal=sys.stdout.isatty()))
     return [*callbacks, Report()]
@@ -112,6 +110,8 @@ def _callbacks(own: Sequence[Callback], trainer: Mapping[str, Any]) -> list[Call
     if trainer.get("fast_dev_run"):  # writes nothing
         return list(own)
     callbacks = [*run_callbacks(own, trainer.get("enable_progress_bar") is not False), PredictionPictures()]
+    if not any(isinstance(callback, TaskMap) for callback in own):
+        callbacks.append(TaskMap())
     if trainer.get("enable_checkpointing") is False:
         return callbacks
     return [*callbacks, BestCheckpoint(**BEST), LastCheckpoint()]  # the last holds the state of those before it
