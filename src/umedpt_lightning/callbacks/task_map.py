@@ -74,9 +74,9 @@ class TaskMap(pl.Callback):
             logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=number)
             logger.save()
         text = in_words(gram)
-        rank_zero_info(f"Round {number}: {text}.")
+        rank_zero_info(f"Round {number + 1}: {text}.")
         if trainer.is_global_zero:
-            self._draw(trainer, gram, f"round {number}: {text}")
+            self._draw(trainer, gram, f"round {number + 1}: {text}")
 
     def _is_due(self, trainer: pl.Trainer, batch_idx: int) -> bool:
         number = trainer.fit_loop.total_batch_idx + 1  # of this round, counted from 1
