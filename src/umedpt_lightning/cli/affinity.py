@@ -70,7 +70,7 @@ class AffinityTrainer(pl.Trainer):
             datamodule: The data.
             rounds: Rounds of training.
             every: Rounds from one measurement to the next.
-            step: Share of its own loss that a step on one task is to take away.
+            step: Share of its own loss that a step takes from the task on which it has most effect.
             out: Folder of picture, table and ``mix.yaml``, a config for `umedpt fit`.
             ckpt_path: A checkpoint whose weights to begin with.
         """
@@ -96,29 +96,29 @@ def show(affinity: Affinity, mix: Mix, out: Path) -> None:
         mix: What is proposed.
         out: Where the files are.
     """
-    table = Table("task", title=f"{len(affinity.effects)} measurements", title_justify="left")
+    table = Table("task", title=f"{len(affinity.falls)} measurements", title_justify="left")
     for heading in ("gives", "gets", "helps most", "weight"):
         table.add_column(heading, justify="right")
-    mean = affinity.mean - np.diag(np.full(len(affinity.tasks), np.inf))
+    effects = affinity.effects - np.diag(np.full(len(affinity.tasks), np.inf))
     for task, given in sorted(affinity.given.items(), key=lambda item: -item[1]):
-        best = affinity.tasks[int(np.nanargmax(mean[affinity.tasks.index(task)]))]
+        best = affinity.tasks[int(np.nanargmax(effects[affinity.tasks.index(task)]))]
         weight = "leave out" if task in mix.left_out else f"{mix.weights[task]:.2f}"
         table.add_row(task, f"{given:+.2f}", f"{affinity.got[task]:+.2f}", best, weight)
     Console().print(table)
-    print("gives: what other tasks gain by a step that is to gain 1 for this one; gets: the same from them")
+    print("gives: what others gain by steps on this task, over what they gain by steps on themselves; gets: likewise")
     print(f"picture, table and mix: {out}; umedpt fit --config {out / 'mix.yaml'}")
 
 
 def _write(affinity: Affinity, mix: Mix, out: Path) -> None:
     """``affinity.csv``, ``affinity.png`` and ``mix.yaml``."""
-    text, mean = io.StringIO(), affinity.mean
+    text, effects = io.StringIO(), affinity.effects
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["step_on", *affinity.tasks])
-    rows.writerows([task, *row] for task, row in zip(affinity.tasks, mean.tolist(), strict=True))
+    rows.writerows([task, *row] for task, row in zip(affinity.tasks, effects.tolist(), strict=True))
     write_text(out / "affinity.csv", text.getvalue())
     names = [shorten(task, 30) for task in affinity.tasks]
-    below = "gain of this task by a step on that beside it, over the gain the step is to bring there"
-    figure = draw_matrix(mean.clip(-1, 1), names, names, "which task helps which", below)
+    below = "gain by a step on the task beside it, over that by a step on itself"
+    figure = draw_matrix(effects.clip(-1, 1), names, names, "which task helps which", below)
     save(as_picture(figure), out / "affinity.png")
     if AffinityTrainer.config:
         write_text(out / "mix.yaml", yaml.safe_dump(mixed(AffinityTrainer.config, mix), sort_keys=False))

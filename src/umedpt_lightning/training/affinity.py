@@ -19,8 +19,6 @@ from umedpt_lightning.training.module import MultiTaskModule
 from umedpt_lightning.training.trial import fit_for
 from umedpt_lightning.types import Round, TaskBatch
 
-#: A step changes the shared parameters by so much of their length at most, where a gradient is next to nothing.
-_LONGEST = 0.01
 #: A task gives or gets nothing if it is below this share of the most that any task gives or gets.
 _NOTHING = 0.1
 _WEIGHTS = (0.5, 2.0)  # the lowest and the highest that are proposed
@@ -32,28 +30,33 @@ class Affinity:
 
     Attributes:
         tasks: Names of T tasks.
-        effects: ``(T, T)`` a measurement: what the loss of the second task falls by when the shared blocks make a step
-            on the first, over what the step is to lower the loss of the first by. 1 is as much as the first itself is
-            to gain, below 0 is harm. NaN where one of them was not in the round.
+        falls: ``(T, T)`` a measurement: by which share of itself the loss of the second task falls when the shared
+            blocks make a step on the first, all steps of a measurement being of one length. NaN where one of them was
+            not in the round.
     """
 
     tasks: list[str]
-    effects: list[NDArray[np.float64]] = field(default_factory=list)
+    falls: list[NDArray[np.float64]] = field(default_factory=list)
 
     @property
-    def mean(self) -> NDArray[np.float64]:
-        """``(T, T)`` over all measurements."""
-        return np.array(np.nanmean(np.stack(self.effects), axis=0))
+    def effects(self) -> NDArray[np.float64]:
+        """``(T, T)`` what the second task gains by steps on the first over what it gains by steps on itself.
+
+        To first order that is a cosine: 1 is as good as its own, below 0 is harm.
+        """
+        mean = np.nanmean(np.stack(self.falls), axis=0)
+        own = mean.diagonal()
+        return np.array(np.divide(mean, own, out=np.full_like(mean, np.nan), where=own > 0))
 
     @property
     def given(self) -> dict[str, float]:
         """What each task does for the others, on average."""
-        return self._of_others(self.mean)
+        return self._of_others(self.effects)
 
     @property
     def got(self) -> dict[str, float]:
         """What the others do for each task, on average."""
-        return self._of_others(self.mean.T)
+        return self._of_others(self.effects.T)
 
     def _of_others(self, effects: NDArray[np.float64]) -> dict[str, float]:
         others = effects[~np.eye(len(self.tasks), dtype=bool)].reshape(len(self.tasks), -1)
@@ -95,12 +98,12 @@ class LookAhead(pl.Callback):
     """Measures before some rounds of a training, with the round's own samples, and leaves all as it was.
 
     Fifty et al., Efficiently identifying task groupings for multi-task learning, NeurIPS 2021, equation 1. A step goes
-    down a task's gradient, in the shared blocks alone, as far as lowers its loss by `step` to first order. Layers are
-    as in evaluation, so that nothing is drawn at random.
+    down a task's gradient, in the shared blocks alone. All steps are of one length, which lowers the loss of the task
+    with the steepest by `step` to first order. Layers are as in evaluation, so that nothing is drawn at random.
 
     Args:
         every: Before every so many rounds.
-        step: Share of its own loss that a step is to take away.
+        step: Share of its own loss that the largest effect is to be.
 
     Raises:
         ValueError: A number is not positive.
@@ -118,34 +121,26 @@ class LookAhead(pl.Callback):
         """Measures if its turn has come."""
         if isinstance(pl_module, MultiTaskModule) and trainer.fit_loop.total_batch_idx % self.every == 0:
             self.affinity.tasks = pl_module.weighting.tasks
-            self.affinity.effects.append(
-                self._measure(pl_module.model, [b.to(pl_module.device) for b in batch.again()])
-            )
+            self.affinity.falls.append(self._measure(pl_module.model, [b.to(pl_module.device) for b in batch.again()]))
 
     def _measure(self, model: MultiTaskModel, batches: Sequence[TaskBatch]) -> NDArray[np.float64]:
         tasks = self.affinity.tasks
-        effects = np.full((len(tasks), len(tasks)), np.nan)
+        falls = np.full((len(tasks), len(tasks)), np.nan)
         shared = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith(HEADS)]
         by_task = {task: of_task for task in tasks if (of_task := [b for b in batches if b.task == task])}
-        size = float(torch.stack([p.detach().norm() for p in shared]).norm()) if shared else 0.0
         with _as_in_evaluation(model):
-            with torch.no_grad():
-                before = {task: float(_loss(model, of_task)) for task, of_task in by_task.items()}
-            for one, of_task in by_task.items():
-                found = torch.autograd.grad(_loss(model, of_task), shared, allow_unused=True)
-                steps = [(p, g) for p, g in zip(shared, found, strict=True) if g is not None]
-                length = float(torch.stack([g.norm() for _, g in steps]).norm()) if steps else 0.0
-                if not 0 < length < math.inf or before[one] <= 0:
-                    continue
-                factor = min(self.step * before[one] / length**2, _LONGEST * size / length)
-                with torch.no_grad(), _kept([p for p, _ in steps]):
-                    for p, g in steps:
-                        p.sub_(g, alpha=factor)
-                    for other, of_other in by_task.items():
-                        if before[other] > 0:
-                            fall = 1 - float(_loss(model, of_other)) / before[other]
-                            effects[tasks.index(one), tasks.index(other)] = fall / (factor * length**2 / before[one])
-        return effects
+            before = {task: _steepness(model, of_task, shared) for task, of_task in by_task.items()}
+            before = {task: found for task, found in before.items() if found[0] > 0 and 0 < found[1] < math.inf}
+            length = min((self.step * loss / steepness for loss, steepness in before.values()), default=0.0)
+            for one, (_, steepness) in before.items():
+                gradient = _gradient(_loss(model, by_task[one]), shared)  # again, so that one is in memory at a time
+                with torch.no_grad(), _kept(shared):
+                    for p, g in zip(shared, gradient, strict=True):
+                        p.sub_(g, alpha=length / steepness)
+                    for other, (loss, _) in before.items():
+                        fall = 1 - float(_loss(model, by_task[other])) / loss
+                        falls[tasks.index(one), tasks.index(other)] = fall
+        return falls
 
 
 def measure_affinity(
@@ -183,6 +178,18 @@ def measure_affinity(
 def _loss(model: MultiTaskModel, batches: Sequence[TaskBatch]) -> Tensor:
     losses = [model.task(b.task).loss(model(b.images, b.task), b.targets) for b in batches]
     return torch.stack(losses).mean()
+
+
+def _gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+
+
+def _steepness(model: MultiTaskModel, batches: Sequence[TaskBatch], shared: Sequence[Tensor]) -> tuple[float, float]:
+    """A task's loss, and the length of its gradient in the shared blocks."""
+    loss = _loss(model, batches)
+    if not shared:
+        return float(loss), 0.0
+    return float(loss), float(torch.stack([g.norm() for g in _gradient(loss, shared)]).norm())
 
 
 @contextmanager
