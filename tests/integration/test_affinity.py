@@ -31,7 +31,7 @@ def module_of(data: MultiTaskDataModule, seed: int = 0) -> MultiTaskModule:
 
 
 def brightnesses(seed: int) -> MultiTaskDataModule:
-    """Images as bright as a number says, which three tasks ask for, each in its way; of one the answers are shuffled."""
+    """Images as bright as a number says, which three tasks ask for, each in its way; one has shuffled answers."""
     rng = np.random.default_rng(seed)
     readers: dict[str, MemoryReader] = {}
     for name, kind in {"number": "regression", "level": "class", "above": "multilabel", "shuffled": "class"}.items():
