@@ -14,7 +14,7 @@ from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, sm
 
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
-from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.training.affinity import Affinity, LookAhead, measure_affinity, propose
 from umedpt_lightning.types import RegressionSpec
 
@@ -26,25 +26,28 @@ pytestmark = [
 
 def module_of(data: MultiTaskDataModule, seed: int = 0) -> MultiTaskModule:
     torch.manual_seed(seed)
+    optimization = Optimization(learning_rate=2e-3)
     blocks = {"pixel_decoder": SMALL_PIXELS, "detection_decoder": SMALL_DETECTION}
-    return MultiTaskModule(data.specs, small_encoder(), **blocks)
+    return MultiTaskModule(data.specs, small_encoder(), optimization=optimization, **blocks)
 
 
-def brightnesses(seed: int) -> MultiTaskDataModule:
-    """Images as bright as a number says, which three tasks ask for, each in its way; one has shuffled answers."""
+def areas(seed: int) -> MultiTaskDataModule:
+    """Bright squares, for whose size three tasks ask, each in its way; one has the answers shuffled."""
     rng = np.random.default_rng(seed)
     readers: dict[str, MemoryReader] = {}
     for name, kind in {"number": "regression", "level": "class", "above": "multilabel", "shuffled": "class"}.items():
-        reader = readers[name] = MemoryReader(kind, size=48, seed=seed)
-        values = rng.uniform(0, 1, 48)
-        reader.images = (255 * np.clip(values[:, None, None, None] + rng.normal(0, 0.1, (48, 32, 32, 3)), 0, 1)).astype(
-            np.uint8
-        )
-        levels = (3 * values).astype(int).clip(0, 2)
+        reader = readers[name] = MemoryReader(kind, size=96, seed=seed)
+        sides = rng.integers(4, 29, 96)
+        reader.images = rng.integers(0, 60, (96, 32, 32, 3), dtype=np.uint8)
+        for image, side in zip(reader.images, sides, strict=True):
+            y, x = rng.integers(0, 33 - side, 2)
+            image[y : y + side, x : x + side] = 220
+        values = (sides / 28) ** 2
+        levels = (values > 0.15).astype(int) + (values > 0.45)
         answers = {
             "number": [np.array([v, -v, 2 * v], np.float32) for v in values],
             "level": levels.tolist(),
-            "above": [(v > np.array([0.3, 0.5, 0.7])).astype(np.float32) for v in values],
+            "above": [(v > np.array([0.1, 0.3, 0.6])).astype(np.float32) for v in values],
             "shuffled": rng.permutation(levels).tolist(),
         }
         reader.values = answers[name]
@@ -58,7 +61,7 @@ def brightnesses(seed: int) -> MultiTaskDataModule:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_shuffled_labels_come_last_and_are_to_be_left_out(seed: int) -> None:
-    data = brightnesses(seed)
+    data = areas(seed)
     affinity = measure_affinity(trainer_of(max_steps=150), module_of(data, seed), data, rounds=150, every=3)
     assert min(affinity.given, key=affinity.given.__getitem__) == "shuffled", affinity.given
     assert propose(affinity).left_out == ["shuffled"], (affinity.given, affinity.got)
@@ -90,6 +93,7 @@ def test_what_is_proposed() -> None:
     assert mix.weights == {"a": 1.21, "b": 1.21, "c": 0.5}
     nobody = Affinity(["a", "b"], [0.01 * np.eye(2)])
     assert propose(nobody).left_out == []
+    assert propose(nobody).weights == {"a": 1.0, "b": 1.0}
 
 
 def test_the_command_writes_a_mix_that_fit_takes(project: Path, tmp_path: Path, capsys: Any) -> None:

@@ -279,22 +279,25 @@ def test_what_is_not_finite_is_left_out_and_teaches_nothing(balance: Any) -> Non
     assert all(value.isfinite().all() for value in module.state_dict().values())
 
 
+def two_classes() -> MultiTaskDataModule:
+    readers = readers_of({"a": "class", "b": "class"})
+    return MultiTaskDataModule({n: TaskData(train=r, batch_size=2) for n, r in readers.items()}, num_workers=0)
+
+
 def test_a_scaler_does_not_change_what_is_measured() -> None:
     found = []
     for scale in (1.0, 2.0**8):
-        data, balance = data_of(), SketchBalance(torchjd.MeanWeighting())
+        data, balance = two_classes(), SketchBalance(torchjd.MeanWeighting())
         scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
         precision = MixedPrecision("16-mixed", "cpu", scaler)
         trainer_of(max_steps=1, plugins=[precision]).fit(module_of(data, aggregator=balance).float(), data)
-        found.append(balance.gram)
-    torch.testing.assert_close(found[0].matrix, found[1].matrix, rtol=0.05, atol=1e-3)
+        assert balance.gram is not None
+        found.append(balance.gram.matrix)
+    torch.testing.assert_close(found[0], found[1], rtol=0.05, atol=1e-3)
 
 
 def test_frozen_blocks_leave_nothing_to_weigh() -> None:
-    data = MultiTaskDataModule(
-        {name: TaskData(train=r, batch_size=2) for name, r in readers_of({"a": "class", "b": "class"}).items()},
-        num_workers=0,
-    )
+    data = two_classes()
     for balance in (SketchBalance(torchjd.MGDAWeighting()), ExactBalance(torchjd.MGDAWeighting())):
         module = module_of(data, aggregator=balance)
         module.model.encoder.requires_grad_(False)

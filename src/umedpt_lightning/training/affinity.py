@@ -88,7 +88,9 @@ def propose(affinity: Affinity) -> Mix:
     if len(alone) > len(affinity.tasks) - 2:  # nobody helps anybody: there is nothing to choose by
         alone = []
     stay = [task for task in affinity.tasks if task not in alone]
-    usual = max(float(np.mean([max(0.0, given[task]) for task in stay])), 1e-12)
+    usual = float(np.mean([max(0.0, given[task]) for task in stay]))
+    if usual == 0:
+        return Mix(dict.fromkeys(stay, 1.0), alone)
     low, high = _WEIGHTS
     weights = {task: min(high, max(low, math.sqrt(max(0.0, given[task]) / usual))) for task in stay}
     return Mix({task: round(weight, 2) for task, weight in weights.items()}, alone)

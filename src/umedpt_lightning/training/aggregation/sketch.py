@@ -31,7 +31,7 @@ class Sketch:
         generator = torch.Generator().manual_seed(0)  # the same on all ranks and in all runs
         signs = torch.randint(2, (2 * buckets,), generator=generator) * 2 - 1
         self._signs = signs.to(self.device, self.dtype)
-        pieces = sum(-(-len(vector) // buckets) for vector in vectors)
+        pieces = sum(len(torch.split(vector, buckets)) for vector in vectors)
         self._starts: list[int] = torch.randint(buckets, (pieces,), generator=generator).tolist()
 
     @property
