@@ -284,6 +284,11 @@ def two_classes() -> MultiTaskDataModule:
     return MultiTaskDataModule({n: TaskData(train=r, batch_size=2) for n, r in readers.items()}, num_workers=0)
 
 
+def two_classes() -> MultiTaskDataModule:
+    readers = readers_of({"a": "class", "b": "class"})
+    return MultiTaskDataModule({n: TaskData(train=r, batch_size=2) for n, r in readers.items()}, num_workers=0)
+
+
 def test_a_scaler_does_not_change_what_is_measured() -> None:
     found = []
     for scale in (1.0, 2.0**8):
@@ -297,13 +302,13 @@ def test_a_scaler_does_not_change_what_is_measured() -> None:
 
 
 def test_frozen_blocks_leave_nothing_to_weigh() -> None:
-    data = two_classes()
     for balance in (SketchBalance(torchjd.MGDAWeighting()), ExactBalance(torchjd.MGDAWeighting())):
+        data = two_classes()
         module = module_of(data, aggregator=balance)
         module.model.encoder.requires_grad_(False)
         module.model.pooling.requires_grad_(False)
         trainer_of(max_steps=2).fit(module, data)
-        assert balance.factors in ({"a": 1.0, "b": 1.0}, {})
+        assert balance.factors == {"a": 1.0, "b": 1.0}
 
 
 class Wrong(nn.Module):
