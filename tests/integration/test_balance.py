@@ -284,11 +284,6 @@ def two_classes() -> MultiTaskDataModule:
     return MultiTaskDataModule({n: TaskData(train=r, batch_size=2) for n, r in readers.items()}, num_workers=0)
 
 
-def two_classes() -> MultiTaskDataModule:
-    readers = readers_of({"a": "class", "b": "class"})
-    return MultiTaskDataModule({n: TaskData(train=r, batch_size=2) for n, r in readers.items()}, num_workers=0)
-
-
 def test_a_scaler_does_not_change_what_is_measured() -> None:
     found = []
     for scale in (1.0, 2.0**8):
