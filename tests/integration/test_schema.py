@@ -127,6 +127,14 @@ FINE: dict[str, Callable[[Config], None]] = {
         },
     ),
     "a weighting": _set("model", "weighting", value={"class_path": "FixedWeights"}),
+    "a balance of gradients": _set(
+        "model",
+        "aggregator",
+        value={
+            "class_path": "SketchBalance",
+            "init_args": {"weighting": {"class_path": "torchjd.aggregation.MGDAWeighting"}, "memory": 0.5},
+        },
+    ),
     "an aggregator of one's own": _set("model", "aggregator", value={"class_path": "my.Aggregator"}),
     "a part of a config": lambda config: [config.pop(key) for key in ("model", "data")] and None,
 }

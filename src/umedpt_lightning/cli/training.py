@@ -19,6 +19,7 @@ from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint, bes
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.cli.data_tasks import task_faults
 from umedpt_lightning.cli.options import clear_errors, find_class
@@ -102,6 +103,7 @@ class UmedptCLI(LightningCLI):
         parser.set_defaults({f"checkpoint.{name}": value for name, value in BEST.items()})
         parser.add_lightning_class_args(LastCheckpoint, "last")  # it holds the state of those before it
         parser.add_lightning_class_args(PredictionPictures, "pictures")
+        parser.add_lightning_class_args(TaskMap, "map")
         parser.link_arguments("data.specs", "model.specs", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
@@ -170,7 +172,7 @@ class UmedptCLI(LightningCLI):
         if config.get("enable_checkpointing") is False or config.get("fast_dev_run"):
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
         if config.get("fast_dev_run"):
-            callbacks = [callback for callback in callbacks if not isinstance(callback, PredictionPictures)]
+            callbacks = [one for one in callbacks if not isinstance(one, PredictionPictures | TaskMap)]
         return super()._instantiate_trainer(config, callbacks)
 
 

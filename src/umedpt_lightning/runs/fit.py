@@ -19,6 +19,7 @@ from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.progress import progress
 from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint, new_folder
@@ -78,6 +79,8 @@ def fit(
     own = list(callbacks)
     if not trainer.get("fast_dev_run"):  # which writes nothing
         own = [*run_callbacks(own, trainer.get("enable_progress_bar") is not False), PredictionPictures()]
+        if not any(isinstance(callback, TaskMap) for callback in own):
+            own.append(TaskMap())
         if trainer.get("enable_checkpointing") is not False:
             own += [BestCheckpoint(**BEST), LastCheckpoint()]  # the last holds the state of those before it
     made = pl.Trainer(
