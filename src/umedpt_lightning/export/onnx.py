@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ TOLERANCE = 1e-4
 
 
 def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, float]]:
-    """Writes ``task_<name>.onnx`` for every task and ``encoder.onnx``.
+    """Writes ``task_<name>.onnx`` for every task, ``encoder.onnx``, and ``weights.bin`` with the weights of all.
 
     Where the encoder depends on the task (BatchNorm statistics per task, say) there is an ``encoder_<name>.onnx`` for
     every task. The files take any number of images, of any size or of one; see `export_program`. The model is on the
@@ -38,17 +39,52 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
     except ImportError as error:
         raise ImportError(f"ONNX needs more packages ({error}): pip install 'umedpt-lightning[onnx]'.") from error
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.model_config()
+    config, weights = model.model_config(), _SharedWeights(folder / "weights.bin")
     for name in model.tasks:
         about = {"task": name, **config["tasks"][name]}
-        yield _export(TaskGraph(model, name), folder / f"task_{name}.onnx", about)
+        yield _export(TaskGraph(model, name), folder / f"task_{name}.onnx", about, weights)
     names = list(model.tasks) if model.encoder.depends_on_task else [None]
     for task in names:
         file = folder / (f"encoder_{task}.onnx" if task else "encoder.onnx")
-        yield _export(EncoderGraph(model, task), file, {"encoder": config["encoder"]})
+        yield _export(EncoderGraph(model, task), file, {"encoder": config["encoder"]}, weights)
 
 
-def _export(graph: Graph, file: Path, about: dict[str, Any]) -> tuple[Path, float]:
+class _SharedWeights:
+    """Tensors of several graphs in one file, equal ones once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._places = file, dict[bytes, int]()
+        file.write_bytes(b"")
+
+    def take(self, graph: Any) -> None:
+        """Lets the large tensors of a graph of ``onnx_ir`` lie in the file."""
+        import onnx_ir
+
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor.nbytes < 1024:
+                continue
+            content = tensor.tobytes()
+            key = hashlib.sha256(content).digest()
+            if key not in self._places:
+                with self._file.open("ab") as file:
+                    file.write(bytes(-file.tell() % 64))  # runtimes map what is aligned
+                    self._places[key] = file.tell()
+                    file.write(content)
+            value.const_value = onnx_ir.ExternalTensor(
+                self._file.name,
+                self._places[key],
+                len(content),
+                tensor.dtype,
+                shape=tensor.shape,
+                name=value.name,
+                base_dir=self._file.parent,
+            )
+
+
+def _export(graph: Graph, file: Path, about: dict[str, Any], weights: _SharedWeights) -> tuple[Path, float]:
+    import onnx_ir
+
     program = export_program(graph)
     with quiet():
         onnx = torch.onnx.export(
@@ -61,7 +97,8 @@ def _export(graph: Graph, file: Path, about: dict[str, Any]) -> tuple[Path, floa
         if not isinstance(shape[axis], int):
             onnx.rename_axes({shape[axis]: name})
     onnx.model.metadata_props["umedpt"] = json.dumps(about)
-    onnx.save(file)
+    weights.take(onnx.model.graph)
+    onnx_ir.save(onnx.model, file)
     return file, _difference(graph, program, file)
 
 

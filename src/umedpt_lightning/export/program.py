@@ -103,6 +103,7 @@ def export_program(graph: Graph) -> Program:
     if graph.encoder.exports_any_size:
         with suppress(ValueError):
             return _export(graph, None)
+    graph.encoder.check_size(graph.size, graph.name)
     return _export(graph, graph.size)
 
 

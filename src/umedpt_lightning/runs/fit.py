@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
+from umedpt_lightning.blocks.encoder import check_sizes
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
@@ -63,6 +64,7 @@ def fit(
     """
     check_options(trainer)
     check_callbacks(callbacks, trainer.get("limit_val_batches") not in (0, 0.0))
+    check_sizes(module.model.encoder, data.sizes)
     folder = _folder(run, resumes=ckpt_path is not None)
     checkpoint = None if ckpt_path is None else find_checkpoint(ckpt_path, folder, may_lack=True)
     if init_from and checkpoint is None:
