@@ -18,11 +18,11 @@ from umedpt_lightning.blocks.timm_encoder import is_plain_vit
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.export import EncoderGraph, TaskGraph, export_program
+from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.inference.tiles.grid import aligned_tiling
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
 from umedpt_lightning.inference.tiles.receptive_field import needed_overlap, receptive_field
 from umedpt_lightning.inference.tiles.tiled import TiledTask
-from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs import fit
 from umedpt_lightning.training import MultiTaskModule

@@ -113,8 +113,8 @@ class FineTuner:
                 first spoil the encoder: Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022,
                 arXiv:2202.10054.
             advance: Called with 1 after each step.
-            whole: Train all of it (of an encoder with adapters these), each stage slower than the next; else the head with its decoder on
-                the frozen encoder.
+            whole: Train all of it (of an encoder with adapters these), each stage of the encoder slower than the next;
+                else the head with its decoder on the frozen encoder.
 
         Raises:
             ValueError: The main metric is undefined after all rates, or there is no val part.
