@@ -41,7 +41,7 @@ def _specs(tasks: int) -> dict[str, TaskSpec]:
     kinds: list[TaskSpec] = [
         ClassSpec(channels=3, classes=names),
         MultilabelSpec(channels=3, labels=names),
-        RegressionSpec(channels=3, quantities=names, means=(0.0,) * 3, stds=(1.0,) * 3),
+        RegressionSpec(channels=3, quantities=names, units=("mm",) * 3, means=(0.0,) * 3, stds=(1.0,) * 3),
         MaskSpec(channels=3, classes=names),
         BoxSpec(channels=3, classes=names),
     ]

@@ -153,8 +153,8 @@ def test_a_file_that_differs_from_pytorch_is_not_let_through(tmp_path: Path, mon
     model = model_of(small_encoder(), "class")
     export = export_program
 
-    def spoilt(graph: Graph) -> Any:
-        program = export(graph)
+    def spoilt(graph: Graph, **options: Any) -> Any:
+        program = export(graph, **options)
         # the program keeps the parameter that it was made with
         model.task("a_class").head.bias = torch.nn.Parameter(torch.tensor([0.0, 1.0, 2.0]))  # type: ignore[union-attr]
         return program
