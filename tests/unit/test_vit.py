@@ -277,6 +277,14 @@ def test_transfer_takes_a_vision_transformer_with_the_embedding_that_is_asked_fo
     assert isinstance(TimmSource("test_resnet").create_model("a", spec_of("mask"), None, 0).encoder, Encoder)
 
 
+def test_a_model_of_one_size_takes_another_that_is_asked_for() -> None:
+    encoder = Encoder("coat_tiny", model_args={"img_size": (96, 128)})
+    assert encoder.image_size == (96, 128)
+    encoder.check_size((96, 128))
+    with pytest.raises(ValueError, match=r"size: \[96, 128\].*model_args: \{img_size: "):
+        encoder.check_size((224, 224))
+
+
 def test_a_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     def run(folder: str, steps: int, **options: Any) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)

@@ -84,7 +84,8 @@ class TimmEncoder(BaseEncoder):
             if self._takes(images[:1]) or not self._takes(own):
                 raise  # for another reason than the size
             whole = pad_to_multiple(own, self._step).shape == own.shape  # else it does not even take its own size
-            mend = f"Give the task `size: {list(self.image_size)}`, or take" if whole else "Take"
+            mend = f"Give the task `size: {list(self.image_size)}`, or where all tasks have one size the encoder "
+            mend = f"{mend}`model_args: {{img_size: [height, width]}}`, or take" if whole else "Take"
             raise ValueError(
                 f"timm's {self.name} does not take images of {images.shape[2]} x {images.shape[3]} pixels ({error}). "
                 f"{mend} another encoder."
@@ -129,9 +130,10 @@ class TimmEncoder(BaseEncoder):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """The size that timm names."""
+        """The size that timm names, or that was asked for."""
         net: Any = self.net
-        height, width = net.default_cfg["input_size"][-2:]
+        size = self.model_args.get("img_size") or net.default_cfg["input_size"][-2:]
+        height, width = (size, size) if isinstance(size, int) else size
         return int(height), int(width)
 
 
