@@ -169,7 +169,7 @@ BENCHMARKS = {
     ),
     "export": Benchmark(
         "export:measure",
-        (170, 0),
+        (50, 0),
         {
             "export.onnx_seconds_20_tasks": Figure("s", at_most=180),
             "export.onnx_bytes_over_weights": Figure(at_most=1.5),

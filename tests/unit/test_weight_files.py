@@ -142,6 +142,19 @@ def test_a_file_of_which_little_matches_is_refused(part: str, tmp_path: Path) ->
         vit(file)
 
 
+def test_a_file_of_a_model_with_more_parts_is_refused_with_the_option_that_makes_them(tmp_path: Path) -> None:
+    scaled = net_of(VIT, num_classes=0, init_values=1e-5)
+    torch.save(scaled.state_dict(), file := tmp_path / "uni.bin")
+    with pytest.raises(
+        ValueError, match=r"4 tensors that .* has no place for, first blocks\.0\.ls1\.gamma.*init_values"
+    ):
+        vit(file)
+    encoder = vit(file, model_args=TINY | {"init_values": 1e-5})
+    image = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(encoder(image).embedding, scaled(image))
+
+
 # --- folders and the Hub --------------------------------------------------------------------------------------------
 
 MEAN, STD = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)

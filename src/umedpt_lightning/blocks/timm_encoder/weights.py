@@ -6,7 +6,7 @@ import difflib
 import inspect
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,9 +136,16 @@ def _from_file(name: str, file: Path, config: dict[str, Any], args: dict[str, An
             names = create_net(name).state_dict().keys()
         found = read_weights(file, config, names)
         net, told = _filled(name, found, **options, **args), _told(name, found)
+        unplaced = _unplaced(name, names)
         twin = _filled(name, found.altered(), **options, **args)
     except Exception as error:  # timm, torch and safetensors raise many kinds here
         raise ValueError(f"encoder.weights: {file} cannot be loaded into timm's {name} ({error}).") from error
+    if unplaced:
+        raise ValueError(
+            f"encoder.weights: {file} has {len(unplaced)} tensors that timm's {name} has no place for, first "
+            f"{', '.join(unplaced[:3])}. Set what makes it such a model under encoder.model_args (init_values: 1.0e-5 "
+            "for ls1.gamma, say), or change `encoder.name`."
+        )
     # timm says nothing when keys are missing: what is not from the file is the same in a twin of an altered file
     pairs = zip(net.state_dict().items(), twin.state_dict().values(), strict=True)
     missing = [key for (key, value), other in pairs if value.is_floating_point() and torch.equal(value, other)]
@@ -164,6 +171,15 @@ def _filled(name: str, found: WeightFile, **options: Any) -> nn.Module:
         if isinstance(kept, dict):
             kept.pop("state_dict", None)  # else a copy of all weights would stay in memory
     return net
+
+
+def _unplaced(name: str, names: Collection[str]) -> list[str]:
+    """What was learned inside of parts that the model has, its classifier aside, and now is left out."""
+    classifier = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
+    heads = (classifier,) if isinstance(classifier, str) else classifier
+    parts = {key.split(".")[0] for key in names} - {head.split(".")[0] for head in heads}
+    learned = ("weight", "bias", "gamma", "gamma_1", "gamma_2")
+    return [key for key in _unexpected.keys if key.split(".")[0] in parts and key.endswith(learned)]
 
 
 def _told(name: str, found: WeightFile) -> str:
