@@ -168,6 +168,25 @@ BENCHMARKS = {
         (13, 2),
         {"check.rate_over_bare_decode": Figure(at_least=0.8), "check.rate_over_bare_decode_clock": Figure()},
     ),
+    "encoders": Benchmark(
+        "encoders:measure",
+        (12, 0),
+        {
+            "encoders.vit_token_error": Figure("absolute", at_most=1e-5),
+            "encoders.lora_trainable_share": Figure(at_most=0.02),
+            "encoders.lora_merged_error": Figure("absolute", at_most=1e-5),
+            "encoders.lora_file_share": Figure(at_most=0.03),
+        },
+    ),
+    "export": Benchmark(
+        "export:measure",
+        (50, 0),
+        {
+            "export.onnx_seconds_20_tasks": Figure("s", at_most=180),
+            "export.onnx_bytes_over_weights": Figure(at_most=1.5),
+            "export.onnx_difference": Figure("share", at_most=1e-4),
+        },
+    ),
     "embed": Benchmark(
         "embed:measure",
         (26, 7),

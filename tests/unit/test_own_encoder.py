@@ -301,7 +301,9 @@ def test_it_trains_in_a_trainer_and_what_was_trained_is_built_again(tmp_path: Pa
     card = (tmp_path / "model" / "README.md").read_text()
     assert "TwoMaps" in card
     assert "timm" not in card
-    with pytest.raises(ValueError, match=r"encoder\.class is 'TwoMaps', but must be one of Encoder\. .*classes="):
+    with pytest.raises(
+        ValueError, match=r"encoder\.class is 'TwoMaps', but must be one of Encoder, ViTEncoder\. .*classes="
+    ):
         MultiTaskModel.from_pretrained(tmp_path / "model")
 
 

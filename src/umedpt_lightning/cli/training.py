@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
+from umedpt_lightning.blocks.encoder import check_sizes
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint, best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
@@ -128,6 +129,7 @@ class UmedptCLI(LightningCLI):
         try:
             with clear_errors(also=_ALSO):
                 super().instantiate_classes()
+                check_sizes(self.model.model.encoder, self.datamodule.sizes)
                 for part in self._parts(config.trainer.limit_val_batches):
                     self.datamodule.check_part(part)
                 if self.command == "fit" and config.init_from and not config.ckpt_path:

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
+from umedpt_lightning.blocks.encoder import check_sizes
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
@@ -64,6 +65,7 @@ def fit(
     """
     check_options(trainer)
     check_callbacks(callbacks, trainer.get("limit_val_batches") not in (0, 0.0))
+    check_sizes(module.model.encoder, data.sizes)
     first = not _get_rank()
     folder = Path(run) if run is not None else new_folder() if first else default_folder()
     if first:
