@@ -225,6 +225,7 @@ def test_the_count_in_a_row_goes_on_in_a_resumed_run(tmp_path: Path) -> None:
     module = module_of(data, max_bad_rounds=3)
     with pytest.raises(FloatingPointError, match="In 3 rounds in a row"):
         trainer_of(max_steps=9).fit(module, data, ckpt_path=tmp_path / "step=2.ckpt", weights_only=True)
+    assert module.global_step == 2, "the first round that it makes is the third in a row"
     assert module.gradients.non_finite.dropped == {"a": 3}
 
 

@@ -55,13 +55,15 @@ def data_of(distribute: str = "samples", times: int = 1, per_round: int = 4) -> 
     return MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=STEPS, schedule=schedule, distribute=distribute)
 
 
-def module_of(data: MultiTaskDataModule, encoder: Any = small_encoder) -> MultiTaskModule:
+def module_of(
+    data: MultiTaskDataModule, encoder: Any = small_encoder, weights: dict[str, float] | None = None
+) -> MultiTaskModule:
     """In double precision, with a frozen stem and gradients that are clipped in every round."""
     torch.manual_seed(0)
     module = MultiTaskModule(
         data.specs,
         encoder(),
-        weights={"a_mask": 3.0},
+        weights={"a_mask": 3.0} if weights is None else weights,
         pixel_decoder=SMALL_PIXELS,
         detection_decoder=SMALL_DETECTION,
         optimization=Optimization(clip=0.05),
@@ -147,6 +149,28 @@ def test_losses_and_metrics_are_those_of_one_process_on_every_rank(distribute: s
     for found in together(distribute, world_size):
         assert found["metrics"].keys() == expected.keys() | unequal
         assert {n: found["metrics"][n] for n in expected} == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def briefly(world_size: int, times: int = 1) -> tuple[list[float], dict[str, Tensor]]:
+    """Norms and parameters of three rounds of two tasks, shared out as by default; all `times` as many micro-batches."""
+    readers = readers_of({"a": "class", "b": "regression"}, size=7)
+    tasks = {
+        name: TaskData(train=reader, batch_size=2, micro_batches=times * count)
+        for (name, reader), count in zip(readers.items(), (1, 2), strict=True)
+    }
+    data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3)
+    module, norms = module_of(data, weights={"b": 3.0}), Norms()
+    strategy = "ddp" if world_size > 1 else "auto"
+    ranks_trainer_of(devices=world_size, strategy=strategy, max_steps=3, callbacks=[norms]).fit(module, data)
+    return norms.found, module.model.state_dict()
+
+
+def test_ranks_share_the_samples_of_every_task_where_nothing_else_is_said() -> None:
+    norms, parameters = briefly(1, times=2)
+    for found, state in on_ranks(briefly, 2, 2):
+        assert found == pytest.approx(norms, rel=1e-9)
+        for name, value in parameters.items():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=1e-9, msg=name)
 
 
 def resumed(folder: str) -> dict[str, Any]:
