@@ -1,7 +1,7 @@
-"""Mutants: one line of the package broken at a time, and the share of them that the tests find which are to find them.
+"""Mutants: the package with one line broken, and the share of them that the tests find which are to find them.
 
-`python -m benchmarks mutants` tries all that ``mutants.yaml`` lists and keeps the figure; ``python -m benchmarks.mutants
-WORD…`` tries those with a word in their file or their line.
+`python -m benchmarks mutants` tries all that ``mutants.yaml`` lists and keeps the figure, `python -m benchmarks.mutants
+WORD…` those with a word in their file or line.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LIST = Path(__file__).with_suffix(".yaml")
 _PACKAGE = "umedpt_lightning"
 #: What the tests need seconds to import; a process that is forked has it.
 _LIBRARIES = (
-    "pytest lightning.pytorch torchvision timm torchmetrics torchmetrics.classification sklearn.linear_model "
-    "sklearn.neighbors scipy.stats scipy.sparse pycocotools.cocoeval segmentation_models_pytorch albumentations "
-    "matplotlib.figure jsonargparse lightning.pytorch.cli yaml rich.table PIL.Image torch.utils.data nibabel pydicom"
-).split()
+    *("PIL.Image", "albumentations", "jsonargparse", "lightning.pytorch.cli", "matplotlib.figure", "nibabel"),
+    *("pycocotools.cocoeval", "pydicom", "pytest", "rich.table", "scipy.stats", "segmentation_models_pytorch"),
+    *("sklearn.linear_model", "sklearn.neighbors", "timm", "torchmetrics.classification", "torchvision"),
+)
 _SECONDS = 240  # for the tests of a mutant; one that hangs is found
 _PASSED, _FAILED = 0, 1  # pytest's
 

@@ -152,7 +152,7 @@ def test_losses_and_metrics_are_those_of_one_process_on_every_rank(distribute: s
 
 
 def briefly(world_size: int, times: int = 1) -> tuple[list[float], dict[str, Tensor]]:
-    """Norms and parameters of three rounds of two tasks, shared out as by default; all `times` as many micro-batches."""
+    """Norms and parameters of three rounds of two tasks, shared out as by default; `times` as many micro-batches."""
     readers = readers_of({"a": "class", "b": "regression"}, size=7)
     tasks = {
         name: TaskData(train=reader, batch_size=2, micro_batches=times * count)

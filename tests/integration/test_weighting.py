@@ -159,8 +159,9 @@ def trained(world_size: int, weighting: Any, distribute: str = "samples", times:
     return {"state": module.state_dict(), "weights": weights.found}
 
 
-@pytest.mark.parametrize("distribute", ["samples", "tasks"])
-@any_weighting
+@pytest.mark.parametrize(
+    ("weighting", "distribute"), [(own_training.UncertaintyWeights, "samples"), (own_training.SlowestFirst, "tasks")]
+)
 def test_two_ranks_weigh_as_one_process_does(weighting: Any, distribute: str) -> None:
     expected = trained(1, weighting, times=2 if distribute == "samples" else 1)
     for found in on_ranks(trained, 2, 2, weighting, distribute):
