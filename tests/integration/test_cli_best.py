@@ -81,7 +81,9 @@ def test_a_run_that_ends_before_its_first_validation_is_told_so_at_the_start(
 ) -> None:
     reader = MemoryReader("class")
     data = MultiTaskDataModule({"a": TaskData(train=reader, val=reader)}, num_workers=0, steps_per_epoch=3)
-    trainer_of(**{"limit_val_batches": 1, **options}).fit(MultiTaskModule(data.specs, small_encoder()), data)
+    trainer_of(**{"limit_val_batches": 1, "num_sanity_val_steps": 1, **options}).fit(
+        MultiTaskModule(data.specs, small_encoder()), data
+    )
     told = any("the first validation would be after" in str(warning.message) for warning in recwarn)
     assert told == warned
 
