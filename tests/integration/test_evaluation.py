@@ -23,11 +23,6 @@ from umedpt_lightning.types import IGNORE_INDEX, BoxArrays, Sample
 
 TASKS = {f"a_{kind}": kind for kind in KINDS}
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
-
 
 class SmallObjects(MemoryReader):
     """Images of 128 pixels and less with objects of two and three, of which little is left when they are resized."""
@@ -243,8 +238,6 @@ def of_rank(size: int, limit: float, devices: int) -> dict[str, float]:
     return found
 
 
-@pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks")
-@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 @pytest.mark.parametrize(
     ("size", "limit", "alone"), [(1, 1.0, 1.0), (5, 0.5, 2), (3, 0.5, 2)], ids=["one sample", "5 by half", "3 by half"]
 )

@@ -23,13 +23,6 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.schedule import SomeTasks
 from umedpt_lightning.training import MultiTaskModule, Optimization
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-    pytest.mark.filterwarnings("ignore:The ``compute`` method of metric"),
-    pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks"),
-]
-
 TASKS = {f"a_{kind}": kind for kind in KINDS}
 STEPS = 20
 #: What the ranks share out, and how many there are.
@@ -188,9 +181,6 @@ def resumed(folder: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
-@pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_ranks_that_share_out_tasks_go_on_with_the_same_bits(tmp_path: Path) -> None:
     for found in on_ranks(resumed, 2, str(tmp_path)):
         # the times are those of the first run, or tasks might be dealt out otherwise and sums be rounded otherwise

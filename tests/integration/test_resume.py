@@ -29,14 +29,6 @@ from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
 from umedpt_lightning.types import TaskBatch
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:.*dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 ROUNDS, EPOCHS = 5, 3
 
 

@@ -21,13 +21,6 @@ from umedpt_lightning.data.loading.schedule import SomeTasks
 from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.training.weighting import FixedWeights
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 KINDS = {"a": "class", "b": "mask", "c": "regression"}
 STEPS = 6
 any_weighting = pytest.mark.parametrize("weighting", [own_training.UncertaintyWeights, own_training.SlowestFirst])
@@ -185,7 +178,7 @@ def test_a_scaler_leaves_the_weightings_gradients_as_they_are() -> None:
 
 def test_a_round_that_is_left_out_whole_teaches_nothing() -> None:
     reader = MemoryReader("class", size=2)
-    reader.images = reader.images.astype("float32") * float("inf")
+    reader.images = torch.full(reader.images.shape, torch.inf).numpy()
     data = MultiTaskDataModule({"a": TaskData(train=reader, batch_size=2)}, num_workers=0)
     module = module_of(data, weighting=own_training.SlowestFirst, weights={})
     with pytest.warns(UserWarning, match="left out"):

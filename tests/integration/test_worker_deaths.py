@@ -23,7 +23,6 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.types import Sample
 
-pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")  # Lightning's own
 DEADLY = 5
 
 
