@@ -57,12 +57,11 @@ def test_git_has_no_outputs(file: Path) -> None:
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}
 
 
-def play(file: Path, folder: Path, cache: Path) -> int:
+def play(file: Path, folder: Path) -> int:
     """Runs a notebook's cells in this process, commands too, which have not to import all anew; the pictures shown."""
     from IPython.core.interactiveshell import InteractiveShell
 
     torch.set_num_threads(1)
-    os.environ["UMEDPT_CACHE"] = str(cache)
     os.chdir(folder)
     shell = InteractiveShell.instance()
 
@@ -86,8 +85,11 @@ def play(file: Path, folder: Path, cache: Path) -> int:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_its_cells_run_and_show_its_pictures(file: Path, demo_data: Path, tmp_path: Path) -> None:
-    assert in_fresh_process(play, file, tmp_path, demo_data.parent) == PICTURES[file.stem]
+def test_its_cells_run_and_show_its_pictures(
+    file: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMEDPT_CACHE", str(demo_data.parent))
+    assert in_fresh_process(play, file, tmp_path) == PICTURES[file.stem]
 
 
 @pytest.mark.slow
