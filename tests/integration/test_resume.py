@@ -321,6 +321,10 @@ def test_counts_of_all_ranks_are_taken_over_by_fewer_and_by_more() -> None:
                 }
             )
             total += module.bad_samples.read(torch.device("cpu")).get("a", 0.0)
+            mine = range(rank, 4, ranks)
+            losses, samples = module.losses.read(torch.device("cpu"))
+            assert losses == ({"a": sum(mine) / len(mine)} if mine else {})
+            assert samples == 2 * len(mine)
         assert total == 0 + 1 + 2 + 3
 
 

@@ -205,6 +205,22 @@ def test_weights_that_are_not_one_a_task_are_refused() -> None:
         trainer_of(max_steps=1).fit(module_of(data, weighting=One), data)
 
 
+def test_a_weighting_learns_from_the_mean_over_a_tasks_micro_batches() -> None:
+    class Seen(own_training.SlowestFirst):
+        def update(self, losses: Tensor, present: Tensor) -> None:
+            seen.append((losses.clone(), present.clone()))
+
+    seen: list[tuple[Tensor, Tensor]] = []
+    data = data_of(times=3)
+    trainer = trainer_of(max_steps=1)
+    trainer.fit(module_of(data, weighting=Seen), data)
+    ((losses, present),) = seen
+    logged = [float(trainer.callback_metrics.get(f"train/{task}/loss", 0.0)) for task in KINDS]
+    assert losses.tolist() == pytest.approx(logged)
+    assert present.tolist() == [loss > 0 for loss in logged]
+    assert sum(present.tolist()) == 2
+
+
 # --- an aggregator ----------------------------------------------------------------------------------------------------
 
 
