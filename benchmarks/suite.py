@@ -43,8 +43,8 @@ class Benchmark:
 
     Attributes:
         function: Where its `Measure` is, as ``module:name`` below ``benchmarks``.
-        seconds: About how long it takes on two cores, in full and when it is quick; 0 where a quick run of all
-            programs does without it.
+        seconds: About how long it takes on two cores, in full and when it is quick; 0 where a run of all programs does
+            without it.
         figures: What it measures, by ``group.figure``.
         own_processes: Whether it measures in processes that it starts itself, and needs none made for it.
     """
@@ -255,5 +255,9 @@ BENCHMARKS = {
             "loader.throughput_pool_over_loader_a_task": Figure(at_least=0.95),
         },
         own_processes=True,
+    ),
+    # about ten minutes, and nothing that another machine would change: by name alone
+    "mutants": Benchmark(
+        "mutants:measure", (0, 0), {"tests.mutants_killed": Figure(at_least=0.95)}, own_processes=True
     ),
 }

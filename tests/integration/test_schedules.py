@@ -26,11 +26,6 @@ from umedpt_lightning.data.loading.schedule import Fixed, Proportional, RoundRob
 
 TASKS = {"a": "class", "b": "regression", "c": "multilabel"}
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
-
 
 def scheduled(schedule: ScheduleFactory, sizes: tuple[int, int, int] = (2, 2, 2)) -> MultiTaskDataModule:
     readers = {

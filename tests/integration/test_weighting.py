@@ -28,13 +28,6 @@ from umedpt_lightning.training.weighting import (
     UncertaintyWeights,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 KINDS = {"a": "class", "b": "mask", "c": "regression"}
 STEPS = 6
 WEIGHTINGS = [
@@ -175,8 +168,9 @@ def trained(world_size: int, weighting: Any, distribute: str = "samples", times:
     return {"state": module.state_dict(), "weights": weights.found}
 
 
-@pytest.mark.parametrize("distribute", ["samples", "tasks"])
-@any_weighting
+@pytest.mark.parametrize(
+    ("weighting", "distribute"), [(own_training.UncertaintyWeights, "samples"), (own_training.SlowestFirst, "tasks")]
+)
 def test_two_ranks_weigh_as_one_process_does(weighting: Any, distribute: str) -> None:
     expected = trained(1, weighting, times=2 if distribute == "samples" else 1)
     for found in on_ranks(trained, 2, 2, weighting, distribute):
@@ -300,7 +294,7 @@ def test_a_scaler_leaves_the_weightings_gradients_as_they_are() -> None:
 
 def test_a_round_that_is_left_out_whole_teaches_nothing() -> None:
     reader = MemoryReader("class", size=2)
-    reader.images = reader.images.astype("float32") * float("inf")
+    reader.images = torch.full(reader.images.shape, torch.inf).numpy()
     data = MultiTaskDataModule({"a": TaskData(train=reader, batch_size=2)}, num_workers=0)
     module = module_of(data, weighting=own_training.SlowestFirst, weights={})
     with pytest.warns(UserWarning, match="left out"):
@@ -325,6 +319,22 @@ def test_weights_that_are_not_one_a_task_are_refused() -> None:
     data = data_of()
     with pytest.raises(ValueError, match=r"model\.weighting: One gives weights of shape \(1,\), but there are 3 tasks"):
         trainer_of(max_steps=1).fit(module_of(data, weighting=One), data)
+
+
+def test_a_weighting_learns_from_the_mean_over_a_tasks_micro_batches() -> None:
+    class Seen(own_training.SlowestFirst):
+        def update(self, losses: Tensor, present: Tensor) -> None:
+            seen.append((losses.clone(), present.clone()))
+
+    seen: list[tuple[Tensor, Tensor]] = []
+    data = data_of(times=3)
+    trainer = trainer_of(max_steps=1)
+    trainer.fit(module_of(data, weighting=Seen), data)
+    ((losses, present),) = seen
+    logged = [float(trainer.callback_metrics.get(f"train/{task}/loss", 0.0)) for task in KINDS]
+    assert losses.tolist() == pytest.approx(logged)
+    assert present.tolist() == [loss > 0 for loss in logged]
+    assert sum(present.tolist()) == 2
 
 
 # --- an aggregator ----------------------------------------------------------------------------------------------------

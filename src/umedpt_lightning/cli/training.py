@@ -28,6 +28,7 @@ from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, Part
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.hparams import create
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.runs.fit import TRAINER_DEFAULTS, run_callbacks
 from umedpt_lightning.runs.folder import abandon, changes, keep_history
 from umedpt_lightning.runs.trainer_options import check_callbacks
@@ -66,7 +67,6 @@ class UmedptCLI(LightningCLI):
             MultiTaskModule,
             MultiTaskDataModule,
             save_config_callback=SaveRunConfig,
-            save_config_kwargs={"overwrite": True},  # that of before is kept by another name
             trainer_class=trainer_class,
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
@@ -206,19 +206,21 @@ class SaveRunConfig(SaveConfigCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves; where a resumed run has another config, it says so, and keeps the one of before by another name."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        if trainer.is_global_zero and (changed := changes(folder / self.config_filename, now)):
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first rank, and so is asked on all
+        if not trainer.is_global_zero:
+            return
+        file, loggers = (
+            folder / self.config_filename,
+            [one for one in trainer.loggers if not isinstance(one, RunLogger)],
+        )
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)  # it is as it was parsed
+        config = yaml.safe_load(text) if loggers or file.is_file() else {}
+        if changed := changes(file, config):
             keep_history(folder)
             print("The run goes on by another config, which counts from now on:", *changed, sep="\n  ", flush=True)
-        super().setup(trainer, pl_module, "fit")
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Hands the resolved config to W&B and the like; the CSV logger has it as a file beside it."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        for logger in trainer.loggers:
-            if not isinstance(logger, RunLogger):
-                logger.log_hyperparams(config)
+        write_text(file, text)
+        for logger in loggers:
+            logger.log_hyperparams(config)
 
 
 def be_quiet() -> None:
