@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.callbacks.task_map import draw_matrix
-from umedpt_lightning.cli import trial
-from umedpt_lightning.cli.training import be_quiet, clear_errors
+from umedpt_lightning.cli.options import clear_errors
+from umedpt_lightning.cli.training import TrialCLI, be_quiet, load_weights
 from umedpt_lightning.drawing.figures import as_picture, shorten
 from umedpt_lightning.drawing.pictures import save
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.io.atomic import write_csv, write_text
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.affinity import Affinity, Mix, measure_affinity, propose
 
@@ -34,7 +32,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
         AffinityCLI(command, list(arguments), AffinityTrainer)
 
 
-class AffinityCLI(trial.TrialCLI):
+class AffinityCLI(TrialCLI):
     """Keeps the config as it was given, of which the proposed mix is made."""
 
     def before_instantiate_classes(self) -> None:
@@ -74,7 +72,7 @@ class AffinityTrainer(pl.Trainer):
             out: Folder of picture, table and ``mix.yaml``, a config for `umedpt fit`.
             ckpt_path: A checkpoint whose weights to begin with.
         """
-        trial.load_weights(model, ckpt_path)
+        load_weights(model, ckpt_path)
         affinity = measure_affinity(self, model, datamodule, rounds, every, step)
         mix = propose(affinity)
         _write(affinity, mix, out)
@@ -111,11 +109,9 @@ def show(affinity: Affinity, mix: Mix, out: Path) -> None:
 
 def _write(affinity: Affinity, mix: Mix, out: Path) -> None:
     """``affinity.csv``, ``affinity.png`` and ``mix.yaml``."""
-    text, effects = io.StringIO(), affinity.effects
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["step_on", *affinity.tasks])
-    rows.writerows([task, *row] for task, row in zip(affinity.tasks, effects.tolist(), strict=True))
-    write_text(out / "affinity.csv", text.getvalue())
+    effects = affinity.effects
+    rows = ([task, *row] for task, row in zip(affinity.tasks, effects.tolist(), strict=True))
+    write_csv(out / "affinity.csv", ["step_on", *affinity.tasks], rows)
     names = [shorten(task, 30) for task in affinity.tasks]
     below = "gain by a step on the task beside it, over that by a step on itself"
     figure = draw_matrix(effects.clip(-1, 1), names, names, "which task helps which", below)
