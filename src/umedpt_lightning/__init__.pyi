@@ -2,6 +2,7 @@ from .blocks import DetectionDecoder as DetectionDecoder
 from .blocks import Encoder as Encoder
 from .blocks import PixelDecoder as PixelDecoder
 from .blocks import Pyramid as Pyramid
+from .blocks import ViTEncoder as ViTEncoder
 from .data.datamodule import MultiTaskDataModule as MultiTaskDataModule
 from .data.readers import Centres as Centres
 from .data.readers import ClassFolders as ClassFolders

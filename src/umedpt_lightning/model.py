@@ -20,6 +20,7 @@ from umedpt_lightning.blocks import (
     SharedBlock,
     as_encoder,
 )
+from umedpt_lightning.blocks.gradient_scale import scale_gradient
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
@@ -100,18 +101,28 @@ class MultiTaskModel(PretrainedModel):
         head = self.task(task)
         return head(self.block(head.needs)(self.pyramid(images, task)))
 
-    def forward_pack(self, images: Sequence[Tensor], tasks: Sequence[str]) -> list[Any]:
+    def forward_pack(
+        self, images: Sequence[Tensor], tasks: Sequence[str], factors: Mapping[str, float] | None = None
+    ) -> list[Any]:
         """The raw outputs of several heads, after one pass through the blocks that they share.
 
         Args:
             images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size.
             tasks: The task of each, all of which read the same features.
+            factors: What the gradient is multiplied with that a task's head hands down to the blocks; 1 by default.
         """
-        if len(tasks) == 1:
+        if len(tasks) == 1 and not factors:
             return [self(images[0], tasks[0])]
         heads = [self.task(task) for task in tasks]
-        together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
-        features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
+        if len(tasks) == 1:
+            features = [self.block(heads[0].needs)(self.pyramid(images[0], tasks[0]))]
+        else:
+            together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
+            features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
+        if factors:
+            features = [
+                scale_gradient(part, factors.get(task, 1.0)) for part, task in zip(features, tasks, strict=True)
+            ]
         return [head(part) for head, part in zip(heads, features, strict=True)]
 
     def compile_blocks(self) -> None:
@@ -177,6 +188,10 @@ class MultiTaskModel(PretrainedModel):
 
     def embed(self, images: Tensor, task: str) -> Tensor:
         """The embedding ``(B, D)`` of images ``(B, C, H, W)`` in stored dtype, scaled as those of `task`."""
+        if images.is_floating_point() and images.numel():
+            ends = torch.stack(images.detach().float().aminmax()).cpu().numpy()
+            if warning := scale_warning(ends, self.task(task).spec.value_range, "the batch"):
+                warnings.warn(warning, stacklevel=2)
         embedding: Tensor = self.pooling(self.pyramid(images, task))
         return embedding
 
@@ -245,7 +260,8 @@ class _Blocks:
                 raise ValueError(
                     f"Task {task!r} needs {needs!r} features, but encoder {encoder.card().name} cannot give them: "
                     f"{error}. Take an encoder whose maps halve from one to the next (resnet50, convnext_tiny, "
-                    "swin_tiny_patch4_window7_224), another block, or leave this task out."
+                    "swin_tiny_patch4_window7_224; for a vision transformer class_path: ViTEncoder), another block, or "
+                    "leave this task out."
                 ) from error
         return self._built[needs]
 

@@ -74,15 +74,16 @@ class Sample:
         target: See `SampleTarget`.
         name: What a message calls it: its file, or its file and place in it.
         stored_size: Height and width before any resizing, pixels; those of `image` where it was not resized.
-        stored_target: In evaluation, a target that has a value for each pixel as it was before it was resized with the
-            image; None for other targets, and where it was not resized.
+        stored_target: A target that has a value for each pixel as it was before it was resampled with the image: by the
+            reader, which gives it, or by `Transform` in evaluation, which packs it. None for other targets, and where
+            it was not resampled.
     """
 
     image: NDArray[Any]
     target: SampleTarget
     name: str
     stored_size: tuple[int, int] = (0, 0)
-    stored_target: PackedArray | None = None
+    stored_target: NDArray[Any] | PackedArray | None = None
 
     def __post_init__(self) -> None:
         if self.stored_size == (0, 0):

@@ -124,6 +124,7 @@ def test_a_negative_budget_is_refused() -> None:
 # --- compiled blocks ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch looks at it itself
 def test_compiled_blocks_keep_their_names_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     traced: list[Any] = []
 

@@ -23,11 +23,10 @@ from umedpt_lightning.drawing.figures import as_picture, as_svg
 from umedpt_lightning.labels import IGNORE_INDEX
 from umedpt_lightning.tasks import Segmentation
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result
-from umedpt_lightning.transfer.differences import Difference, difference_table, differences
 from umedpt_lightning.transfer.error_analysis import draw_reliability
 from umedpt_lightning.transfer.evaluation import seed_interval
-from umedpt_lightning.transfer.report import draw_curves, write_page
-from umedpt_lightning.transfer.summary import Row, conclusions, summarise, write_tables
+from umedpt_lightning.transfer.report import difference_table, draw_curves, write_page
+from umedpt_lightning.transfer.summary import Difference, Row, conclusions, differences, summarise, write_tables
 
 FRACTIONS = (0.05, 0.5, 1.0)
 

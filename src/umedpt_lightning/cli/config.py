@@ -61,9 +61,13 @@ def _settle_run(config: Namespace) -> None:
         config.run = config.run or str(default_folder())
         return
     first = not _get_rank()
-    config.run = config.run or str(new_folder() if first else default_folder())
-    if first:
-        claim(Path(config.run))
+    try:
+        config.run = config.run or str(new_folder() if first else default_folder())
+        if first:
+            claim(Path(config.run))
+    except OSError as error:
+        run = config.run or default_folder()
+        raise OSError(f"--run {run}: this folder cannot be written to ({error}). Give another one.") from error
     if config.ckpt_path is None and _requeued(Path(config.run)):
         config.ckpt_path = "last"
     if not config.ckpt_path and first and (Path(config.run) / "config.yaml").exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import jsonargparse
 
 from umedpt_lightning.cli.options import fill_root
-from umedpt_lightning.cli.parser_errors import explain
+from umedpt_lightning.cli.parser_errors import config_files, explain
 from umedpt_lightning.data.check import Problem
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.check.sample import FINEST_STRIDE
@@ -120,11 +119,9 @@ def task_faults(arguments: Sequence[str]) -> list[str]:
 
     The parser's own message does not name the task. Nothing is built.
     """
-    files = argparse.ArgumentParser(add_help=False)
-    files.add_argument("-c", "--config", type=Path, action="append", default=[])
     faults = []
     try:
-        tasks = read_config(files.parse_known_args(arguments)[0].config, None)
+        tasks = read_config(config_files(arguments), None)
     except (ValueError, OSError):  # all in it is on the command line, or the parser says the same
         return []
     for name, options in tasks.items():

@@ -13,7 +13,7 @@ from umedpt_lightning.cli.options import add_classes, clear_errors, find_class
 def main(command: str, arguments: Sequence[str]) -> None:
     """Serves the page until Ctrl+C."""
     parser = argparse.ArgumentParser(prog=f"umedpt {command}", description="A page on this machine to try a model.")
-    parser.add_argument("--model", type=Path, required=True, help="a model's folder, as `umedpt export` makes it")
+    parser.add_argument("--model", type=Path, required=True, help="a model's or a run's folder, or a checkpoint")
     parser.add_argument("--neighbours", type=Path, help="embeddings of samples, as `umedpt embed` writes to Parquet")
     parser.add_argument("--images", type=Path, help="the folder that the samples' ids are paths in, to show them")
     parser.add_argument("--task", help="the task whose images the samples are (default: the model's first)")
@@ -29,8 +29,11 @@ def main(command: str, arguments: Sequence[str]) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    if not options.model.is_dir():  # a name on the Hub would be downloaded
-        raise FileNotFoundError(f"--model {options.model} is no folder. Make one with `umedpt export`.")
+    if not options.model.exists():  # a name on the Hub would be downloaded
+        raise FileNotFoundError(
+            f"--model {options.model}: there is no such folder or file. Give a folder that `umedpt export` made, a "
+            "run's folder, or a checkpoint."
+        )
     if options.neighbours is None and (options.images or options.task):
         raise ValueError("--images and --task say where --neighbours are from: give these as well.")
     if options.images is not None and not options.images.is_dir():

@@ -15,17 +15,20 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
+from umedpt_lightning.blocks.encoder import check_sizes
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint, best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.cli.data_tasks import task_faults
 from umedpt_lightning.cli.options import clear_errors, find_class
 from umedpt_lightning.cli.parser_errors import parse
-from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.data.datamodule import MultiTaskDataModule, Part
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.hparams import create
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.runs.fit import TRAINER_DEFAULTS, run_callbacks
 from umedpt_lightning.runs.folder import abandon, changes, keep_history
 from umedpt_lightning.runs.trainer_options import check_callbacks
@@ -64,7 +67,6 @@ class UmedptCLI(LightningCLI):
             MultiTaskModule,
             MultiTaskDataModule,
             save_config_callback=SaveRunConfig,
-            save_config_kwargs={"overwrite": True},  # that of before is kept by another name
             trainer_class=trainer_class,
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
@@ -102,6 +104,7 @@ class UmedptCLI(LightningCLI):
         parser.set_defaults({f"checkpoint.{name}": value for name, value in BEST.items()})
         parser.add_lightning_class_args(LastCheckpoint, "last")  # it holds the state of those before it
         parser.add_lightning_class_args(PredictionPictures, "pictures")
+        parser.add_lightning_class_args(TaskMap, "map")
         parser.link_arguments("data.specs", "model.specs", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
@@ -126,12 +129,21 @@ class UmedptCLI(LightningCLI):
         try:
             with clear_errors(also=_ALSO):
                 super().instantiate_classes()
+                check_sizes(self.model.model.encoder, self.datamodule.sizes)
+                for part in self._parts(config.trainer.limit_val_batches):
+                    self.datamodule.check_part(part)
                 if self.command == "fit" and config.init_from and not config.ckpt_path:
                     rank_zero_info(init_from(self.model.model, Path(config.init_from)))
         except BaseException:
             if config.run is not None:
                 abandon(Path(config.run))
             raise
+
+    def _parts(self, limit_val_batches: float | None) -> list[Part]:
+        """The parts that the command reads."""
+        if self.command == "fit":
+            return ["train"] if limit_val_batches in (0, 0.0) else ["train", "val"]
+        return ["test"] if self.command == "test" else ["val"]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer with the run's logger before those of the config, and with its callbacks."""
@@ -162,7 +174,7 @@ class UmedptCLI(LightningCLI):
         if config.get("enable_checkpointing") is False or config.get("fast_dev_run"):
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
         if config.get("fast_dev_run"):
-            callbacks = [callback for callback in callbacks if not isinstance(callback, PredictionPictures)]
+            callbacks = [one for one in callbacks if not isinstance(one, PredictionPictures | TaskMap)]
         return super()._instantiate_trainer(config, callbacks)
 
 
@@ -194,19 +206,21 @@ class SaveRunConfig(SaveConfigCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves; where a resumed run has another config, it says so, and keeps the one of before by another name."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        if trainer.is_global_zero and (changed := changes(folder / self.config_filename, now)):
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first rank, and so is asked on all
+        if not trainer.is_global_zero:
+            return
+        file, loggers = (
+            folder / self.config_filename,
+            [one for one in trainer.loggers if not isinstance(one, RunLogger)],
+        )
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)  # it is as it was parsed
+        config = yaml.safe_load(text) if loggers or file.is_file() else {}
+        if changed := changes(file, config):
             keep_history(folder)
             print("The run goes on by another config, which counts from now on:", *changed, sep="\n  ", flush=True)
-        super().setup(trainer, pl_module, "fit")
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Hands the resolved config to W&B and the like; the CSV logger has it as a file beside it."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        for logger in trainer.loggers:
-            if not isinstance(logger, RunLogger):
-                logger.log_hyperparams(config)
+        write_text(file, text)
+        for logger in loggers:
+            logger.log_hyperparams(config)
 
 
 def be_quiet() -> None:

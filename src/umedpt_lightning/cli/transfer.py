@@ -31,11 +31,10 @@ from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
-from umedpt_lightning.transfer.differences import difference_table, differences
 from umedpt_lightning.transfer.error_analysis import error_analysis
 from umedpt_lightning.transfer.protocol import Protocol
-from umedpt_lightning.transfer.report import draw_curves, write_page
-from umedpt_lightning.transfer.summary import Row, conclusions, percent, summarise, write_tables
+from umedpt_lightning.transfer.report import difference_table, draw_curves, write_page
+from umedpt_lightning.transfer.summary import Row, conclusions, differences, percent, summarise, write_tables
 from umedpt_lightning.transfer.sweep import Sweep, baseline_score
 
 _PARTS = ("train", "val", "test")

@@ -136,7 +136,7 @@ def embedded(
         What was read, ``(N,)`` which of it could be used, and the embeddings of these ``(N, D)``.
     """
     model.eval().to(options.device)
-    pooled = partial(multi_scale, model) if scales else model.embed
+    pooled = partial(multi_scale, model) if scales else partial(_last_map, model)
     for batch in read_ahead(dataset, keys, options):
         found = []
         with options.enough_memory(), torch.inference_mode(), options.autocast():
@@ -144,6 +144,12 @@ def embedded(
                 found.append(pooled(stack.images.to(options.device, non_blocking=True), task))
             vectors = torch.cat(found or [torch.empty(0, 0)]).float().cpu().numpy()
         yield batch, np.array([row for stack in batch.stacks for row, _ in stack.places], np.int64), vectors
+
+
+def _last_map(model: MultiTaskModel, images: Tensor, task: str) -> Tensor:
+    """As `MultiTaskModel.embed`, without its warning: of files it was told with their names."""
+    embedding: Tensor = model.pooling(model.pyramid(images, task))
+    return embedding
 
 
 def multi_scale(model: MultiTaskModel, images: Tensor, task: str) -> Tensor:

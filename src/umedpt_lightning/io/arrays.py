@@ -16,8 +16,10 @@ Image = NDArray[Any] | Tensor
 Size = tuple[int, int]
 #: What networks, OpenCV and files have in common; other numbers become float32.
 _DTYPES = (np.uint8, np.uint16, np.float32)
-#: Floats from 0 to 1 have most likely been scaled where a task takes intensities that span so much.
+#: Floats from 0 or -1 to 1 have most likely been scaled where a task takes intensities that span so much.
 _WIDE_RANGE = 50.0
+#: What rounding may add to them.
+_SCALED = 1.001
 
 
 def as_image(image: Image, channels: int, name: str) -> NDArray[Any]:
@@ -41,7 +43,7 @@ def as_image(image: Image, channels: int, name: str) -> NDArray[Any]:
 
 
 def scale_warning(image: NDArray[Any], value_range: tuple[float, float], name: str) -> str:
-    """A sentence where floats have most likely been scaled to 0..1, but a task takes stored intensities; else empty.
+    """A sentence where floats have most likely been scaled, but a task takes stored intensities; else empty.
 
     `value_range` are the intensities that the task takes.
     """
@@ -49,12 +51,13 @@ def scale_warning(image: NDArray[Any], value_range: tuple[float, float], name: s
     if image.dtype.kind != "f" or high - low < _WIDE_RANGE:
         return ""
     least, most = float(image.min()), float(image.max())
-    if not (0 <= least < most <= 1):
+    if not -_SCALED <= least < most <= _SCALED:
         return ""
+    scale, unit = ("0..1", "image") if least > -_SCALED + 1 else ("-1..1", "(image + 1) / 2")
     return (
         f"{name} holds floats from {least:.3g} to {most:.3g}, but the task was trained on intensities from {low:g} to "
-        f"{high:g}: nearly all of it counts as {'black' if low == 0 else f'{low:g} or so'}. If it was scaled to 0..1, "
-        f"give it as it was stored, or image * {high - low:g}{f' + {low:g}' if low else ''}."
+        f"{high:g}, of which these are hardly any. If it was scaled to {scale}, give it as it was stored, or "
+        f"{unit} * {high - low:g}{f' + {low:g}' if low else ''}."
     )
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.training.checkpoints import LAST, PREVIOUS, intact
 
 #: Of the folder: is locked as long as a process trains in it.
@@ -138,7 +138,7 @@ def changes(before: Path, now: Mapping[str, Any]) -> list[str]:
     """What a resolved config, in types of YAML, says otherwise than a run's ``config.yaml``, if it is there, by key."""
     if not before.is_file():
         return []
-    old = dict(_flat(yaml.safe_load(before.read_text(encoding="utf-8"))))
+    old = dict(_flat(read_yaml(before)))
     new = dict(_flat(now))
     lines = []
     for key in dict.fromkeys([*old, *new]):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.types import BoxArrays, Sample
+from umedpt_lightning.types import BoxArrays, PackedArray, Sample
 
 # Arrays begin at multiples of this, as vector instructions like it.
 _ALIGNMENT = 64
@@ -23,7 +23,7 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
     """
     arrays: list[NDArray[Any]] = [sample.image]
     try:
-        target = _to_json(sample.target, arrays)
+        target, stored_target = (_to_json(value, arrays) for value in (sample.target, sample.stored_target))
     except TypeError as error:
         raise TypeError(f"{sample.name}: {error} cannot be cached. Write `cache: none`.") from error
     if any(array.dtype.kind not in "biuf" for array in arrays):
@@ -32,6 +32,7 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
         "name": sample.name,
         "stored_size": sample.stored_size,
         "target": target,
+        "stored_target": stored_target,
         "arrays": [(array.dtype.str, array.shape) for array in arrays],
     }
     line = json.dumps(header).encode() + b"\n"
@@ -61,7 +62,8 @@ def unpack(path: Path) -> Sample | None:
             arrays.append(content[place : place + length].view(dtype).reshape(shape))
             place += -(-length // _ALIGNMENT) * _ALIGNMENT
         height, width = header["stored_size"]
-        return Sample(arrays[0], _from_json(header["target"], arrays), header["name"], (height, width))
+        target, stored_target = (_from_json(header[key], arrays) for key in ("target", "stored_target"))
+        return Sample(arrays[0], target, header["name"], (height, width), stored_target)
     except (ValueError, TypeError, KeyError, IndexError):  # cut short when the machine went down
         return None
 
@@ -74,6 +76,8 @@ def _to_json(value: Any, arrays: list[NDArray[Any]]) -> Any:
         case np.ndarray():
             arrays.append(value)
             return {"array": len(arrays) - 1}
+        case PackedArray(content, shape, dtype):
+            return {"packed": [_to_json(np.frombuffer(content, np.uint8), arrays), shape, dtype]}
         case np.generic():
             return value.item()
         case None | bool() | int() | float() | str():
@@ -89,6 +93,8 @@ def _from_json(value: Any, arrays: list[NDArray[Any]]) -> Any:
     match value:
         case {"boxes": [boxes, labels]}:
             return BoxArrays(_from_json(boxes, arrays), _from_json(labels, arrays))
+        case {"packed": [content, shape, dtype]}:
+            return PackedArray(_from_json(content, arrays).tobytes(), tuple(shape), dtype)
         case {"array": place}:
             return arrays[place]
         case {"mapping": items}:

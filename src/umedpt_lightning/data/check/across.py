@@ -113,12 +113,15 @@ def find_lost_objects(name: str, task: TaskData, tallies: Mapping[str, Tally], s
         if gone:
             images = int((tally.objects[:, 1] > 0).sum())
             what = f"{gone} of {total} objects ({gone / total:.0%}, in {images} images) are gone at {size}, most here"
-            mend = "Write a larger `size`, or train on tiles or crops, so that the smallest objects keep a pixel."
+            mend = (
+                "Write a larger `size`, or a finer `spacing` of `slices`, or train on tiles or crops, so that the "
+                "smallest objects keep a pixel."
+            )
             yield Problem(name, part, worst, what, mend, "size", "warning")
         if small > _MANY * total:
             what = (
                 f"{small} of {total} boxes ({small / total:.0%}) have a side below {stride:g} pixels at {size}, the "
-                "finest stride of the detection decoder, so that hardly any place sees them"
+                "finest stride of the detection decoder, so that each is learnt by a single place"
             )
             mend = "Write a larger `size`, train on tiles or crops, or give the detection decoder a `finest` of 4."
             yield Problem(name, part, worst, what, mend, "box", "warning")

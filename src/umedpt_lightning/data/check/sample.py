@@ -109,7 +109,9 @@ def read_sample(part: Part, index: int) -> Reading:
     objects = Objects()
     if labels is not None and not any(problem.severity == "error" for problem in more):
         wanted = look.size if size is None else (size, size) if isinstance(size, int) else size
-        objects = count_objects(reader.spec.truth_view(sample.target).truth, look.size, wanted, part.stride)
+        stored = sample.stored_target
+        truth, shape = (stored, stored.shape[:2]) if isinstance(stored, np.ndarray) else (sample.target, look.size)
+        objects = count_objects(reader.spec.truth_view(truth).truth, shape, wanted, part.stride)
     return Reading(index, sample.name, found + more, seconds, look, labels, objects)
 
 

@@ -137,7 +137,7 @@ def _id(record: Any) -> Any:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 _ID = (lambda value: _is_whole(value) or isinstance(value, str), "a whole number or a text")

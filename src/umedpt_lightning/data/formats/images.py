@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    SAMPLEFORMAT,
+    TiffImageFile,
+)
 
 from umedpt_lightning.data.formats.missing import no_such_file, unreadable
 from umedpt_lightning.data.formats.tiff import is_beyond_pillow, probe_tiff, read_tiff
@@ -216,6 +222,8 @@ def _to_array(image: Image.Image, path: Path | str) -> NDArray[Any]:
             return np.array(image.convert("L"))
         case "I":
             values = np.asarray(image)
+            if isinstance(image, TiffImageFile) and image.tag_v2.get(SAMPLEFORMAT, (1,))[0] == 1:
+                values = values.view(np.uint32)  # which Pillow takes for signed
             exact = values.astype(np.float32)
             if not np.array_equal(exact, values):  # float32 holds integers up to 2 ** 24
                 raise ValueError(
@@ -224,6 +232,8 @@ def _to_array(image: Image.Image, path: Path | str) -> NDArray[Any]:
                 )
             return exact
         case mode if mode.startswith("I;16"):
-            return np.asarray(image).astype(np.uint16)
+            deep = np.asarray(image).astype(np.uint16)
+            inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
+            return 65535 - deep if inverted else deep  # 0 is white, which Pillow minds in bytes only
         case _:
             return np.array(image.convert("RGB"))

@@ -19,7 +19,9 @@ from umedpt_lightning.data.formats.text_files import read_text
 from umedpt_lightning.labels.wording import shorten
 
 #: How programs write that nothing is known, in lower case. "none" is not among them: it is the name of many a class.
-_UNKNOWN = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null"})
+_UNKNOWN = frozenset(
+    {"", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "1.#qnan", "-1.#ind"}
+)
 _PARQUET = (".parquet", ".pq")
 
 

@@ -13,6 +13,7 @@ from PIL.TiffImagePlugin import (
     EXTRASAMPLES,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
+    SAMPLEFORMAT,
     SAMPLESPERPIXEL,
     ImageFileDirectory_v2,
 )
@@ -23,6 +24,8 @@ from umedpt_lightning.data.formats.missing import unreadable
 _SUFFIXES = (".tif", ".tiff")
 #: Colours by the photometric interpretation: RGB, separated (CMYK), YCbCr, CIE L*a*b*; one in all others.
 _COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
+#: Sample format (1 unsigned, 2 signed, 3 float) and bits of what Pillow does not read, or signed bytes as unsigned.
+_NOT_OF_PILLOW = frozenset({(1, 64), (2, 8), (2, 64), (3, 16), (3, 64)})
 #: What the tag ExtraSamples calls alpha, associated or not; 0 is unspecified.
 _ALPHA = (1, 2)
 #: The axes of a series that is one image; a letter that is not among them stands for time, depth or nothing known.
@@ -58,7 +61,8 @@ def is_beyond_pillow(path: Path | str) -> bool:
     odd = samples > 1 and (
         bits not in (8, 16) or (planes and (bits, samples) != (8, 3)) or (bits == 16 and samples == 2)
     )
-    return more or odd or bool(directory.next)
+    numbers = max(directory.get(SAMPLEFORMAT, (1,))), bits
+    return more or odd or numbers in _NOT_OF_PILLOW or bool(directory.next)
 
 
 def probe_tiff(path: Path | str) -> tuple[int, int, int, np.dtype[Any]]:

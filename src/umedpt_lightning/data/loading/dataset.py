@@ -80,8 +80,11 @@ def prepared(reader: Reader, index: int) -> Sample:
     """A sample with its target as training takes it; raises ValueError, which names it, where it cannot be used."""
     sample = reader[index]
     height, width = sample.image.shape[:2]
+    stored = sample.stored_target
     try:
-        return replace(sample, target=reader.spec.prepared(sample.target, (height, width)))
+        if isinstance(stored, np.ndarray):  # a cache packs it once it is prepared
+            stored = reader.spec.prepared(stored, stored.shape[:2])
+        return replace(sample, target=reader.spec.prepared(sample.target, (height, width)), stored_target=stored)
     except ValueError as error:
         raise ValueError(f"{sample.name}: {error}") from error
 
@@ -116,7 +119,8 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
             )
     stored = None
     if any(sample.stored_target is not None for sample in samples):  # those that were not resized are as they are
-        stored = [sample.stored_target or PackedArray.of(sample.target) for sample in samples]
+        truths = [sample.target if sample.stored_target is None else sample.stored_target for sample in samples]
+        stored = [truth if isinstance(truth, PackedArray) else PackedArray.of(truth) for truth in truths]
     return TaskBatch(
         task,
         as_tensor([sample.image for sample in samples]),

@@ -19,7 +19,7 @@ from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.label_volumes import LabelVolumes
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
 from umedpt_lightning.data.volume.volume_files import volume_suffix
-from umedpt_lightning.types import MaskSpec, SampleTarget
+from umedpt_lightning.types import MaskSpec, Sample, SampleTarget
 
 
 class VolumeClasses(RowReader[VolumeImages]):
@@ -124,8 +124,15 @@ class _VolumeMaskReader(ImageReader[VolumeImages]):
             masks.keep_foreground()
         self.spec = MaskSpec(**self._images.facts, classes=masks.classes)
 
+    def __getitem__(self, index: int) -> Sample:
+        """The slice ``(H, W, C)`` with its mask ``(H, W)`` int16."""
+        index = self._at(index)
+        sample = self._images.sample(index)
+        sample.target, sample.stored_target = self._masks.read(index)
+        return sample
+
     def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
-        return self._masks.read(index)
+        return self._masks.read(index)[0]
 
 
 class VolumeMasks(_VolumeMaskReader):

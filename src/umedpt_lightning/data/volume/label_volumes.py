@@ -23,6 +23,8 @@ _TOLERANCE = 0.1
 _HALF = 0.51
 #: Steps of a scale from here on leave labels and values between them indistinguishable.
 _COARSE = 0.5
+#: Such a scale may still miss 1 by this share, as long as that adds up to no more than the second number.
+_SLIGHTLY = 1e-3, 0.1
 #: Of float32, relative.
 _ROUNDING = 1e-6
 
@@ -58,14 +60,15 @@ class LabelVolumes:
         self._volumes = for_all(open_volume_file, paths)
         for_all(lambda pair: _check_geometry(*pair), zip(images.volumes, self._volumes, strict=True))
 
-    def read(self, index: int) -> NDArray[np.int16]:
-        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to a slice.
+    def read(self, index: int) -> tuple[NDArray[np.int16], NDArray[np.int16] | None]:
+        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` of a slice; and as stored, where it was resampled.
 
         Raises ValueError where it cannot be read, or holds other values.
         """
         owner, place = int(self._images.owners[index]), int(self._images.places[index])
-        mask = upright(self._plane(owner, place))
-        return np.ascontiguousarray(self._images.slices.resize(mask, self._images.volumes[owner], mask=True))
+        stored = np.ascontiguousarray(upright(self._plane(owner, place)))
+        mask = np.ascontiguousarray(self._images.slices.resize(stored, self._images.volumes[owner], mask=True))
+        return mask, None if mask.shape == stored.shape else stored
 
     def keep_foreground(self) -> None:
         """Leaves out slices with no other class than the first; reads all label volumes.
@@ -99,8 +102,11 @@ def _whole(stored: NDArray[Any], step: float, name: str) -> NDArray[Any]:
     nearest: NDArray[Any] = np.rint(stored)
     with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
         whole: NDArray[np.uint16] = nearest.astype(np.uint16)
-    tolerance = _HALF * step if step < _COARSE else 0.0
-    wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance + _ROUNDING * np.abs(nearest)))
+    share, most = _SLIGHTLY if step >= _COARSE else (0.0, np.inf)
+    tolerance = np.minimum((_ROUNDING + share) * np.maximum(np.abs(nearest), 1), most) + (
+        _HALF * step if step < _COARSE else 0.0
+    )
+    wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance))
     if wrong.any():
         scale = f" (in steps of {step:.3g})" if step else ""
         raise ValueError(
