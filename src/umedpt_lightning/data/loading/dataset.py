@@ -110,12 +110,12 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
         raise ValueError(f"Task {task!r}: a batch needs at least one sample, but there is none.")
     first = samples[0]
     for sample in samples:
-        (height, width, channels), dtype = sample.image.shape, sample.image.dtype
-        if (height, width, channels, dtype) != (*first.image.shape, first.image.dtype):
+        if (sample.image.shape, sample.image.dtype) != (first.image.shape, first.image.dtype):
+            one, other = (f"{image.transpose(2, 0, 1).shape} {image.dtype}" for image in (first.image, sample.image))
             raise ValueError(
                 f"Task {task!r}: the images (C, H, W) of a batch must have one size and dtype, but that of {first.name} "
-                f"is {first.image.transpose(2, 0, 1).shape} {first.image.dtype} and that of {sample.name} "
-                f"{channels, height, width} {dtype}. Give the task's transform a `size: [H, W]`, or use batches of one."
+                f"is {one} and that of {sample.name} {other}. Give the task's transform a `size: [H, W]`, or use "
+                "batches of one."
             )
     stored = None
     if any(sample.stored_target is not None for sample in samples):  # those that were not resized are as they are
