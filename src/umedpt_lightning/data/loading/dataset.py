@@ -113,9 +113,9 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
         if (sample.image.shape, sample.image.dtype) != (first.image.shape, first.image.dtype):
             one, other = (f"{image.transpose(2, 0, 1).shape} {image.dtype}" for image in (first.image, sample.image))
             raise ValueError(
-                f"Task {task!r}: the images (C, H, W) of a batch must have one size and dtype, but that of {first.name} "
-                f"is {one} and that of {sample.name} {other}. Give the task's transform a `size: [H, W]`, or use "
-                "batches of one."
+                f"Task {task!r}: the images (C, H, W) of a batch must have one size and dtype, but that of "
+                f"{first.name} is {one} and that of {sample.name} {other}. Give the task's transform a "
+                "`size: [H, W]`, or use batches of one."
             )
     stored = None
     if any(sample.stored_target is not None for sample in samples):  # those that were not resized are as they are
