@@ -20,6 +20,7 @@ from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.io.atomic import write_csv, write_text
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.affinity import Affinity, Mix, measure_affinity, propose
+from umedpt_lightning.training.checkpoints import CheckpointError
 
 #: What `umedpt fit` takes of the config.
 _OF_FIT = ("seed_everything", "root", "trainer", "model", "data", "checkpoint", "last", "pictures", "map")
@@ -28,7 +29,7 @@ _OF_FIT = ("seed_everything", "root", "trainer", "model", "data", "checkpoint", 
 def main(command: str, arguments: Sequence[str]) -> None:
     """Runs ``umedpt affinity``."""
     be_quiet()
-    with clear_errors():
+    with clear_errors(also=(CheckpointError,)):
         AffinityCLI(command, list(arguments), AffinityTrainer)
 
 
