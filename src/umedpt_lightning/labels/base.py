@@ -51,8 +51,8 @@ class TaskSpec:
         hub_type: What the Hugging Face Hub calls such a task.
         form: What predictions are: it says how they are written and whether tiles of them can be joined.
         noun: What there should be one of for each of the `names`.
-        names_in: The field that has the `names`, each of which has a number in a row of `inspect`, if a kind does not say
-            other `columns`; empty where names are something else.
+        names_in: The field that has the `names`, each with a number in a row of `inspect` unless `columns` says else;
+            empty where names are something else.
     """
 
     kind: ClassVar[str] = ""
