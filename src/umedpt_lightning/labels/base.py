@@ -51,7 +51,8 @@ class TaskSpec:
         hub_type: What the Hugging Face Hub calls such a task.
         form: What predictions are: it says how they are written and whether tiles of them can be joined.
         noun: What there should be one of for each of the `names`.
-        names_in: The field that has the `names`; empty where they are something else.
+        names_in: The field that has the `names`, each with a number in a row of `inspect` unless `columns` says else;
+            empty where names are something else.
     """
 
     kind: ClassVar[str] = ""
@@ -145,7 +146,7 @@ class TaskSpec:
     @property
     def columns(self) -> int:
         """How many numbers a row of `inspect` has."""
-        return 0
+        return len(self.names) if self.names_in and type(self).inspect is not TaskSpec.inspect else 0
 
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """What is wrong with a target of an image of that height and width, and the target as a row of numbers.

@@ -77,11 +77,6 @@ class RegressionSpec(TaskSpec):
         """Each quantity in quantiles, at most so many that each part can have of all."""
         return np.hstack([_quantiles(values.astype(np.float64), least) for values in targets.T]), []
 
-    @property
-    def columns(self) -> int:
-        """One a quantity."""
-        return len(self.quantities)
-
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """Infinite numbers are an error."""
         return inspect_vector(target, self.quantities)
