@@ -91,38 +91,30 @@ class MultiTaskModel(PretrainedModel):
         self.detection_decoder = needed.pop("detection", None)
         self.blocks = nn.ModuleDict(needed)
 
-    def forward(self, images: Tensor, task: str) -> Any:
+    def forward(self, images: Tensor, task: str, factor: float = 1.0) -> Any:
         """The raw output of a task's head.
 
         Args:
             images: ``(B, C, H, W)`` in stored dtype and intensities.
             task: The task's name.
+            factor: What the gradient that the head hands down to the shared blocks is multiplied with.
         """
         head = self.task(task)
-        return head(self.block(head.needs)(self.pyramid(images, task)))
+        features = self.block(head.needs)(self.pyramid(images, task))
+        return head(features if factor == 1 else scale_gradient(features, factor))
 
-    def forward_pack(
-        self, images: Sequence[Tensor], tasks: Sequence[str], factors: Mapping[str, float] | None = None
-    ) -> list[Any]:
+    def forward_pack(self, images: Sequence[Tensor], tasks: Sequence[str]) -> list[Any]:
         """The raw outputs of several heads, after one pass through the blocks that they share.
 
         Args:
             images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size.
             tasks: The task of each, all of which read the same features.
-            factors: What the gradient is multiplied with that a task's head hands down to the blocks; 1 by default.
         """
-        if len(tasks) == 1 and not factors:
+        if len(tasks) == 1:
             return [self(images[0], tasks[0])]
         heads = [self.task(task) for task in tasks]
-        if len(tasks) == 1:
-            features = [self.block(heads[0].needs)(self.pyramid(images[0], tasks[0]))]
-        else:
-            together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
-            features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
-        if factors:
-            features = [
-                scale_gradient(part, factors.get(task, 1.0)) for part, task in zip(features, tasks, strict=True)
-            ]
+        together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
+        features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
         return [head(part) for head, part in zip(heads, features, strict=True)]
 
     def compile_blocks(self) -> None:

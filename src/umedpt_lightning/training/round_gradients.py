@@ -157,7 +157,11 @@ class RoundGradients:
         try:  # not a `with`: this runs for every micro-batch
             device, model = self._parameter.device, self._model
             pack = [batch.to(device, non_blocking=True) for batch in pack]
-            outputs = model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack], self.factors)
+            images, tasks = [batch.images for batch in pack], [batch.task for batch in pack]
+            if tasks[0] in self.factors:  # tasks that are weighed apart are not packed
+                outputs = [model(images[0], tasks[0], self.factors[tasks[0]])]
+            else:
+                outputs = model.forward_pack(images, tasks)
             losses = [
                 model.task(batch.task).loss(output, batch.targets) for batch, output in zip(pack, outputs, strict=True)
             ]
