@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from benchmarks.ranks import Collectives, free_port, on_ranks, torchrun_variables
+from umedpt_lightning.blocks import ViTEncoder
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.schedule import SomeTasks
 from umedpt_lightning.training import MultiTaskModule, Optimization
@@ -144,7 +145,7 @@ def test_losses_and_metrics_are_those_of_one_process_on_every_rank(distribute: s
         assert {n: found["metrics"][n] for n in expected} == pytest.approx(expected, abs=1e-5, nan_ok=True)
 
 
-def briefly(world_size: int, times: int = 1) -> tuple[list[float], dict[str, Tensor]]:
+def briefly(world_size: int, times: int = 1, encoder: Any = small_encoder) -> tuple[list[float], dict[str, Tensor]]:
     """Norms and parameters of three rounds of two tasks, shared out as by default; `times` as many micro-batches."""
     readers = readers_of({"a": "class", "b": "regression"}, size=7)
     tasks = {
@@ -152,7 +153,7 @@ def briefly(world_size: int, times: int = 1) -> tuple[list[float], dict[str, Ten
         for (name, reader), count in zip(readers.items(), (1, 2), strict=True)
     }
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3)
-    module, norms = module_of(data, weights={"b": 3.0}), Norms()
+    module, norms = module_of(data, encoder, weights={"b": 3.0}), Norms()
     strategy = "ddp" if world_size > 1 else "auto"
     ranks_trainer_of(devices=world_size, strategy=strategy, max_steps=3, callbacks=[norms]).fit(module, data)
     return norms.found, module.model.state_dict()
@@ -161,6 +162,19 @@ def briefly(world_size: int, times: int = 1) -> tuple[list[float], dict[str, Ten
 def test_ranks_share_the_samples_of_every_task_where_nothing_else_is_said() -> None:
     norms, parameters = briefly(1, times=2)
     for found, state in on_ranks(briefly, 2, 2):
+        assert found == pytest.approx(norms, rel=1e-9)
+        for name, value in parameters.items():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_ranks_share_a_vision_transformer_whose_pyramid_nothing_reads(lora_rank: int) -> None:
+    if lora_rank:
+        pytest.importorskip("peft")
+    tiny = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+    encoder = partial(ViTEncoder, "vit_small_patch14_reg4_dinov2", model_args=tiny, lora_rank=lora_rank)
+    norms, parameters = briefly(1, 2, encoder)
+    for found, state in on_ranks(briefly, 2, 2, 1, encoder):
         assert found == pytest.approx(norms, rel=1e-9)
         for name, value in parameters.items():
             torch.testing.assert_close(state[name], value, rtol=0, atol=1e-9, msg=name)

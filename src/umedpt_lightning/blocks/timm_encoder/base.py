@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from umedpt_lightning.blocks.checkpointing import checkpoint_blocks
 from umedpt_lightning.blocks.encoder import BaseEncoder, pad_to_multiple
@@ -97,12 +98,17 @@ class TimmEncoder(BaseEncoder):
         return self.strides[-1]
 
     def check_size(self, size: tuple[int, int], task: str | None = None) -> None:
-        """Tries an image."""
+        """Tries an image: shapes alone, and where these fail numbers, whose errors are told."""
         training = self.training
         self.eval()
+        shapes = {name: value.to("meta") for name, value in (*self.named_parameters(), *self.named_buffers())}
+        image = self.mean.new_zeros(1, self.in_channels, *size)
         try:
             with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                self(self.mean.new_zeros(1, self.in_channels, *size), task)
+                try:
+                    functional_call(self, shapes, (image.to("meta"), task))
+                except Exception:  # of the size, or as a layer needs numbers
+                    self(image, task)
         finally:
             self.train(training)
 
