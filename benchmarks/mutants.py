@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ _LIBRARIES = (
 )
 _SECONDS = 240  # for the tests of a mutant; one that hangs is found
 _PASSED, _FAILED = 0, 1  # pytest's
+# It warns that it cannot rewrite the assertions of plugins that are imported already.
+_OPTIONS = ("-qq", "-x", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,12 @@ def _run(source: Path, tests: Sequence[str], show: bool = False) -> int:
             os.dup2(nowhere, 2)
         code = 3
         try:
-            code = int(_pytest()(["-qq", "-x", "--tb=short", "-p", "no:cacheprovider", *(f"tests/{t}" for t in tests)]))
+            code = int(_pytest()([*_OPTIONS, *(f"tests/{test}" for test in tests)]))
+        except BaseException:  # nothing that a fork inherits may go on after this
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
     end = time.monotonic() + _SECONDS * (10 if show else 1)
     while True:
