@@ -14,10 +14,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -30,8 +30,12 @@ _LIBRARIES = (
     *("pycocotools.cocoeval", "pydicom", "pytest", "rich.table", "scipy.stats", "segmentation_models_pytorch"),
     *("sklearn.linear_model", "sklearn.neighbors", "timm", "torchmetrics.classification", "torchvision"),
 )
+_say = partial(print, flush=True)
 _SECONDS = 240  # for the tests of a mutant; one that hangs is found
-_PASSED, _FAILED = 0, 1  # pytest's
+#: What the exit codes of pytest say of a mutant.
+_VERDICTS = {0: "SURVIVES", 1: "found", -signal.SIGKILL: "found, since it hangs,"}
+# It warns that it cannot rewrite the assertions of plugins that are imported already.
+_OPTIONS = ("-qq", "-x", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,12 @@ def listed(file: Path = LIST) -> list[Mutant]:
     return found
 
 
-def survivors(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Mutant]:
-    """Those that their tests do not find.
+def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
+    """Those that their tests do not find, told as they are tried.
 
     Raises:
         ValueError: A mutant is out of date.
-        RuntimeError: Tests fail where nothing is broken, or a mutant is no Python.
+        RuntimeError: Tests fail where nothing is broken, or cannot be run.
     """
     files = {mutant.file: (ROOT / "src" / _PACKAGE / mutant.file).read_text() for mutant in mutants}
     broken = [mutant.of(files[mutant.file]) for mutant in mutants]
@@ -89,31 +93,28 @@ def survivors(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Mut
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         compileall.compile_dir(source, quiet=1)
         tests = sorted({test for mutant in mutants for test in mutant.tests})
-        say(f"{len(mutants)} mutants. First all their tests, with nothing broken: {', '.join(tests)} …")
-        if (code := _run(source, tests, show=True)) != _PASSED:
+        _say(f"{len(mutants)} mutants. First all their tests, with nothing broken: {', '.join(tests)} …")
+        if code := _run(source, tests, show=True):
             raise RuntimeError(f"The tests end with {code} where nothing is broken, so they can tell nothing.")
-        alive = []
+        found: dict[Mutant, str] = {}
         for number, (mutant, text) in enumerate(zip(mutants, broken, strict=True), start=1):
             file, start = source / _PACKAGE / mutant.file, time.monotonic()
             shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)  # it goes by the second of a change
             file.write_text(text)
             code = _run(source, mutant.tests)
             file.write_text(files[mutant.file])
-            if code not in (_PASSED, _FAILED, -signal.SIGKILL):
-                raise RuntimeError(f"{mutant}: pytest ends with {code}. Correct the mutant or its tests.")
-            alive += [mutant] if code == _PASSED else []
-            verdict = "SURVIVES" if code == _PASSED else "found"
-            say(f"[{number}/{len(mutants)}] {verdict} in {time.monotonic() - start:.0f} s: {mutant}")
-    return alive
+            verdict = _VERDICTS.get(code, f"pytest ends with {code}")
+            _say(f"[{number}/{len(mutants)}] {verdict} after {time.monotonic() - start:.0f} s: {mutant}")
+            found[mutant] = verdict
+    if wrong := [str(mutant) for mutant, verdict in found.items() if verdict not in _VERDICTS.values()]:
+        raise RuntimeError(f"Neither found nor alive are {'; '.join(wrong)}. Correct them or their tests.")
+    return [mutant for mutant, verdict in found.items() if verdict == _VERDICTS[0]]
 
 
 def measure(quick: bool) -> dict[str, float]:
     """The share of all mutants that is found."""
     mutants = listed()
-    alive = survivors(mutants, _say)
-    for mutant in alive:
-        _say(f"survives {', '.join(mutant.tests)}: {mutant}")
-    return {"tests.mutants_killed": 1 - len(alive) / len(mutants)}
+    return {"tests.mutants_killed": 1 - len(survivors(mutants)) / len(mutants)}
 
 
 def _run(source: Path, tests: Sequence[str], show: bool = False) -> int:
@@ -127,13 +128,16 @@ def _run(source: Path, tests: Sequence[str], show: bool = False) -> int:
         os.environ["PYTHONPATH"] = str(source)  # of what the tests start
         sys.dont_write_bytecode = True
         if not show:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         code = 3
         try:
-            code = int(_pytest()(["-qq", "-x", "--tb=short", "-p", "no:cacheprovider", *(f"tests/{t}" for t in tests)]))
-        finally:
+            import pytest
+
+            code = int(pytest.main([*_OPTIONS, *(f"tests/{test}" for test in tests)]))
+        finally:  # nothing that a fork inherits may go on after this
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
     end = time.monotonic() + _SECONDS * (10 if show else 1)
     while True:
@@ -146,17 +150,7 @@ def _run(source: Path, tests: Sequence[str], show: bool = False) -> int:
         time.sleep(0.05)
 
 
-def _pytest() -> Any:
-    import pytest
-
-    return pytest.main
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
 if __name__ == "__main__":
     chosen = [m for m in listed() if not sys.argv[1:] or any(word in str(m) for word in sys.argv[1:])]
-    if left := survivors(chosen, _say):
+    if left := survivors(chosen):
         raise SystemExit(f"{len(left)} of {len(chosen)} survive: " + "\n".join(map(str, left)))
