@@ -25,6 +25,7 @@ from umedpt_lightning.labels import (
     MaskSpec,
     MultilabelSpec,
     RegressionSpec,
+    SurvivalSpec,
     TaskSpec,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "RoundPlan",
     "Sample",
     "SampleTarget",
+    "SurvivalSpec",
     "TaskBatch",
     "TaskRate",
     "TaskSpec",

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
+from umedpt_lightning.drawing.charts import draw_chart
 from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
 from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer
 from umedpt_lightning.model import MultiTaskModel
@@ -56,7 +57,8 @@ class PredictionPictures(pl.Callback):
     """Draws some samples of each task with truth and prediction at the end of validation and test.
 
     The pictures are ``<log folder>/<folder>/<part>_<task>.png``, always of the newest state. A W&B logger gets the
-    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``.
+    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``. What a task has to draw of
+    all samples together (`Task.chart`) is in ``<part>_<task>_chart.png``.
 
     Args:
         samples: Samples of each task, spread evenly over its data.
@@ -97,7 +99,7 @@ class PredictionPictures(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws them."""
-        self._publish(trainer, "val")
+        self._publish(trainer, pl_module, "val")
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forgets what an interrupted test left."""
@@ -117,7 +119,7 @@ class PredictionPictures(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws them."""
-        self._publish(trainer, "test")
+        self._publish(trainer, pl_module, "test")
 
     def _collect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -135,13 +137,18 @@ class PredictionPictures(pl.Callback):
                 view = task.spec.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
                 choice.add(Example(image, _short_name(batch.names[index]), view))
 
-    def _publish(self, trainer: pl.Trainer, part: str) -> None:
+    def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> None:
         when = f", round {trainer.global_step}" if trainer.global_step else ""  # a checkpoint of its own has none
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         for task, choice in self._choices.items():
             if not (examples := choice.chosen()):
                 continue
             with self._forgiving(task):
+                if chart := cast(MultiTaskModel, pl_module.model).task(task).chart():
+                    drawn = draw_chart(chart)
+                    save(drawn, self._path / f"{part}_{task}_chart.png")
+                    for logger in loggers:
+                        logger.log_image(f"charts/{part}/{task}", [drawn], step=trainer.global_step)
                 picture = draw(examples, f"{task}, {part}{when}")
                 save(picture, self._path / f"{part}_{task}.png")
                 for logger in loggers:

@@ -1,4 +1,4 @@
-"""What columns of a table say of each row: a class, labels or numbers."""
+"""What columns of a table say of each row: a class, labels, numbers or a time to an event."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import Collector
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.formats.table import Rows, is_unknown
-from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
+from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, SurvivalSpec, TaskSpec
 
 
 class Columns(Protocol):
@@ -115,3 +116,45 @@ class NumberColumns:
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
         """As `Columns.spec`."""
         return RegressionSpec(**image, quantities=tuple(self.quantities), units=tuple(self.quantities.values()))
+
+
+@dataclass(frozen=True)
+class SurvivalColumns:
+    """A column of times, and one that says of each whether the event was seen then.
+
+    Attributes:
+        time: The column of times, from 0 on.
+        event: The column of 1 for an event and 0 for a censored time.
+        unit: What times are in, such as months.
+        times: At which predictions state the survival; empty for the quartiles of the events.
+        intervals: As in `SurvivalSpec`.
+    """
+
+    time: str
+    event: str
+    unit: str
+    times: Sequence[float] = ()
+    intervals: int = 10
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """As `Columns.columns`."""
+        return [self.time, self.event]
+
+    def targets(self, rows: Rows) -> NDArray[Any]:
+        """``(N, 2)`` float32."""
+        check_names(self.columns, "the columns of time and event", rows.file)
+        meanings = {self.time: f"the {self.unit} until the event or until nothing more is known, from 0 on"}
+        meanings[self.event] = "1 where the event was seen, else 0"
+        faults = Collector()
+        found = np.zeros((len(rows.names), 2), np.float32)
+        for i, (column, meaning) in enumerate(meanings.items()):
+            with faults:
+                found[:, i] = rows.numbers([column], meaning, only=(0.0, 1.0) if i else (), least=0.0, known=True)[:, 0]
+        faults.raise_found()
+        return found
+
+    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
+        """As `Columns.spec`."""
+        times = tuple(map(float, self.times))
+        return SurvivalSpec(**image, time_unit=self.unit, times=times, intervals=self.intervals)

@@ -15,6 +15,7 @@ from umedpt_lightning.labels.wording import shorten
 
 #: How programs write that nothing is known, in lower case. "none" is not among them: it is the name of many a class.
 _UNKNOWN = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null"})
+_MOST = float(np.finfo(np.float32).max)
 
 
 def is_unknown(cell: str) -> bool:
@@ -81,13 +82,22 @@ class Rows:
             return None
         return np.array(self._filled(self.table.group, "Name the group, one of its own if nothing shares it."))
 
-    def numbers(self, columns: Sequence[str], meaning: str, only: Sequence[float] = ()) -> NDArray[np.float32]:
+    def numbers(
+        self,
+        columns: Sequence[str],
+        meaning: str,
+        only: Sequence[float] = (),
+        least: float = -np.inf,
+        known: bool = False,
+    ) -> NDArray[np.float32]:
         """``(N, len(columns))`` numbers, NaN where a cell is empty.
 
         Args:
             columns: Column names.
             meaning: What a message says that a cell should be.
             only: The numbers there may be; empty for all.
+            least: The lowest there may be.
+            known: Whether no cell may be empty.
 
         Raises:
             ValueError: Cells are neither such a finite number nor empty.
@@ -96,13 +106,13 @@ class Rows:
         faults = []
         for j, column in enumerate(columns):
             for i, cell in enumerate(self.columns[column]):
-                if is_unknown(cell):
+                if is_unknown(cell) and not known:
                     continue
                 try:
                     number = float(cell)
                 except ValueError:
                     number = np.inf
-                if abs(number) > float(np.finfo(np.float32).max) or (only and number not in only):
+                if not max(least, -_MOST) <= number <= _MOST or (only and number not in only):
                     what = f"{column} is {cell!r}, but it should be {meaning}"
                     faults.append(ValueError(f"{self.names[i]}: {what}. Correct the cell."))
                 else:

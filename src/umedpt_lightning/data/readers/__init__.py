@@ -5,7 +5,13 @@ from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.centres import Centres
 from umedpt_lightning.data.readers.class_folders import ClassFolders
 from umedpt_lightning.data.readers.coco import CocoBoxes, CocoMasks
-from umedpt_lightning.data.readers.manifest import ManifestClasses, ManifestLabels, ManifestMasks, ManifestNumbers
+from umedpt_lightning.data.readers.manifest import (
+    ManifestClasses,
+    ManifestLabels,
+    ManifestMasks,
+    ManifestNumbers,
+    ManifestSurvival,
+)
 from umedpt_lightning.data.readers.mask_folders import MaskFolders
 from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.readers.slide_annotations import SlideBoxes, SlideMasks, SlideRegions
@@ -26,6 +32,7 @@ __all__ = [
     "ManifestLabels",
     "ManifestMasks",
     "ManifestNumbers",
+    "ManifestSurvival",
     "MaskFolders",
     "MedMNIST",
     "MedMNISTMultilabel",
