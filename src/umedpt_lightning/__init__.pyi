@@ -1,8 +1,12 @@
+from .blocks import BagTransformer as BagTransformer
 from .blocks import DetectionDecoder as DetectionDecoder
 from .blocks import Encoder as Encoder
+from .blocks import GatedAttention as GatedAttention
+from .blocks import MeanBag as MeanBag
 from .blocks import PixelDecoder as PixelDecoder
 from .blocks import Pyramid as Pyramid
 from .data.datamodule import MultiTaskDataModule as MultiTaskDataModule
+from .data.readers import Bags as Bags
 from .data.readers import Centres as Centres
 from .data.readers import ClassFolders as ClassFolders
 from .data.readers import CocoBoxes as CocoBoxes

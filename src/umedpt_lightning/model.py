@@ -10,25 +10,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from umedpt_lightning.blocks import (
+    BAG,
     BaseEncoder,
     DetectionDecoder,
+    GatedAttention,
     PixelDecoder,
     Pooling,
     Pyramid,
-    SharedBlock,
     as_encoder,
 )
+from umedpt_lightning.blocks.built import BlockFactory, BuiltBlocks, needs_of
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
-from umedpt_lightning.types import TaskSpec, finite_rows
+from umedpt_lightning.types import Bags, TaskSpec, finite_rows
+from umedpt_lightning.types.bags import one_by_one
 
 #: What mends an output that is not finite.
 NOT_FINITE = "Check the image, and the model's weights."
-#: Builds a shared block from the encoder's channels and strides.
-BlockFactory = Callable[[Sequence[int], Sequence[int]], SharedBlock]
 PixelDecoderFactory = Callable[[Sequence[int], Sequence[int]], PixelDecoder]
 DetectionDecoderFactory = Callable[[Sequence[int], Sequence[int]], DetectionDecoder]
 #: Builds a task from what its data say and the widths of the shared features.
@@ -47,7 +49,7 @@ class MultiTaskModel(PretrainedModel):
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         sizes: Height and width that `predict` resizes a task's images to; a task left out keeps them.
-        blocks: Builds further shared blocks, by the name that tasks say in `Task.needs`.
+        blocks: Builds further shared blocks, by the name that tasks say in `Task.needs`, and the one of bags, ``bag``.
 
     Raises:
         ValueError: The encoder lacks something, `tasks` names a task without data, a name cannot be used, a task's
@@ -78,39 +80,72 @@ class MultiTaskModel(PretrainedModel):
         self.encoder = encoder
         self.sizes = dict(sizes or {})
         self.pooling = Pooling(encoder.embedding_channels)
-        built = _Blocks(encoder, {"pixels": pixel_decoder, "detection": detection_decoder, **(blocks or {})})
+        built = BuiltBlocks(
+            encoder, {"pixels": pixel_decoder, "detection": detection_decoder, BAG: GatedAttention, **(blocks or {})}
+        )
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
             factory = (tasks or {}).get(name) or default_task(spec, name)
-            self.tasks[name] = factory(spec, FeatureWidths(partial(built.width, name)))
+            width = partial(built.width, name)
+            self.tasks[name] = factory(spec, FeatureWidths(lambda needs, s=spec, w=width: w(needs_of(s, needs))))
         # a head may have asked for a width that it does not need
-        needs = {self.task(name).needs: name for name in specs}
+        needs = {self.needs(name): name for name in specs}
         needed = {need: block for need, name in needs.items() if (block := built.block(name, need)) is not None}
         self.pixel_decoder = needed.pop("pixels", None)
         self.detection_decoder = needed.pop("detection", None)
         self.blocks = nn.ModuleDict(needed)
 
-    def forward(self, images: Tensor, task: str) -> Any:
+    def forward(self, images: Tensor | Bags, task: str) -> Any:
         """The raw output of a task's head.
 
         Args:
-            images: ``(B, C, H, W)`` in stored dtype and intensities.
+            images: ``(B, C, H, W)`` in stored dtype and intensities, or `Bags` of such, as the task's samples are.
             task: The task's name.
-        """
-        head = self.task(task)
-        return head(self.block(head.needs)(self.pyramid(images, task)))
 
-    def forward_pack(self, images: Sequence[Tensor], tasks: Sequence[str]) -> list[Any]:
+        Raises:
+            ValueError: The task reads bags and these are single images, or the other way round.
+        """
+        head, needs = self.task(task), self.needs(task)
+        if isinstance(images, Bags) != (needs == BAG):
+            raise ValueError(
+                f"Task {task!r} sees {f'the images of a {head.spec.bag} together' if needs == BAG else 'single images'}, "
+                f"but was given {'bags' if isinstance(images, Bags) else 'single images'}. It can be used on "
+                f"{'umedpt_lightning.types.Bags of images' if needs == BAG else 'a tensor of images'} only."
+            )
+        block = self.block(needs)
+        if isinstance(images, Bags):
+            return head(block(self.instances(images, task), images.sizes))
+        return head(block(self.pyramid(images, task)))
+
+    def instances(self, bags: Bags, task: str) -> Tensor:
+        """The embeddings ``(N, D)`` of all images of bags, exactly as in one go, in the memory of one chunk.
+
+        With gradients, each chunk goes through the encoder without keeping what it computes on the way, and again, with
+        the same random numbers, when the gradients of its embeddings are there.
+        """
+        block = self.block(BAG)
+        chunks = bags.images.split(block.chunk)  # type: ignore[operator, arg-type]  # a `BagBlock`
+        if len(chunks) == 1 or not torch.is_grad_enabled():
+            return torch.cat([self.embed(chunk, task) for chunk in chunks])
+        return torch.cat([checkpoint(self.embed, chunk, task, use_reentrant=False) for chunk in chunks])
+
+    def needs(self, task: str) -> str:
+        """The shared block that a task reads: what its head needs, of bags where its samples are."""
+        head = self.task(task)
+        return needs_of(head.spec, head.needs)
+
+    def forward_pack(self, images: Sequence[Tensor | Bags], tasks: Sequence[str]) -> list[Any]:
         """The raw outputs of several heads, after one pass through the blocks that they share.
 
         Args:
-            images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size.
+            images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size; bags alone.
             tasks: The task of each, all of which read the same features.
         """
         if len(tasks) == 1:
             return [self(images[0], tasks[0])]
         heads = [self.task(task) for task in tasks]
-        together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
+        normalised = (self.normalise(i, t) for i, t in zip(images, tasks, strict=True) if isinstance(i, Tensor))
+        together = torch.cat([*normalised])
         features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
         return [head(part) for head, part in zip(heads, features, strict=True)]
 
@@ -129,9 +164,10 @@ class MultiTaskModel(PretrainedModel):
         """Predictions for images as they are stored, of any sizes, in the user's terms and the images' own pixels.
 
         Args:
-            images: Arrays or tensors ``(H, W)`` or ``(H, W, C)``; intensities as in the task's data.
+            images: Arrays or tensors ``(H, W)`` or ``(H, W, C)``; intensities as in the task's data. For a task of bags
+                a sequence of such for each bag.
             task: The task's name.
-            batch_size: At most so many images of one size at a time.
+            batch_size: At most so many images of one size at a time; of bags one.
 
         Returns:
             One for each image: probabilities ``(K,)`` or ``(L,)``, numbers ``(Q,)``, a mask ``(H, W)`` or
@@ -143,13 +179,18 @@ class MultiTaskModel(PretrainedModel):
         head, predictions = self.task(task), []
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but it must be 1 or more.")
-        stored = [as_image(image, head.spec.channels, f"images[{i}]") for i, image in enumerate(images)]
-        for i, image in enumerate(stored):
-            if warning := scale_warning(image, head.spec.value_range, f"images[{i}]"):
+        named: dict[str, Any] = {f"images[{i}]": image for i, image in enumerate(images)}
+        counts = [len(bag) for bag in images] if head.spec.bag else []
+        if head.spec.bag:
+            named = {f"{name}[{k}]": image for name, bag in named.items() for k, image in enumerate(bag)}
+        stored = [as_image(image, head.spec.channels, name) for name, image in named.items()]
+        for name, image in zip(named, stored, strict=True):
+            if warning := scale_warning(image, head.spec.value_range, name):
                 warnings.warn(warning, stacklevel=2)
-        sizes = [(image.shape[0], image.shape[1]) for image in stored]
+        small = resized(stored, self.sizes.get(task))
+        sizes = [(image.shape[0], image.shape[1]) for image in (small if head.spec.bag else stored)]
         with _evaluating(self):
-            for start, batch in stacks(resized(stored, self.sizes.get(task)), batch_size):
+            for start, batch in one_by_one(small, counts) if head.spec.bag else stacks(small, batch_size):
                 found, finite = self.predict_batch(batch, task, sizes[start : start + len(batch)])
                 if not finite.all():
                     name = f"images[{start + int((~finite).int().argmax())}]"
@@ -157,11 +198,13 @@ class MultiTaskModel(PretrainedModel):
                 predictions += found
         return predictions
 
-    def predict_batch(self, images: Tensor, task: str, sizes: Sequence[tuple[int, int]]) -> tuple[list[Any], Tensor]:
+    def predict_batch(
+        self, images: Tensor | Bags, task: str, sizes: Sequence[tuple[int, int]]
+    ) -> tuple[list[Any], Tensor]:
         """Predictions of a model in evaluation mode for images of the task's size, if it has one, see `predict`.
 
         Args:
-            images: ``(B, C, H, W)`` in stored dtype and intensities.
+            images: ``(B, C, H, W)`` in stored dtype and intensities, or bags of such.
             task: The task's name.
             sizes: Height and width of each before it was resized, pixels: the predictions are in these.
 
@@ -219,40 +262,6 @@ class MultiTaskModel(PretrainedModel):
 def as_model(encoder: BaseEncoder | nn.Module, *parts: Any, **more: Any) -> MultiTaskModel:
     """The model of an encoder and its other parts, which are as for `MultiTaskModel`; or the model that is given."""
     return encoder if isinstance(encoder, MultiTaskModel) else MultiTaskModel(encoder, *parts, **more)
-
-
-class _Blocks:
-    """Builds each shared block when the first task needs it."""
-
-    def __init__(self, encoder: BaseEncoder, factories: Mapping[str, BlockFactory]) -> None:
-        self._encoder, self._factories = encoder, factories
-        self._built: dict[str, SharedBlock] = {}
-
-    def block(self, task: str, needs: str) -> SharedBlock | None:
-        """What turns the pyramid into the features that a task needs; None for the embedding, which is always there."""
-        if needs == "embedding":
-            return None
-        if needs not in self._factories:
-            raise ValueError(
-                f"Task {task!r} needs the shared block {needs!r}, but there are only embedding, "
-                f"{', '.join(self._factories)}. Describe it under model.blocks.{needs}."
-            )
-        if needs not in self._built:
-            encoder = self._encoder
-            try:
-                self._built[needs] = self._factories[needs](encoder.channels, encoder.strides)
-            except ValueError as error:
-                raise ValueError(
-                    f"Task {task!r} needs {needs!r} features, but encoder {encoder.card().name} cannot give them: "
-                    f"{error}. Take an encoder whose maps halve from one to the next (resnet50, convnext_tiny, "
-                    "swin_tiny_patch4_window7_224), another block, or leave this task out."
-                ) from error
-        return self._built[needs]
-
-    def width(self, task: str, needs: str) -> int:
-        """Channels of these features."""
-        block = self.block(task, needs)
-        return self._encoder.embedding_channels if block is None else block.out_channels
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def preview(options: argparse.Namespace) -> None:
 def _rows(name: str, task: TaskData, reader: Reader, samples: int, seed: int) -> list[Row]:
     """What is to be seen of some samples, spread over the reader."""
     transform = Transform(task.size, task.augment, reader.spec.value_range)
-    data = MultiTaskDataset({name: reader}, {name: transform})
+    data = MultiTaskDataset({name: reader}, {name: transform}, training=True)
     stream = TaskStream(name, len(reader), seed)
     rows = []
     for index in np.unique(np.linspace(0, len(reader) - 1, samples).round().astype(int)).tolist():

@@ -6,6 +6,7 @@ It draws the masks, boxes and lines of text of a `View` and knows nothing of lab
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ MOST_CLASSES = 12
 _PANEL, _LARGEST = 288, 400
 _SHEET_WIDTH, _GAP = 1300, 8
 _OPACITY = 0.5
+_MOST_OF_A_BAG = 9
 _LINE = 2
 _TEXT_SIZE, _TAG_SIZE, _CAPTION_SIZE = 13, 11, 17
 _IGNORED = (128, 128, 128)
@@ -61,14 +63,27 @@ def to_rgb(image: NDArray[Any], value_range: tuple[float, float]) -> Pixels:
     """An image of any dtype as RGB; one or two channels become grey, of more than three the first three are shown.
 
     Args:
-        image: ``(C, H, W)``.
+        image: ``(C, H, W)``, or ``(N, C, H, W)`` of a bag, of which a few are shown side by side.
         value_range: The intensities that become black and white.
     """
     low, high = value_range
+    if image.ndim == 4:
+        image = _side_by_side(image)
     channels = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
     scaled = (np.nan_to_num(channels.astype(np.float32), nan=low) - low) / (high - low)
     bytes_: Pixels = np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
     return bytes_.transpose(1, 2, 0)
+
+
+def _side_by_side(images: NDArray[Any]) -> NDArray[Any]:
+    """Nine of the images ``(N, C, H, W)``, spread over them, in a square."""
+    side = math.ceil(math.sqrt(min(len(images), _MOST_OF_A_BAG)))
+    shown = images[np.unique(np.linspace(0, len(images) - 1, side**2).round().astype(int))]
+    _, channels, height, width = shown.shape
+    square = np.full((side**2, channels, height, width), shown.min(), shown.dtype)
+    square[: len(shown)] = shown
+    square = square.reshape(side, side, channels, height, width)
+    return square.transpose(2, 0, 3, 1, 4).reshape(channels, side * height, side * width)
 
 
 def colour(index: int) -> Colour:

@@ -14,7 +14,7 @@ from umedpt_lightning.data.check.across import (
     find_outside,
 )
 from umedpt_lightning.data.check.duplicates import find_duplicates
-from umedpt_lightning.data.check.groups import find_shared_groups
+from umedpt_lightning.data.check.groups import find_empty_bags, find_shared_groups
 from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.pool import read_all
 from umedpt_lightning.data.check.problems import Problem
@@ -99,4 +99,5 @@ def check(
             report.problems += find_absent_classes(name, parts)
             report.problems += find_duplicates(name, parts)
             report.problems += find_shared_groups(name, task, parts)
+            report.problems += find_empty_bags(name, task)
     return report

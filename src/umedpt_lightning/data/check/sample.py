@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from umedpt_lightning.data.check.objects import FINEST_STRIDE, Objects, count_ob
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.labels.findings import CORRECT_READER, Finding
-from umedpt_lightning.types import Sample, TaskSpec
+from umedpt_lightning.types import Bag, Sample, TaskSpec
 
 # by dtype, since numpy makes the name anew each time
 _DTYPES = {np.dtype(name): name for name in ("uint8", "uint16", "float32")}
@@ -73,6 +73,7 @@ class Reading:
         look: Its image; None where there is none that could be looked at.
         labels: The target as a row of numbers, see `TaskSpec.inspect`.
         objects: How many objects it has, and what becomes of them.
+        instances: How many images it has.
     """
 
     index: int
@@ -82,6 +83,7 @@ class Reading:
     look: Look | None = None
     labels: NDArray[np.float32] | None = None
     objects: Objects = field(default_factory=Objects)
+    instances: int = 1
 
 
 def read_sample(part: Part, index: int) -> Reading:
@@ -100,15 +102,37 @@ def read_sample(part: Part, index: int) -> Reading:
     if not isinstance(sample, Sample):
         what = f"the reader gives a {type(sample).__name__} in place of a Sample"
         return Reading(index, name, [Finding("unreadable", what, CORRECT_READER)])
-    found, look = inspect_image(sample.image, reader.spec)
+    found, look = _inspect_images(sample, reader.spec)
     if look is None:
-        return Reading(index, sample.name, found, seconds)
+        return Reading(index, sample.name, found, seconds, instances=len(sample.images))
     more, labels = reader.spec.inspect(sample.target, look.size)
     objects = Objects()
     if labels is not None and not any(problem.severity == "error" for problem in more):
         wanted = look.size if size is None else (size, size) if isinstance(size, int) else size
         objects = count_objects(reader.spec.truth_view(sample.target).truth, look.size, wanted, part.stride)
-    return Reading(index, sample.name, found + more, seconds, look, labels, objects)
+    return Reading(index, sample.name, found + more, seconds, look, labels, objects, len(sample.images))
+
+
+def _inspect_images(sample: Sample, spec: TaskSpec) -> tuple[list[Finding], Look | None]:
+    """As `inspect_image`; of a bag all its images, each fault with the image's name, and what they are like together."""
+    if not isinstance(sample, Bag):
+        return inspect_image(sample.image, spec)
+    found, looks = [], []
+    for instance in sample.instances:
+        faults, look = inspect_image(instance.image, spec)
+        found += [replace(fault, what=f"{instance.name}: {fault.what}") for fault in faults]
+        looks += [] if look is None else [look]
+    if not looks:
+        return found, None
+    lows, means, highs, outside = np.array([(one.low, one.mean, one.high, one.outside) for one in looks]).T
+    digest = looks[0].digest if len(looks) == 1 else xxhash.xxh3_64_intdigest(repr([one.digest for one in looks]))
+    first = looks[0]
+    together = Look(first.size, first.dtype, lows.min(), means.mean(), highs.max(), outside.mean(), digest)
+    if len(kinds := {(one.size, one.dtype) for one in looks}) > 1:
+        what = f"its images have {len(kinds)} sizes and depths, such as {sorted(kinds)[0]} and {sorted(kinds)[-1]}"
+        mend = "Save them alike; a `size` under data.tasks makes one size of all."
+        found.append(Finding("size", what, mend, "warning"))
+    return found, together
 
 
 def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Finding], Look | None]:

@@ -39,6 +39,7 @@ def statistics_of_part(tally: Tally) -> dict[str, Any]:
     return {
         "samples": len(tally),
         "readable": int(tally.read.sum()),
+        **({f"images_a_{tally.spec.bag}": spread(tally.instances[tally.read])} if tally.spec.bag else {}),
         "height": spread(sizes[:, 0]),
         "width": spread(sizes[:, 1]),
         "dtypes": {name.decode(): int(count) for name, count in zip(dtypes, counts, strict=True)},

@@ -26,6 +26,7 @@ class Tally:
         outside: ``(N,)`` share of pixels outside the value_range.
         digests: ``(N,)`` equal for equal pixels.
         objects: ``(N, 3)`` see `Objects`.
+        instances: ``(N,)`` images of each sample.
         seconds: ``(N,)`` time to read, 0 where it failed.
         labels: ``(N, columns)``, see `TaskSpec.inspect`; NaN where unknown.
     """
@@ -40,6 +41,7 @@ class Tally:
         self.outside = np.zeros(length, np.float32)
         self.digests = np.zeros(length, np.uint64)
         self.objects = np.zeros((length, 3), np.int32)
+        self.instances = np.ones(length, np.int32)
         self.seconds = np.zeros(length, np.float32)
         self.labels = np.full((length, spec.columns), np.nan, np.float32)
 
@@ -53,6 +55,7 @@ class Tally:
             self.names[i] = reading.name
             self.seconds[i] = reading.seconds
             self.objects[i] = reading.objects
+            self.instances[i] = reading.instances
             if reading.labels is not None:
                 self.labels[i] = reading.labels
             if look is not None:

@@ -7,8 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from umedpt_lightning.types import BatchTargets, BoxArrays, Boxes, PackedArray, Sample, TaskBatch, map_leaves
+from umedpt_lightning.types import (
+    Bag,
+    Bags,
+    BatchTargets,
+    BoxArrays,
+    Boxes,
+    PackedArray,
+    Sample,
+    TaskBatch,
+    map_leaves,
+)
 
 
 def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
@@ -19,7 +30,7 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
         samples: At least one, with images ``(H, W, C)`` of one shape and dtype.
 
     Returns:
-        Images ``(B, C, H, W)`` in the dtype they were stored in. Targets are ``(B,)`` int64 for integers, ``(B,)``
+        Images ``(B, C, H, W)`` in the dtype they were stored in, those of bags as `Bags`. Targets are ``(B,)`` int64 for integers, ``(B,)``
         float32 for other numbers, ``(B, ...)`` for arrays of one shape and dtype, a list of `Boxes` for boxes, and for
         anything else a list of what it is, with tensors for arrays.
 
@@ -28,7 +39,12 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
     """
     if not samples:
         raise ValueError(f"Task {task!r}: a batch needs at least one sample, but there is none.")
-    images = _stack(task, samples)
+    images: Tensor | Bags
+    if isinstance(samples[0], Bag):
+        bags = [sample.instances for sample in samples if isinstance(sample, Bag)]
+        images = Bags(_stack(task, [instance for bag in bags for instance in bag]), [len(bag) for bag in bags])
+    else:
+        images = _stack(task, samples)
     return TaskBatch(
         task,
         images,
@@ -59,7 +75,7 @@ def _targets(targets: Sequence[Any]) -> BatchTargets:
     return [map_leaves(target, torch.from_numpy, np.ndarray) for target in targets]
 
 
-def _stack(task: str, samples: Sequence[Sample]) -> torch.Tensor:
+def _stack(task: str, samples: Sequence[Sample]) -> Tensor:
     arrays = [sample.image.transpose(2, 0, 1) for sample in samples]
     first = arrays[0]
     for sample, array in zip(samples, arrays, strict=True):

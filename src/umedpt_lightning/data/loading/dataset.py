@@ -42,6 +42,7 @@ class MultiTaskDataset(Dataset[Item]):
         transforms: A transform a task.
         on_bad_sample: Whether a sample that cannot be read is an error, or replaced by the next one of its task that
             can. That depends on the key and the files alone, so that all workers and ranks agree, and resumed runs too.
+        training: Whether a bag gives the images that `Reader.draw` chooses, else all.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class MultiTaskDataset(Dataset[Item]):
         readers: Mapping[str, Reader],
         transforms: Mapping[str, Transform],
         on_bad_sample: OnBadSample = "stop",
+        training: bool = False,
     ) -> None:
+        self._training = training
         self.readers, self.transforms = dict(readers), dict(transforms)
         self.on_bad_sample = on_bad_sample
 
@@ -67,26 +70,31 @@ class MultiTaskDataset(Dataset[Item]):
 
     def _read(self, key: SampleKey) -> tuple[Sample, str]:
         """The sample, and what was wrong with the one that it stands in for."""
-        reader = self.readers[key.task]
+        reader, seed = self.readers[key.task], key.seed if self._training else None
         if self.on_bad_sample == "stop":
-            return prepared(reader, key.item), ""
+            return prepared(reader, key.item, seed), ""
         first = ""
         tries = min(len(reader), _MOST_IN_A_ROW)
         for step in range(tries):
             try:
-                return prepared(reader, (key.item + step) % len(reader)), first
+                return prepared(reader, (key.item + step) % len(reader), seed), first
             except (ValueError, OSError) as error:
                 first = first or str(error)
         raise ValueError(f"{tries} samples in a row cannot be read, the first: {first}")
 
 
-def prepared(reader: Reader, index: int) -> Sample:
+def prepared(reader: Reader, index: int, seed: int | None = None) -> Sample:
     """A sample with its target as training takes it.
+
+    Args:
+        reader: Whose.
+        index: Which.
+        seed: For `Reader.draw`; None for the whole sample.
 
     Raises:
         ValueError: It cannot be used; the message names it.
     """
-    sample = reader[index]
+    sample = reader[index] if seed is None else reader.draw(index, seed)
     height, width = sample.image.shape[:2]
     try:
         return replace(sample, target=reader.spec.prepared(sample.target, (height, width)))

@@ -1,6 +1,7 @@
 """Readers: one on-disk format a file."""
 
 from umedpt_lightning.data.formats.table import Table
+from umedpt_lightning.data.readers.bags import Bags
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.centres import Centres
 from umedpt_lightning.data.readers.class_folders import ClassFolders
@@ -23,6 +24,7 @@ from umedpt_lightning.data.readers.volume_masks import VolumeMaskFolders, Volume
 from umedpt_lightning.data.readers.volumes import VolumeClasses, VolumeLabels, VolumeNumbers
 
 __all__ = [
+    "Bags",
     "Centres",
     "ClassFolders",
     "CocoBoxes",

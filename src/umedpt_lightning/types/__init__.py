@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,9 +28,13 @@ from umedpt_lightning.labels import (
     SurvivalSpec,
     TaskSpec,
 )
+from umedpt_lightning.types.bags import Bags
+from umedpt_lightning.types.leaves import finite_rows, map_leaves, to_numpy
 
 __all__ = [
     "IGNORE_INDEX",
+    "Bag",
+    "Bags",
     "BatchTargets",
     "BoxArrays",
     "BoxSpec",
@@ -121,6 +125,32 @@ class Sample:
         if self.stored_size == (0, 0):
             self.stored_size = (self.image.shape[0], self.image.shape[1])
 
+    @property
+    def images(self) -> list[NDArray[Any]]:
+        """The image, or all images of a bag."""
+        return [self.image]
+
+
+@dataclass
+class Bag(Sample):
+    """Several images with one target: the slices, tiles or visits of a patient.
+
+    Attributes:
+        instances: At least one. The `image` is that of the first.
+    """
+
+    instances: list[Sample] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, instances: list[Sample], target: SampleTarget, name: str) -> Bag:
+        """A bag of these."""
+        return cls(instances[0].image, target, name, instances=instances)
+
+    @property
+    def images(self) -> list[NDArray[Any]]:
+        """Of all instances."""
+        return [instance.image for instance in self.instances]
+
 
 @dataclass
 class TaskBatch:
@@ -128,16 +158,16 @@ class TaskBatch:
 
     Attributes:
         task: The task's name.
-        images: ``(B, C, H, W)`` in the dtype they were stored in.
+        images: ``(B, C, H, W)`` in the dtype they were stored in, or `Bags` of them, one a sample.
         targets: See `BatchTargets`.
-        names: What a message calls the samples, one an image.
+        names: What a message calls the samples, one a sample.
         stored_sizes: Height and width of each image before it was resized, pixels.
         bad_samples: What was wrong with samples that could not be read, for which others stand in this batch.
         stored_targets: See `Sample.stored_target`, one an image; None where targets were not resized.
     """
 
     task: str
-    images: Tensor
+    images: Tensor | Bags
     targets: BatchTargets
     names: list[str]
     stored_sizes: list[tuple[int, int]]
@@ -145,7 +175,7 @@ class TaskBatch:
     stored_targets: list[PackedArray] | None = None
 
     def __len__(self) -> int:
-        return self.images.shape[0]
+        return len(self.images)
 
     def __getstate__(self) -> dict[str, Any]:
         """Small targets travel from a worker as arrays: a tensor opens a file and a connection, 0.25 ms each.
@@ -179,57 +209,7 @@ class TaskBatch:
             yield torch.from_numpy(target.unpack()).to(self.images.device)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> TaskBatch:
-        return replace(self, images=function(self.images), targets=map_leaves(self.targets, function))
-
-
-def map_leaves(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
-    """The same value with everything of a kind in it, tensors or arrays, replaced by what a function makes of it.
-
-    Args:
-        value: One of the kind, or lists, tuples, mappings and dataclasses of such; whatever else is in them is kept.
-        function: What is made of each.
-        kind: Of what.
-    """
-    if isinstance(value, kind):
-        return function(value)
-    if isinstance(value, list):
-        return [map_leaves(item, function, kind) for item in value]
-    if isinstance(value, tuple):
-        items = (map_leaves(item, function, kind) for item in value)
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, dict):
-        return {key: map_leaves(item, function, kind) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: map_leaves(getattr(value, f.name), function, kind) for f in fields(value)})
-    return value
-
-
-def finite_rows(value: Any, count: int) -> Tensor:
-    """``(count,)`` bool: for which samples all numbers of a head's output are finite; waits for no device.
-
-    Args:
-        value: Tensors of which the first axis is that of samples, in whatever `map_leaves` knows; others do not count.
-        count: Number of samples.
-    """
-    rows: list[Tensor] = []
-
-    def note(leaf: Tensor) -> Tensor:
-        if leaf.shape[:1] == (count,) and leaf.is_floating_point():
-            rows.append(leaf.isfinite().reshape(count, -1).all(dim=1))
-        return leaf
-
-    map_leaves(value, note)
-    return torch.stack(rows).all(dim=0) if rows else torch.ones(count, dtype=torch.bool)
-
-
-def to_numpy(value: Any) -> Any:
-    """The same value with arrays for tensors, half precision as float32, which numpy can compute with."""
-
-    def convert(tensor: Tensor) -> NDArray[Any]:
-        small = tensor.dtype in (torch.float16, torch.bfloat16)
-        return (tensor.float() if small else tensor).detach().cpu().numpy()
-
-    return map_leaves(value, convert)
+        return replace(self, images=map_leaves(self.images, function), targets=map_leaves(self.targets, function))
 
 
 class TaskRate(NamedTuple):
