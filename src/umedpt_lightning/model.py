@@ -108,9 +108,10 @@ class MultiTaskModel(PretrainedModel):
         head, needs = self.task(task), self.needs(task)
         if isinstance(images, Bags) != (needs == BAG):
             raise ValueError(
-                f"Task {task!r} sees {f'the images of a {head.spec.bag} together' if needs == BAG else 'single images'}, "
-                f"but was given {'bags' if isinstance(images, Bags) else 'single images'}. It can be used on "
-                f"{'umedpt_lightning.types.Bags of images' if needs == BAG else 'a tensor of images'} only."
+                f"Task {task!r} sees the images of a {head.spec.bag} together, but was given single images. Give "
+                "umedpt_lightning.types.Bags of them."
+                if needs == BAG
+                else f"Task {task!r} sees single images, but was given bags. Give a tensor of images."
             )
         block = self.block(needs)
         if isinstance(images, Bags):

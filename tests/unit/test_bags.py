@@ -69,7 +69,7 @@ def test_images_of_a_group_are_a_sample_with_their_class(images: Path) -> None:
 def test_bags_go_by_an_expression_too(images: Path) -> None:
     reader = Bags(ManifestClasses(images, "train"), group=r"(p\d)_")
     assert [len(reader[i].instances) for i in range(len(reader))] == list(SIZES.values())
-    with pytest.raises(ValueError, match="knows no groups of its images.*Give its table a column of groups"):
+    with pytest.raises(ValueError, match=r"knows no groups of its images.*Give its table a column of groups"):
         Bags(ManifestClasses(images, "train"))
 
 
@@ -126,7 +126,7 @@ def test_options_that_cannot_be_are_told(images: Path) -> None:
         Bags(reader, max_instances=0)
     with pytest.raises(ValueError, match="needs `columns`"):
         Bags(reader, table=images)
-    with pytest.raises(ValueError, match="gives bags .bag. already"):
+    with pytest.raises(ValueError, match=r"gives bags \(bag\) already"):
         Bags(Bags(reader))
     masks = MemoryReader("mask")
     with pytest.raises(ValueError, match="Give a `table`"):
@@ -351,7 +351,7 @@ def test_bags_have_no_masks() -> None:
 
 def test_an_encoder_that_normalises_by_the_batch_is_refused() -> None:
     specs = {"t": ClassSpec(channels=3, classes=("a", "b"), bag="slide")}
-    with pytest.raises(ValueError, match="'t' has bags.*batch_norm: freeze or group"):
+    with pytest.raises(ValueError, match=r"'t' has bags.*batch_norm: freeze or group"):
         MultiTaskModule(specs, small_encoder("test_resnet"))
     MultiTaskModule(specs, small_encoder("test_resnet", batch_norm="freeze"))
 

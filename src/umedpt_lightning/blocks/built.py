@@ -21,8 +21,8 @@ def needs_of(spec: TaskSpec, needs: str) -> str:
     """
     if spec.bag and needs != "embedding":
         raise ValueError(
-            f"A head that needs {needs!r} reads single images, but a sample is a {spec.bag} of many. Bags have classes, "
-            "labels, numbers and times to an event: take one of these, or the reader of the images alone."
+            f"A head that needs {needs!r} reads single images, but a sample is a {spec.bag} of many. Bags have "
+            "classes, labels, numbers and times to an event: take one of these, or the reader of the images alone."
         )
     return BAG if spec.bag else needs
 

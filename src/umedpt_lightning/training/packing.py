@@ -69,8 +69,8 @@ def check_bags(model: MultiTaskModel) -> None:
     bags = [name for name in model.tasks if model.task(name).spec.bag]
     if bags and normalises_by_batch(model.encoder):
         raise ValueError(
-            f"Task {bags[0]!r} has bags, whose images go through the encoder in chunks, but its BatchNorm would make each "
-            "depend on the others of its chunk. Take encoder.batch_norm: freeze or group, or an encoder without it."
+            f"Task {bags[0]!r} has bags, whose images go through the encoder in chunks, but its BatchNorm would make "
+            "each depend on the others of its chunk. Take encoder.batch_norm: freeze or group, or an encoder without."
         )
 
 

@@ -114,7 +114,7 @@ def read_sample(part: Part, index: int) -> Reading:
 
 
 def _inspect_images(sample: Sample, spec: TaskSpec) -> tuple[list[Finding], Look | None]:
-    """As `inspect_image`; of a bag all its images, each fault with the image's name, and what they are like together."""
+    """As `inspect_image`; of a bag all its images, each fault with the image's name, and a look at them together."""
     if not isinstance(sample, Bag):
         return inspect_image(sample.image, spec)
     found, looks = [], []

@@ -30,9 +30,9 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
         samples: At least one, with images ``(H, W, C)`` of one shape and dtype.
 
     Returns:
-        Images ``(B, C, H, W)`` in the dtype they were stored in, those of bags as `Bags`. Targets are ``(B,)`` int64 for integers, ``(B,)``
-        float32 for other numbers, ``(B, ...)`` for arrays of one shape and dtype, a list of `Boxes` for boxes, and for
-        anything else a list of what it is, with tensors for arrays.
+        Images ``(B, C, H, W)`` in the dtype they were stored in, those of bags as `Bags`. Targets are ``(B,)`` int64
+        for integers, ``(B,)`` float32 for other numbers, ``(B, ...)`` for arrays of one shape and dtype, a list of
+        `Boxes` for boxes, and for anything else a list of what it is, with tensors for arrays.
 
     Raises:
         ValueError: There are no samples, or images differ in shape or dtype.

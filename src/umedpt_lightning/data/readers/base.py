@@ -45,7 +45,7 @@ class Reader(Dataset[Sample], ABC):
         """
 
     def draw(self, index: int, seed: int) -> Sample:
-        """The sample at `index` as training takes it; of a bag some images, which the seed chooses anew in each pass."""
+        """The sample at `index` as training takes it; of a bag some images, which the seed of each pass chooses."""
         return self[index]
 
     def cached(self, keep: Callable[[Reader], Reader]) -> Reader:
