@@ -21,8 +21,7 @@ from umedpt_lightning.blocks import Encoder, PixelDecoder
 from umedpt_lightning.blocks.whole_image_layers import whole_image_layers
 from umedpt_lightning.cli import main
 from umedpt_lightning.inference.options import PredictOptions
-from umedpt_lightning.inference.tiles.blending import TileBlender
-from umedpt_lightning.inference.tiles.grid import Tile
+from umedpt_lightning.inference.tiles.grid import Tile, TileBlender
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
 from umedpt_lightning.inference.tiles.tiled import TiledTask
 from umedpt_lightning.model import MultiTaskModel

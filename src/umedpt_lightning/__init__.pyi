@@ -5,6 +5,7 @@ from .blocks import GatedAttention as GatedAttention
 from .blocks import MeanBag as MeanBag
 from .blocks import PixelDecoder as PixelDecoder
 from .blocks import Pyramid as Pyramid
+from .blocks import ViTEncoder as ViTEncoder
 from .data.datamodule import MultiTaskDataModule as MultiTaskDataModule
 from .data.readers import Bags as Bags
 from .data.readers import Centres as Centres

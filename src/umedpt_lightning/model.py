@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from umedpt_lightning.blocks import (
     BAG,
@@ -22,12 +21,14 @@ from umedpt_lightning.blocks import (
     Pyramid,
     as_encoder,
 )
+from umedpt_lightning.blocks.bag import in_chunks
 from umedpt_lightning.blocks.built import BlockFactory, BuiltBlocks, needs_of
+from umedpt_lightning.blocks.gradient_scale import scale_gradient
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
 from umedpt_lightning.types import Bags, TaskSpec, finite_rows
-from umedpt_lightning.types.bags import one_by_one
+from umedpt_lightning.types.bags import named_images, one_by_one
 
 #: What mends an output that is not finite.
 NOT_FINITE = "Check the image, and the model's weights."
@@ -49,7 +50,7 @@ class MultiTaskModel(PretrainedModel):
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         sizes: Height and width that `predict` resizes a task's images to; a task left out keeps them.
-        blocks: Builds further shared blocks, by the name that tasks say in `Task.needs`, and the one of bags, ``bag``.
+        blocks: Builds further shared blocks, by the name that tasks say in `Task.needs`, and that of bags, ``bag``.
 
     Raises:
         ValueError: The encoder lacks something, `tasks` names a task without data, a name cannot be used, a task's
@@ -80,9 +81,8 @@ class MultiTaskModel(PretrainedModel):
         self.encoder = encoder
         self.sizes = dict(sizes or {})
         self.pooling = Pooling(encoder.embedding_channels)
-        built = BuiltBlocks(
-            encoder, {"pixels": pixel_decoder, "detection": detection_decoder, BAG: GatedAttention, **(blocks or {})}
-        )
+        decoders = {"pixels": pixel_decoder, "detection": detection_decoder}
+        built = BuiltBlocks(encoder, {**decoders, BAG: GatedAttention, **(blocks or {})})
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
             factory = (tasks or {}).get(name) or default_task(spec, name)
@@ -101,53 +101,52 @@ class MultiTaskModel(PretrainedModel):
         Args:
             images: ``(B, C, H, W)`` in stored dtype and intensities, or `Bags` of such, as the task's samples are.
             task: The task's name.
-
-        Raises:
-            ValueError: The task reads bags and these are single images, or the other way round.
         """
-        head, needs = self.task(task), self.needs(task)
-        if isinstance(images, Bags) != (needs == BAG):
-            raise ValueError(
-                f"Task {task!r} sees the images of a {head.spec.bag} together, but was given single images. Give "
-                "umedpt_lightning.types.Bags of them."
-                if needs == BAG
-                else f"Task {task!r} sees single images, but was given bags. Give a tensor of images."
-            )
-        block = self.block(needs)
+        return self.task(task)(self._features(images, task))
+
+    def _features(self, images: Tensor | Bags, task: str) -> Any:
+        """What the head of a task reads; raises ValueError for bags where it sees single images, and the other way."""
+        needs, bag = self.needs(task), self.task(task).spec.bag
+        if isinstance(images, Bags) != bool(bag):
+            wanted = f"the images of a {bag} together: give umedpt_lightning.types.Bags" if bag else "single images"
+            raise ValueError(f"Task {task!r} sees {wanted}, but was given {'single images' if bag else 'bags'}.")
         if isinstance(images, Bags):
-            return head(block(self.instances(images, task), images.sizes))
-        return head(block(self.pyramid(images, task)))
+            return self.block(needs)(self.instances(images, task), images.sizes)
+        return self.block(needs)(self.pyramid(images, task))
 
     def instances(self, bags: Bags, task: str) -> Tensor:
-        """The embeddings ``(N, D)`` of all images of bags, exactly as in one go, in the memory of one chunk.
-
-        With gradients, each chunk goes through the encoder without keeping what it computes on the way, and again, with
-        the same random numbers, when the gradients of its embeddings are there.
-        """
-        block = self.block(BAG)
-        chunks = bags.images.split(block.chunk)  # type: ignore[operator, arg-type]  # a `BagBlock`
-        if len(chunks) == 1 or not torch.is_grad_enabled():
-            return torch.cat([self.embed(chunk, task) for chunk in chunks])
-        return torch.cat([checkpoint(self.embed, chunk, task, use_reentrant=False) for chunk in chunks])
+        """The embeddings ``(N, D)`` of all images of bags, with gradients in the memory of one chunk."""
+        chunk: Any = self.block(BAG).chunk
+        return in_chunks(lambda images: self.pooling(self.pyramid(images, task)), bags.images, chunk)
 
     def needs(self, task: str) -> str:
-        """The shared block that a task reads: what its head needs, of bags where its samples are."""
+        """The shared block that a task reads: what its head needs, or that of bags."""
         head = self.task(task)
         return needs_of(head.spec, head.needs)
 
-    def forward_pack(self, images: Sequence[Tensor | Bags], tasks: Sequence[str]) -> list[Any]:
+    def forward_pack(
+        self, images: Sequence[Tensor | Bags], tasks: Sequence[str], factors: Mapping[str, float] | None = None
+    ) -> list[Any]:
         """The raw outputs of several heads, after one pass through the blocks that they share.
 
         Args:
-            images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size; bags alone.
+            images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size; `Bags` alone.
             tasks: The task of each, all of which read the same features.
+            factors: What the gradient is multiplied with that a task's head hands down to the blocks; 1 by default.
         """
-        if len(tasks) == 1:
+        if len(tasks) == 1 and not factors:
             return [self(images[0], tasks[0])]
         heads = [self.task(task) for task in tasks]
-        normalised = (self.normalise(i, t) for i, t in zip(images, tasks, strict=True) if isinstance(i, Tensor))
-        together = torch.cat([*normalised])
-        features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
+        if len(tasks) == 1:
+            features = [self._features(images[0], tasks[0])]
+        else:
+            pairs = zip(images, tasks, strict=True)
+            together = torch.cat([self.normalise(i, task) for i, task in pairs if isinstance(i, Tensor)])
+            features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
+        if factors:
+            features = [
+                scale_gradient(part, factors.get(task, 1.0)) for part, task in zip(features, tasks, strict=True)
+            ]
         return [head(part) for head, part in zip(heads, features, strict=True)]
 
     def compile_blocks(self) -> None:
@@ -180,18 +179,15 @@ class MultiTaskModel(PretrainedModel):
         head, predictions = self.task(task), []
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but it must be 1 or more.")
-        named: dict[str, Any] = {f"images[{i}]": image for i, image in enumerate(images)}
-        counts = [len(bag) for bag in images] if head.spec.bag else []
-        if head.spec.bag:
-            named = {f"{name}[{k}]": image for name, bag in named.items() for k, image in enumerate(bag)}
+        named, counts = named_images(images, bool(head.spec.bag))
         stored = [as_image(image, head.spec.channels, name) for name, image in named.items()]
         for name, image in zip(named, stored, strict=True):
             if warning := scale_warning(image, head.spec.value_range, name):
                 warnings.warn(warning, stacklevel=2)
+        sizes = [(image.shape[0], image.shape[1]) for image in stored]
         small = resized(stored, self.sizes.get(task))
-        sizes = [(image.shape[0], image.shape[1]) for image in (small if head.spec.bag else stored)]
         with _evaluating(self):
-            for start, batch in one_by_one(small, counts) if head.spec.bag else stacks(small, batch_size):
+            for start, batch in stacks(small, batch_size) if counts is None else one_by_one(small, counts):
                 found, finite = self.predict_batch(batch, task, sizes[start : start + len(batch)])
                 if not finite.all():
                     name = f"images[{start + int((~finite).int().argmax())}]"
@@ -221,6 +217,10 @@ class MultiTaskModel(PretrainedModel):
 
     def embed(self, images: Tensor, task: str) -> Tensor:
         """The embedding ``(B, D)`` of images ``(B, C, H, W)`` in stored dtype, scaled as those of `task`."""
+        if images.is_floating_point() and images.numel():
+            ends = torch.stack(images.detach().float().aminmax()).cpu().numpy()
+            if warning := scale_warning(ends, self.task(task).spec.value_range, "the batch"):
+                warnings.warn(warning, stacklevel=2)
         embedding: Tensor = self.pooling(self.pyramid(images, task))
         return embedding
 

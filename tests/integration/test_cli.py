@@ -129,6 +129,11 @@ def test_a_second_run_into_the_same_folder_is_refused(project: Path, run: Path) 
         ),
         (lambda c: c["model"]["encoder"]["init_args"].update(name="resnet81"), r"model\.encoder: .*resnet81.*resnet18"),
         (lambda c: c["data"].update(tasks={}), r"no task"),
+        (
+            lambda c: [task.pop("val") for task in c["data"]["tasks"].values()],
+            r"No task has a val part: .*<name>\.val, or train without validation: --trainer\.limit_val_batches 0",
+        ),
+        (lambda c: [task.pop("train") for task in c["data"]["tasks"].values()], r"No task has a train part"),
     ],
 )
 def test_a_wrong_config_is_told_with_key_and_mend(
@@ -140,6 +145,14 @@ def test_a_wrong_config_is_told_with_key_and_mend(
     with pytest.raises(SystemExit, match=message):
         _fit(file, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/run", "/dev/null/run", "FILE/run", "FILE"])
+def test_a_run_that_cannot_be_written_is_told(project: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    folder = Path(place.replace("FILE", str(tmp_path / "file")))
+    with pytest.raises(SystemExit, match=rf"--run {folder}: this folder cannot be written to \(.*Give another one"):
+        _fit(project / "config.yaml", folder)
 
 
 @pytest.mark.parametrize(

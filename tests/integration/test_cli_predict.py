@@ -27,10 +27,10 @@ from volume_files import dicom, nifti, series
 from umedpt_lightning.blocks import DetectionDecoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.formats.images import read_image
-from umedpt_lightning.data.formats.mask_images import read_mask
-from umedpt_lightning.data.readers.class_folders import ClassFolders
+from umedpt_lightning.data.formats.masks import read_mask
 from umedpt_lightning.data.readers.coco import CocoBoxes
-from umedpt_lightning.data.readers.volume_masks import VolumeMasks
+from umedpt_lightning.data.readers.folders import ClassFolders
+from umedpt_lightning.data.readers.volumes import VolumeMasks
 from umedpt_lightning.data.volume.intensity import Window
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.export import select_boxes
@@ -107,8 +107,8 @@ def test_files_say_what_python_says(model: tuple[Path, MultiTaskModel], tmp_path
 def test_onnx_says_what_the_files_say(tmp_path: Path, kind: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from umedpt_lightning.export.graph import TaskGraph
     from umedpt_lightning.export.onnx import export_onnx
+    from umedpt_lightning.export.program import TaskGraph
 
     task = f"a_{kind}"
     alone = MultiTaskModel(
@@ -226,7 +226,8 @@ def test_slides_by_tiles_at_the_resolution_that_is_asked_for(
 ) -> None:
     path = slide(tmp_path / "in" / "s.tif", stained(600, 900, (100, 100, 500, 400)), mpp=0.25)
     options = ["--mpp", "0.5", "--tile", "128", "--overlays", "--min_score", "0.05"]
-    predict(model, path, tmp_path / "out", "--tasks", "a_mask", "a_box", "a_class", *options)
+    with pytest.warns(UserWarning, match="Tiles of 128 pixels are small"):
+        predict(model, path, tmp_path / "out", "--tasks", "a_mask", "a_box", "a_class", *options)
     (row,) = table(tmp_path / "out" / "a_mask.csv")
     with tifffile.TiffFile(tmp_path / "out" / row["mask"]) as tiff:
         assert tiff.pages[0].shape == (300, 450)

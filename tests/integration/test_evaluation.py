@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
+from numpy.typing import NDArray
 from torch import Tensor
+from volume_files import nifti
 
 from benchmarks.ranks import on_ranks
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
+from umedpt_lightning.data.readers import VolumeMasks
+from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.tasks import Classification
 from umedpt_lightning.tasks.box_matching import average_precision, match_boxes
@@ -22,11 +27,6 @@ from umedpt_lightning.transfer.evaluation import predict_part
 from umedpt_lightning.types import IGNORE_INDEX, BoxArrays, Sample
 
 TASKS = {f"a_{kind}": kind for kind in KINDS}
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 
 
 class SmallObjects(MemoryReader):
@@ -93,18 +93,23 @@ def dice_by_hand(predictions: list[Any], truths: list[Any], label: int) -> float
     return float(2 * (said & true).sum() / (said.sum() + true.sum()))
 
 
+def answer_at_random(module: MultiTaskModule, task: str) -> None:
+    """Whatever the pixels are like, each class somewhere; the same for all images of a size."""
+    random = torch.Generator()
+
+    def forward(pixels: Tensor) -> Tensor:
+        one = torch.randn((1, 3, *pixels.shape[2:]), generator=random.manual_seed(1))
+        return one.expand(len(pixels), -1, -1, -1)
+
+    module.model.task(task).forward = forward  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_dice_is_of_the_images_own_pixels(part: str) -> None:
     reader = SmallObjects("mask")
     data = data_of({"lesions": reader}, size=32)
     module = module_of(data)
-    random = torch.Generator().manual_seed(1)
-    # whatever the pixels are like, each class somewhere
-    module.model.task("lesions").forward = (
-        lambda pixels: torch.randn(  # type: ignore[method-assign]
-            (1, 3, *pixels.shape[2:]), generator=random.manual_seed(1)
-        ).expand(len(pixels), -1, -1, -1)
-    )
+    answer_at_random(module, "lesions")
     found = evaluated(module, data, part)
     samples = [reader[i] for i in range(len(reader))]
     predictions = module.model.predict([s.image for s in samples], "lesions")
@@ -136,6 +141,60 @@ def test_average_precision_is_of_all_boxes_of_the_stored_image() -> None:
     counts = {name: sum(len(boxes.labels) for b in loader for boxes in b.targets) for name, loader in batches.items()}
     assert counts["stored"] == sum(len(reader[i].target.labels) for i in range(len(reader)))
     assert counts["resized"] == 0
+
+
+def planted_volumes(folder: Path) -> tuple[VolumeMasks, NDArray[np.int16]]:
+    """A reader that resamples to a quarter of the pixels, and the masks ``(N, H, W)`` of its slices as stored."""
+    rng = np.random.default_rng(3)
+    lines, truths = ["path,mask,split"], []
+    for name, axes, shape in (("a", "RAS", (64, 48, 3)), ("b", "ILP", (48, 40, 2))):
+        labels = np.zeros(shape, np.uint8)
+        for x, y, z in zip(
+            *(rng.integers(0, n - 1, 40) for n in shape[:2]), rng.integers(0, shape[2], 40), strict=True
+        ):
+            labels[x : x + 2, y, z] = 1 + (x + y) % 2  # lesions of two voxels
+        nifti(folder / f"{name}.nii.gz", rng.integers(0, 256, shape, dtype=np.uint8), (0.5, 0.5, 2), axes)
+        nifti(folder / f"{name}_mask.nii.gz", labels, (0.5, 0.5, 2), "LAS")  # of another orientation than the image
+        lines.append(f"{name}.nii.gz,{name}_mask.nii.gz,val")
+        truths += [labels[::-1, ::-1, k].T.astype(np.int16) for k in range(shape[2])]  # as radiologists see them
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    reader = VolumeMasks(folder / "table.csv", "val", ["no", "one", "two"], slices=Slices(spacing=2.0), channels=3)
+    return reader, truths
+
+
+@pytest.mark.parametrize("cache", ["none", "disk"])
+@pytest.mark.parametrize("size", [None, 12])
+def test_volumes_that_a_reader_resamples_count_in_the_voxels_of_the_label_file(
+    tmp_path: Path, size: int | None, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMEDPT_CACHE", str(tmp_path / "cache"))
+    reader, truths = planted_volumes(tmp_path)
+    options = {"size": size, "batch_size": 1 if size is None else 2, "cache": cache}
+    data = data_of({"lesions": reader}, **options)
+    module = module_of(data)
+    answer_at_random(module, "lesions")
+    for _ in range(2):  # from the files, and from the cache
+        found = evaluated(module, data)
+        said = []
+        for batch in data.val_dataloader():
+            said += module.model.eval().predict_batch(batch.images, "lesions", batch.stored_sizes)[0]
+        assert [mask.shape for mask in said] == [truth.shape for truth in truths]
+        for label, name in ((1, "one"), (2, "two")):
+            assert found[f"lesions/dice_{name}"] == pytest.approx(dice_by_hand(said, truths, label))
+    left = [int((reader[i].target > 0).sum()) for i in range(len(reader))]
+    assert 0 < sum(left) < sum(int((truth > 0).sum()) for truth in truths) / 8
+    scores = predict_part(module.model, "lesions", data.tasks["lesions"], reader, ComputeOptions()).score()
+    assert scores["dice_one"] == pytest.approx(found["lesions/dice_one"])
+    old = evaluated(module, data_of({"lesions": reader}, evaluate_at="resized", **options))
+    assert old["lesions/dice_one"] != pytest.approx(found["lesions/dice_one"])
+    assert all(
+        batch.stored_targets is None
+        for batch in MultiTaskDataModule(
+            {"lesions": TaskData(train=reader, **options)}, num_workers=0, steps_per_epoch=1
+        )
+        .train_dataloader()
+        .examples()
+    )
 
 
 def test_truth_crosses_the_process_border_packed_and_only_where_it_was_resized() -> None:
@@ -226,8 +285,8 @@ def test_a_task_that_would_leave_them_out_ends_the_evaluation() -> None:
         evaluated(module, data)
 
 
-def of_rank(size: int, limit: float, devices: int) -> dict[str, float]:
-    data = data_of(readers_of({"a_mask": "mask"}, size=size), batch_size=1)
+def of_rank(tasks: dict[str, str], size: int, limit: float, devices: int) -> dict[str, float]:
+    data = data_of(readers_of(tasks, size=size, side=64), batch_size=1)
     strategy = "ddp" if devices > 1 else "auto"
     trainer = trainer_of(
         limit_val_batches=limit,
@@ -243,15 +302,15 @@ def of_rank(size: int, limit: float, devices: int) -> dict[str, float]:
     return found
 
 
-@pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks")
-@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 @pytest.mark.parametrize(
-    ("size", "limit", "alone"), [(1, 1.0, 1.0), (5, 0.5, 2), (3, 0.5, 2)], ids=["one sample", "5 by half", "3 by half"]
+    ("tasks", "size", "limit", "alone"),
+    [(TASKS, 1, 1.0, 1.0), ({"a_mask": "mask"}, 5, 0.5, 2), ({"a_mask": "mask"}, 3, 0.5, 2)],
+    ids=["one sample", "5 by half", "3 by half"],
 )
 def test_ranks_that_have_different_numbers_of_samples_find_what_one_process_finds(
-    size: int, limit: float, alone: float
+    tasks: dict[str, str], size: int, limit: float, alone: float
 ) -> None:
     # half of the three, or of the two, micro-batches that the first rank has is one
-    expected = of_rank(size, alone, 1)
-    for found in on_ranks(of_rank, 2, size, limit, 2):
+    expected = of_rank(tasks, size, alone, 1)
+    for found in on_ranks(of_rank, 2, tasks, size, limit, 2):
         assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from builders import small_encoder, spec_of
 
-from umedpt_lightning.app.offline import SETTINGS, go_offline
+from umedpt_lightning.app import SETTINGS, go_offline
 from umedpt_lightning.app.service import AppService
 from umedpt_lightning.cli import main
 from umedpt_lightning.model import MultiTaskModel
@@ -89,7 +90,8 @@ def test_bad_options_are_told_before_anything_is_served(folder: Path, monkeypatc
         monkeypatch.setenv(name, value)  # to be set back
     (folder / "bad.parquet").write_text("nothing")
     for arguments, message in {
-        ("--model", "someone/model"): "--model someone/model is no folder",
+        ("--model", "someone/model"): "--model someone/model: there is no such folder or file",
+        ("--model", str(folder / "config.json")): "cannot be read as a checkpoint",
         ("--model", str(folder), "--images", str(folder)): "give these as well",
         ("--model", str(folder), "--neighbours", str(folder / "none.parquet")): r"There is no file .*none\.parquet",
         ("--model", str(folder), "--neighbours", str(folder / "bad.parquet")): "is no table of embeddings",
@@ -99,11 +101,17 @@ def test_bad_options_are_told_before_anything_is_served(folder: Path, monkeypatc
             main(["demo-app", *arguments])
 
 
-def test_a_port_that_is_taken_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_is_told_when_the_model_of_a_folder_or_checkpoint_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("gradio")
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
+    model, checkpoint = _model(), folder / "best.ckpt"
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": state, "model_config": model.model_config()}, checkpoint)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SystemExit, match=f"cannot be served at 127.0.0.1, port {port}"):
-            main(["demo-app", "--model", str(folder), "--port", str(port)])
+        for place in (folder, checkpoint):
+            with pytest.raises(SystemExit, match=f"cannot be served at 127.0.0.1, port {port}"):
+                main(["demo-app", "--model", str(place), "--port", str(port)])

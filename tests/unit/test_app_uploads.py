@@ -16,7 +16,7 @@ from PIL import Image
 
 from umedpt_lightning.app import uploads
 from umedpt_lightning.app.uploads import for_task, load
-from umedpt_lightning.data.readers.class_folders import ClassFolders
+from umedpt_lightning.data.readers.folders import ClassFolders
 from umedpt_lightning.data.readers.volumes import VolumeClasses
 from umedpt_lightning.data.volume.intensity import Window
 from umedpt_lightning.inference.opening import Opening

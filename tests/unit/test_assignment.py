@@ -7,7 +7,7 @@ from itertools import chain, product
 import numpy as np
 import pytest
 
-from umedpt_lightning.data.loading.assignment import assign_to_ranks
+from umedpt_lightning.data.loading.sampling import assign_to_ranks
 from umedpt_lightning.types import MicroBatchId
 
 any_rounds = pytest.mark.parametrize("seed", range(20))

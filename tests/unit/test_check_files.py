@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from reader_samples import class_folders, coco, coco_content, image, mask, mask_folders, voc, voc_object, volume_folders
-from volume_files import dicom
+from volume_files import dicom, nifti, series
 
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.check import Problem, check
-from umedpt_lightning.data.check.objects import Objects, count_objects
+from umedpt_lightning.data.check.sample import Objects, count_objects
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.labels.views import BoxLayer, MaskLayer
 from umedpt_lightning.types import BoxArrays, Sample
 
@@ -93,6 +94,19 @@ def test_what_another_part_reads_is_not_told(tmp_path: Path) -> None:
     assert problems_of(halves, "read by no part") == []
     image(tmp_path / "m" / "train" / "images" / "deep" / "x.png")
     assert len(problems_of(halves, "read by no part")) == 1
+
+
+def test_files_beside_the_slices_of_a_series_that_a_table_names_are_told(tmp_path: Path) -> None:
+    for name in "ab":
+        series(tmp_path / "scans" / name, np.arange(210, dtype=np.uint16).reshape(7, 6, 5))
+    (tmp_path / "t.csv").write_text("path,label,split\nscans/a,x,train\nscans/b,y,train\n")
+    task = TaskData(train=readers.VolumeClasses(tmp_path / "t.csv", "train"))
+    assert problems_of(task, "read by no part") == []
+    for stray in ("a/notes.txt", "b/mask.nii.gz", "b/deep/0.dcm"):
+        (tmp_path / "scans" / stray).parent.mkdir(exist_ok=True)
+        (tmp_path / "scans" / stray).write_bytes(b"x")
+    (told,) = problems_of(TaskData(train=readers.VolumeClasses(tmp_path / "t.csv", "train")), "read by no part")
+    assert told.what.startswith("3 of 13 files")
 
 
 RAMP = np.arange(12, dtype=np.uint16).reshape(3, 4) * 100
@@ -191,7 +205,7 @@ def test_values_that_loss_made_are_explained(tmp_path: Path) -> None:
 
 
 def test_objects_are_counted_as_training_resizes_them() -> None:
-    for seed in range(20):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         values = (rng.random((97, 131)) < 0.03).astype(np.uint8) * rng.integers(1, 3, (97, 131)).astype(np.uint8)
         wanted = (int(rng.integers(20, 97)), int(rng.integers(20, 131)))
@@ -252,3 +266,16 @@ def test_areas_that_resizing_removes_are_told(tmp_path: Path) -> None:
     assert "at size (100, 100)" in told.what
     assert "larger `size`" in told.mend
     assert problems_of(TaskData(train=reader), "are gone") == []
+
+
+def test_areas_that_a_reader_resamples_away_are_told(tmp_path: Path) -> None:
+    voxels = np.zeros((64, 64, 2), np.uint8)
+    voxels[1::8, 1::8] = 1  # 64 areas of one voxel in each slice, none of which is nearest to a new pixel
+    voxels[20:30, 20:30] = 1
+    for folder in "im":
+        nifti(tmp_path / folder / "a.nii", voxels)
+    for spacing, gone in ((None, 0), (8.0, 126)):
+        masks = readers.VolumeMaskFolders(tmp_path / "i", tmp_path / "m", ["x", "y"], slices=Slices(spacing=spacing))
+        told = problems_of(TaskData(train=masks), "are gone")
+        assert [problem.what.split(" of ")[0] for problem in told] == [str(gone)] * bool(gone)
+    assert "finer `spacing`" in told[0].mend

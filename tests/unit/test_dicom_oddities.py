@@ -127,14 +127,20 @@ def test_readers_see_no_padding(tmp_path: Path) -> None:
     assert raw.max() <= 4095
 
 
-def padded_series(folder: Path, value: int, stored: Any = np.int16, **tags: Any) -> tuple[Path, np.ndarray]:
+def padded_series(
+    folder: Path, value: int, stored: Any = np.int16, limit: int | None = None, **tags: Any
+) -> tuple[Path, np.ndarray]:
     outside = np.zeros(VOXELS.shape, bool)
     outside[:4] = True
     outside[:, :, 0] = True  # a whole slice
-    series(folder, np.where(outside, value, VOXELS.astype(np.int32)).astype(stored))
+    ends = sorted((value, value if limit is None else limit))
+    padding = RNG.integers(ends[0], ends[1], VOXELS.shape, endpoint=True)
+    series(folder, np.where(outside, padding, VOXELS.astype(np.int32)).astype(stored))
     for file in folder.iterdir():
         dataset = pydicom.dcmread(file)
-        dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)
+        for name, number in (("PixelPaddingValue", value), ("PixelPaddingRangeLimit", limit)):
+            if number is not None:
+                dataset.add_new(name, "SS" if value < 0 else "US", number)
         for name, tag in tags.items():
             setattr(dataset, name, tag)
         dataset.save_as(file)
@@ -148,12 +154,21 @@ def views(path: Path, axis: str, **options: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
-@pytest.mark.parametrize(("value", "stored"), [(-2000, np.int16), (63536, np.uint16)])
+@pytest.mark.parametrize(
+    ("value", "stored", "limit"),
+    [
+        (-2000, np.int16, None),
+        (63536, np.uint16, None),
+        (65535, np.uint16, 60000),
+        (60000, np.uint16, 65535),
+        (-2000, np.int16, -1000),
+    ],
+)
 def test_padding_of_series_counts_for_no_percentile_and_becomes_0(
-    tmp_path: Path, axis: str, value: int, stored: Any, photometric: str
+    tmp_path: Path, axis: str, value: int, stored: Any, limit: int | None, photometric: str
 ) -> None:
     tags = {"PhotometricInterpretation": photometric}
-    folder, outside = padded_series(tmp_path / "s", value, stored, **tags)
+    folder, outside = padded_series(tmp_path / "s", value, stored, limit, **tags)
     planes = [open_volume(folder).plane(2, k) for k in range(VOXELS.shape[2])]
     np.testing.assert_array_equal(np.isnan(np.stack(planes, -1)), outside)
     shown = views(folder, axis, intensity=Percentiles(0, 100))

@@ -198,3 +198,25 @@ def test_a_head_from_before_boxes_could_lie_beside_their_place_predicts_and_lear
     torch.testing.assert_close(task.loss(output, targets), of_torchvision(task, output, targets))
     task.load_state_dict(detection().state_dict())
     assert task.signed_distances
+
+
+def test_scores_that_are_1_in_float32_do_not_tie() -> None:
+    task = detection()
+    output, place = random_output(task, 2), 40
+    logits = torch.full_like(output.raw["cls_logits"], -30)
+    logits[:, place, 1] = torch.tensor([20.0, 25.0])
+    sides, centres = torch.ones_like(output.raw["bbox_regression"]), torch.full_like(output.raw["bbox_ctrness"], 40)
+    output.raw = {"cls_logits": logits, "bbox_regression": sides, "bbox_ctrness": centres}
+    wrong, right = task.predict(output)
+    assert wrong.scores.tolist() == right.scores.tolist() == [1]
+    nothing = Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    for better, truth in (
+        (1, [nothing, Boxes(right.boxes, right.labels)]),
+        (0, [Boxes(wrong.boxes, wrong.labels), nothing]),
+    ):
+        task.reset()
+        task.update(output, truth)
+        answers = task.answers()
+        answers.add(output, truth)
+        expected = 1 if better else 0.5
+        assert task.compute()["map50"] == answers.score()["map50"] == pytest.approx(expected, abs=0.01)

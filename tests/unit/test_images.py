@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from umedpt_lightning.data.formats.images import image_size, probe_image, read_image
-from umedpt_lightning.data.formats.mask_images import read_mask
+from umedpt_lightning.data.formats.masks import read_mask
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -114,6 +114,29 @@ def test_all_channels_of_a_tiff_are_read_and_alpha_only_where_it_says_so(
     np.testing.assert_array_equal(image, pixels[..., :channels])
     assert (image.dtype, probe_image(tmp_path / "a.tif")) == (dtype, (channels, dtype))
     assert image_size(tmp_path / "a.tif") == (5, 7)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint32", "int64", "float16", "float64"])
+def test_numbers_that_pillow_does_not_read_or_takes_for_others_come_as_they_were_stored(
+    tmp_path: Path, dtype: str
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = (GREY.astype(np.int64) - (0 if dtype[0] == "u" else 127)).clip(-128, 127 if dtype == "int8" else 255)
+    tifffile.imwrite(tmp_path / "a.tif", values.astype(dtype), photometric="minisblack")
+    assert probe_image(tmp_path / "a.tif") == (1, np.float32)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], values)
+    if values.min() < 0:
+        with pytest.raises(ValueError, match="class indices from 0 to 65535"):
+            read_mask(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", np.array([[0, 2**31, 2**32 - 256]], np.uint32), photometric="minisblack")
+    assert read_image(tmp_path / "b.tif").ravel().tolist() == [0, 2**31, 2**32 - 256]
+
+
+def test_grey_whose_0_is_white_is_inverted_at_every_depth(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for stored in (GREY, DEEP):
+        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite")
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], np.iinfo(stored.dtype).max - stored)
 
 
 def test_pages_are_channels_only_where_the_file_says_so(tmp_path: Path) -> None:

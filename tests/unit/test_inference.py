@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import cv2
@@ -157,6 +158,22 @@ def test_floats_that_were_scaled_are_told(model: MultiTaskModel, scale: float) -
     image = (picture(40, 50, 3) / 255).astype(np.float32)
     with pytest.warns(UserWarning, match=r"images\[1\] holds floats .* 0 to 255.*as it was stored, or image \* 255"):
         model.predict([image * 255, image * scale], "a_class")
+
+
+def test_floats_that_were_scaled_are_told_where_they_are_embedded(model: MultiTaskModel) -> None:
+    batch = torch.from_numpy(picture(40, 50, 3)).permute(2, 0, 1)[None]
+    with pytest.warns(UserWarning, match="the batch holds floats from .* stored, or image"):
+        model.embed(batch / 255, "a_class")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(model.embed(batch, "a_class"), model.embed(batch.float(), "a_class"))
+        assert model.embed(batch[:0].float(), "a_class").shape[0] == 0
+
+
+def test_floats_that_were_scaled_around_0_are_told(model: MultiTaskModel) -> None:
+    image = (picture(40, 50, 3) / 127.5 - 1).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"scaled to -1\.\.1, give it as it was stored, or \(image \+ 1\) / 2 \* 255"):
+        model.predict([image], "a_class")
 
 
 @pytest.mark.filterwarnings("error")

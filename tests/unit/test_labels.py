@@ -26,7 +26,7 @@ from builders import (
 from own_kind import LandmarkSpec, LandmarkTask, RiseSpec, RiseTask
 
 from umedpt_lightning.data.formats.strata import strata_of
-from umedpt_lightning.data.loading.collate import collate
+from umedpt_lightning.data.loading.dataset import collate
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.drawing.pictures import Example, draw, to_rgb

@@ -12,9 +12,8 @@ from builders import spec_of
 from numpy.typing import NDArray
 from PIL import Image
 
-from umedpt_lightning.data.readers.class_folders import ClassFolders
 from umedpt_lightning.data.readers.coco import CocoBoxes
-from umedpt_lightning.data.readers.mask_folders import MaskFolders
+from umedpt_lightning.data.readers.folders import ClassFolders, MaskFolders
 from umedpt_lightning.data.readers.slides import SlideClasses
 from umedpt_lightning.data.readers.volumes import VolumeClasses
 from umedpt_lightning.data.transforms import Transform

@@ -118,6 +118,38 @@ def test_fit_names_the_task_and_shows_no_usage(beside: Path, capsys: pytest.Capt
     assert task_faults(["--config", str(config), "--trainer.max_epochs", "1"]) != []
 
 
+def told_by_fit(config: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--config", config])
+    told = capsys.readouterr().err
+    assert told.startswith("umedpt: error: ")
+    assert "usage" not in told
+    return told
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "# gr\u00f6\u00dfer\nmodel: {}".encode("cp1252"),
+            r"c\.yaml line 1: this is no text in UTF-8.*cp1252.*Save it as UTF-8",
+        ),
+        ("model: {}\n".encode("utf-16-le"), r"c\.yaml line 1: there are zero bytes.*Save it as UTF-8"),
+        ("model: {}\n".encode("utf-16"), r"c\.yaml: this is UTF-16.*Save it as UTF-8"),
+        (b"model: [1\ndata: {", r"c\.yaml: not a YAML file .*line 2.*Correct it"),
+        (None, r"config: File does not exist: .*c\.yaml"),
+    ],
+    ids=["cp1252", "no mark", "UTF-16", "broken", "missing"],
+)
+def test_a_config_that_cannot_be_read_is_named_with_its_mend(
+    tmp_path: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "c.yaml").write_bytes(content)
+    assert re.search(message, told_by_fit(str(tmp_path / "c.yaml"), capsys), re.DOTALL)
+    assert "Path is not a file" in told_by_fit(str(tmp_path), capsys)
+
+
 def test_own_classes_beside_the_config_are_found(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_folders(beside, "train")
     image(beside / "train" / "a" / "more.png")

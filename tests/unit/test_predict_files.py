@@ -15,12 +15,12 @@ from PIL import Image
 from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Level, Percentiles, Window
 from umedpt_lightning.data.volume.slices import Slices
-from umedpt_lightning.inference.file_kinds import Preference
+from umedpt_lightning.inference.input_files import Preference
 from umedpt_lightning.inference.options import PredictOptions
-from umedpt_lightning.inference.output.file_names import check_names, file_name
-from umedpt_lightning.inference.output.journal import CocoImage, Journal, Record
+from umedpt_lightning.inference.output.journal import CocoImage, Journal
 from umedpt_lightning.inference.output.masks import write_png, write_tiff
 from umedpt_lightning.inference.output.overlays import LARGEST, picture
+from umedpt_lightning.inference.output.task_output import check_names, file_name
 from umedpt_lightning.inference.tiles.grid import aligned_tiling
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
 from umedpt_lightning.inference.tiles.tiled import TiledTask
@@ -52,16 +52,18 @@ def test_inputs_whose_files_would_have_one_name_are_refused() -> None:
         check_names(["a", "a.nii.gz"])
 
 
+def coco_image(name: str, **of: Any) -> CocoImage:
+    return {"file_name": name, "height": 9, "width": 8, "boxes": [], "scores": [], "labels": [], "image_id": None, **of}
+
+
 def test_a_journal_gives_the_last_of_every_input(tmp_path: Path) -> None:
     boxes: dict[str, Any] = {"boxes": [[1.0, 2.0, 4.0, 8.0]], "scores": [0.5], "labels": [1]}
     journal = Journal(tmp_path, "t", {"model": "m"}, overwrite=False)
-    journal.add(Record("a", [{"id": "a", "n_x": 1}], [CocoImage("a", 9, 8, **boxes)]))
-    journal.add(
-        Record("b", [{"id": "b", "n_x": 2, "area": 3.0}], [CocoImage("b", 9, 8, [], [], [])], files=["gone.png"])
-    )
+    journal.add("a", [{"id": "a", "n_x": 1}], [coco_image("a", **boxes)])
+    journal.add("b", [{"id": "b", "n_x": 2, "area": 3.0}], [coco_image("b")], files=["gone.png"])
     again = Journal(tmp_path, "t", {"model": "m"}, overwrite=False)
     assert again.done == {"a"}, "the file of b is not there"
-    again.add(Record("b", [{"id": "b", "n_x": 5}]))
+    again.add("b", [{"id": "b", "n_x": 5}])
     assert again.write_table().read_text().split() == ["id,n_x", "a,1", "b,5"]
     coco = json.loads(again.write_coco(["x", "y"]).read_text())
     assert coco["images"] == [{"id": 1, "file_name": "a", "height": 9, "width": 8}]
@@ -79,8 +81,8 @@ def test_a_journal_gives_the_last_of_every_input(tmp_path: Path) -> None:
 def test_images_keep_their_ids_and_the_others_get_what_is_left(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "t", {}, overwrite=False)
     for name, id in (("a", None), ("b", 2), ("c", None), ("d", 0), ("e", "x")):
-        boxes = [[0.0, 0.0, 1.0, 1.0]], [0.5], [0]
-        journal.add(Record(name, [], [CocoImage(name, 9, 8, *boxes, id)]))
+        boxes: dict[str, Any] = {"boxes": [[0.0, 0.0, 1.0, 1.0]], "scores": [0.5], "labels": [0]}
+        journal.add(name, [], [coco_image(name, image_id=id, **boxes)])
     coco = json.loads(journal.write_coco(["x"]).read_text())
     assert [image["id"] for image in coco["images"]] == [1, 2, 3, 0, "x"]
     assert [annotation["image_id"] for annotation in coco["annotations"]] == [1, 2, 3, 0, "x"]

@@ -15,8 +15,7 @@ from benchmarks.large_image import as_if_trained
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.blocks.whole_image_layers import WholeImageLayer, whole_image_layers
 from umedpt_lightning.inference.options import TILE, PredictOptions
-from umedpt_lightning.inference.tiles.blending import TileBlender
-from umedpt_lightning.inference.tiles.grid import Tiling, aligned_tiling, overlap_for_radius
+from umedpt_lightning.inference.tiles.grid import TileBlender, Tiling, aligned_tiling, overlap_for_radius
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
 from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap, receptive_field
 from umedpt_lightning.inference.tiles.tiled import TiledTask

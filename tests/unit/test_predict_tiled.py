@@ -16,8 +16,7 @@ from torchvision.ops import box_iou
 
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.blocks.whole_image_layers import Own
-from umedpt_lightning.inference.tiles.blending import TileBlender
-from umedpt_lightning.inference.tiles.grid import Grid, Span, Tile, Tiling, aligned_tiling
+from umedpt_lightning.inference.tiles.grid import Grid, Span, Tile, TileBlender, Tiling, aligned_tiling
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
 from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
 from umedpt_lightning.inference.tiles.tiled import TiledTask
@@ -153,7 +152,7 @@ def test_the_whole_time_is_watched(
         yield advance
 
     tiled = TiledTask(model, "a_mask", aligned_tiling(model.encoder, 512, 256), exact)
-    tiled.predict(ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0, progress=watch, name="x.png")
+    tiled.predict(ArrayPixels(image, 3), wanted=lambda tile: tile.down.start == 0, progress=watch, name="x.png")
     norms = sum(isinstance(layer, torch.nn.GroupNorm) for layer in model.pixel_decoder.modules())  # type: ignore[union-attr]
     assert told == {"a_mask: statistics of x.png": [2 * norms] * 2, "a_mask: tiles of x.png": [4, 4]}
 
@@ -202,7 +201,7 @@ def test_a_task_with_a_size_sees_every_tile_in_that_size() -> None:
 
 def test_tiles_that_are_not_wanted_are_background(model: MultiTaskModel, image: NDArray[Any]) -> None:
     tiling = aligned_tiling(model.encoder, 512, 256)
-    mask = TiledTask(model, "a_mask", tiling).predict(ArrayPixels(image, 3), wanted=lambda tile: tile.row == 0)
+    mask = TiledTask(model, "a_mask", tiling).predict(ArrayPixels(image, 3), wanted=lambda tile: tile.down.start == 0)
     assert mask[:256].any()
     assert not mask[500:].any()
     nothing = TiledTask(model, "a_box", tiling).predict(ArrayPixels(image, 3), wanted=lambda tile: False)

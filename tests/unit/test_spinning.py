@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from umedpt_lightning.cli.spinning import wait_shortly
+from umedpt_lightning.cli import wait_shortly
 
 
 @pytest.mark.parametrize("said", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"])

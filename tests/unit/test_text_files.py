@@ -12,7 +12,7 @@ from reader_samples import coco, coco_content, image, manifest, voc, voc_object
 
 from umedpt_lightning.cli.data_tasks import read_config
 from umedpt_lightning.data.readers import CocoBoxes, ManifestClasses, VocBoxes
-from umedpt_lightning.data.slide.geojson import read_geojson
+from umedpt_lightning.data.slide.annotations import read_geojson
 
 MARKED = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 

@@ -11,8 +11,7 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers
-from umedpt_lightning.transfer.embeddings import evaluation_batches
-from umedpt_lightning.transfer.evaluation import predict_part
+from umedpt_lightning.transfer.evaluation import evaluation_batches, predict_part
 from umedpt_lightning.types import IGNORE_INDEX
 
 KINDS = ("class", "multilabel", "regression", "mask", "box")

@@ -15,8 +15,8 @@ from torch import nn
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.blocks.batch_norm import normalises_by_batch
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.transfer import embeddings as module
 from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
@@ -87,7 +87,7 @@ def test_embeddings_are_computed_once(cache: Path, monkeypatch: pytest.MonkeyPat
     model = build(TimmSource(NET))
     first = embed(model)
     assert [file.suffix for file in cache.iterdir()] == [".npz"]
-    monkeypatch.setattr(module, "_compute", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(module, "embed_reader", lambda *_: pytest.fail("computed again"))
     again = embed(build(TimmSource(NET)))
     assert np.array_equal(first.features, again.features)
 

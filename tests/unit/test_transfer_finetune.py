@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from builders import MemoryReader, spec_of
+from builders import MemoryReader, small_encoder, spec_of
 from torch import Tensor
 
 from umedpt_lightning.data.task_data import TaskData
@@ -71,18 +71,18 @@ def test_a_head_is_trained_on_a_frozen_encoder_and_everything_moves_the_encoder(
     tuning, model = tuner("mask"), model_of("mask", "test_resnet")  # whose BatchNorm could move too
     before = {key: value.clone() for key, value in model.state_dict().items()}
     counted: list[int] = []
-    head = moved(before, tuning.train_head(model, counted.append).model)
+    head = moved(before, tuning.train(model, counted.append, whole=False).model)
     assert counted == [1] * 4
     assert head
     assert not any(key.startswith("encoder.") for key in head)
-    whole = moved(before, tuning.train_all(model, counted.append).model)
+    whole = moved(before, tuning.train(model, counted.append).model)
     assert any(key.startswith("encoder.") for key in whole)
     assert not moved(before, model), "the given model stays as it was"
 
 
 def test_every_stage_of_the_encoder_learns_slower_than_the_next(steps: list[dict[str, Any]]) -> None:
     model = model_of()
-    tuner(layer_decay=0.5, weight_decay=0.1).train_all(model, nothing)
+    tuner(layer_decay=0.5, weight_decay=0.1).train(model, nothing)
     groups = steps[0]["groups"]
     encoder = [name for name, _ in model.encoder.named_parameters(prefix="model.encoder")]
     peaks = {name: group["initial_lr"] for name, group in groups.items()}
@@ -112,17 +112,17 @@ def test_a_head_that_is_set_gives_the_outputs_of_its_probe(classes: int) -> None
 
 def test_norms_and_biases_do_not_decay(steps: list[dict[str, Any]]) -> None:
     model = model_of()
-    tuner(weight_decay=0.1).train_all(model, nothing)
+    tuner(weight_decay=0.1).train(model, nothing)
     for name, parameter in model.named_parameters(prefix="model"):
         assert steps[0]["groups"][name]["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0), name
 
 
 def test_gradients_are_clipped(steps: list[dict[str, Any]]) -> None:
-    tuner(clip=None).train_all(model_of(), nothing)
+    tuner(clip=None).train(model_of(), nothing)
     free = [step["norm"] for step in steps]
     limit = min(free) / 2
     steps.clear()
-    tuner(clip=limit).train_all(model_of(), nothing)
+    tuner(clip=limit).train(model_of(), nothing)
     assert [step["norm"] for step in steps] == pytest.approx([limit] * 4, rel=1e-3)
 
 
@@ -146,7 +146,7 @@ def test_the_best_evaluation_is_kept_and_not_the_last(
     scores: list[float], best: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = scripted(monkeypatch, scores)
-    tuned = tuner(steps=6, evaluations=3).train_all(model_of(), nothing)
+    tuned = tuner(steps=6, evaluations=3).train(model_of(), nothing)
     assert len(states) == 3
     assert not moved(states[best], tuned.model)
     assert moved(states[(best + 1) % 3], tuned.model)
@@ -156,14 +156,14 @@ def test_the_best_evaluation_is_kept_and_not_the_last(
 
 def test_the_best_learning_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     states = scripted(monkeypatch, [0.6, 0.7, 0.9, 0.8, 0.5, 0.6])
-    tuned = tuner(learning_rates=(1e-3, 1e-2, 1e-4)).train_all(model_of(), nothing)
+    tuned = tuner(learning_rates=(1e-3, 1e-2, 1e-4)).train(model_of(), nothing)
     assert tuned.options == {"learning_rate": 1e-2, "steps": 2.0}
     assert not moved(states[2], tuned.model)
 
 
 def test_training_learns_and_its_val_metrics_are_those_of_its_model() -> None:
     tuning, model = tuner(steps=40, learning_rates=(1e-3, 1e-2), evaluations=4), model_of()
-    tuned = tuning.train_all(model, nothing)
+    tuned = tuning.train(model, nothing)
     assert answers(tuned.model, tuning, "train").score()["auroc"] > answers(model, tuning, "train").score()["auroc"]
     val = answers(tuned.model, tuning, "val").score()
     assert {name: val[name] for name in tuned.val} == pytest.approx(tuned.val)
@@ -172,21 +172,32 @@ def test_training_learns_and_its_val_metrics_are_those_of_its_model() -> None:
 
 @pytest.mark.parametrize("kind", ["class", "mask", "box"])
 def test_a_seed_gives_one_result(kind: str) -> None:
-    runs = [tuner(kind, seed=seed).train_all(model_of(kind), nothing) for seed in (0, 0, 1)]
+    runs = [tuner(kind, seed=seed).train(model_of(kind), nothing) for seed in (0, 0, 1)]
     states = [run.model.state_dict() for run in runs]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert any(not torch.equal(value, states[2][key]) for key, value in states[0].items())
 
 
+def test_the_seed_is_that_of_what_training_draws_too() -> None:
+    torch.manual_seed(0)
+    model = MultiTaskModel(small_encoder(drop_path_rate=0.5), {NAME: spec_of("class")})
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # whatever was drawn before
+        states.append(tuner().train(model, nothing).model.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
 def test_a_rate_that_is_too_high_loses_and_stops_nothing() -> None:
-    tuned = tuner(steps=40, evaluations=2, learning_rates=(1e30, 1e-3), clip=None).train_all(model_of(), nothing)
+    with pytest.warns(UserWarning, match=r"Round \d+, task 'new': the loss is nan"):
+        tuned = tuner(steps=40, evaluations=2, learning_rates=(1e30, 1e-3), clip=None).train(model_of(), nothing)
     assert tuned.options["learning_rate"] == 1e-3
     assert all(value.isfinite().all() for value in tuned.model.state_dict().values())
 
 
 def test_averaged_weights_are_evaluated_and_kept() -> None:
     tuning = tuner(steps=6, evaluations=1, averaging=0.5)
-    plain, averaged = (t.train_all(model_of(), nothing) for t in (tuner(steps=6, evaluations=1), tuning))
+    plain, averaged = (t.train(model_of(), nothing) for t in (tuner(steps=6, evaluations=1), tuning))
     assert moved(plain.model.state_dict(), averaged.model)
     val = answers(averaged.model, tuning, "val").score()
     assert {name: val[name] for name in averaged.val} == pytest.approx(averaged.val)
@@ -202,7 +213,7 @@ def test_half_precision_trains_and_keeps_the_weights_whole(monkeypatch: pytest.M
 
     monkeypatch.setattr(pl.Trainer, "fit", watched)
     before = {key: value.clone() for key, value in model_of().state_dict().items()}
-    tuned = tuner(precision="bf16-mixed").train_all(model_of(), nothing)
+    tuned = tuner(precision="bf16-mixed").train(model_of(), nothing)
     assert used == ["bf16-mixed"]
     assert moved(before, tuned.model)
     assert all(p.dtype == torch.float32 for p in tuned.model.parameters())
@@ -217,7 +228,7 @@ def test_many_trainings_say_and_write_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.INFO):
-        tuner(learning_rates=(1e-3, 1e-4)).train_all(model_of(), nothing)
+        tuner(learning_rates=(1e-3, 1e-4)).train(model_of(), nothing)
     assert not list(tmp_path.iterdir())
     out = capsys.readouterr()
     assert out.out + out.err + caplog.text == ""
@@ -233,7 +244,7 @@ def test_evaluations_are_evenly_spread(monkeypatch: pytest.MonkeyPatch) -> None:
         original(self)
 
     monkeypatch.setattr(MultiTaskModule, "on_validation_epoch_end", watched)
-    tuner(steps=7, evaluations=3).train_all(model_of(), nothing)
+    tuner(steps=7, evaluations=3).train(model_of(), nothing)
     assert at == [3, 6, 9]
 
 
@@ -250,4 +261,4 @@ def test_a_val_part_that_tells_nothing_is_told() -> None:
     tuning = tuner()
     tuning.data.val.values = [0] * 16  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="val part has no defined auroc"):
-        tuning.train_all(model_of(), nothing)
+        tuning.train(model_of(), nothing)

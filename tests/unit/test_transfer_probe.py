@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,7 @@ from umedpt_lightning.tasks import DEFAULT_TASKS, Classification, MultilabelClas
 from umedpt_lightning.tasks.answers import metrics_of as score
 from umedpt_lightning.transfer import probe as module
 from umedpt_lightning.transfer.embeddings import Embeddings
-from umedpt_lightning.transfer.linear import binary_path, logistic_path, ridge_path
-from umedpt_lightning.transfer.neighbours import Neighbours, votes
+from umedpt_lightning.transfer.linear import binary_path, logistic_path, ridge_path, votes
 from umedpt_lightning.transfer.probe import NEIGHBOURS, STRENGTHS, linear_probe, neighbour_probe
 
 D = 12
@@ -59,7 +60,7 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
 def test_the_gradient_of_logistic_regression_vanishes(classes: int, strength: float) -> None:
     x, labels = blobs(80, classes, 0)
     given = np.arange(1.0, classes + 1)
-    (model,) = logistic_path(x, labels, classes, [strength], given)
+    (model,) = logistic_path(x, labels, [strength], given)
     weights, bias = tensors(model.weights, model.bias)
     logits = torch.from_numpy(x) @ weights + bias
     loss = F.cross_entropy(logits, torch.from_numpy(labels), weight=torch.from_numpy(given))
@@ -72,8 +73,8 @@ def test_the_gradient_of_logistic_regression_vanishes(classes: int, strength: fl
 
 def test_the_start_does_not_matter() -> None:
     x, labels = blobs(80, 3, 1)
-    *_, warm = logistic_path(x, labels, 3, STRENGTHS, np.ones(3))
-    (cold,) = logistic_path(x, labels, 3, STRENGTHS[-1:], np.ones(3))
+    *_, warm = logistic_path(x, labels, STRENGTHS, np.ones(3))
+    (cold,) = logistic_path(x, labels, STRENGTHS[-1:], np.ones(3))
     softmax = [torch.from_numpy(model(x)).softmax(1).numpy() for model in (warm, cold)]
     np.testing.assert_allclose(*softmax, atol=1e-3)
 
@@ -84,7 +85,7 @@ def test_labels_are_fitted_each_by_itself_without_the_unknown() -> None:
     many[::5, 1] = np.nan
     (joint,) = binary_path(x, many, [0.01], np.array([1.0, 3.0, 1.0]))
     known = ~np.isnan(many[:, 1])
-    (alone,) = logistic_path(x[known], many[known, 1].astype(int), 2, [0.01], np.array([1.0, 3.0]))
+    (alone,) = logistic_path(x[known], many[known, 1].astype(int), [0.01], np.array([1.0, 3.0]))
     np.testing.assert_allclose(joint.weights[:, 1], alone.weights[:, 1], atol=1e-4)
 
 
@@ -105,9 +106,9 @@ def test_ridge_solves_its_normal_equations(samples: int) -> None:
 def test_neighbours_go_by_angle_and_leave_the_unknown_out() -> None:
     features = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     values = np.array([[1.0, np.nan], [0.0, 5.0], [0.5, 7.0]])
-    nearest = Neighbours(features, values, 1)(np.array([[300.0, 1.0], [0.001, 0.1]]))
+    nearest = next(votes(features, values, np.array([[300.0, 1.0], [0.001, 0.1]]), [1]))
     np.testing.assert_allclose(nearest, [[1.0, 6.0], [0.0, 5.0]])  # 6: no neighbour known, so the mean of all
-    both = Neighbours(features, values, 2)(np.array([[1.0, 1.0]]))
+    both = next(votes(features, values, np.array([[1.0, 1.0]]), [2]))
     np.testing.assert_allclose(both, [[0.5, 5.0]])
 
 
@@ -115,7 +116,7 @@ def test_nearer_neighbours_count_for_more() -> None:
     rng = np.random.default_rng(0)
     ours, values, asked = rng.normal(size=(40, D)), rng.normal(size=(40, 2)), rng.normal(size=(7, D))
     for k in (1, 4, 40, 50):
-        found = Neighbours(ours, values, k)(asked)
+        found = next(votes(ours, values, asked, [k]))
         for row, vector in enumerate(asked):
             cosines = ours @ vector / np.linalg.norm(ours, axis=1) / np.linalg.norm(vector)
             nearest = np.argsort(-cosines)[:k]
@@ -123,7 +124,7 @@ def test_nearer_neighbours_count_for_more() -> None:
             np.testing.assert_allclose(found[row], weights @ values[nearest] / weights.sum(), rtol=1e-9)
     several = votes(ours, values, asked, [1, 4, 40])
     for k, shared in zip((1, 4, 40), several, strict=True):
-        np.testing.assert_allclose(shared, Neighbours(ours, values, k)(asked))
+        np.testing.assert_allclose(shared, next(votes(ours, values, asked, [k])))
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -178,6 +179,19 @@ def test_the_choice_is_that_of_the_val_part() -> None:
     other = linear_probe(task_of("class"), train, Embeddings(noise, val.targets))
     assert fitted.options["strength"] in STRENGTHS
     assert fitted.options != other.options
+
+
+@pytest.mark.parametrize(("probe", "worth"), [*zip(PROBES, ("_negative_loss", "_main_metric"), strict=True)])
+def test_a_choice_whose_worth_is_undefined_is_never_taken(
+    probe: Any, worth: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for values, right in (([np.nan, 0.2, np.nan, 0.3, 0.1], 3), ([np.nan, np.nan, 0.1], 2), ([0.2, np.nan], 0)):
+        found = iter(values)
+        monkeypatch.setattr(module, "STRENGTHS", STRENGTHS[: len(values)])
+        monkeypatch.setattr(module, "NEIGHBOURS", NEIGHBOURS[: len(values)])
+        monkeypatch.setattr(module, worth, lambda *_, found=found: next(found))
+        (chosen,) = probe(task_of("class"), data("class", 60, 0), data("class", 60, 1)).options.values()
+        assert chosen == (STRENGTHS if worth == "_negative_loss" else NEIGHBOURS)[right]
 
 
 def test_labelled_samples_of_one_class_answer_with_it_and_say_so() -> None:

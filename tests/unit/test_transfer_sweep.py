@@ -14,6 +14,7 @@ from builders import KINDS, MemoryReader, spec_of
 
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.tasks import Classification
 from umedpt_lightning.transfer import evaluation
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
 from umedpt_lightning.transfer.embeddings import embeddings
@@ -237,6 +238,19 @@ def test_each_method_can_have_modes_of_its_own(tmp_path: Path) -> None:
     assert [c.method for c in grid({"random": [], "other": ["knn"]}, [1.0], 1)] == ["other"]
     with pytest.raises(ValueError, match="modes: some are for randm, but the methods are random, other"):
         Protocol(TaskData(**parts), methods, modes={"randm": ["frozen"]})
+
+
+class Nested(Classification):
+    """One number a class, but with an axis too many."""
+
+    def forward(self, features: Any) -> Any:
+        return super().forward(features)[:, None]
+
+
+def test_a_head_for_which_no_linear_model_can_stand_in_is_told() -> None:
+    told = r"Nested\.forward gives \(2, 1, 3\) for 2 embeddings, but .*linear_family 'classes' gives \(2, 3\)"
+    with pytest.raises(ValueError, match=told):
+        protocol("class", task=Nested)
 
 
 def test_parts_that_are_missing_or_differ_are_told() -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from umedpt_lightning.inference.writer import BackgroundWriter
+from umedpt_lightning.inference.pool import BackgroundWriter
 
 
 def test_all_is_done_in_order_when_the_block_is_left() -> None:

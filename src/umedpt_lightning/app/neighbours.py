@@ -57,10 +57,7 @@ class NearestSamples:
     def read(cls, file: Path) -> NearestSamples:
         """Those of a Parquet file with the columns ``id``, ``group`` and ``vector``.
 
-        Raises:
-            FileNotFoundError: There is no such file.
-            ImportError: pyarrow is missing.
-            ValueError: The file is not of that form.
+        Raises FileNotFoundError, ImportError without pyarrow, or ValueError where the file is not of that form.
         """
         if not file.is_file():
             raise FileNotFoundError(f"There is no file {file}. Make it with `umedpt embed`.")
@@ -84,14 +81,9 @@ class NearestSamples:
         return int(self.unit.shape[1])
 
     def __call__(self, vector: NDArray[Any], count: int) -> list[Neighbour]:
-        """The nearest samples, the nearest first.
+        """The `count` samples nearest to an embedding ``(D,)``, the nearest first; all where there are fewer.
 
-        Args:
-            vector: An embedding ``(D,)``.
-            count: How many; all where there are fewer.
-
-        Raises:
-            ValueError: The embedding is of another width.
+        Raises ValueError where the embedding is of another width.
         """
         if vector.shape != (self.width,):
             raise ValueError(

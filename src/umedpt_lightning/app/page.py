@@ -17,12 +17,7 @@ _CLEAN = (600, 3600)
 
 
 def build(service: AppService, title: str) -> gr.Blocks:
-    """The page.
-
-    Args:
-        service: Answers its questions.
-        title: The model's name.
-    """
+    """The page of a model of that name, whose questions the service answers."""
     specs = {name: service.model.task(name).spec for name in service.model.tasks}
     choices = [(f"{name} ({spec.phrase})", name) for name, spec in specs.items()]
     page: gr.Blocks

@@ -11,8 +11,7 @@ from PIL import Image
 
 from umedpt_lightning.data.formats.images import image_size, read_image, to_channels
 from umedpt_lightning.data.volume import dicom_file
-from umedpt_lightning.inference.file_kinds import kind_of
-from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.input_files import InputFile, kind_of
 from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.types import TaskSpec
 
@@ -27,14 +26,9 @@ _LARGE = f"This page takes up to {MOST_PIXELS / 1e6:.0f} million: cut out the pa
 
 
 def load(path: Path, opening: Opening | None = None) -> Array:
-    """The image ``(H, W, C)`` of a file, with intensities as they are stored.
+    """The image ``(H, W, C)`` of a file, with intensities as they are stored; `opening` is how a task opens files.
 
-    Args:
-        path: The file.
-        opening: How a task opens files; None as one looks at them.
-
-    Raises:
-        ValueError: It cannot be used; the message names the file without its folder.
+    Raises ValueError, which names the file without its folder, where it cannot be used.
     """
     try:
         _check_size(path)
@@ -51,10 +45,10 @@ def load(path: Path, opening: Opening | None = None) -> Array:
 
 
 def for_task(image: Array, spec: TaskSpec, size: tuple[int, int] | None, stretch: bool) -> tuple[Array, list[str]]:
-    """The image as a task takes it, and what the user should know about it.
+    """The image ``(H, W, C)`` as a task takes it, and what the user should know about it.
 
     Args:
-        image: ``(H, W, C)``.
+        image: As stored.
         spec: What the task's data say of themselves.
         size: Height and width that the task's images are resized to; None where they are not.
         stretch: Map the image's least and greatest value to the ends of the task's `value_range`.

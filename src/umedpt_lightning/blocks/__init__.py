@@ -9,7 +9,7 @@ from umedpt_lightning.blocks.pixel_decoder import PixelDecoder
 from umedpt_lightning.blocks.plain_encoder import as_encoder
 from umedpt_lightning.blocks.pooling import Pooling
 from umedpt_lightning.blocks.shared_block import SharedBlock
-from umedpt_lightning.blocks.timm_encoder import Encoder
+from umedpt_lightning.blocks.timm_encoder import Encoder, ViTEncoder
 
 __all__ = [
     "BAG",
@@ -27,6 +27,7 @@ __all__ = [
     "Pooling",
     "Pyramid",
     "SharedBlock",
+    "ViTEncoder",
     "as_encoder",
     "checkpoint_blocks",
     "pad_to_multiple",

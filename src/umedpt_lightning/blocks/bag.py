@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from umedpt_lightning.blocks.shared_block import SharedBlock
 
@@ -117,3 +118,15 @@ class BagTransformer(GatedAttention):
     def pool(self, bag: Tensor) -> tuple[Tensor, Tensor]:
         """As `BagBlock.pool`."""
         return super().pool(self.mixing(bag[None])[0])
+
+
+def in_chunks(embed: Callable[[Tensor], Tensor], images: Tensor, chunk: int) -> Tensor:
+    """The embeddings ``(N, D)`` of images, exactly as in one go, in the memory of one chunk.
+
+    With gradients, each chunk is embedded without keeping what is computed on the way, and again, with the same random
+    numbers, when the gradients of its embeddings are there.
+    """
+    chunks = images.split(chunk)
+    if len(chunks) == 1 or not torch.is_grad_enabled():
+        return torch.cat([embed(one) for one in chunks])
+    return torch.cat([checkpoint(embed, one, use_reentrant=False) for one in chunks])

@@ -52,7 +52,8 @@ class BuiltBlocks:
                 raise ValueError(
                     f"Task {task!r} needs {needs!r} features, but encoder {encoder.card().name} cannot give them: "
                     f"{error}. Take an encoder whose maps halve from one to the next (resnet50, convnext_tiny, "
-                    "swin_tiny_patch4_window7_224), another block, or leave this task out."
+                    "swin_tiny_patch4_window7_224; for a vision transformer class_path: ViTEncoder), another block, or "
+                    "leave this task out."
                 ) from error
         return self._built[needs]
 

@@ -43,13 +43,9 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def best_per_task(model: MultiTaskModel, tasks: list[str]) -> list[ModelCheckpoint]:
-    """Callbacks that keep ``best_<task>.ckpt``, by the task's main metric in validation.
+    """Callbacks that keep ``best_<task>.ckpt`` of tasks with a val part, by the task's main metric there.
 
     They hold all that a run goes on from, as others do: Lightning puts averaged weights into no other checkpoint.
-
-    Args:
-        model: Knows the tasks' main metrics.
-        tasks: Those with a val part.
     """
     return [
         BestCheckpoint(

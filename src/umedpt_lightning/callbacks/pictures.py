@@ -16,18 +16,15 @@ from PIL import Image
 
 from umedpt_lightning.drawing.charts import draw_chart
 from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
-from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer
+from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer, View
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskBatch, to_numpy
 
 
 class EvenChoice:
-    """Keeps some of a stream of unknown length, spread evenly over it and always the same ones.
+    """Keeps `size` of a stream of unknown length, spread evenly over it and always the same ones.
 
     Every ``stride``-th is kept; when there are too many of them, every other is dropped and the stride doubled.
-
-    Args:
-        size: How many to choose.
     """
 
     def __init__(self, size: int) -> None:
@@ -82,7 +79,7 @@ class PredictionPictures(pl.Callback):
         self._path = Path(trainer.log_dir or trainer.default_root_dir) / self.folder
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forgets what an interrupted validation left."""
+        """Forgets what an interrupted one left."""
         self._choices = {}
 
     def on_validation_batch_end(
@@ -95,33 +92,6 @@ class PredictionPictures(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collects samples."""
-        self._collect(trainer, pl_module, outputs, batch)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws them."""
-        self._publish(trainer, pl_module, "val")
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forgets what an interrupted test left."""
-        self._choices = {}
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: TaskBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Collects samples."""
-        self._collect(trainer, pl_module, outputs, batch)
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws them."""
-        self._publish(trainer, pl_module, "test")
-
-    def _collect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         choice = self._choices.setdefault(batch.task, EvenChoice(self.samples))
@@ -135,9 +105,12 @@ class PredictionPictures(pl.Callback):
                     predictions = task.predict(outputs)
                 image = to_rgb(_copy(batch.images[index]), task.spec.value_range)
                 view = task.spec.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
-                choice.add(Example(image, _short_name(batch.names[index]), view))
+                name = "/".join(PurePath(batch.names[index]).parts[-2:])  # file and folder tell samples apart
+                choice.add(Example(image, name, view))
 
-    def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws them."""
+        part = "test" if trainer.testing else "val"
         when = f", round {trainer.global_step}" if trainer.global_step else ""  # a checkpoint of its own has none
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         for task, choice in self._choices.items():
@@ -155,6 +128,10 @@ class PredictionPictures(pl.Callback):
                     _log_overlays(logger, f"pictures/{part}/{task}", examples, trainer.global_step)
         self._choices = {}
 
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
+
     @contextlib.contextmanager
     def _forgiving(self, task: str) -> Iterator[None]:
         """A picture is not worth a training: says once what is wrong with a task's, and goes on."""
@@ -166,37 +143,28 @@ class PredictionPictures(pl.Callback):
                 rank_zero_warn(f"No picture of task {task!r}: {type(error).__name__}: {error} Training goes on.")
 
 
-def _short_name(name: str) -> str:
-    """The file and its folder: what tells samples of one task apart."""
-    return "/".join(PurePath(name).parts[-2:])
-
-
 def _copy(value: Any) -> Any:
     """In main memory, without the rest of its batch."""
     return copy.deepcopy(to_numpy(value))
 
 
 def _log_overlays(logger: WandbLogger, key: str, examples: list[Example], step: int) -> None:
-    overlays = [
-        {"ground_truth": (e.view.truth, e.view.classes), "prediction": (e.view.prediction, e.view.classes)}
-        for e in examples
-    ]
     logger.log_image(
         key,
         [Image.fromarray(e.image) for e in examples],
         step=step,
         caption=["\n".join([e.name, *(line.text for line in e.view.lines)]) for e in examples],
-        masks=[_of_kind(MaskLayer, overlay) for overlay in overlays],
-        boxes=[_of_kind(BoxLayer, overlay) for overlay in overlays],
+        masks=[_of_kind(MaskLayer, e.view) for e in examples],
+        boxes=[_of_kind(BoxLayer, e.view) for e in examples],
     )
 
 
-def _of_kind(kind: type[Layer], overlays: dict[str, tuple[Layer | None, dict[int, str]]]) -> dict[str, Any] | None:
-    """The overlays of one kind in W&B's format, None if there are none."""
-    found = {
-        name: _wandb_overlay(layer, classes) for name, (layer, classes) in overlays.items() if isinstance(layer, kind)
-    }
-    return found or None
+def _of_kind(kind: type[Layer], view: View) -> dict[str, Any] | None:
+    """The layers of one kind in W&B's format, None if there are none."""
+    layers = {"ground_truth": view.truth, "prediction": view.prediction}
+    return {
+        name: _wandb_overlay(layer, view.classes) for name, layer in layers.items() if isinstance(layer, kind)
+    } or None
 
 
 def _wandb_overlay(layer: Layer, classes: dict[int, str]) -> dict[str, Any]:

@@ -83,11 +83,7 @@ class RunBar(RichProgressBar):
 
 
 class RunLines(ProgressBar):
-    """The same as lines of text, for output that is no terminal.
-
-    Args:
-        seconds: Time between two lines in training.
-    """
+    """The same as lines of text, `seconds` apart, for output that is no terminal."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         super().__init__()

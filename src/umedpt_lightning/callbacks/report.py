@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.io.atomic import write_json
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.types import TaskBatch
@@ -45,39 +45,51 @@ class Report(Callback):
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prepares the baselines of the val part."""
-        self._start("val", trainer, pl_module)
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prepares the baselines of the test part."""
-        self._start("test", trainer, pl_module)
+        """Prepares the baselines of the part."""
+        self._judges = {}
+        part = _part(trainer)
+        if part in self._baselines or trainer.sanity_checking or not isinstance(pl_module, MultiTaskModule):
+            return
+        loader: Any = trainer.val_dataloaders if part == "val" else trainer.test_dataloaders
+        tasks = {name: pl_module.model.task(name) for name in loader.tasks}
+        self._judges = {name: copy.deepcopy(task) for name, task in tasks.items() if task.has_baseline}
+        for judge in self._judges.values():
+            judge.reset()
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TaskBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Adds a micro-batch to the baselines."""
-        self._add(batch)
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch, *_: Any
-    ) -> None:
-        """Adds a micro-batch to the baselines."""
-        self._add(batch)
+        if judge := self._judges.get(batch.task):
+            judge.update(judge.baseline(batch.targets), judge.truth(batch))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finishes the baselines of the val part."""
-        self._finish("val", trainer)
+        """Finishes the baselines of the part."""
+        if self._judges:
+            self._baselines[_part(trainer)] = {
+                f"{name}/{metric}": float(value)
+                for name, judge in self._judges.items()
+                for metric, value in judge.compute().items()
+            }
+            self._judges = {}
 
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finishes the baselines of the test part."""
-        self._finish("test", trainer)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps the metrics if the score is the best so far."""
         if trainer.sanity_checking:
             return
         found = self._result("val", trainer)
-        if not self._best or _better(found["score"], self._best["score"]):
+        score, best = found["score"], self._best.get("score", math.nan)
+        if not self._best or score > best or (math.isnan(best) and not math.isnan(score)):
             self._best = found
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._pending = ("val", found)
@@ -108,29 +120,6 @@ class Report(Callback):
             best["baseline"] = best.pop("trivial")
         self._best = best
 
-    def _start(self, part: str, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._judges = {}
-        if part in self._baselines or trainer.sanity_checking or not isinstance(module, MultiTaskModule):
-            return
-        loader: Any = trainer.val_dataloaders if part == "val" else trainer.test_dataloaders
-        tasks = {name: module.model.task(name) for name in loader.tasks}
-        self._judges = {name: copy.deepcopy(task) for name, task in tasks.items() if task.has_baseline}
-        for judge in self._judges.values():
-            judge.reset()
-
-    def _add(self, batch: TaskBatch) -> None:
-        if judge := self._judges.get(batch.task):
-            judge.update(judge.baseline(batch.targets), judge.truth(batch))
-
-    def _finish(self, part: str, trainer: pl.Trainer) -> None:
-        if self._judges:
-            self._baselines[part] = {
-                f"{name}/{metric}": float(value)
-                for name, judge in self._judges.items()
-                for metric, value in judge.compute().items()
-            }
-            self._judges = {}
-
     def _result(self, part: str, trainer: pl.Trainer) -> dict[str, Any]:
         prefix = f"{part}/"
         metrics = {
@@ -147,7 +136,7 @@ class Report(Callback):
         Console().print(_table(part, result, module))
         folder = self._folder
         file = folder / "metrics.json"
-        _write(file, part, result)
+        write_json(file, (json.loads(file.read_text()) if file.is_file() else {}) | {part: result})
         print(f"metrics:    {file}")
         if (folder / "pictures").is_dir():
             print(f"pictures:   {folder / 'pictures'}")
@@ -156,9 +145,8 @@ class Report(Callback):
                 print(f"checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
 
 
-def _better(score: float, than: float) -> bool:
-    """Whether a score is the better one; any is better than one that is undefined."""
-    return score > than or (math.isnan(than) and not math.isnan(score))
+def _part(trainer: pl.Trainer) -> str:
+    return "test" if trainer.testing else "val"
 
 
 def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
@@ -184,15 +172,3 @@ def _shown(name: str, metrics: Metrics, task: Task) -> list[str]:
     of_task = [key.removeprefix(f"{name}/") for key in metrics if key.startswith(f"{name}/")]
     shown = [metric for metric in of_task if metric != "loss" and not task.spec.is_of_one_name(metric)]
     return sorted(shown, key=lambda metric: metric != task.main_metric)
-
-
-def _write(file: Path, part: str, result: dict[str, Any]) -> None:
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    write_text(file, json.dumps(_without_nan(known | {part: result}), indent=2) + "\n")
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: what is undefined becomes null."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

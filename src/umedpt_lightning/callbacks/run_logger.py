@@ -77,11 +77,7 @@ class _AppendingWriter(_ExperimentWriter):
 
 
 class RunLogger(CSVLogger):
-    """Writes ``metrics.csv`` right into the run's folder; a resumed run appends to it.
-
-    Args:
-        folder: The run's folder.
-    """
+    """Writes ``metrics.csv`` right into the run's folder; a resumed run appends to it."""
 
     def __init__(self, folder: Path | str) -> None:
         super().__init__(folder, name="", version="")

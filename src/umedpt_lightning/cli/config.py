@@ -9,22 +9,19 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 
-from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
-from umedpt_lightning.runs.checkpoint import find_checkpoint
-from umedpt_lightning.runs.folder import claim, default_folder, new_folder, wandb_id
+from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint, new_folder, wandb_id
 from umedpt_lightning.runs.trainer_options import check_best, check_options
 
 
 def settle(config: Namespace, command: str) -> None:
     """Checks the names of tasks, settles the run's folder and checkpoint, fills in ``${root}`` and presets, in place.
 
-    Raises:
-        ValueError: A task name does not fit, there is no such preset, or `fit` would write into the folder of another
-            run.
-        FileNotFoundError: There is no such checkpoint.
+    Raises ValueError where a task name or preset does not fit, or `fit` would write into the folder of another run, and
+    FileNotFoundError where there is no such checkpoint.
     """
     fill_root(config, config.root)
     check_options(vars(config.trainer))
@@ -64,9 +61,13 @@ def _settle_run(config: Namespace) -> None:
         config.run = config.run or str(default_folder())
         return
     first = not _get_rank()
-    config.run = config.run or str(new_folder() if first else default_folder())
-    if first:
-        claim(Path(config.run))
+    try:
+        config.run = config.run or str(new_folder() if first else default_folder())
+        if first:
+            claim(Path(config.run))
+    except OSError as error:
+        run = config.run or default_folder()
+        raise OSError(f"--run {run}: this folder cannot be written to ({error}). Give another one.") from error
     if config.ckpt_path is None and _requeued(Path(config.run)):
         config.ckpt_path = "last"
     if not config.ckpt_path and first and (Path(config.run) / "config.yaml").exists():

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
-from umedpt_lightning.cli.parser_errors import explain
-from umedpt_lightning.cli.root import fill_root
+from umedpt_lightning.cli.options import fill_root
+from umedpt_lightning.cli.parser_errors import config_files, explain
 from umedpt_lightning.data.check import Problem
-from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.problems import take_apart
+from umedpt_lightning.data.check.sample import FINEST_STRIDE
 from umedpt_lightning.data.formats.faults import each_of
-from umedpt_lightning.data.formats.text_files import read_text
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
@@ -29,15 +26,9 @@ def read_config(files: Sequence[Path], root: str | None) -> dict[str, Any]:
     """What configs say under ``data.tasks``, with ``${root}`` filled in; all else in them is ignored.
 
     As for `umedpt fit`, the tasks of a run are those of the last file that names any, and each keeps what earlier files
-    say of it and later ones do not.
+    say of it and later ones do not. ``${root}`` is `root`, else what the files say, else the working folder.
 
-    Args:
-        files: YAML, later ones over earlier ones.
-        root: What ``${root}`` stands for; None for what the files say, else the working folder.
-
-    Raises:
-        ValueError: A file is no YAML of that form, or names no task.
-        OSError: A file cannot be read.
+    Raises ValueError where a file is no YAML of that form, or names no task, and OSError where it cannot be read.
     """
     tasks: dict[str, Any] = {}
     in_files = "."
@@ -56,14 +47,7 @@ def read_config(files: Sequence[Path], root: str | None) -> dict[str, Any]:
 
 
 def read_seed(files: Sequence[Path]) -> int:
-    """What configs say under ``data.seed``, which seeds order and augmentation; 0 if they do not.
-
-    Args:
-        files: YAML, later ones over earlier ones.
-
-    Raises:
-        ValueError: It is not a whole number.
-    """
+    """What configs say under ``data.seed``, the last one counts, else 0; raises ValueError for what is no number."""
     seed: Any = 0
     for file in files:
         seed = _data(_load(file)).get("seed", seed)
@@ -73,11 +57,7 @@ def read_seed(files: Sequence[Path]) -> int:
 
 
 def read_stride(files: Sequence[Path]) -> float:
-    """The finest stride of the detection decoder, as configs say it, pixels.
-
-    Args:
-        files: YAML, later ones over earlier ones.
-    """
+    """The finest stride of the detection decoder, as configs say it, pixels; the last one counts."""
     stride: Any = FINEST_STRIDE
     for file in files:
         decoder = (_load(file).get("model") or {}).get("detection_decoder") or {}
@@ -86,10 +66,7 @@ def read_stride(files: Sequence[Path]) -> float:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
+    content = read_yaml(file)
     return content if isinstance(content, dict) else {}
 
 
@@ -99,11 +76,7 @@ def _data(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(config: Mapping[str, Any]) -> tuple[dict[str, TaskData], list[Problem]]:
-    """The tasks with the readers that could be made, and what is wrong with the others.
-
-    Args:
-        config: The options of each task, as `read_config` gives them.
-    """
+    """The tasks of options as `read_config` gives them, with the readers that could be made, and what is wrong else."""
     tasks: dict[str, TaskData] = {}
     problems: list[Problem] = []
     for name, options in config.items():
@@ -146,11 +119,9 @@ def task_faults(arguments: Sequence[str]) -> list[str]:
 
     The parser's own message does not name the task. Nothing is built.
     """
-    files = argparse.ArgumentParser(add_help=False)
-    files.add_argument("-c", "--config", type=Path, action="append", default=[])
     faults = []
     try:
-        tasks = read_config(files.parse_known_args(arguments)[0].config, None)
+        tasks = read_config(config_files(arguments), None)
     except (ValueError, OSError):  # all in it is on the command line, or the parser says the same
         return []
     for name, options in tasks.items():
@@ -172,9 +143,7 @@ def _parsed(kind: type[Any], options: Any) -> tuple[jsonargparse.ArgumentParser,
 def _make(kind: type[Any], options: Any) -> Any:
     """An object of that type from its options, types checked as `umedpt fit` does."""
     parser, parsed = _parsed(kind, options)
-    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return parser.instantiate_classes(parsed).it
+    return parser.instantiate(parsed).it
 
 
 def _problems(task: str, part: str, key: str, error: Exception) -> list[Problem]:

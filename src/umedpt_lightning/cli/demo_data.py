@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from umedpt_lightning.cli.options import clear_errors
 from umedpt_lightning.data.demo import SOURCES, default_folder, describe, prepare
 
 
@@ -16,10 +17,8 @@ def main(command: str, arguments: Sequence[str]) -> None:
     """Prepares the demo's images and prints what there is."""
     parser = argparse.ArgumentParser(prog=f"umedpt {command}", description="Prepare the demo's images.")
     parser.add_argument("--folder", type=Path, default=default_folder(), help="where to put them (%(default)s)")
-    try:
+    with clear_errors():
         folder = prepare(parser.parse_args(arguments).folder)
-    except (FileNotFoundError, ImportError, ValueError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
     table = Table("task", "labels", "train", "val", "test", title=f"Demo data in {folder}", title_justify="left")
     parts = describe(folder)
     for task in dict.fromkeys(part.task for part in parts):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,8 +10,7 @@ from typing import Literal
 import jsonargparse
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from umedpt_lightning.cli.classes import find_class
-from umedpt_lightning.cli.loading import device_of
+from umedpt_lightning.cli.options import clear_errors, device_of, find_class
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Intensity
@@ -20,25 +18,17 @@ from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.embed_files import embed_files
 from umedpt_lightning.inference.find_inputs import TableColumns
 from umedpt_lightning.inference.pool import ComputeOptions
+from umedpt_lightning.inference.progress import progress
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.transfer.progress import progress
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Computes what is not there yet, and joins it.
-
-    Raises:
-        SystemExit: With a line on what the user can mend.
-    """
+    """Computes what is not there yet, and joins it."""
     parser = _parser(command)
     config = parse(parser, arguments)
-    with warnings.catch_warnings():  # see cli/transfer.py
-        warnings.simplefilter("ignore", DeprecationWarning)
-        options = parser.instantiate_classes(config)
-    try:
+    options = parser.instantiate(config)
+    with clear_errors():
         _run(options)
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
 
 
 def _parser(command: str) -> jsonargparse.ArgumentParser:

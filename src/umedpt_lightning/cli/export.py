@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from umedpt_lightning.cli.classes import find_class
+from umedpt_lightning.cli.options import add_classes, clear_errors, find_class
 from umedpt_lightning.export import export_onnx
 from umedpt_lightning.runs.export import export_run
 from umedpt_lightning.training.checkpoints import CheckpointError
@@ -20,13 +20,10 @@ def main(command: str, arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     parser.add_argument("--onnx", action="store_true", help="also write ONNX files, compared with PyTorch")
     parser.add_argument("--wandb_artifact", metavar="[PROJECT/]NAME", help="log the folder as an artifact of W&B")
-    parser.add_argument(
-        "--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help="tasks, specs and blocks of your own"
-    )
-    try:
-        _export(parser.parse_args(arguments))
-    except (ValueError, OSError, ImportError, CheckpointError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
+    add_classes(parser)
+    options = parser.parse_args(arguments)
+    with clear_errors(also=(CheckpointError,)):
+        _export(options)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -37,6 +34,6 @@ def _export(options: argparse.Namespace) -> None:
         for file, difference in export_onnx(model, options.out / "onnx"):
             print(f"onnx:   {file} (differs from PyTorch by {difference:.0e})", flush=True)
     if options.wandb_artifact:
-        from umedpt_lightning.callbacks.artifact import log_artifact
+        from umedpt_lightning.callbacks.wandb_runs import log_artifact
 
         log_artifact(options.out, options.wandb_artifact)

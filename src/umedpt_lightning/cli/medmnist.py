@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import jsonargparse
 
-from umedpt_lightning.cli.loading import device_of
+from umedpt_lightning.cli.options import add_sweep_options, clear_errors, device_of, fill_root
 from umedpt_lightning.cli.parser_errors import parse
-from umedpt_lightning.cli.root import fill_root
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.transfer.medmnist import SETS, MedMNISTProtocol, as_csv, measure, table
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs what is not finished, and writes the table.
-
-    Raises:
-        SystemExit: With a line on what the user can mend.
-    """
+    """Runs what is not finished, and writes the table."""
     parser = jsonargparse.ArgumentParser(
         prog=f"umedpt {command}",
         description="Accuracy and AUC of encoders on the twelve 2-D sets of MedMNIST. Sets that are not there are left "
         "out; what is finished in the run's folder is not run again.",
     )
-    parser.add_argument("--config", action="config", help="YAML file.")
-    parser.add_argument("--run", type=Path, default=None, help="Folder of the run; runs/<date-time> by default.")
-    parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    add_sweep_options(parser)
     parser.add_class_arguments(MedMNISTProtocol, "medmnist")
     config = parse(parser, arguments)
-    try:
+    with clear_errors():
         _run(parser, fill_root(config, config.root))
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
 
 
 def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) -> None:
     folder = config.run or Path(time.strftime("runs/%Y%m%d-%H%M%S"))
-    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
-        warnings.simplefilter("ignore", DeprecationWarning)
-        protocol: MedMNISTProtocol = parser.instantiate_classes(config).medmnist
+    protocol: MedMNISTProtocol = parser.instantiate(config).medmnist
     device = device_of(config.device)
     missing: list[str] = []
     entries = list(measure(protocol, folder / "cells", ComputeOptions(device, num_workers=config.num_workers), missing))

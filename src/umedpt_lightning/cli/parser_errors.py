@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import codecs
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jsonargparse
+
+from umedpt_lightning.data.formats.text_files import read_yaml
 
 _CLASS = "Problem with given class_path "
 _UNION = "Does not validate against any of the Union subtypes"
@@ -18,6 +23,14 @@ _NOT_MEANT = re.compile(
     r".*__init__\(\) got an unexpected"
 )
 _VALUE = re.compile(r"(?s)Expected (?:a |one of )?(?P<wanted>.*?)\. Got value: (?P<found>.*)")
+_CALLABLE = re.compile(
+    r"(?s)Type \S*Callable\S* .*expects a function or a callable class: (?P<cause>.*)\. "
+    r"Got value: (?:Namespace\(class_path=)?'?(?P<path>[\w.]+)"
+)
+#: The optional dependency that brings a library whose classes a config may name.
+_EXTRAS = {"torchjd": "balance"}
+#: How text begins that the parser cannot read.
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _NO_MODULE = re.compile(r"No module named '(?P<module>[\w.]+)'")
 
 
@@ -29,24 +42,38 @@ class _Line(NamedTuple):
 def parse(
     parser: jsonargparse.ArgumentParser, arguments: Sequence[str], faults: Callable[[], Sequence[str]] = list
 ) -> jsonargparse.Namespace:
-    """What a parser makes of arguments.
+    """What a parser makes of arguments, or SystemExit with 2 after the cause was printed.
 
-    Args:
-        parser: Whose `exit_on_error` is set to false.
-        arguments: Of the command line.
-        faults: Called where it refuses them: what is told in place of the parser's own message, if anything.
-
-    Raises:
-        SystemExit: With 2, after the cause was printed.
+    Where it refuses them, `faults` are told in place of the parser's own message, if there are any.
     """
     parser.exit_on_error = False
     try:
+        for file in filter(_is_file, config_files(arguments)):  # of which the parser's messages lack the name
+            read_yaml(file)
+            if file.read_bytes().startswith(_WIDE):
+                raise ValueError(f"{file}: this is UTF-16 or UTF-32, but configs are UTF-8. Save it as UTF-8.")
         return parser.parse_args(list(arguments))
-    except jsonargparse.ArgumentError as error:
-        told = faults() or [explain(str(error))]
+    except (jsonargparse.ArgumentError, ValueError, OSError) as error:
+        ours = not isinstance(error, jsonargparse.ArgumentError)
+        told = [str(error).rstrip(".")] if ours else faults() or [explain(str(error))]
         print(*(f"umedpt: error: {text}." for text in told), sep="\n", file=sys.stderr)
         print("`umedpt COMMAND --help` lists all options.", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def config_files(arguments: Sequence[str]) -> list[Path]:
+    """The configs that a command line names."""
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("-c", "--config", type=Path, action="append", default=[])
+    found: list[Path] = files.parse_known_args(list(arguments))[0].config
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a config may be given as text, in place of a file
+        return False
 
 
 def explain(message: str) -> str:
@@ -61,8 +88,9 @@ def _cause(lines: Sequence[_Line], module: str = "") -> str:
     """Of a block whose first line says what it is about; `module` is that of the class that it is about."""
     head, inner = lines[0].text, list(lines[1:])
     if head.startswith('Parser key "'):
-        key = head.split('"')[1].removeprefix("it.").removeprefix("it")
-        cause = _cause(inner, module) if inner else ""
+        _, key, cause = head.split('"', 2)
+        key, cause = key.removeprefix("it.").removeprefix("it"), cause.lstrip(": ")
+        cause = cause or (_cause(inner, module) if inner else "")
         return f"{key}: {cause}" if key else cause
     if head.startswith(_CLASS):
         path = head.removeprefix(_CLASS).strip("':")
@@ -96,6 +124,8 @@ def _import_fault(path: str, cause: str) -> str:
     if not (match := _NO_MODULE.match(cause)):
         return ""
     missing = match["module"]
+    if extra := _EXTRAS.get(missing.partition(".")[0]):
+        return f"{missing} is not installed. Install it with: pip install 'umedpt-lightning[{extra}]'"
     if path.startswith(f"{missing}.") or path == missing:
         return (
             f"there is no module {missing}. It is looked for in the current folder, {os.getcwd()}, and among the "
@@ -125,7 +155,9 @@ def _tidy(cause: str) -> str:
     cause = re.sub(r"^TaskData: ", "", cause)
     if re.match(r"Group 'it' does not accept option", cause):
         return "there is no such option"
-    if match := _VALUE.search(cause):
+    if match := _CALLABLE.search(cause):
+        cause = cause[: match.start()] + (_import_fault(match["path"], match["cause"]) or match["cause"])
+    elif match := _VALUE.search(cause):
         cause = f"{cause[: match.start()]}{_given(match['found'], match['wanted'])}"
     elif cause.startswith("Expected a dot import path string: "):
         name = cause.rpartition(": ")[2]

@@ -8,33 +8,26 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from umedpt_lightning.cli.classes import find_class
-from umedpt_lightning.cli.loading import device_of
+from umedpt_lightning.cli.options import add_classes, clear_errors, device_of, find_class
 from umedpt_lightning.data.volume.intensity import Intensity, Percentiles, Window
 from umedpt_lightning.data.volume.volumes import AXES
 from umedpt_lightning.inference.find_inputs import TableColumns
 from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.predict import predict_files
+from umedpt_lightning.inference.progress import progress
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.transfer.progress import progress
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Writes the predictions and says where they are.
-
-    Raises:
-        SystemExit: With a line on what the user can mend; also where some inputs could not be predicted.
-    """
+    """Writes the predictions and says where they are; exits with 1 where some inputs could not be predicted."""
     options = _parser(command).parse_args(arguments)
     # images up to twice the size that Pillow warns of are predicted by tiles, larger ones are errors
     warnings.filterwarnings("ignore", message=".*decompression bomb.*")
     # a line of source says nothing to those who use the command
     warnings.formatwarning = lambda message, *_, **__: f"umedpt: warning: {message}\n"
-    try:
+    with clear_errors():
         failed = _predict(options)
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
     if failed:
         lines = "\n".join(f"  {message}" for message in failed)
         what = "1 input" if len(failed) == 1 else f"{len(failed)} inputs"
@@ -67,7 +60,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=8, help="images of one size at a time (%(default)s)")
     add("--num_workers", type=int, default=2, help="processes that read images; 0 reads in this one (%(default)s)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or auto")
-    add("--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help="tasks, specs and blocks of your own")
+    add_classes(parser)
     large = parser.add_argument_group("large images and slides")
     large.add_argument("--tile", type=int, help="side of a tile, pixels (1792, or as the task was trained on slides)")
     large.add_argument("--overlap", type=int, help="pixels that tiles share (as far as the encoder sees)")

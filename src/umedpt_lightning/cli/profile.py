@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import lightning.pytorch as pl
 
-from umedpt_lightning.cli import trial
-from umedpt_lightning.cli.profile_report import show
-from umedpt_lightning.cli.run_cost import RunCost, peak_memory, validation_batches, validations_per_epoch
+from umedpt_lightning.cli.run_cost import RunCost, peak_memory, show, validation_batches, validations_per_epoch
+from umedpt_lightning.cli.training import load_weights, run_trial
+from umedpt_lightning.data.cache.cached import CachedReader
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
-from umedpt_lightning.data.loading.timing import time_loading
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.data.loading.loaders import RoundLoader
+from umedpt_lightning.data.loading.worker import prepare_worker
+from umedpt_lightning.io.atomic import write_json
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.profiling import RoundTimer, ValidationTimer
 from umedpt_lightning.training.trial import fit_for
@@ -26,7 +28,7 @@ _WARM_UP = 3
 
 def main(command: str, arguments: Sequence[str]) -> None:
     """Runs ``umedpt profile``."""
-    trial.main(command, arguments, ProfilingTrainer)
+    run_trial(command, arguments, ProfilingTrainer)
 
 
 class ProfilingTrainer(pl.Trainer):
@@ -49,26 +51,19 @@ class ProfilingTrainer(pl.Trainer):
             out: JSON file for all that was measured.
             ckpt_path: A checkpoint whose weights to use.
         """
-        trial.load_weights(model, ckpt_path)
+        load_weights(model, ckpt_path)
         cost = measure(self, model, datamodule, rounds)
         if self.is_global_zero:
             show(cost)
             if out is not None:
-                write_text(out, json.dumps(asdict(cost) | cost.totals(), indent=1, allow_nan=False) + "\n")
+                write_json(out, asdict(cost) | cost.totals())
                 print(f"everything: {out}")
 
 
 def measure(trainer: pl.Trainer, module: MultiTaskModule, data: MultiTaskDataModule, rounds: int = 10) -> RunCost:
-    """What the run that a trainer, a module and data describe will cost.
+    """What the run that a trainer without loggers and callbacks, a module and data describe will cost.
 
-    Args:
-        trainer: Has neither loggers nor callbacks.
-        module: Keeps its weights.
-        data: What it is trained on.
-        rounds: Rounds to measure.
-
-    Raises:
-        ValueError: There are too few rounds, or the run has no end.
+    The module keeps its weights. Raises ValueError where there are too few rounds, or the run has no end.
     """
     if rounds < 1:
         raise ValueError(f"--rounds must be positive, but it is {rounds}.")
@@ -103,3 +98,25 @@ def measure(trainer: pl.Trainer, module: MultiTaskModule, data: MultiTaskDataMod
         cost.validation = watch.seconds(counts)
         cost.validations_per_epoch = validations_per_epoch(trainer, cost.round)
     return cost
+
+
+def time_loading(loader: RoundLoader, micro_batches: int) -> dict[str, list[float]]:
+    """Seconds of each micro-batch, by task: reading, augmenting and putting together, in this process.
+
+    They are the next ones of the loader, which itself does not move. Those of a task with a cache are read twice, and
+    the second time counts, as in all passes through the data but the first.
+    """
+    if loader.pool.workers:
+        prepare_worker()
+    pool = replace(loader.pool, workers=0, pin_memory=False)
+    cached = {task: isinstance(reader, CachedReader) for task, reader in loader.dataset.readers.items()}
+    times: dict[str, list[float]] = {}
+    for second in (False, True) if any(cached.values()) else (False,):
+        stream = pool.stream(pool.load(loader.dataset, loader.sampler))
+        started = time.perf_counter()
+        for batch in islice(stream, micro_batches):
+            now = time.perf_counter()
+            if cached[batch.task] == second:
+                times.setdefault(batch.task, []).append(now - started)
+            started = time.perf_counter()
+    return times

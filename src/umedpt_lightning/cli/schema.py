@@ -85,6 +85,10 @@ def config_schema() -> Schema:
         option = schema["$defs"]["Optimization"]["properties"][name]
         option.pop("type", None)
         option["anyOf"] = [{"type": ["string", "null"]}, _ANY_CLASS]
+    for choice in schema["$defs"]["GradientAggregator"]["anyOf"]:
+        if option := choice.get("properties", {}).get("init_args", {}).get("properties", {}).get("weighting"):
+            option.pop("type", None)
+            option["anyOf"] = [{"type": "string"}, _ANY_CLASS]
     del schema["properties"]["model"]["properties"]["specs"]  # the data module says them
     schema["properties"]["run"]["type"] = ["string", "null"]  # its default is none
     for section in (schema, *schema["properties"].values()):

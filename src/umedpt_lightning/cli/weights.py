@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umedpt_lightning.blocks.timm_encoder.imagenet import MODEL, PACKAGE, write_efficientnet_lite0
+from umedpt_lightning.cli.options import clear_errors
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -15,8 +16,6 @@ def main(command: str, arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog=f"umedpt {command}", description=description)
     parser.add_argument("--out", type=Path, default=Path(f"{MODEL}.safetensors"), help="the file (%(default)s)")
     file = parser.parse_args(arguments).out
-    try:
+    with clear_errors():
         write_efficientnet_lite0(file)
-    except (ImportError, OSError, ValueError) as error:
-        raise SystemExit(f"umedpt: error: {error}") from error
     print(f"encoder: {{class_path: Encoder, init_args: {{name: {MODEL}, weights: {file}}}}}")

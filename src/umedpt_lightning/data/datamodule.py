@@ -155,11 +155,15 @@ class MultiTaskDataModule(pl.LightningDataModule):
         transforms = {name: self.tasks[name].evaluation_transform for name in readers}
         return EvaluationLoader(MultiTaskDataset(readers, transforms), sampler, self._pool())
 
+    def check_part(self, part: Part) -> None:
+        """Raises ValueError where no task has a part."""
+        if not any(part in task.readers for task in self.tasks.values()):
+            without = ", or train without validation: --trainer.limit_val_batches 0" if part == "val" else ""
+            raise ValueError(f"No task has a {part} part: give one under data.tasks.<name>.{part}{without}.")
+
     def _readers(self, part: Part) -> dict[str, Reader]:
-        readers = {name: self._reader(name, part) for name, task in self.tasks.items() if part in task.readers}
-        if not readers:
-            raise ValueError(f"No task has a {part} part: give one under data.tasks.<name>.{part}.")
-        return readers
+        self.check_part(part)
+        return {name: self._reader(name, part) for name, task in self.tasks.items() if part in task.readers}
 
     def _reader(self, name: str, part: Part) -> Reader:
         task = self.tasks[name]

@@ -7,15 +7,9 @@ from typing import Any
 
 
 def require(module: str, extra: str, what: object) -> Any:
-    """The module.
+    """The module of that name.
 
-    Args:
-        module: Its name.
-        extra: The optional dependency of this package that installs it.
-        what: The file or folder that cannot be read without it.
-
-    Raises:
-        ImportError: It is not installed.
+    Raises ImportError, which names the `extra` of this package that installs it, and `what` is read with it.
     """
     try:
         return importlib.import_module(module)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
-from umedpt_lightning.data.formats.text_files import read_text
+from umedpt_lightning.data.formats.text_files import read_yaml
 
 _FOLDER = Path(__file__).parent / "augmentations"
 #: Names of the presets.
@@ -19,12 +17,8 @@ PRESETS = tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
 def read_augmentations(preset: str, kind: Any) -> dict[str, Any]:
     """What a preset says, as a parser of configs holds it: types checked, nothing built.
 
-    Args:
-        preset: A name among `PRESETS`, or the path of a YAML file of the same form.
-        kind: The type that the augmentations are to have.
-
-    Raises:
-        ValueError: There is no such preset, or the file is not of that form.
+    `preset` is a name among `PRESETS`, or the path of a YAML file of the same form, and `kind` the type that the
+    augmentations are to have. Raises ValueError where there is no such preset, or the file is not of that form.
     """
     parsed: dict[str, Any] = _parse(preset, kind)[1].augment
     return parsed
@@ -33,20 +27,15 @@ def read_augmentations(preset: str, kind: Any) -> dict[str, Any]:
 def build_augmentations(preset: str, kind: Any) -> Any:
     """The augmentations of a preset, built; arguments and errors as in `read_augmentations`."""
     parser, parsed = _parse(preset, kind)
-    with warnings.catch_warnings():  # LightningCLI too calls this by its old name, the only one before 4.49
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            return parser.instantiate_classes(parsed).augment
-        except (ValueError, TypeError) as error:  # what albumentations says of an argument
-            raise ValueError(f"{_file(preset)}: {error}. Correct it.") from error
+    try:
+        return parser.instantiate(parsed).augment
+    except (ValueError, TypeError) as error:  # what albumentations says of an argument
+        raise ValueError(f"{_file(preset)}: {error}. Correct it.") from error
 
 
 def _parse(preset: str, kind: Any) -> tuple[jsonargparse.ArgumentParser, jsonargparse.Namespace]:
     file = _file(preset)
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise ValueError(
             f"{file}: a file of augmentations holds albumentations transforms by name, such as "

@@ -25,7 +25,8 @@ class TaskData:
         cache: Keeps decoded samples, once for all workers and ranks of a machine: ``ram`` until the run ends, ``disk``
             for later runs too. See `CachedReader`.
         evaluate_at: The pixels that metrics of masks and boxes are of: ``stored``, the image's own, to which
-            predictions are resized, or ``resized``, those of `size`, where small objects have vanished from the truth.
+            predictions are resized, or ``resized``, those of `size` and of slices that a reader resamples, where small
+            objects have vanished from the truth.
     """
 
     train: Reader | None = None

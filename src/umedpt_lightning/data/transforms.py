@@ -62,7 +62,7 @@ class Transform:
         value_range: The stored intensities that are black and white to intensity augmentations; None the full range of
             the dtype, 0 to 1 for float32. So 12-bit images in uint16 get as much noise as others.
         keep_truth: Whether resizing leaves nothing out of the truth, as evaluation needs it: targets with a value for
-            each pixel are kept as they were too (`Sample.stored_target`), and boxes however small they become.
+            each pixel are kept as they are stored too (`Sample.stored_target`), and boxes however small they become.
 
     Raises:
         ValueError: `size` is not positive, or there is no such preset.
@@ -115,7 +115,9 @@ class Transform:
             return replace(sample, image=moved[0].image, instances=moved)
         target = sample.target
         if not self._steps:
-            return replace(sample, image=np.ascontiguousarray(sample.image))
+            return replace(
+                sample, image=np.ascontiguousarray(sample.image), stored_target=self._truth(sample, sample.target)
+            )
         stored = sample.image.dtype
         value_range = self._value_range or _NATURAL_RANGE.get(stored, (0.0, 1.0))
         # bytes of the full range as they are, which is several times faster
@@ -142,10 +144,16 @@ class Transform:
             target = np.ascontiguousarray(result["mask"], dtype=data["mask"].dtype)
         elif isinstance(target, BoxArrays):
             target = _scaled(target, sample.image.shape, image.shape)
-        packed = None
-        if self._keep_truth and "mask" in data and target.shape != sample.target.shape:
-            packed = PackedArray.of(sample.target)
-        return replace(sample, image=image, target=target, stored_target=packed)
+        return replace(sample, image=image, target=target, stored_target=self._truth(sample, target))
+
+    def _truth(self, sample: Sample, target: Any) -> PackedArray | None:
+        """The target as it is stored, where that is wanted and is not what was made of it."""
+        stored = sample.stored_target
+        if stored is None and isinstance(target, np.ndarray) and target.shape != sample.target.shape:
+            stored = sample.target
+        if stored is None or not self._keep_truth:
+            return None
+        return stored if isinstance(stored, PackedArray) else PackedArray.of(stored)
 
     def _compose(self, boxes: bool) -> albumentations.Compose:
         if boxes not in self._composes:

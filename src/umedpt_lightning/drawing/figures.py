@@ -94,13 +94,7 @@ def shorten(name: str, longest: int) -> str:
 
 
 def limits(low: float, high: float, least: float = 0.0) -> tuple[float, float]:
-    """Ends of an axis that holds both values with a margin.
-
-    Args:
-        low: The lowest value.
-        high: The highest value.
-        least: The axis is at least so long.
-    """
+    """Ends of an axis, at least so long, that holds both values with a margin."""
     margin = max(0.06 * (high - low), (least - (high - low)) / 2, 1e-9 * abs(high), 1e-12)
     return low - margin, high + margin
 
@@ -117,12 +111,7 @@ def set_log_axis(axes: Axes, low: float, high: float) -> None:
 
 @house_style()
 def as_svg(figure: Figure, label: str) -> str:
-    """The figure as an element for a page or a file.
-
-    Args:
-        figure: The figure.
-        label: What is said to those who cannot see it.
-    """
+    """The figure as an element for a page or a file; `label` is said to those who cannot see it."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = stream.getvalue()

@@ -1,7 +1,4 @@
-"""Pictures of samples with truth and prediction, in numpy and Pillow.
-
-It draws the masks, boxes and lines of text of a `View` and knows nothing of label kinds.
-"""
+"""Pictures of samples with truth and prediction: the masks, boxes and lines of text of a `View`, of any label kind."""
 
 from __future__ import annotations
 
@@ -46,13 +43,7 @@ _COLOURS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Example:
-    """One sample to draw.
-
-    Attributes:
-        image: See `to_rgb`.
-        name: What a message calls the sample.
-        view: Truth and prediction.
-    """
+    """A sample to draw: its pixels (see `to_rgb`), what a message calls it, and its truth and prediction."""
 
     image: Pixels
     name: str
@@ -60,11 +51,10 @@ class Example:
 
 
 def to_rgb(image: NDArray[Any], value_range: tuple[float, float]) -> Pixels:
-    """An image of any dtype as RGB; one or two channels become grey, of more than three the first three are shown.
+    """An image ``(C, H, W)`` of any dtype as RGB; `value_range` are the intensities that become black and white.
 
-    Args:
-        image: ``(C, H, W)``, or ``(N, C, H, W)`` of a bag, of which a few are shown side by side.
-        value_range: The intensities that become black and white.
+    One or two channels become grey, of more than three the first three are shown; of a bag ``(N, C, H, W)`` some images
+    side by side.
     """
     low, high = value_range
     if image.ndim == 4:
@@ -149,23 +139,12 @@ def panel(image: Pixels, layer: Layer | None, classes: dict[int, str], filled: b
 
 
 def draw(examples: Sequence[Example], caption: str) -> Image.Image:
-    """A sheet of samples, each with truth and prediction, below a caption and a legend of the classes.
-
-    Args:
-        examples: At least one, of one task.
-        caption: What is written above them.
-    """
+    """A sheet of samples of one task, each with truth and prediction, below a caption and a legend of the classes."""
     return sheet([_card(example) for example in examples], [example.view for example in examples], caption)
 
 
 def sheet(cards: Sequence[Image.Image], views: Iterable[View], caption: str) -> Image.Image:
-    """Cards, as many a row as fit, below a caption and a legend of the classes.
-
-    Args:
-        cards: At least one.
-        views: What they show; the legend is about it.
-        caption: What is written above them.
-    """
+    """Cards, as many a row as fit, below a caption and a legend of the classes that the views show."""
     columns = max(1, _SHEET_WIDTH // (max(card.width for card in cards) + _GAP))
     rows = [beside(cards[i : i + columns], 2 * _GAP) for i in range(0, len(cards), columns)]
     body = below(rows, 2 * _GAP)
@@ -179,10 +158,7 @@ def sheet(cards: Sequence[Image.Image], views: Iterable[View], caption: str) -> 
 def card(panels: Mapping[str, Image.Image], name: str, lines: Iterable[Line]) -> Image.Image:
     """What is shown of one sample: panels beside each other under their titles, its name and lines of text.
 
-    Args:
-        panels: Pictures by title; the title of a single one is left out, and without any there is text alone.
-        name: What a message calls the sample.
-        lines: Text.
+    The title of a single panel is left out, and without any there is text alone.
     """
     columns = [*panels.values()]
     if len(panels) > 1:  # a single image explains itself

@@ -27,13 +27,9 @@ _MOST_OPEN = 4
 
 
 class Wanted(NamedTuple):
-    """An image that is to be read.
+    """An image that is to be read: the number of its file, which of the file's images (or `BY_TILES`), for which tasks.
 
-    Attributes:
-        file: The number of its file.
-        image: Which of the file's images, or `BY_TILES`.
-        tasks: The numbers of the tasks that it is for.
-        draw: Whether it will be drawn.
+    It may be one that will be drawn.
     """
 
     file: int
@@ -43,12 +39,9 @@ class Wanted(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Images that a task sees together.
+    """Images ``(B, C, H, W)``, in the dtype they were stored in, that the task of a number sees together.
 
-    Attributes:
-        task: Its number.
-        places: Which of the batch each is, and its height and width before it was resized, pixels.
-        images: ``(B, C, H, W)`` in the dtype they were stored in.
+    `places` are which of the batch each is, and its height and width before it was resized, pixels.
     """
 
     task: int
@@ -84,7 +77,7 @@ class ImageDataset(Dataset[Batch], ABC):
         draw_side: Images to draw are thinned to about that side, pixels.
     """
 
-    def __init__(self, most_pixels: int | None = None, draw_side: int = 0) -> None:
+    def __init__(self, most_pixels: int | None = None, draw_side: int = 1) -> None:
         self._most_pixels, self._draw_side = most_pixels, draw_side
 
     @abstractmethod
@@ -115,8 +108,7 @@ class ImageDataset(Dataset[Batch], ABC):
                     batch.large.append((row, task))
                     continue
                 if wanted.draw:
-                    step = max(1, max(image.shape[:2]) // max(1, self._draw_side))
-                    batch.drawn[row, task] = image[::step, ::step].copy()
+                    batch.drawn[row, task] = thinned(image, self._draw_side)
                 size = self.size(task)
                 shown = image if size is None else resize(image, size)
                 places, images = stacks.setdefault(task, ([], []))
@@ -144,7 +136,7 @@ class InputDataset(ImageDataset):
         openings: How each task opens them.
         opened: Files that are open already, by their number and that of the task.
         most_pixels: As for `ImageDataset`.
-        draw_side: As for `ImageDataset`.
+        draw_side: Likewise.
     """
 
     def __init__(
@@ -153,7 +145,7 @@ class InputDataset(ImageDataset):
         openings: Sequence[Opening],
         opened: Mapping[tuple[int, int], OpenFile] | None = None,
         most_pixels: int | None = None,
-        draw_side: int = 0,
+        draw_side: int = 1,
     ) -> None:
         super().__init__(most_pixels, draw_side)
         self.openings = list(openings)
@@ -205,31 +197,22 @@ class InputDataset(ImageDataset):
             height, width = image_size(file.path)
             if height * width > opening.at_once:
                 return None
-        return opening.seen(self._decode(file, opening.windowed), file.file)
+        key = (file.file, opening.windowed)
+        if key not in self._decoded:
+            if any(other != file.file for other, _ in self._decoded):
+                self._decoded.clear()
+            self._decoded[key] = read_image(file.path, windowed=opening.windowed)
+        return opening.seen(self._decoded[key], file.file)
 
     def __getitem__(self, key: Sequence[Wanted]) -> Batch:
-        """As for `ImageDataset`; each image is decoded once."""
+        """As for `ImageDataset`; each image is decoded once for all tasks."""
         batch = super().__getitem__(key)
         self._decoded.clear()
         return batch
 
-    def _decode(self, file: InputFile, windowed: bool) -> NDArray[Any]:
-        """An image as it is stored, decoded once for all tasks."""
-        key = (file.file, windowed)
-        if key not in self._decoded:
-            if any(other != file.file for other, _ in self._decoded):
-                self._decoded.clear()
-            self._decoded[key] = read_image(file.path, windowed=windowed)
-        return self._decoded[key]
-
 
 class ReaderImages(ImageDataset):
-    """The images of a task's reader, read and resized as files are; batches have the targets too.
-
-    Args:
-        reader: Of the task.
-        size: Height and width that images are resized to; None keeps them.
-    """
+    """The images of a task's reader, read and resized to `size` as files are; batches have the targets too."""
 
     def __init__(self, reader: Reader, size: tuple[int, int] | None) -> None:
         super().__init__()
@@ -252,3 +235,9 @@ class ReaderImages(ImageDataset):
         """As for `ImageDataset`."""
         self._targets: list[Any] = []
         return super().__getitem__(key)._replace(targets=self._targets)
+
+
+def thinned(image: NDArray[Any], side: int) -> NDArray[Any]:
+    """Every so many-th pixel of an image ``(H, W, C)``, so that its longer side is about `side` or less."""
+    step = max(1, max(image.shape[:2]) // side)
+    return image[::step, ::step].copy()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.inference.dataset import Batch, ImageDataset, ReaderImages, Wanted
 from umedpt_lightning.inference.pool import ComputeOptions, read_ahead
+from umedpt_lightning.inference.progress import Advance
 from umedpt_lightning.inference.rows import InputRows
 from umedpt_lightning.inference.store import Rows, Store
 from umedpt_lightning.model import MultiTaskModel
@@ -31,34 +33,41 @@ def embed(
     *,
     scales: bool = False,
     skip_bad: bool = False,
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Advance = lambda count: None,
 ) -> None:
     """Computes what the store does not have yet; what is done is kept, however this ends.
 
-    Args:
-        model: Is moved to the device.
-        task: Whose normalisation is used.
-        inputs: The images.
-        store: Where embeddings are kept.
-        options: What computes.
-        scales: Take the means of all maps of the pyramid, see `multi_scale`, not the pooled embedding.
-        skip_bad: Leave out images that cannot be used.
-        advance: Called with how many images more are done.
+    The model is moved to the device, the normalisation is that of the task. `scales` takes the means of all maps of the
+    pyramid, see `multi_scale`, not the pooled embedding; `skip_bad` leaves out images that cannot be used; `advance` is
+    called with how many images more are done.
 
     Raises:
         ValueError: An image cannot be used, and `skip_bad` is off.
         ChildProcessError: A worker died.
         MemoryError: The device has too little.
     """
-    part = _Part(store, inputs)
-    keys = inputs.batches(store.done, options.batch_size)
-    start = store.done
+    keys, stop = inputs.batches(store.done, options.batch_size), store.done
+    kept: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    skipped: list[str] = []
+    since = time.monotonic()
+
+    def write() -> None:
+        nonlocal since
+        if stop > store.done:
+            rows = [row for numbers, _ in kept for row in numbers.tolist()]
+            ids, groups = (np.array([of(row) for row in rows], np.str_) for of in (inputs.id, inputs.group))
+            vectors = np.concatenate([v for _, v in kept]) if kept else np.empty((0, 0), np.float32)
+            store.add(store.done, stop, Rows(ids, groups, vectors), skipped)
+        kept.clear()
+        skipped.clear()
+        since = time.monotonic()
+
     try:
         for batch, rows, vectors in embedded(model, task, inputs.dataset, keys, options, scales):
             finite = np.isfinite(vectors).all(axis=1)  # (B,)
             faults = [text for _, _, text in batch.faults]
             faults += [
-                f"{inputs.id(start + row)}: its embedding is not finite. Check the image and the model."
+                f"{inputs.id(stop + row)}: its embedding is not finite. Check the image and the model."
                 for row in rows[~finite].tolist()
             ]
             if faults and not skip_bad:
@@ -66,12 +75,15 @@ def embed(
                     f"{faults[0]} What was done before is kept: mend it and give the same command again to go on, or "
                     "leave out what is bad with --skip_bad."
                 )
-            stop = start + len(batch.wanted)
-            part.add(stop, start + rows[finite], vectors[finite], faults)
-            advance(stop - start)
-            start = stop
+            if finite.any():
+                kept.append((stop + rows[finite], vectors[finite]))
+            skipped += faults
+            stop += len(batch.wanted)
+            if stop - store.done >= _MOST_IMAGES or time.monotonic() - since > _MOST_SECONDS:
+                write()
+            advance(len(batch.wanted))
     finally:
-        part.write()
+        write()
 
 
 def embed_reader(
@@ -80,20 +92,11 @@ def embed_reader(
     reader: Reader,
     size: tuple[int, int] | None,
     options: ComputeOptions,
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Advance = lambda count: None,
 ) -> tuple[NDArray[np.float32], list[Any]]:
-    """The embeddings of all samples of a reader, in their order, without augmentation.
+    """The embeddings ``(N, D)`` float32 of all samples of a reader, in their order, without augmentation; and targets.
 
-    Args:
-        model: Is moved to the device.
-        task: Whose normalisation is used.
-        reader: The samples.
-        size: Height and width that images are resized to; None keeps them.
-        options: What computes.
-        advance: Called with how many samples more are done.
-
-    Returns:
-        ``(N, D)`` float32, and the samples' targets.
+    Arguments are those of `embed`; images are resized to `size`, height and width in pixels, or kept.
 
     Raises:
         ValueError: A sample cannot be used, or an embedding is not finite; the message names it.
@@ -132,38 +135,30 @@ def embedded(
     options: ComputeOptions,
     scales: bool = False,
 ) -> Iterator[tuple[Batch, NDArray[np.int64], NDArray[np.float32]]]:
-    """The embeddings of images, a batch for each key.
-
-    Args:
-        model: Is set to evaluation and moved to the device.
-        task: Whose normalisation is used.
-        dataset: Reads the images.
-        keys: What is wanted of it.
-        options: What computes.
-        scales: As for `embed`.
+    """The embeddings of images, a batch for each key; arguments and errors are those of `embed`.
 
     Yields:
         What was read, ``(N,)`` which of it could be used, and the embeddings of these ``(N, D)``.
-
-    Raises:
-        ChildProcessError: A worker died.
-        MemoryError: The device has too little.
     """
     model.eval().to(options.device)
+    pooled = partial(multi_scale, model) if scales else partial(_last_map, model)
     for batch in read_ahead(dataset, keys, options):
-        with options.enough_memory():
-            vectors = _vectors(model, task, [stack.images for stack in batch.stacks], options, scales)
+        found = []
+        with options.enough_memory(), torch.inference_mode(), options.autocast():
+            for stack in batch.stacks:
+                found.append(pooled(stack.images.to(options.device, non_blocking=True), task))
+            vectors = torch.cat(found or [torch.empty(0, 0)]).float().cpu().numpy()
         yield batch, np.array([row for stack in batch.stacks for row, _ in stack.places], np.int64), vectors
 
 
-def multi_scale(model: MultiTaskModel, images: Tensor, task: str) -> Tensor:
-    """The means over the image of every map of the pyramid, finest first, ``(B, sum of channels)``.
+def _last_map(model: MultiTaskModel, images: Tensor, task: str) -> Tensor:
+    """As `MultiTaskModel.embed`, without its warning: of files it was told with their names."""
+    embedding: Tensor = model.pooling(model.pyramid(images, task))
+    return embedding
 
-    Args:
-        model: In evaluation mode.
-        images: ``(B, C, H, W)`` in stored dtype.
-        task: Whose normalisation is used.
-    """
+
+def multi_scale(model: MultiTaskModel, images: Tensor, task: str) -> Tensor:
+    """The means over images ``(B, C, H, W)`` of every map of the pyramid, finest first, ``(B, sum of channels)``."""
     pyramid = model.pyramid(images, task)
     height, width = pyramid.size
     means = [
@@ -172,51 +167,3 @@ def multi_scale(model: MultiTaskModel, images: Tensor, task: str) -> Tensor:
         for features, stride in zip(pyramid.maps, pyramid.strides, strict=True)
     ]
     return torch.cat(means, dim=1)
-
-
-@torch.inference_mode()
-def _vectors(
-    model: MultiTaskModel, task: str, images: Sequence[Tensor], options: ComputeOptions, scales: bool
-) -> NDArray[np.float32]:
-    found = []
-    for stack in images:
-        with options.autocast():
-            moved = stack.to(options.device, non_blocking=True)
-            found.append(multi_scale(model, moved, task) if scales else model.embed(moved, task))
-    if not found:
-        return np.empty((0, 0), np.float32)
-    vectors: NDArray[np.float32] = torch.cat(found).float().cpu().numpy()
-    return vectors
-
-
-class _Part:
-    """Embeddings that are not in the store yet."""
-
-    def __init__(self, store: Store, inputs: InputRows) -> None:
-        self._store, self._inputs = store, inputs
-        self._clear()
-
-    def add(self, stop: int, rows: NDArray[np.int64], vectors: NDArray[np.float32], faults: Sequence[str]) -> None:
-        self._stop = stop
-        self._skipped += faults
-        if len(rows):
-            self._rows.append(rows)
-            self._vectors.append(vectors)
-        if stop - self._store.done >= _MOST_IMAGES or time.monotonic() - self._since > _MOST_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        if self._stop > self._store.done:
-            rows = np.concatenate(self._rows).tolist() if self._rows else []
-            ids = np.array([self._inputs.id(row) for row in rows], np.str_)
-            groups = np.array([self._inputs.group(row) for row in rows], np.str_)
-            vectors = np.concatenate(self._vectors) if self._vectors else np.empty((0, 0), np.float32)
-            self._store.add(self._store.done, self._stop, Rows(ids, groups, vectors), self._skipped)
-        self._clear()
-
-    def _clear(self) -> None:
-        self._rows: list[NDArray[np.int64]] = []
-        self._vectors: list[NDArray[np.float32]] = []
-        self._skipped: list[str] = []
-        self._stop = 0
-        self._since = time.monotonic()

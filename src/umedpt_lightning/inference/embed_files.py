@@ -12,6 +12,7 @@ from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.dicom_file import is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.inference.embed import embed
 from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
 from umedpt_lightning.inference.opening import Opening
@@ -19,19 +20,14 @@ from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.progress import ProgressCallback, no_progress
 from umedpt_lightning.inference.rows import InputRows
 from umedpt_lightning.inference.store import Store
-from umedpt_lightning.inference.weights_digest import weights_digest
 from umedpt_lightning.model import MultiTaskModel
-
-_NO_COLUMNS = TableColumns()
 
 
 @dataclass(frozen=True)
 class EmbeddedFiles:
-    """What is in a table of embeddings.
+    """What is in a table of embeddings: so many rows of a width.
 
     Attributes:
-        rows: Vectors in it.
-        width: Numbers in each.
         before: Images that had been computed before.
         computed: Images that were computed now; 0 where the table was complete.
         skipped: What was wrong with inputs that were left out.
@@ -53,7 +49,7 @@ def embed_files(
     task: str | None = None,
     compute: ComputeOptions | None = None,
     *,
-    columns: TableColumns = _NO_COLUMNS,
+    columns: TableColumns | None = None,
     slices: Slices | None = None,
     intensity: Intensity | None = None,
     tiles: Tiles | None = None,
@@ -69,7 +65,7 @@ def embed_files(
         out: A ``.parquet`` file, or ``.npy`` with ids in ``.npy.csv``.
         task: Whose size, channels and intensities are used; None for the only one.
         compute: What computes; None the CPU.
-        columns: Of tables.
+        columns: Of tables; None for those with the usual names.
         slices: How volumes are cut; None as the task was trained.
         intensity: What becomes 0 and 1 in volumes; None as the task was trained.
         tiles: How slides are cut; None as the task was trained.
@@ -108,7 +104,6 @@ def embed_files(
 
 
 def _task(model: MultiTaskModel, name: str | None) -> str:
-    """The task whose size, channels and intensities are used."""
     tasks = list(model.tasks)
     if name is None and len(tasks) == 1:
         return str(tasks[0])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,60 +16,32 @@ from torch import Tensor
 
 from umedpt_lightning.data.formats.images import read_image
 from umedpt_lightning.data.slide.tiles import Tiles
-from umedpt_lightning.inference.dataset import BY_TILES, Batch, InputDataset, Wanted
+from umedpt_lightning.inference.dataset import BY_TILES, Batch, InputDataset, Wanted, thinned
 from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.opening import SlideTiles, VolumeSlices
 from umedpt_lightning.inference.options import PredictOptions
-from umedpt_lightning.inference.output.images import FileOutput, ImageOutput
+from umedpt_lightning.inference.output.files import FileOutput, ImageOutput, TilesOutput, VolumeOutput
 from umedpt_lightning.inference.output.overlays import LARGEST
-from umedpt_lightning.inference.output.slides import TilesOutput, thumbnail, write_slide
+from umedpt_lightning.inference.output.slides import thumbnail, write_slide
 from umedpt_lightning.inference.output.task_output import TaskOutput
-from umedpt_lightning.inference.output.volumes import VolumeOutput
-from umedpt_lightning.inference.pool import ComputeOptions, read_ahead
+from umedpt_lightning.inference.pool import BackgroundWriter, ComputeOptions, read_ahead
 from umedpt_lightning.inference.progress import Advance, ProgressCallback
-from umedpt_lightning.inference.tiles.large import predict_large, predict_slide
-from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
-from umedpt_lightning.inference.writer import BackgroundWriter
+from umedpt_lightning.inference.tiles.large import predict_slide
+from umedpt_lightning.inference.tiles.pixels import ArrayPixels
+from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS, TiledTask
 from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
 from umedpt_lightning.types import to_numpy
 
 #: Slices of a volume that are drawn, evenly spaced.
 _DRAWN = 12
-
-
-@dataclass
-class _Pending:
-    """What is known of a file, until all of its images are predicted.
-
-    Attributes:
-        output: Writes it.
-        left: How many of its images are to come.
-        sound: Whether all that came could be predicted.
-    """
-
-    output: FileOutput
-    left: int
-    sound: bool = True
-
-
-class _Seen(NamedTuple):
-    """An image that is being predicted."""
-
-    wanted: Wanted
-    size: tuple[int, int]
-    drawn: NDArray[Any] | None
+#: Side of the images that are drawn, pixels: a half of it is all that is shown.
+_DRAW_SIDE = 2 * LARGEST
 
 
 class FilePredictions:
-    """Predictions for files, as they are found by one preference.
+    """Predictions for files, as they are found by one preference, by a model in evaluation mode on its device.
 
-    Args:
-        model: In evaluation mode, on its device.
-        outputs: Of the tasks; what their journals have is left out.
-        files: The inputs.
-        options: How they are predicted.
-        compute: What computes.
-        failed: Where it is noted what was wrong with an input, by its id.
+    What the journals of the outputs have is left out. What was wrong with an input is noted in `failed`, by its id.
     """
 
     def __init__(
@@ -90,14 +62,11 @@ class FilePredictions:
             )
             for output in outputs
         ]
-        self._dataset = InputDataset(files, openings, most_pixels=MOST_PIXELS, draw_side=2 * LARGEST)
-        self._pending: dict[tuple[int, int], _Pending] = {}
+        self._dataset = InputDataset(files, openings, most_pixels=MOST_PIXELS, draw_side=_DRAW_SIDE)
+        self._pending: dict[tuple[int, int], FileOutput] = {}
 
     def run(self, progress: ProgressCallback) -> None:
         """Does everything; what can be read but not predicted is noted, and does not stop the rest.
-
-        Args:
-            progress: Is told of every input, and of tiles and slices.
 
         Raises:
             ChildProcessError: A worker died.
@@ -164,18 +133,17 @@ class FilePredictions:
         return self._of_pieces if first.image >= 0 else lambda steps: None
 
     def _predict(self, batch: Batch) -> None:
-        for stack in batch.stacks:
-            seen = [_Seen(batch.wanted[row], size, batch.drawn.get((row, stack.task))) for row, size in stack.places]
-            for one in seen:
-                self._expect(one.wanted, stack.task)
-            sizes = [one.size for one in seen]
-            found, finite = self._model.predict_batch(stack.images, self._outputs[stack.task].name, sizes)
-            self._write(self._add, stack.task, seen, found, finite)
+        for task, places, images in batch.stacks:
+            for row, _ in places:
+                self._expect(batch.wanted[row], task)
+            found, finite = self._model.predict_batch(images, self._outputs[task].name, [size for _, size in places])
+            seen = [(batch.wanted[row], size, batch.drawn.get((row, task))) for row, size in places]
+            self._write(self._add, task, seen, found, finite)
         for row, task, text in batch.faults:
             self._expect(batch.wanted[row], task)
             self._write(self._discard, batch.wanted[row], task, text)
-        for row, places in groupby(batch.large, key=lambda place: place[0]):
-            self._by_tiles(batch.wanted[row].file, [task for _, task in places])
+        for row, large in groupby(batch.large, key=lambda place: place[0]):
+            self._by_tiles(batch.wanted[row].file, [task for _, task in large])
 
     def _expect(self, wanted: Wanted, task: int) -> None:
         """Makes ready what writes a file."""
@@ -186,11 +154,11 @@ class FilePredictions:
         opened = None if self._dataset.openings[task].is_single(file) else self._dataset.open(*key)
         match opened:
             case VolumeSlices():
-                self._pending[key] = _Pending(VolumeOutput(output, file, opened), len(opened))
+                self._pending[key] = VolumeOutput(output, file, opened)
             case SlideTiles():
-                self._pending[key] = _Pending(TilesOutput(output, file, opened), len(opened))
+                self._pending[key] = TilesOutput(output, file, opened)
             case _:
-                self._pending[key] = _Pending(ImageOutput(output, file, self._options.pixel_size), 1)
+                self._pending[key] = ImageOutput(output, file, self._options.pixel_size)
 
     def _by_tiles(self, number: int, tasks: Sequence[int]) -> None:
         """Predicts a slide or a large image."""
@@ -205,12 +173,14 @@ class FilePredictions:
                     decoded[opening.windowed] = read_image(file.path, windowed=opening.windowed)
                 image = decoded[opening.windowed]
                 opening.check(image, file.file)
-                found = predict_large(self._model, output.name, image, self._options, self._progress, file.id)
+                pixels = ArrayPixels(image, output.task.spec.channels, file.id)
+                tiling = self._options.tiling(self._model, output.name)
+                tiled = TiledTask(self._model, output.name, tiling, self._options.exact)
+                found = to_numpy(tiled.predict(pixels, progress=self._progress, name=file.id))
             except (ValueError, OSError, ImportError) as error:
                 self._fail(file, str(error))
                 continue
-            step = max(1, max(image.shape[:2]) // (2 * LARGEST))
-            drawn = image[::step, ::step].copy() if self._options.overlays else None
+            drawn = thinned(image, _DRAW_SIDE) if self._options.overlays else None
             self._write(self._write_large, file, output, (image.shape[0], image.shape[1]), found, drawn)
 
     def _slide(self, file: InputFile, output: TaskOutput, tiles: Tiles) -> None:
@@ -235,8 +205,14 @@ class FilePredictions:
         with folder:
             write_slide(*slide)
 
-    def _add(self, task: int, seen: Sequence[_Seen], found: list[Any], finite: Tensor) -> None:
-        """Adds predictions to what is known of their files."""
+    def _add(
+        self,
+        task: int,
+        seen: Sequence[tuple[Wanted, tuple[int, int], NDArray[Any] | None]],
+        found: list[Any],
+        finite: Tensor,
+    ) -> None:
+        """Adds predictions to what is known of their files, with the size of each image, and the image to draw."""
         for (wanted, size, drawn), prediction, is_finite in zip(seen, to_numpy(found), finite.tolist(), strict=True):
             if not is_finite:
                 file, name = self._files[wanted.file].file, self._outputs[task].name
@@ -244,7 +220,7 @@ class FilePredictions:
                 continue
             pending = self._pending[wanted.file, task]
             if pending.sound:
-                pending.output.add(wanted.image, size, prediction, drawn)
+                pending.add(wanted.image, size, prediction, drawn)
             self._count(wanted, task)
 
     def _discard(self, wanted: Wanted, task: int, text: str) -> None:
@@ -260,7 +236,7 @@ class FilePredictions:
         if not pending.left:
             del self._pending[wanted.file, task]
             if pending.sound:
-                pending.output.finish()
+                pending.finish()
 
     def _fail(self, file: InputFile, text: str) -> None:
         before = self._failed.get(file.id, "")

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
-from umedpt_lightning.data.formats.table_files import read_columns
+from umedpt_lightning.data.formats.table import read_columns
 from umedpt_lightning.data.formats.text_files import read_json
-from umedpt_lightning.inference.file_kinds import FileKind, Preference, kind_of
-from umedpt_lightning.inference.input_files import InputFile, id_fault, named_inputs, tame, walk
+from umedpt_lightning.inference.input_files import (
+    FileKind,
+    InputFile,
+    Preference,
+    id_fault,
+    kind_of,
+    named_inputs,
+    tame,
+    walk,
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,12 @@ def find_inputs(
                         "that both are in, or a table with a column of ids."
                     )
                 )
-    _raise_all(faults)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:  # all in one, since a user mends them together
+        missing = all(isinstance(fault, FileNotFoundError) for fault in faults)
+        lines = [f"{len(faults)} inputs cannot be used:", *map(str, faults)]
+        raise (MissingFilesError if missing else FaultsError)("\n".join(lines), faults)
     if not found:
         names = ", ".join(map(str, given)) or "no input"
         raise ValueError(
@@ -138,7 +151,8 @@ def _of_table(
             name = tame(path) if id is None else id
             if fault := id_fault(name):
                 raise ValueError(f"the id {name!r} {fault}. Write names or paths like 'a/b.png'.")
-            for file in named_inputs(name, group or None, root / path, preference, _number(number) if number else None):
+            coco = int(number) if number and number.lstrip("-").isdecimal() else number or None
+            for file in named_inputs(name, group or None, root / path, preference, coco):
                 if file.id in found:
                     raise ValueError(f"the id {file.id!r} comes twice. Give each row one of its own.")
                 found[file.id] = file
@@ -168,17 +182,3 @@ def _of_coco(file: Path, root: str | None, preference: Preference, faults: list[
         except (ValueError, FileNotFoundError) as error:
             faults.append(type(error)(f"{file}: images[{place}]: {error}"))
     return found
-
-
-def _number(cell: str) -> int | str:
-    return int(cell) if cell.lstrip("-").isdecimal() else cell
-
-
-def _raise_all(faults: Sequence[Exception]) -> None:
-    """Raises all in one, since a user mends them together."""
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        missing = all(isinstance(fault, FileNotFoundError) for fault in faults)
-        lines = [f"{len(faults)} inputs cannot be used:", *map(str, faults)]
-        raise (MissingFilesError if missing else FaultsError)("\n".join(lines), faults)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 from umedpt_lightning.data.volume.dicom_file import is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity, Level, Percentiles, Window
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
-from umedpt_lightning.inference.file_kinds import Preference
-from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.input_files import InputFile, Preference
 from umedpt_lightning.io.arrays import scale_warning
 from umedpt_lightning.types import TaskSpec
 
@@ -24,6 +23,7 @@ _FULL_RANGES: dict[tuple[float, float], np.dtype[Any]] = {
     (0.0, 255.0): np.dtype(np.uint8),
     (0.0, 65535.0): np.dtype(np.uint16),
 }
+T = TypeVar("T")
 _LETTERS = {"sagittal": "x", "coronal": "y", "axial": "z"}
 
 
@@ -66,15 +66,20 @@ class Opening:
         # intensities that are asked for are those of volumes; they make none of what is known to have been an image
         volumes = slices is not None or (intensity is not None and "images" not in spec.cut)
         preference = Preference("slices" in spec.cut or volumes, "tiles" in spec.cut or tiles is not None)
-        asked = slices or trained_slices(spec), intensity or trained_intensity(spec), tiles or trained_tiles(spec)
-        return cls(spec, size, *asked, preference)
+        if slices is None:  # every slice; all axial ones where the task was not trained on volumes
+            slices = replace(_made(Slices, spec.cut.get("slices", {}), "slices"), every=None)
+        if intensity is None and (options := spec.cut.get("intensity")):
+            kinds: dict[str, Callable[..., Intensity]] = {"low": Window, "level": Level, "lower": Percentiles}
+            intensity = _made(kinds.get(min(options), Window), options, "intensity")
+        if tiles is None and "tiles" in spec.cut:
+            tiles = _made(Tiles, spec.cut["tiles"], "tiles")
+        return cls(spec, size, slices, intensity, tiles, preference)
 
     @property
     def windowed(self) -> bool:
         """Whether DICOM images are shown through the window of their file."""
         recorded = self.spec.cut.get("images", {}).get("windowed")
-        # models of before did not say it
-        return self.spec.value_range in _FULL_RANGES if recorded is None else bool(recorded)
+        return self.spec.value_range in _FULL_RANGES if recorded is None else bool(recorded)  # of models of before
 
     def warn_of_images(self, files: Iterable[InputFile], intensity: Intensity | None) -> None:
         """Warns where intensities were asked for, but DICOM files are read as images, which have none to choose."""
@@ -128,7 +133,8 @@ class Opening:
             ValueError: It was not; the message begins with the name.
         """
         to_channels(image[:1, :1], self.spec.channels, name)
-        wanted = self._stored_dtype()
+        recorded = self.spec.cut.get("images", {}).get("dtype")
+        wanted = np.dtype(str(recorded)) if recorded else _FULL_RANGES.get(self.spec.value_range)
         if image.dtype.kind == "f":
             _check_finite(image, name)
             if warning := scale_warning(image, self.spec.value_range, name):
@@ -145,18 +151,9 @@ class Opening:
                 "which nothing says what they measure. Give the NIfTI file or the DICOM series."
             )
 
-    def _stored_dtype(self) -> np.dtype[Any] | None:
-        if recorded := self.spec.cut.get("images", {}).get("dtype"):
-            return np.dtype(str(recorded))
-        return _FULL_RANGES.get(self.spec.value_range)
-
 
 class VolumeSlices:
-    """The slices of a volume.
-
-    Attributes:
-        images: The volume, and where it is cut.
-    """
+    """The slices of a volume; `images` is the volume, and where it is cut."""
 
     def __init__(self, opening: Opening, file: InputFile) -> None:
         spec = opening.spec
@@ -197,11 +194,7 @@ class VolumeSlices:
 
 
 class SlideTiles:
-    """The tiles of a slide.
-
-    Attributes:
-        images: The slide, and where it is cut.
-    """
+    """The tiles of a slide; `images` is the slide, and where it is cut."""
 
     def __init__(self, opening: Opening, file: InputFile) -> None:
         tiles, spec = opening.tiles_of(file), opening.spec
@@ -230,44 +223,7 @@ def _check_finite(image: NDArray[Any], name: str) -> None:
         raise ValueError(f"{name}: {bad} of {image.size} values are NaN or infinite. Fill them, or leave it out.")
 
 
-def trained_slices(spec: TaskSpec) -> Slices:
-    """How volumes were sliced, but every slice; all axial ones where the task was not trained on volumes.
-
-    Raises:
-        ValueError: The spec's options are not those of `Slices`.
-    """
-    made: Slices = _made(Slices, spec.cut.get("slices", {}), "slices")
-    return replace(made, every=None)
-
-
-def trained_intensity(spec: TaskSpec) -> Intensity | None:
-    """What became 0 and 1 of volumes; None keeps the stored intensities.
-
-    Raises:
-        ValueError: The spec's options are those of no intensity.
-    """
-    options = spec.cut.get("intensity")
-    if not options:
-        return None
-    kinds: dict[str, Any] = {"low": Window, "level": Level, "lower": Percentiles}
-    made: Intensity = _made(kinds.get(min(options), Window), options, "intensity")
-    return made
-
-
-def trained_tiles(spec: TaskSpec, **asked: Any) -> Tiles | None:
-    """How slides were cut; what is `asked` for and not None counts more; None where nothing says it.
-
-    Raises:
-        ValueError: The options are not those of `Tiles`.
-    """
-    options = {**spec.cut.get("tiles", {}), **{key: value for key, value in asked.items() if value is not None}}
-    if "tiles" not in spec.cut and "mpp" not in options:
-        return None
-    made: Tiles = _made(Tiles, options, "tiles")
-    return made
-
-
-def _made(cls: Any, options: Mapping[str, Any], what: str) -> Any:
+def _made(cls: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
     try:
         return cls(**options)
     except TypeError as error:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Intensity
-from umedpt_lightning.inference.opening import Opening, trained_slices, trained_tiles
+from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.inference.tiles.grid import Tiling, aligned_tiling
 from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap
 from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskSpec
 
+T = TypeVar("T", Slices, Tiles)
 #: Side of the tiles of large images, pixels: whole windows of Swin, and no more memory than an image that is not cut.
 TILE = 1792
 
@@ -57,20 +60,18 @@ class PredictOptions:
             raise ValueError(f"overlap is {self.overlap}, but it must be 0 or more pixels.")
 
     def opening(self, spec: TaskSpec, size: tuple[int, int] | None = None) -> Opening:
-        """How a task opens files.
-
-        Args:
-            spec: What its data say of themselves.
-            size: Height and width that images are resized to; None keeps them.
+        """How a task opens files, and resizes images to that height and width, if to any.
 
         Raises:
             ValueError: What the model says of its training cannot be.
         """
-        asked: dict[str, Any] = {
-            key: value for key, value in (("axis", self.axis), ("spacing", self.spacing)) if value is not None
-        }
-        slices = replace(trained_slices(spec), **asked) if asked else None
-        tiles = trained_tiles(spec, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
+        trained = Opening.as_trained(spec, size)
+        slices = None
+        if self.axis is not None or self.spacing is not None:
+            slices = _changed(trained.slices, axis=self.axis, spacing=self.spacing)
+        tiles = trained.tiles or (None if self.mpp is None else Tiles())
+        if tiles is not None:
+            tiles = _changed(tiles, mpp=self.mpp, size=self.tile, slide_mpp=self.pixel_size)
         return Opening.as_trained(spec, size, slices, self.intensity, tiles)
 
     def most_at_once(self, model: MultiTaskModel, task: str) -> int | None:
@@ -84,12 +85,9 @@ class PredictOptions:
         return MOST_PIXELS if self.tile is None else 0
 
     def tiling(self, model: MultiTaskModel, task: str, tile: int | None = None) -> Tiling:
-        """How large images are cut.
+        """How large images are cut, into tiles with the shape that the task resizes images to.
 
-        Args:
-            model: The model.
-            task: The task's name; tiles have the shape that it resizes images to.
-            tile: About the height and width of tiles, pixels; None as asked for, or as is usual.
+        These have about the side `tile`, pixels; None as asked for, or as is usual.
         """
         side, shown = tile or self.tile or TILE, model.sizes.get(task)
         if shown is None:
@@ -97,3 +95,8 @@ class PredictOptions:
             return aligned_tiling(model.encoder, side, overlap)
         overlap = default_overlap(side) if self.overlap is None else self.overlap
         return Tiling((side, max(1, round(side * shown[1] / shown[0]))), overlap, whole=True)
+
+
+def _changed(options: T, **asked: Any) -> T:
+    """The same options but for those that are asked for, which are not None."""
+    return replace(options, **{key: value for key, value in asked.items() if value is not None})

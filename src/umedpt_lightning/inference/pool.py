@@ -1,21 +1,26 @@
-"""What computes, and the processes that read ahead of it."""
+"""What computes, the processes that read ahead of it, and the thread that writes behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from umedpt_lightning.data.loading.shutdown import shut_down_with, shut_down_workers
-from umedpt_lightning.data.loading.worker import outlive_signals, prepare_worker
+from umedpt_lightning.data.loading.worker import outlive_signals, prepare_worker, shut_down_with, shut_down_workers
 
 T = TypeVar("T")
 #: What torch says where a worker died, or has no memory left to hand over what it has read.
 _SIGNS = ("DataLoader worker", "Bus error", "shared memory", "No space left")
+
+#: So much may be left to write before what computes waits all the same: it is kept in memory.
+_MOST_WAITING = 4
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,7 @@ class ComputeOptions:
 def read_ahead(dataset: Dataset[T], keys: Iterable[Any], options: ComputeOptions) -> Iterator[T]:
     """What a dataset gives for each key, in their order, read by workers that end with the iterator.
 
-    Args:
-        dataset: Gives a batch for a key.
-        keys: Are taken as late as may be: a few for each worker ahead of what is asked for.
-        options: How many workers, and for which device.
+    Keys are taken as late as may be: a few for each worker ahead of what is asked for.
 
     Raises:
         ChildProcessError: A worker died.
@@ -103,3 +105,32 @@ def _as_it_is(batch: T) -> T:
 def _prepare(number: int) -> None:
     outlive_signals()
     prepare_worker()
+
+
+class BackgroundWriter:
+    """Calls functions in another thread, one after the other; leaving the block waits for all of them.
+
+    Whatever a function raises is raised by a later call, or at the end of the block. If the block is left by an
+    exception, what has not begun is not done.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._waiting: deque[Future[Any]] = deque()
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Calls the function with the arguments, soon."""
+        while self._waiting and (self._waiting[0].done() or len(self._waiting) >= _MOST_WAITING):
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(function, *arguments))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=error is not None)
+        if error is None:
+            for future in self._waiting:
+                future.result()

@@ -6,22 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-import xxhash
-from torch import nn
-
+from umedpt_lightning.inference.digests import fingerprint
 from umedpt_lightning.inference.file_predictions import FilePredictions
 from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
 from umedpt_lightning.inference.options import PredictOptions
-from umedpt_lightning.inference.output.file_names import check_names
 from umedpt_lightning.inference.output.journal import Journal
-from umedpt_lightning.inference.output.task_output import TaskOutput
+from umedpt_lightning.inference.output.task_output import TaskOutput, check_names
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.progress import ProgressCallback, no_progress
 from umedpt_lightning.io.atomic import remove_leftovers
 from umedpt_lightning.model import MultiTaskModel
-
-_NO_COLUMNS = TableColumns()
 
 
 @dataclass
@@ -49,7 +43,7 @@ def predict_files(
     options: PredictOptions | None = None,
     compute: ComputeOptions | None = None,
     *,
-    columns: TableColumns = _NO_COLUMNS,
+    columns: TableColumns | None = None,
     image_id: str | None = None,
     overwrite: bool = False,
     progress: ProgressCallback = no_progress,
@@ -63,7 +57,7 @@ def predict_files(
         tasks: Names of tasks; None for all.
         options: How files are predicted; None as the tasks were trained.
         compute: What computes; None the CPU.
-        columns: Of tables.
+        columns: Of tables; None for those with the usual names.
         image_id: The column of tables with the images' ids in a COCO file.
         overwrite: Whether to do again what is there already.
         progress: Is told of every input.
@@ -87,7 +81,7 @@ def predict_files(
     found = {seen: find_inputs(inputs, columns, seen, image_id) for seen in dict.fromkeys(preferences.values())}
     for files in found.values():
         check_names([file.id for file in files])
-    made_by = {"model": _fingerprint(model), **asdict(options)}
+    made_by = {"model": fingerprint(model), **asdict(options)}
     model.eval().to(compute.device)
     remove_leftovers(out)
     drawn = options.min_score, options.overlays
@@ -108,12 +102,3 @@ def predict_files(
         result.written = [path for output in outputs.values() for path in output.finish()]
     result.failed = list(failed.values())
     return result
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Of all weights."""
-    digest = xxhash.xxh3_128()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -17,10 +16,7 @@ from umedpt_lightning.inference.opening import OpenFile, Opening
 class InputRows:
     """The images of files in their order: an image is one row, a volume has a row a slice, a slide one a tile.
 
-    Args:
-        files: At least one.
-        opening: How the task opens them.
-        skip_bad: Leave out volumes and slides that cannot be opened.
+    With `skip_bad` volumes and slides that cannot be opened are left out.
 
     Attributes:
         dataset: Reads the images.
@@ -71,7 +67,12 @@ class InputRows:
             names = self.dataset.ids[number], self.dataset.groups[number], self._first[number].item()
             result.update(repr(names).encode())
             for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-                result.update(os.fsencode(file.name) + _state(file))
+                result.update(os.fsencode(file.name) + b"\0")
+                try:
+                    stat = file.stat()
+                    result.update(f"{stat.st_size}\0{stat.st_mtime_ns}".encode())
+                except OSError:  # a file that is gone is told where it is read
+                    result.update(b"gone")
         return result.hexdigest()[:32]
 
     def batches(self, start: int, size: int) -> Iterator[list[Wanted]]:
@@ -83,12 +84,3 @@ class InputRows:
         """The file of a row, and which of its images it is."""
         number = int(np.searchsorted(self._first, row, side="right")) - 1
         return number, row - int(self._first[number])
-
-
-def _state(file: Path) -> bytes:
-    """Size and time of change; a file that is gone is told where it is read."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return b"\0gone"
-    return f"\0{stat.st_size}\0{stat.st_mtime_ns}".encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import zipfile
@@ -14,33 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
-from umedpt_lightning.io.atomic import atomic_write, remove_leftovers, write_text
+from umedpt_lightning.io.atomic import atomic_write, remove_leftovers, write_csv, write_text
 
 #: Rows that are joined at a time, and the row groups of Parquet; so the file does not depend on the parts.
 _CHUNK = 1024
 
 
 class Rows(NamedTuple):
-    """Some embeddings.
-
-    Attributes:
-        ids: ``(N,)`` text.
-        groups: ``(N,)`` text.
-        vectors: ``(N, D)`` float32.
-    """
+    """Some embeddings: ids ``(N,)``, groups ``(N,)``, and vectors ``(N, D)``."""
 
     ids: NDArray[np.str_]
     groups: NDArray[np.str_]
     vectors: NDArray[np.float32]
-
-    def between(self, start: int, stop: int | None) -> Rows:
-        """Some of them."""
-        return Rows(self.ids[start:stop], self.groups[start:stop], self.vectors[start:stop])
-
-
-def _joined(several: Sequence[Rows]) -> Rows:
-    ids, groups, vectors = ([rows[column] for rows in several] for column in range(3))
-    return Rows(np.concatenate(ids), np.concatenate(groups), np.concatenate(vectors))
 
 
 class Store:
@@ -51,7 +35,7 @@ class Store:
     Args:
         file: ``.parquet``, or ``.npy`` with ids and groups beside it in ``<file>.csv``.
         made_of: All that embeddings depend on but the inputs: the model, the task, options; in types of JSON.
-        digest: A text for the inputs of the images from one to another, see `Pieces.digest`.
+        digest: A text for the inputs of the images from one to another, see `InputRows.digest`.
         total: How many images there are.
 
     Attributes:
@@ -90,10 +74,7 @@ class Store:
         self.done = stop
 
     def finish(self, skipped: Sequence[str]) -> tuple[int, int, list[str]]:
-        """Joins the parts in constant memory and removes them.
-
-        Args:
-            skipped: What is wrong with inputs that have no part.
+        """Joins the parts in constant memory and removes them; of skipped inputs that have no part it must be told.
 
         Returns:
             How many embeddings there are, how long they are, and what was wrong with the inputs that were skipped.
@@ -122,8 +103,7 @@ class Store:
         """Whether the file is of the same; raises where it is not."""
         about = json.loads(self.about.read_text(encoding="utf-8")) if self.about.is_file() else {}
         now = self._made_of | {"inputs": self._digest(0, self._total)}
-        unlike = [key for key, value in now.items() if about.get(key) != value]
-        if unlike:
+        if unlike := [key for key, value in now.items() if about.get(key) != value]:
             raise ValueError(
                 f"{self.file} is there already, but was made of other {', '.join(unlike)}. Give another --out, or "
                 "remove it to make it anew."
@@ -158,20 +138,21 @@ class Store:
         rest: list[Rows] = []
         for part in self._parts():
             with _opened(part) as arrays:
-                if len(arrays["ids"]):
-                    rest.append(Rows(arrays["ids"], arrays["groups"], arrays["vectors"]))
-            while sum(len(rows.ids) for rows in rest) >= _CHUNK:
-                whole = _joined(rest)
-                yield whole.between(0, _CHUNK)
-                rest = [whole.between(_CHUNK, None)]
-        if rest and len((whole := _joined(rest)).ids):
-            yield whole
+                if not len(arrays["ids"]):
+                    continue
+                rest.append(Rows(arrays["ids"], arrays["groups"], arrays["vectors"]))
+            rest = [Rows(*map(np.concatenate, zip(*rest, strict=True)))]
+            while len(rest[0].ids) >= _CHUNK:
+                ids, groups, vectors = rest[0]
+                yield Rows(ids[:_CHUNK], groups[:_CHUNK], vectors[:_CHUNK])
+                rest = [Rows(ids[_CHUNK:], groups[_CHUNK:], vectors[_CHUNK:])]
+        if rest and len(rest[0].ids):
+            yield rest[0]
 
     def _join_parquet(self, count: int, width: int) -> None:
         pyarrow, parquet = require("pyarrow", "parquet", self.file), require("pyarrow.parquet", "parquet", self.file)
         vector = pyarrow.list_(pyarrow.float32(), width)
         schema = pyarrow.schema([("id", pyarrow.string()), ("group", pyarrow.string()), ("vector", vector)])
-
         with (
             atomic_write(self.file, durable=True) as unfinished,
             parquet.ParquetWriter(unfinished, schema, use_dictionary=["group"]) as writer,
@@ -182,15 +163,8 @@ class Store:
                 writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema), row_group_size=_CHUNK)
 
     def _join_npy(self, count: int, width: int) -> None:
-        names = self.file.with_name(f"{self.file.name}.csv")
-        with (
-            atomic_write(names, durable=True) as unfinished,
-            unfinished.open("w", newline="", encoding="utf-8") as text,
-        ):
-            writer = csv.writer(text)
-            writer.writerow(["id", "group"])
-            for rows in self._chunks():
-                writer.writerows(zip(rows.ids.tolist(), rows.groups.tolist(), strict=True))
+        names = (pair for rows in self._chunks() for pair in zip(rows.ids, rows.groups, strict=True))
+        write_csv(self.file.with_name(f"{self.file.name}.csv"), ["id", "group"], names, durable=True)
         with atomic_write(self.file, durable=True) as unfinished, unfinished.open("wb") as stream:
             header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
             np.lib.format.write_array_header_1_0(stream, header)

@@ -16,20 +16,16 @@ Image = NDArray[Any] | Tensor
 Size = tuple[int, int]
 #: What networks, OpenCV and files have in common; other numbers become float32.
 _DTYPES = (np.uint8, np.uint16, np.float32)
-#: Floats from 0 to 1 have most likely been scaled where a task takes intensities that span so much.
+#: Floats from 0 or -1 to 1 have most likely been scaled where a task takes intensities that span so much.
 _WIDE_RANGE = 50.0
+#: What rounding may add to them.
+_SCALED = 1.001
 
 
 def as_image(image: Image, channels: int, name: str) -> NDArray[Any]:
-    """An image as an array ``(H, W, C)`` of uint8, uint16 or float32.
+    """An image ``(H, W)`` or ``(H, W, C)`` as an array ``(H, W, C)`` of uint8, uint16 or float32.
 
-    Args:
-        image: ``(H, W)`` or ``(H, W, C)``.
-        channels: How many it must have.
-        name: What a message calls it.
-
-    Raises:
-        ValueError: It is not of that form, or holds no numbers.
+    Raises ValueError, which calls it `name`, where it is not of that form, has other channels, or holds no numbers.
     """
     if isinstance(image, Tensor):
         image = (image.float() if image.dtype == torch.bfloat16 else image).detach().cpu().numpy()
@@ -47,23 +43,21 @@ def as_image(image: Image, channels: int, name: str) -> NDArray[Any]:
 
 
 def scale_warning(image: NDArray[Any], value_range: tuple[float, float], name: str) -> str:
-    """A sentence where floats have most likely been scaled to 0..1, but the task takes stored intensities; else empty.
+    """A sentence where floats have most likely been scaled, but a task takes stored intensities; else empty.
 
-    Args:
-        image: ``(H, W, C)``.
-        value_range: The intensities that the task takes.
-        name: What the sentence calls the image.
+    `value_range` are the intensities that the task takes.
     """
     low, high = value_range
     if image.dtype.kind != "f" or high - low < _WIDE_RANGE:
         return ""
     least, most = float(image.min()), float(image.max())
-    if not (0 <= least < most <= 1):
+    if not -_SCALED <= least < most <= _SCALED:
         return ""
+    scale, unit = ("0..1", "image") if least > -_SCALED + 1 else ("-1..1", "(image + 1) / 2")
     return (
         f"{name} holds floats from {least:.3g} to {most:.3g}, but the task was trained on intensities from {low:g} to "
-        f"{high:g}: nearly all of it counts as {'black' if low == 0 else f'{low:g} or so'}. If it was scaled to 0..1, "
-        f"give it as it was stored, or image * {high - low:g}{f' + {low:g}' if low else ''}."
+        f"{high:g}, of which these are hardly any. If it was scaled to {scale}, give it as it was stored, or "
+        f"{unit} * {high - low:g}{f' + {low:g}' if low else ''}."
     )
 
 
@@ -75,15 +69,7 @@ def as_tensor(images: Sequence[NDArray[Any]]) -> Tensor:
 
 
 def stacks(images: Sequence[NDArray[Any]], most: int) -> Iterator[tuple[int, Tensor]]:
-    """Batches of neighbours of one size and dtype.
-
-    Args:
-        images: ``(H, W, C)`` each.
-        most: Images in a batch.
-
-    Yields:
-        The index of the first image of a batch, and the batch ``(B, C, H, W)``.
-    """
+    """Batches ``(B, C, H, W)`` of neighbours of one size and dtype, `most` at a time, and where each begins."""
     start = 0
     for stop in range(1, len(images) + 1):
         first, following = images[start], images[stop] if stop < len(images) else None

@@ -1,4 +1,4 @@
-"""Resizing as that of the training data."""
+"""Images of any number of channels, enlarged or shrunk by OpenCV."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from numpy.typing import NDArray
 
 
 def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """The image in another size: by area where a side shrinks, else linearly, as `data.transforms.Transform` resizes.
+    """The image ``(H, W, C)`` in another size: by area where a side shrinks, else linearly, as `Transform` resizes.
 
-    Args:
-        image: ``(H, W, C)`` uint8, uint16 or float32.
-        size: Height and width wanted, pixels.
-
-    Returns:
-        ``(*size, C)`` in the dtype of the image; the image itself where it has that size.
+    It keeps its dtype, uint8, uint16 or float32; it is the image itself where it has that size.
     """
     if image.shape[:2] == size:
         return image
@@ -34,3 +29,18 @@ def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     ]
     # OpenCV drops a single channel
     return parts[0].reshape(*size, channels) if len(parts) == 1 else np.dstack(parts)
+
+
+def resized(image: NDArray[Any], height: int, width: int, interpolation: int) -> NDArray[Any]:
+    """An image ``(H, W, C)`` or a mask ``(H, W)`` of that size; `interpolation` is OpenCV's."""
+    if image.shape[:2] == (height, width):
+        return image
+    import cv2
+
+    # OpenCV drops a single channel, and resizes many one by one anyway
+    planes = image[..., None] if image.ndim == 2 else image
+    resized = [
+        cv2.resize(np.ascontiguousarray(planes[..., c]), (width, height), interpolation=interpolation)
+        for c in range(planes.shape[-1])
+    ]
+    return np.stack(resized, axis=-1).reshape(height, width, *image.shape[2:])

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.labels.calibration import Stated
 from umedpt_lightning.labels.findings import Finding
-from umedpt_lightning.labels.values import flat_values
 from umedpt_lightning.labels.views import MOST_LINES, Line, Number, PageView, View
+from umedpt_lightning.labels.wording import flat_values
 
 #: The index of what is unlabelled, in class labels and in masks. No class can have it, no loss and no metric counts it.
 IGNORE_INDEX = -1
@@ -52,6 +52,7 @@ class TaskSpec:
         hub_type: What the Hugging Face Hub calls such a task.
         form: What predictions are: it says how they are written and whether tiles of them can be joined.
         noun: What there should be one of for each of the `names`.
+        names_in: The field that has the `names`; empty where they are something else.
     """
 
     kind: ClassVar[str] = ""
@@ -59,6 +60,7 @@ class TaskSpec:
     hub_type: ClassVar[str] = "other"
     form: ClassVar[Form] = "values"
     noun: ClassVar[str] = "sample"
+    names_in: ClassVar[str] = ""
 
     channels: int
     value_range: tuple[float, float] = (0.0, 255.0)
@@ -77,7 +79,8 @@ class TaskSpec:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes, labels or quantities."""
-        return ()
+        names: tuple[str, ...] = getattr(self, self.names_in) if self.names_in else ()
+        return names
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -100,14 +103,10 @@ class TaskSpec:
     # targets
 
     def prepared(self, target: Any, size: tuple[int, int]) -> Any:
-        """The target as training takes it, before its image is resized and augmented.
+        """The target as training takes it, before its image of that height and width is resized and augmented.
 
         Integer and float targets become a tensor ``(B,)``, arrays of one shape a tensor ``(B, ...)``, and everything
         else a list. Arrays of the image's height and width are resized, flipped and turned with it, by nearest pixel.
-
-        Args:
-            target: As a reader gives it.
-            size: Height and width of the image, pixels.
 
         Raises:
             ValueError: It is no target of this kind.
@@ -151,11 +150,7 @@ class TaskSpec:
         return 0
 
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
-        """What is wrong with a target, and the target as a row of numbers.
-
-        Args:
-            target: Of this kind, it should be.
-            size: Height and width of the image, pixels.
+        """What is wrong with a target of an image of that height and width, and the target as a row of numbers.
 
         Returns:
             What was found, and ``(columns,)`` float32, NaN where unknown; None where there is no such row.
@@ -163,28 +158,18 @@ class TaskSpec:
         return [], None
 
     def samples(self, rows: Figures) -> dict[str, int]:
-        """Samples that show each class, have each label, or have a value of each quantity.
-
-        Args:
-            rows: ``(N, columns)`` of `inspect`.
-        """
+        """Samples that show each class, have each label, or have a value of each quantity, by rows of `inspect`."""
         return dict(zip(self.names, (rows > 0).sum(axis=0).tolist(), strict=True)) if self.columns else {}
 
     def statistics(self, rows: Figures) -> dict[str, Any]:
         """What the targets of a part are like, in types of JSON.
 
-        Args:
-            rows: ``(N, columns)`` of `inspect`, NaN where a sample has none.
+        Of ``(N, columns)`` rows of `inspect`, which are NaN where a sample has none.
         """
         return {"samples": self.samples(rows)} if self.columns else {}
 
     def check_lines(self, statistics: Mapping[str, Any], samples: int) -> dict[str, str]:
-        """Lines of the check's table for one part: headings and what is beside them.
-
-        Args:
-            statistics: What `statistics` gave.
-            samples: Of the part.
-        """
+        """Lines of the check's table: headings and what is beside them, by the `statistics` of a part's samples."""
         return {f"  {name}": f"{number:,}" for name, number in statistics.get("samples", {}).items()}
 
     # pictures, tables and the page
@@ -205,12 +190,7 @@ class TaskSpec:
         return View(tuple(lines), true.truth, predicted.prediction, predicted.classes | true.classes)
 
     def page_view(self, prediction: Any, min_score: float) -> PageView:
-        """What the page shows of a prediction.
-
-        Args:
-            prediction: One image's.
-            min_score: Objects with a lower score are left out.
-        """
+        """What the page shows of a prediction, objects with a score below `min_score` left out."""
         numbers = flat_values(prediction, self.names).items()
         return PageView(
             numbers=tuple(Number(name, value) for name, value in numbers if not isinstance(value, str)),
@@ -218,12 +198,7 @@ class TaskSpec:
         )
 
     def row(self, prediction: Any, area: float | None = None) -> TableRow:
-        """What a table says of a prediction.
-
-        Args:
-            prediction: One image's.
-            area: That was looked at, µm²; None where it is unknown.
-        """
+        """What a table says of a prediction for an area of so many µm², None where it is unknown."""
         return flat_values(prediction, self.titles)
 
     def confident(self, prediction: Any, min_score: float) -> Any:
@@ -231,12 +206,9 @@ class TaskSpec:
         return prediction
 
     def resized(self, prediction: Any, size: tuple[int, int], wanted: tuple[int, int]) -> Any:
-        """The prediction for a picture of its image in another size, see `Task.resized` for that of tensors.
+        """The prediction for a picture of its image in another size, both height and width in pixels.
 
-        Args:
-            prediction: One image's.
-            size: Height and width of the image, pixels.
-            wanted: Those of the picture.
+        See `Task.resized` for that of tensors.
         """
         return prediction
 
@@ -254,9 +226,7 @@ class TaskSpec:
     def stated(self, predictions: NDArray[Any], targets: NDArray[Any]) -> Sequence[Stated]:
         """Stated probabilities and whether it was so: of the answer, or of each label; nothing where none are stated.
 
-        Args:
-            predictions: ``(N, ...)``.
-            targets: ``(N, ...)``.
+        Predictions and targets are ``(N, ...)``.
         """
         return ()
 

@@ -44,16 +44,12 @@ class BoxSpec(TaskSpec):
 
     kind: ClassVar[str] = "boxes"
     title: ClassVar[str] = "any number of boxes an image"
+    names_in: ClassVar[str] = "classes"
     hub_type: ClassVar[str] = "object-detection"
     form: ClassVar[Form] = "objects"
 
     classes: tuple[str, ...]
     category_ids: tuple[int, ...] = field(default=(), compare=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.classes
 
     @property
     def phrase(self) -> str:

@@ -17,11 +17,7 @@ def calibration_error(probabilities: NDArray[np.floating], correct: NDArray[np.b
     """Expected calibration error: how far stated probabilities are from frequencies, on average.
 
     Bins of equal width, weighted by what is in them. Guo et al., On Calibration of Modern Neural Networks, 2017,
-    arXiv:1706.04599, equation 3.
-
-    Args:
-        probabilities: ``(N,)`` of what was answered.
-        correct: ``(N,)`` whether it was so.
+    arXiv:1706.04599, equation 3. Arguments are those of `reliability`.
     """
     if not len(probabilities):
         return math.nan

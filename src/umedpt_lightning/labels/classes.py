@@ -34,15 +34,11 @@ class ClassSpec(TaskSpec):
 
     kind: ClassVar[str] = "class"
     title: ClassVar[str] = "one class an image"
+    names_in: ClassVar[str] = "classes"
     hub_type: ClassVar[str] = "image-classification"
 
     classes: tuple[str, ...]
     counts: tuple[int, ...] = field(default=(), compare=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.classes
 
     @property
     def phrase(self) -> str:

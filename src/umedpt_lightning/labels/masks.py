@@ -41,6 +41,7 @@ class MaskSpec(TaskSpec):
 
     kind: ClassVar[str] = "mask"
     title: ClassVar[str] = "one class a pixel"
+    names_in: ClassVar[str] = "classes"
     hub_type: ClassVar[str] = "image-segmentation"
     form: ClassVar[Form] = "mask"
 
@@ -50,11 +51,6 @@ class MaskSpec(TaskSpec):
         super().__post_init__()
         if len(self.classes) > _LIMITS.max + 1:
             raise ValueError(f"A mask has at most {_LIMITS.max + 1} classes, not {len(self.classes)}. Join rare ones.")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.classes
 
     @property
     def phrase(self) -> str:
@@ -79,9 +75,9 @@ class MaskSpec(TaskSpec):
             return [wrong_form], None
         found = list(filter(None, [_other_size(target, size)]))
         target, classes = self._with_ignore_index(target), len(self.classes)
-        wrong = _wrong_values(target, classes)
+        wrong = target[((target < 0) | (target >= classes)) & (target != IGNORE_INDEX)]
         if len(wrong):
-            what = f"the mask holds {shorten(wrong.tolist())}, but its classes are 0 to {classes - 1}"
+            what = f"the mask holds {shorten(np.unique(wrong).tolist())}, but its classes are 0 to {classes - 1}"
             mend = f"Correct it, name the classes, or use {IGNORE_INDEX} for unlabelled pixels."
             return [*found, Finding("mask", what, mend)], None
         counts = np.bincount(target[target != IGNORE_INDEX].ravel(), minlength=classes)
@@ -167,12 +163,3 @@ def _other_size(target: NDArray[Any], size: tuple[int, int]) -> Finding | None:
         return None
     sizes = f"{target.shape[0]}x{target.shape[1]} (HxW), but the image is {size[0]}x{size[1]}"
     return Finding("mask", f"the mask is {sizes}", "Save both at one size.")
-
-
-def _wrong_values(mask: NDArray[Any], classes: int) -> NDArray[Any]:
-    """The values that are neither classes nor `IGNORE_INDEX`."""
-    if mask.max() < classes and mask.min() >= 0:
-        return mask[:0, 0]
-    values = np.unique(mask)
-    wrong: NDArray[Any] = values[((values < 0) | (values >= classes)) & (values != IGNORE_INDEX)]
-    return wrong

@@ -29,16 +29,12 @@ class MultilabelSpec(TaskSpec):
 
     kind: ClassVar[str] = "labels"
     title: ClassVar[str] = "any number of labels an image"
+    names_in: ClassVar[str] = "labels"
     hub_type: ClassVar[str] = "image-classification"
 
     labels: tuple[str, ...]
     counts: tuple[int, ...] = field(default=(), compare=False)
     known: tuple[int, ...] = field(default=(), compare=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The labels."""
-        return self.labels
 
     @property
     def phrase(self) -> str:

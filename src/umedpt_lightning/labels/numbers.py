@@ -30,17 +30,13 @@ class RegressionSpec(TaskSpec):
 
     kind: ClassVar[str] = "numbers"
     title: ClassVar[str] = "numbers an image"
+    names_in: ClassVar[str] = "quantities"
     noun: ClassVar[str] = "value"  # `hub_type` stays "other": the Hub knows no numbers of images
 
     quantities: tuple[str, ...]
     units: tuple[str, ...]
     means: tuple[float, ...] = field(default=(), compare=False)
     stds: tuple[float, ...] = field(default=(), compare=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The quantities."""
-        return self.quantities
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -127,14 +123,10 @@ class RegressionSpec(TaskSpec):
         """Truth, prediction and error of each number."""
         lines = []
         for (name, unit, true), predicted in zip(self._with_units(target), prediction, strict=True):
-            if np.isnan(true):
-                text = f"{name}: ?, predicted {predicted:.4g} {unit}"
-            else:
-                text = (
-                    f"{name}: {true:.4g} {unit}, predicted {predicted:.4g} {unit}, error {predicted - true:+.3g} {unit}"
-                )
-            # without a unit there are blanks before commas
-            lines.append(Line(text.replace(" ,", ",").strip()))
+            text = f"{name}: {'?' if np.isnan(true) else f'{true:.4g} {unit}'}, predicted {predicted:.4g} {unit}"
+            if not np.isnan(true):
+                text += f", error {predicted - true:+.3g} {unit}"
+            lines.append(Line(text.replace(" ,", ",").strip()))  # without a unit there are blanks before commas
         return View(tuple(lines[:MOST_LINES]))
 
     def page_view(self, prediction: Any, min_score: float) -> PageView:
@@ -164,12 +156,9 @@ def as_vector(target: Any, names: tuple[str, ...]) -> NDArray[np.float32]:
 def inspect_vector(
     target: Any, names: tuple[str, ...], only: tuple[float, ...] = ()
 ) -> tuple[list[Finding], Figures | None]:
-    """What is wrong with a vector of numbers, NaN where unknown, and the vector in float32; see `TaskSpec.inspect`.
+    """What is wrong with a vector of a number for each name, and the vector in float32; see `TaskSpec.inspect`.
 
-    Args:
-        target: Of a number for each name, it should be.
-        names: What the numbers are.
-        only: The numbers that there may be; empty for all that are finite.
+    Numbers are NaN where unknown; else `only` these may be there, or any that are finite.
     """
     try:
         row = as_vector(target, names)

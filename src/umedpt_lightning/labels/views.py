@@ -13,11 +13,7 @@ MOST_LINES = 16
 
 @dataclass(frozen=True)
 class MaskLayer:
-    """One class a pixel; class 0 is the background and not drawn.
-
-    Attributes:
-        values: ``(H, W)`` class indices or `IGNORE_INDEX`.
-    """
+    """One class a pixel, ``(H, W)`` class indices or `IGNORE_INDEX`; class 0 is the background and not drawn."""
 
     values: NDArray[Any]
 
@@ -51,9 +47,7 @@ Layer = MaskLayer | BoxLayer
 class Line:
     """A line of text under an image.
 
-    Attributes:
-        text: The line.
-        right: Whether it shows a right prediction; None if it shows none, or one that is neither right nor wrong.
+    `right` is whether it shows a right prediction; None if it shows none, or one that is neither right nor wrong.
     """
 
     text: str
@@ -107,13 +101,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """A probability.
-
-    Attributes:
-        name: Of what.
-        probability: 0 to 1.
-        stands_out: Whether it is the answer: the likeliest class, or a label that is likelier than not.
-    """
+    """A probability; the likeliest class, or a label that is likelier than not, stands out."""
 
     name: str
     probability: float
@@ -131,13 +119,7 @@ class Number:
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A line of a legend.
-
-    Attributes:
-        index: The class, which has a colour.
-        name: Its name.
-        amount: How much of it there is.
-    """
+    """A line of a legend: the index of a class, which has a colour, its name, and how much of it there is."""
 
     index: int
     name: str

@@ -1,15 +1,16 @@
-"""Numbers for JSON and for tables, and short texts of long lists."""
+"""Numbers for JSON and for tables, short texts of long lists, and any small value as named numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Most names of classes, labels or quantities in a table.
-MOST_NAMES = 20
+#: Of an array with more numbers, as of a map, the mean and the limits are told.
+_MOST_NUMBERS = 64
 
 
 def statistic(function: Callable[[Any], Any], values: NDArray[Any]) -> float | None:
@@ -61,3 +62,48 @@ def short_float(number: float) -> float:
 def found_instead(target: Any) -> str:
     """What a target is, for a message that it should be something else."""
     return f"{target.dtype} of shape {target.shape}" if isinstance(target, np.ndarray) else type(target).__name__
+
+
+def flat_values(value: Any, names: Sequence[str] = ()) -> dict[str, float | str]:
+    """The numbers and texts in a number, text, array, or a dataclass, mapping, tuple or list of such, by a name each.
+
+    They have the `names`, where there are as many; else those of where they are.
+    """
+    found = dict(_flat(value, ""))
+    return dict(zip(names, found.values(), strict=True)) if len(names) == len(found) else found
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, float | str]]:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in fields(value)}
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, str):
+        yield name or "value", value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, _below(name, str(key)))
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _flat(item, _below(name, str(number)))
+    elif value is None:
+        yield name or "value", "none"
+    else:
+        yield from _numbers(np.asarray(value), name)
+
+
+def _numbers(array: Any, name: str) -> Iterator[tuple[str, float | str]]:
+    if array.dtype.kind not in "biuf":
+        yield name or "value", str(array)[:80]
+    elif array.size <= _MOST_NUMBERS:
+        for index in np.ndindex(array.shape):
+            yield _below(name, "_".join(map(str, index))) or "value", short_float(float(array[index]))
+    else:
+        yield _below(name, "shape"), "x".join(map(str, array.shape))
+        if array.size:
+            for title, function in (("mean", np.mean), ("min", np.min), ("max", np.max)):
+                yield _below(name, title), short_float(float(function(array)))
+
+
+def _below(name: str, part: str) -> str:
+    return "_".join(filter(None, (name, part)))

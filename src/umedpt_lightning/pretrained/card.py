@@ -17,22 +17,26 @@ _TO_FILL_IN = "*To be filled in.*"
 def model_card(
     encoder: BaseEncoder, tasks: Mapping[str, Task], data: Mapping[str, str], metrics: Mapping[str, Any]
 ) -> ModelCard:
-    """The card of a model.
-
-    Args:
-        encoder: Its encoder.
-        tasks: Its tasks, by name.
-        data: What is known of a task's data, by task name.
-        metrics: What is in a run's ``metrics.json``.
-    """
+    """The card of a model, with what is known of each task's data, and what is in a run's ``metrics.json``."""
     about = encoder.card()
+    results = [
+        EvalResult(
+            task_type=task.spec.hub_type,
+            dataset_type=name,
+            dataset_name=name,
+            dataset_split=part,
+            metric_type=task.main_metric,
+            metric_value=value,
+        )
+        for name, task, part, value, _ in _main(tasks, metrics)
+    ]
     front = ModelCardData(
         library_name="umedpt-lightning",
         license="unknown",
         pipeline_tag="image-feature-extraction",
         tags=["medical", "multi-task", *about.tags, "pytorch"],
         model_name=f"umedpt-{about.name}",
-        eval_results=list(_results(tasks, metrics)) or None,
+        eval_results=results or None,
     )
     return ModelCard(f"---\n{front.to_yaml()}\n---\n\n{_text(about, tasks, data, metrics)}")
 
@@ -80,16 +84,15 @@ predictions = model.predict([image], "{first}")  # arrays (H, W) or (H, W, C) as
 
 
 def _row(name: str, task: Task) -> str:
-    spec = task.spec
+    spec, title = task.spec, task.spec.title or type(task.spec).__name__
     low, high = spec.value_range
-    title = spec.title or type(spec).__name__
     cells = (name, title, spec.channels, f"{low:g} to {high:g}", ", ".join(map(str, spec.titles)))
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _metrics(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> str:
     rows = [
-        f"| {name} | {task.main_metric} | {part} | {value:.3f} | {_number(baseline):.3f} |"
+        f"| {name} | {task.main_metric} | {part} | {value:.3f} | {baseline:.3f} |"
         for name, task, part, value, baseline in _main(tasks, metrics)
     ]
     if not rows:
@@ -101,29 +104,12 @@ def _metrics(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> str:
     return "\n".join([head, *rows])
 
 
-def _results(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> Iterator[EvalResult]:
-    for name, task, part, value, _ in _main(tasks, metrics):
-        yield EvalResult(
-            task_type=task.spec.hub_type,
-            dataset_type=name,
-            dataset_name=name,
-            dataset_split=part,
-            metric_type=task.main_metric,
-            metric_value=value,
-        )
-
-
-def _main(
-    tasks: Mapping[str, Task], metrics: Mapping[str, Any]
-) -> Iterator[tuple[str, Task, str, float, float | None]]:
-    """Every task's main metric in every part where it is known, with that of the majority baseline."""
+def _main(tasks: Mapping[str, Task], metrics: Mapping[str, Any]) -> Iterator[tuple[str, Task, str, float, float]]:
+    """Every task's main metric in every part where it is known, with that of the majority baseline, NaN for none."""
     for name, task in tasks.items():
         for part, found in metrics.items():
             baselines = found.get("baseline", found.get("trivial", {}))  # older files call it so
             key = f"{name}/{task.main_metric}"
             if (value := found.get("metrics", {}).get(key)) is not None:
-                yield name, task, part, value, baselines.get(key)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+                baseline = baselines.get(key)
+                yield name, task, part, value, math.nan if baseline is None else baseline

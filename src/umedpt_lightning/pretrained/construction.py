@@ -19,6 +19,7 @@ from umedpt_lightning.blocks import (
     MeanBag,
     PixelDecoder,
     SharedBlock,
+    ViTEncoder,
 )
 from umedpt_lightning.hparams import create
 from umedpt_lightning.pretrained.values import fits, from_json, to_json
@@ -26,16 +27,8 @@ from umedpt_lightning.tasks import DEFAULT_TASKS, Task
 from umedpt_lightning.types import TaskSpec
 
 #: The only classes that a config may name, unless its reader gives more.
-KNOWN: tuple[type, ...] = (
-    Encoder,
-    PixelDecoder,
-    DetectionDecoder,
-    GatedAttention,
-    MeanBag,
-    BagTransformer,
-    *DEFAULT_TASKS,
-    *DEFAULT_TASKS.values(),
-)
+_BLOCKS = (Encoder, ViTEncoder, PixelDecoder, DetectionDecoder, GatedAttention, MeanBag, BagTransformer)
+KNOWN: tuple[type, ...] = (*_BLOCKS, *DEFAULT_TASKS, *DEFAULT_TASKS.values())
 Config = dict[str, Any]
 T = TypeVar("T")
 

@@ -10,14 +10,10 @@ import numpy as np
 
 
 def to_json(value: Any, where: str) -> Any:
-    """The value in types of JSON.
-
-    Args:
-        value: Numbers, strings, None, and sequences and mappings of them.
-        where: What a message calls it.
+    """Numbers, strings, None, and sequences and mappings of them in types of JSON.
 
     Raises:
-        ValueError: It is something else, which could not be read back.
+        ValueError: It is something else, which could not be read back; a message calls it by `where` it is.
     """
     match value:
         case None | bool() | int() | float() | str():
@@ -59,13 +55,9 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (str, bool):
         return isinstance(value, hint)
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-        return _is_list(value) and len(value) == len(arguments) and all(map(fits, value, arguments))
+        return isinstance(value, tuple) and len(value) == len(arguments) and all(map(fits, value, arguments))
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return _is_list(value) and all(fits(item, arguments[0]) for item in value)
+        return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, dict) and all(fits(item, arguments[1]) for item in value.values())
     return True
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, tuple)

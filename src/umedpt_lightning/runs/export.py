@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
+from umedpt_lightning.blocks.lora import has_lora, merge_lora, save_lora
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.runs.checkpoint import find_checkpoint
+from umedpt_lightning.runs.folder import find_checkpoint
 
 
 def export_run(
@@ -35,19 +35,18 @@ def export_run(
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"--out {out} is not empty. Give another folder.")
     model = MultiTaskModel.from_pretrained(str(find_checkpoint(ckpt_path, run)), classes=classes)
-    card = {"data": _data(run / "config.yaml"), "metrics": _metrics(run / "metrics.json")}
+    if has_lora(model.encoder):
+        save_lora(model.encoder, out / "adapter.safetensors")
+        merge_lora(model.encoder)
+    metrics = run / "metrics.json"
+    card = {"data": _data(run / "config.yaml"), "metrics": json.loads(metrics.read_text()) if metrics.is_file() else {}}
     model.save_pretrained(out, model_card_kwargs=card)
     return model
 
 
-def _metrics(file: Path) -> Mapping[str, Any]:
-    metrics: Mapping[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return metrics
-
-
 def _data(file: Path) -> Mapping[str, str]:
     """What the run's config says of each task's data: readers and the last parts of paths, no folders of a machine."""
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = read_yaml(file) if file.is_file() else {}
     tasks = config.get("data", {}).get("tasks", {})
     return {
         name: "; ".join(f"{part} by {_reader(task[part])}" for part in ("train", "val", "test") if task.get(part))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
+from umedpt_lightning.blocks.encoder import check_sizes
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.progress import progress
 from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
-from umedpt_lightning.runs.checkpoint import find_checkpoint
-from umedpt_lightning.runs.folder import claim, default_folder, new_folder
+from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint, new_folder
 from umedpt_lightning.runs.trainer_options import check_callbacks, check_options
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
@@ -64,16 +65,31 @@ def fit(
     """
     check_options(trainer)
     check_callbacks(callbacks, trainer.get("limit_val_batches") not in (0, 0.0))
-    folder = _folder(run, resumes=ckpt_path is not None)
+    check_sizes(module.model.encoder, data.sizes)
+    first = not _get_rank()
+    folder = Path(run) if run is not None else new_folder() if first else default_folder()
+    if first:
+        claim(folder)
+        if ckpt_path is None and (folder / "checkpoints").exists():
+            raise ValueError(
+                f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder."
+            )
     checkpoint = None if ckpt_path is None else find_checkpoint(ckpt_path, folder, may_lack=True)
     if init_from and checkpoint is None:
         rank_zero_info(take_what_fits(module.model, Path(init_from)))
     data.overfit = trainer.pop("overfit_batches", data.overfit)
+    own = list(callbacks)
+    if not trainer.get("fast_dev_run"):  # which writes nothing
+        own = [*run_callbacks(own, trainer.get("enable_progress_bar") is not False), PredictionPictures()]
+        if not any(isinstance(callback, TaskMap) for callback in own):
+            own.append(TaskMap())
+        if trainer.get("enable_checkpointing") is not False:
+            own += [BestCheckpoint(**BEST), LastCheckpoint()]  # the last holds the state of those before it
     made = pl.Trainer(
         **{
             "default_root_dir": folder,
             "logger": [RunLogger(folder), *loggers],
-            "callbacks": _callbacks(callbacks, trainer),
+            "callbacks": own,
             "plugins": [AtomicCheckpointIO()],
             **TRAINER_DEFAULTS,
             **trainer,
@@ -92,36 +108,9 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 
 def run_callbacks(own: Sequence[Callback], bar: bool = True) -> list[Callback]:
-    """The callbacks of a run that only tell, around those of a user.
-
-    Args:
-        own: Those of the user.
-        bar: Whether there is a progress bar.
-    """
+    """The callbacks of a run that only tell, with or without a progress bar, around a user's own."""
     # the table of shares is printed before the bar is there, the report when it is gone
     callbacks = [*own, TaskShares()]
     if bar and not any(isinstance(callback, ProgressBar) for callback in own):
         callbacks.append(progress(terminal=sys.stdout.isatty()))
     return [*callbacks, Report()]
-
-
-def _callbacks(own: Sequence[Callback], trainer: Mapping[str, Any]) -> list[Callback]:
-    if trainer.get("fast_dev_run"):  # writes nothing
-        return list(own)
-    callbacks = [*run_callbacks(own, trainer.get("enable_progress_bar") is not False), PredictionPictures()]
-    if trainer.get("enable_checkpointing") is False:
-        return callbacks
-    return [*callbacks, BestCheckpoint(**BEST), LastCheckpoint()]  # the last holds the state of those before it
-
-
-def _folder(run: str | Path | None, resumes: bool) -> Path:
-    """The run's folder, claimed by the first rank."""
-    first = not _get_rank()
-    folder = Path(run) if run is not None else new_folder() if first else default_folder()
-    if first:
-        claim(folder)
-        if not resumes and (folder / "checkpoints").exists():
-            raise ValueError(
-                f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder."
-            )
-    return folder

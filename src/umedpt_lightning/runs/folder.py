@@ -1,4 +1,4 @@
-"""The folder of a run: one process trains in it at a time, and its ``config.yaml`` is what was trained with last."""
+"""The folder of a run: its checkpoints, one process that trains at a time, and what it was trained with last."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lightning.pytorch.utilities import rank_zero_warn
+
+from umedpt_lightning.data.formats.text_files import read_yaml
+from umedpt_lightning.training.checkpoints import LAST, PREVIOUS, intact
 
 #: Of the folder: is locked as long as a process trains in it.
 _LOCK = ".lock"
@@ -34,11 +38,9 @@ def new_folder() -> Path:
         OSError: It cannot be made.
     """
     name = folder = default_folder()
-    if "SLURM_JOB_ID" in os.environ:
-        return name
     for number in itertools.count(2):
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok="SLURM_JOB_ID" in os.environ)
             break
         except FileExistsError:
             folder = name.with_name(f"{name.name}-{number}")
@@ -93,26 +95,50 @@ def abandon(folder: Path) -> None:
             folder.rmdir()
 
 
+def find_checkpoint(path: str | Path, run: Path, may_lack: bool = False) -> str | None:
+    """A file, where ``best``, ``best_<task>`` and ``last`` are those of the run's folder.
+
+    It is read to see that it is whole. Where ``last`` is damaged, the checkpoint before it is taken, with a message.
+    There may be none yet with `may_lack`: the same command starts a run and, interrupted, goes on with it.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        FileNotFoundError: There is no such file.
+    """
+    folder = run / "checkpoints"
+    if str(path) == "last":
+        files = [folder / LAST, folder / PREVIOUS]
+    else:
+        files = [folder / f"{path}.ckpt" if re.fullmatch(r"best(_[^/.]+)?", str(path)) else Path(path)]
+    there = [file for file in files if file.is_file()]
+    if there:
+        return str(intact(there, tell=rank_zero_warn))
+    if str(path) == "last" and may_lack:
+        return None
+    known = sorted(str(f) for f in folder.glob("*.ckpt"))
+    raise FileNotFoundError(
+        f"--ckpt_path: there is no checkpoint {files[0]}. "
+        + (
+            f"In the run there are {', '.join(known)}."
+            if known
+            else "Give a file, or the run's folder by --run and `best` or `last`."
+        )
+    )
+
+
 def keep_history(folder: Path) -> None:
     """Renames ``config.yaml`` to ``config_<number>.yaml``, before that of a resumed run is written in its place."""
     current = folder / "config.yaml"
     if current.is_file():
-        number = 1
-        while (folder / f"config_{number}.yaml").exists():
-            number += 1
-        current.rename(folder / f"config_{number}.yaml")
+        files = (folder / f"config_{number}.yaml" for number in itertools.count(1))
+        current.rename(next(file for file in files if not file.exists()))
 
 
 def changes(before: Path, now: Mapping[str, Any]) -> list[str]:
-    """What a config says otherwise than that in a file, a line a key.
-
-    Args:
-        before: A run's ``config.yaml``; nothing is compared where there is none.
-        now: A resolved config, in types of YAML.
-    """
+    """What a resolved config, in types of YAML, says otherwise than a run's ``config.yaml``, if it is there, by key."""
     if not before.is_file():
         return []
-    old = dict(_flat(yaml.safe_load(before.read_text(encoding="utf-8"))))
+    old = dict(_flat(read_yaml(before)))
     new = dict(_flat(now))
     lines = []
     for key in dict.fromkeys([*old, *new]):

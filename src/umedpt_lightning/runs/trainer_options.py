@@ -1,7 +1,4 @@
-"""What each option and callback of Lightning's Trainer does in a run of rounds: it works, or it is refused.
-
-The page docs/trainer.md shows these tables; a test goes through all options and callbacks of the installed Lightning.
-"""
+"""Options and callbacks of Lightning's Trainer that are refused in a run of rounds; docs/trainer.md tells of all."""
 
 from __future__ import annotations
 
@@ -10,43 +7,6 @@ from typing import Any
 
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-
-#: Options that are passed on, with what they do here.
-WORKING: Mapping[str, str] = {
-    "accelerator": "as in Lightning",
-    "strategy": "`ddp` for several GPUs or machines, see [cluster](cluster.md); sharded strategies are refused",
-    "devices": "as in Lightning",
-    "num_nodes": "as in Lightning",
-    "precision": "as in Lightning; prefer `bf16-mixed` to `16-mixed`",
-    "logger": "beside `metrics.csv`, which every run has; `false` for none at all",
-    "callbacks": "beside the run's own; one, or a list",
-    "fast_dev_run": "so many rounds and validation micro-batches; writes nothing and prints no table",
-    "max_epochs": "an epoch is `data.steps_per_epoch` rounds",
-    "min_epochs": "with early stopping",
-    "max_steps": "rounds",
-    "min_steps": "rounds, with early stopping",
-    "max_time": "as in Lightning",
-    "limit_train_batches": "rounds of an epoch",
-    "limit_val_batches": "micro-batches of validation; 0 for no validation",
-    "limit_test_batches": "micro-batches of the test",
-    "overfit_batches": "the same so many rounds (or share of an epoch's) again and again, with equal augmentation",
-    "val_check_interval": "rounds, or a share of an epoch",
-    "check_val_every_n_epoch": "as in Lightning",
-    "num_sanity_val_steps": "micro-batches of validation before training",
-    "log_every_n_steps": "rounds",
-    "enable_checkpointing": "`false` for a run without any checkpoint, which cannot go on",
-    "enable_progress_bar": "as in Lightning",
-    "enable_model_summary": "as in Lightning",
-    "deterministic": "as in Lightning",
-    "benchmark": "as in Lightning",
-    "inference_mode": "as in Lightning",
-    "profiler": "as in Lightning; `umedpt profile` tells time and memory of every task",
-    "detect_anomaly": "as in Lightning",
-    "plugins": "beside the run's own writer of checkpoints",
-    "default_root_dir": "is the run's folder: give `--run`",
-    "enable_autolog_hparams": "as in Lightning",
-    "model_registry": "as in Lightning",
-}
 
 #: Options that are refused unless they have this value, with the mend.
 REFUSED: Mapping[str, tuple[Any, str]] = {
@@ -74,23 +34,6 @@ REFUSED_CALLBACKS: Mapping[str, str] = {
     "BasePredictionWriter": "`umedpt predict` writes predictions.",
 }
 
-#: The callbacks that work, with what they do here.
-WORKING_CALLBACKS: Mapping[str, str] = {
-    "DeviceStatsMonitor": "as in Lightning",
-    "EarlyStopping": "by any val/… metric, or val/score",
-    "EMAWeightAveraging": "validation and checkpoints have the averaged weights",
-    "LambdaCallback": "in Python",
-    "LearningRateMonitor": "as in Lightning; train/learning_rate is logged anyway",
-    "ModelCheckpoint": "beside the run's own best.ckpt, in files of its own",
-    "ModelSummary": "as in Lightning",
-    "ProgressBar": "in place of the run's own",
-    "RichModelSummary": "as in Lightning",
-    "RichProgressBar": "in place of the run's own",
-    "TQDMProgressBar": "in place of the run's own",
-    "Timer": "as in Lightning",
-    "WeightAveraging": "validation and checkpoints have the averaged weights",
-}
-
 #: Options of ``--checkpoint``, the run's own best.ckpt, that are refused unless they have this value.
 _BEST: Mapping[str, Any] = {
     "dirpath": None,
@@ -103,10 +46,7 @@ _BEST: Mapping[str, Any] = {
 
 
 def check_options(trainer: Mapping[str, Any]) -> None:
-    """Refuses options of the Trainer that cannot mean what they say in a run of rounds.
-
-    Args:
-        trainer: Options by name; one that is left out, or None, is Lightning's default.
+    """Refuses options of the Trainer, by name, that cannot mean what they say in a run of rounds.
 
     Raises:
         ValueError: Names the option and the mend.
@@ -139,11 +79,7 @@ def check_best(options: Mapping[str, Any]) -> None:
 
 
 def check_callbacks(callbacks: Iterable[Callback], validates: bool) -> None:
-    """Refuses callbacks that cannot do in a run of rounds what they are for.
-
-    Args:
-        callbacks: Those of the config.
-        validates: Whether there is any validation.
+    """Refuses callbacks that cannot do what they are for in a run of rounds, or in one that never validates.
 
     Raises:
         ValueError: Names the callback and the mend.

@@ -20,8 +20,8 @@ _BITS = 2 ** np.arange(len(THRESHOLDS))
 class AveragePrecision(Metric):
     """Average precision over IoU 0.50 to 0.95 and at 0.50, means over the classes that have a true box.
 
-    Each rank matches the boxes of its own images; what the ranks exchange is which boxes were hits. The state is flat,
-    since the ranks differ in the number of boxes.
+    Each rank matches the boxes of its own images; what the ranks exchange is which boxes were hits. The state is flat
+    and in two float32 a number of float64, as in `Ranking`.
 
     Args:
         classes: How many there are.
@@ -46,18 +46,19 @@ class AveragePrecision(Metric):
         """
         for found, truth in zip(predicted, true, strict=True):
             matches = match_boxes(_array(found), _array(truth), self.classes, self.max_detections)
-            rows = np.column_stack([matches.labels, matches.scores, matches.hits @ _BITS])  # exact in float32
-            self.found.append(torch.from_numpy(rows.astype(np.float32)).flatten().to(self.device))
+            rows = np.column_stack([matches.labels, matches.scores, matches.hits @ _BITS])
+            self.found.append(torch.from_numpy(rows).flatten().view(torch.float32).to(self.device))
             self.true += torch.from_numpy(matches.true).to(self.device)
 
     def compute(self) -> Tensor:
         """Average precision over all thresholds and at 0.50, ``(2,)``, NaN where there is no true box at all."""
-        rows = dim_zero_cat(self.found).view(-1, 3).cpu().numpy() if len(self.found) else np.zeros((0, 3), np.float32)
+        found = dim_zero_cat(self.found) if len(self.found) else torch.zeros(0)
+        rows = found.cpu().contiguous().view(torch.float64).view(-1, 3).numpy()
         labels, hits = rows[:, 0].astype(np.int64), rows[:, 2].astype(np.int64)[:, None] & _BITS > 0
-        matches = ImageMatches(labels, rows[:, 1].astype(np.float64), hits, self.true.cpu().numpy())
+        matches = ImageMatches(labels, rows[:, 1], hits, self.true.cpu().numpy())
         return torch.tensor(average_precision([matches]), device=self.device)
 
 
-def _array(boxes: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = boxes.detach().float().cpu().numpy()
+def _array(boxes: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = boxes.detach().double().cpu().numpy()
     return array

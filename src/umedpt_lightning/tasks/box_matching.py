@@ -31,7 +31,7 @@ class ImageMatches:
 
 
 def match_boxes(
-    predicted: NDArray[np.float32], true: NDArray[np.float32], classes: int, max_detections: int
+    predicted: NDArray[np.floating], true: NDArray[np.floating], classes: int, max_detections: int
 ) -> ImageMatches:
     """Matches the boxes of one image as pycocotools does (Lin et al., Microsoft COCO, ECCV 2014).
 

@@ -157,11 +157,13 @@ class Detection(Task):
         return [Detections(**detections) for detections in found]
 
     def counted(self, output: DetectionOutput) -> list[Detections]:
-        """The boxes that metrics are of."""
-        classes = torch.arange(len(self.spec.classes), device=output.anchors.device)
-        wrong = Detections(output.anchors.new_zeros(len(classes), 4), torch.ones_like(classes).float(), classes)
-        finite = finite_rows(output.raw, len(output.raw["cls_logits"]))
-        return [found if good else wrong for found, good in zip(self.predict(output), finite.tolist(), strict=True)]
+        """The boxes that metrics are of, in float64: in float32 scores are 1 from a logit of 17 on, and would tie."""
+        raw, anchors = {key: value.double() for key, value in output.raw.items()}, output.anchors.double()
+        classes = torch.arange(len(self.spec.classes), device=anchors.device)
+        wrong = Detections(anchors.new_zeros(len(classes), 4), torch.ones_like(classes).double(), classes)
+        found = self.predict(replace(output, raw=raw, anchors=anchors))
+        finite = finite_rows(raw, len(found)).tolist()
+        return [one if good else wrong for one, good in zip(found, finite, strict=True)]
 
     def exported(self, output: DetectionOutput) -> dict[str, Tensor]:
         """``boxes`` ``(B, P, 4)`` and ``scores`` ``(B, P, K)`` of every place, before any threshold and NMS."""
@@ -215,10 +217,10 @@ class BoxAnswers(Answers):
         task = self._detection
         for found, truth in zip(task.counted(output), targets, strict=True):
             boxes, true = (
-                to_numpy(torch.column_stack(parts).float())
+                to_numpy(torch.column_stack(parts))
                 for parts in ([found.boxes, found.labels, found.scores], list(truth))
             )
-            self._predicted.append(boxes)
+            self._predicted.append(boxes.astype(np.float32))
             self._matches.append(match_boxes(boxes, true, len(task.spec.classes), task.max_detections))
 
     def score(self, rows: Rows | None = None) -> dict[str, float]:

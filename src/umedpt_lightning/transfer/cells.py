@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,18 +16,16 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.io.atomic import atomic_write, write_text
 
-Mode = Literal["frozen", "knn", "finetune"]
+Mode = Literal["frozen", "knn", "finetune", "lora"]
+#: Those in which the encoder learns.
+TRAINED: tuple[Mode, ...] = ("finetune", "lora")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured once.
+    """What is measured once: a method (source of weights) in a mode with a fraction of the labels.
 
-    Attributes:
-        method: The name of the source of weights.
-        mode: ``frozen``, ``knn`` or ``finetune``.
-        fraction: Of the labels.
-        seed: Chooses them, and what else is random.
+    The seed chooses these, and what else is random.
     """
 
     method: str
@@ -68,9 +67,6 @@ class CellFolder:
 
     A cell belongs to a key: to the weights, the data and the options that it came from. One with another key counts as
     not finished.
-
-    Args:
-        folder: Where they lie.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +81,7 @@ class CellFolder:
         if content.pop("key", None) != key:
             return None
         del content["cell"]
-        return Result(**_nan_for_null(content))
+        return Result(**_replaced(content, lambda leaf: leaf is None, math.nan))
 
     def write(self, cell: Cell, key: str, result: Result, answers: Mapping[str, NDArray[Any]]) -> None:
         """Keeps a finished cell, with the answers for the test part; whoever finds its file finds all of it."""
@@ -98,15 +94,9 @@ class CellFolder:
     def claim(self, cell: Cell, wait: bool) -> Iterator[bool]:
         """Keeps other processes that work on the same folder from a cell, as long as this one lives.
 
-        Args:
-            cell: Which.
-            wait: Whether to wait until no other process has it.
-
         Yields:
-            Whether it is this one's now.
+            Whether it is this one's now; always, after a while, where it should `wait`.
         """
-        import fcntl
-
         file = self._file(cell, ".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("w") as lock:  # the system takes the lock back when the file is closed, however that happens
@@ -119,11 +109,11 @@ class CellFolder:
 
     def answers(self, cell: Cell) -> dict[str, NDArray[Any]] | None:
         """What `Answers.arrays` gave for the test part of a finished cell; None where the file is gone."""
-        file = self._file(cell, ".npz")
-        if not file.is_file():
+        try:
+            with np.load(self._file(cell, ".npz"), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except FileNotFoundError:
             return None
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
 
     def _file(self, cell: Cell, suffix: str) -> Path:
         return self._folder / cell.method / cell.mode / f"{cell.fraction:g}_{cell.seed}{suffix}"
@@ -131,35 +121,21 @@ class CellFolder:
 
 def null_for_nan(value: Any) -> Any:
     """JSON has no NaN: what is undefined becomes null."""
+    return _replaced(value, lambda leaf: isinstance(leaf, float) and not math.isfinite(leaf), None)
+
+
+def _replaced(value: Any, wanted: Callable[[Any], bool], new: float | None) -> Any:
+    """The value with another one for some of what is in it."""
     match value:
         case dict():
-            return {key: null_for_nan(item) for key, item in value.items()}
+            return {key: _replaced(item, wanted, new) for key, item in value.items()}
         case list() | tuple():
-            return [null_for_nan(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value
-
-
-def _nan_for_null(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _nan_for_null(item) for key, item in value.items()}
-        case list():
-            return [_nan_for_null(item) for item in value]
-        case None:
-            return math.nan
-    return value
+            return [_replaced(item, wanted, new) for item in value]
+    return new if wanted(value) else value
 
 
 def grid(modes: Mapping[str, list[Mode]], fractions: list[float], seeds: int) -> Iterator[Cell]:
-    """All cells, those that share a model one after the other.
-
-    Args:
-        modes: Of each method, by its name.
-        fractions: Of the labels.
-        seeds: How many repetitions.
-    """
+    """All cells, those that share a model one after the other, of each method with its modes."""
     for method in modes:
         for seed in range(seeds):
             for fraction in fractions:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from umedpt_lightning.data.readers.centres import Centres, centres_of
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.data.readers.subset import Centres, centres_of
+from umedpt_lightning.io.atomic import write_csv
+from umedpt_lightning.transfer.evaluation import Interval
 from umedpt_lightning.transfer.protocol import PARTS, Protocol
-from umedpt_lightning.transfer.statistics import Interval
 from umedpt_lightning.transfer.summary import Row
 
 
@@ -42,29 +40,15 @@ def leave_one_out(protocol: Protocol, centre: str) -> Iterator[tuple[str, Protoc
 
 
 def left_out_table(rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, Row, Interval, Interval]]:
-    """Every row of every centre: the centre, the row, the main metric there, and how far it lies above the test part's.
-
-    Args:
-        rows: By the centre that was left out.
-    """
+    """Each row of each centre that was left out: the main metric there, and how far it lies above the test part's."""
     return [(centre, row, *row.external[centre]) for centre, found in rows.items() for row in found]
 
 
 def write_centres(rows: Mapping[str, Sequence[Row]], main: str, folder: Path) -> None:
-    """Writes ``centres.csv``: the main metric on the other centres' test part, at the centre left out, and the gap.
-
-    Args:
-        rows: By the centre that was left out.
-        main: The task's main metric.
-        folder: Where it is written.
-    """
-    text = io.StringIO()
-    table = csv.writer(text)
+    """Writes ``centres.csv``: the main metric on the other centres' test part, at the centre left out, and the gap."""
     numbers = [f"{name}{end}" for name in (main, f"{main} at centre", "gap") for end in ("", "_low", "_high")]
-    table.writerow(["centre", "method", "mode", "fraction", *numbers])
+    lines = []
     for centre, row, there, gap in left_out_table(rows):
-        values = [
-            v for interval in (row.metrics[main], there, gap) for v in (interval.mean, interval.low, interval.high)
-        ]
-        table.writerow([centre, row.method, row.mode, row.fraction, *(f"{v:.6g}" if v == v else "" for v in values)])
-    write_text(folder / "centres.csv", text.getvalue())
+        values = [v for one in (row.metrics[main], there, gap) for v in (one.mean, one.low, one.high)]
+        lines.append([centre, row.method, row.mode, row.fraction, *(f"{v:.6g}" if v == v else "" for v in values)])
+    write_csv(folder / "centres.csv", ["centre", "method", "mode", "fraction", *numbers], lines)

@@ -1,29 +1,29 @@
-"""Error analysis of a class task: confusion matrices and a reliability figure."""
+"""Error analysis of a class task: confusion matrices, and how often answers of which probability are right."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.drawing.figures import as_svg
+from umedpt_lightning.drawing.figures import PALE, add_legend, as_svg, house_style, line_style, new_axes
 from umedpt_lightning.labels import TaskSpec
-from umedpt_lightning.labels.calibration import Stated
-from umedpt_lightning.transfer.calibration import draw_reliability
+from umedpt_lightning.labels.calibration import Stated, reliability
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
+from umedpt_lightning.transfer.report import html_table
 from umedpt_lightning.transfer.summary import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SIDE = 4.4  # inches
 
 
 def error_analysis(results: Mapping[Cell, Result], cells: CellFolder, spec: TaskSpec) -> str:
-    """HTML for a task whose answer is one class an image; nothing for others.
-
-    Args:
-        results: Of all cells.
-        cells: Where their answers are.
-        spec: Of the test part.
-    """
+    """HTML for a task whose answer is one class an image, of all cells and their answers; nothing for others."""
     largest = max(cell.fraction for cell in results)
     whole = [cell for cell in results if cell.fraction == largest]
     parts = []
@@ -47,14 +47,33 @@ def error_analysis(results: Mapping[Cell, Result], cells: CellFolder, spec: Task
     )
 
 
+@house_style()
+def draw_reliability(answers: Mapping[str, Stated]) -> Figure:
+    """Frequency over stated probability, a curve for each name; on the dashed line they are equal.
+
+    DeGroot & Fienberg, The Comparison and Evaluation of Forecasters, The Statistician 32, 1983.
+    """
+    figure, axes = new_axes(_SIDE, _SIDE)
+    axes.plot([0, 1], [0, 1], color=PALE, linestyle="--", linewidth=1)
+    entries = []
+    for index, (name, (probabilities, correct)) in enumerate(answers.items()):
+        stated, frequency, _ = reliability(probabilities, correct)
+        (drawn,) = axes.plot(stated, frequency, **line_style(index), markersize=4.5)
+        entries.append((drawn, name))
+    ticks = (0, 0.25, 0.5, 0.75, 1)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=ticks, yticks=ticks, box_aspect=1)
+    axes.set(xlabel="stated probability of the answer", ylabel="how often it is right")
+    add_legend(figure, entries)
+    return figure
+
+
 def _matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    head = "".join(f"<th>{escape(name)}</th>" for name in classes)
     rows = []
     for name, counts, row in zip(classes, matrix, shares, strict=True):
-        cells = "".join(
+        cells = (
             f'<td style="background:rgba(0,114,178,{0.6 * share:.2f})" title="{share:.1%}">{count}</td>'
             for count, share in zip(counts, row, strict=True)
         )
-        rows.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
-    return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+        rows.append([escape(name), *cells])
+    return html_table(["", *map(escape, classes)], rows)

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 
+from umedpt_lightning.blocks.lora import has_lora, train_lora_alone
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
@@ -46,6 +47,7 @@ class FineTuning:
         evaluations: How often the val part is looked at while it trains.
         clip: Largest norm of all gradients together; null for no clipping.
         precision: Of the passes, as Lightning's Trainer has it.
+        lora_rank: Of the adapters that learn in the mode ``lora``.
         averaging: Decay of an exponential moving average of the weights, which then is evaluated and kept (Lightning's
             EMAWeightAveraging); null for none.
     """
@@ -58,13 +60,14 @@ class FineTuning:
     clip: float | None = 1.0
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     averaging: float | None = None
+    lora_rank: int = 8
 
     def __post_init__(self) -> None:
-        numbers = (self.steps, self.evaluations, self.layer_decay, *self.learning_rates)
+        numbers = (self.steps, self.evaluations, self.layer_decay, self.lora_rank, *self.learning_rates)
         if min(numbers) <= 0 or not self.learning_rates or self.layer_decay > 1 or self.evaluations > self.steps:
             raise ValueError(
-                "finetuning: steps, evaluations (at most one a step) and learning_rates must be positive, and "
-                f"layer_decay above 0 and at most 1, but it is {self}."
+                "finetuning: steps, evaluations (at most one a step), learning_rates and lora_rank must be positive, "
+                f"and layer_decay above 0 and at most 1, but it is {self}."
             )
 
     @property
@@ -75,13 +78,7 @@ class FineTuning:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A model that has been trained for the new task.
-
-    Attributes:
-        model: With the weights that were best on the val part.
-        options: What was chosen on it.
-        val: Its metrics there.
-    """
+    """A model with the weights that were best on the val part, what was chosen there, and the metrics."""
 
     model: MultiTaskModel
     options: dict[str, float]
@@ -108,19 +105,20 @@ class FineTuner:
     compute: ComputeOptions
     seed: int
 
-    def train_head(self, model: MultiTaskModel, advance: Callable[[int], None]) -> FineTuned:
-        """Trains the head with its decoder, on the frozen encoder."""
-        return self._best_rate(model, False, advance)
+    def train(self, model: MultiTaskModel, advance: Callable[[int], None], whole: bool = True) -> FineTuned:
+        """Trains a copy at each learning rate, the best of which is returned.
 
-    def train_all(self, model: MultiTaskModel, advance: Callable[[int], None]) -> FineTuned:
-        """Trains all of it, each stage of the encoder slower than the next, from a head that fits the encoder already.
+        Args:
+            model: Where it starts. The head must fit the encoder already where all is trained, since a new one would
+                first spoil the encoder: Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022,
+                arXiv:2202.10054.
+            advance: Called with 1 after each step.
+            whole: Train all of it (of an encoder with adapters these), each stage of the encoder slower than the next;
+                else the head with its decoder on the frozen encoder.
 
-        A new head would first spoil the encoder: Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022,
-        arXiv:2202.10054.
+        Raises:
+            ValueError: The main metric is undefined after all rates, or there is no val part.
         """
-        return self._best_rate(model, True, advance)
-
-    def _best_rate(self, model: MultiTaskModel, whole: bool, advance: Callable[[int], None]) -> FineTuned:
         found = [self._train(copy.deepcopy(model), rate, whole, advance) for rate in self.options.learning_rates]
         main = model.task(self.name).main_metric
         best = max(found, key=lambda tuned: _defined(tuned.val.get(main, math.nan)))
@@ -133,8 +131,19 @@ class FineTuner:
 
     def _train(self, model: MultiTaskModel, rate: float, whole: bool, advance: Callable[[int], None]) -> FineTuned:
         options = self.options
+        if self.data.val is None:
+            raise ValueError("data.val: transfer chooses on a val part. Give one.")
+        data = {self.name: replace(self.data, train=self.labelled, test=None)}
+        steps = options.steps_an_evaluation
+        datamodule = MultiTaskDataModule(data, self.compute.num_workers, steps_per_epoch=steps, seed=self.seed)
         model.train()
-        model.encoder.requires_grad_(whole).train(whole)  # Lightning leaves the modes as it finds them
+        encoder = model.encoder.train(whole)  # Lightning leaves the modes as it finds them
+        if has_lora(encoder):
+            train_lora_alone(encoder)
+        else:
+            encoder.requires_grad_(whole)
+        if encoder.neck is not None:
+            encoder.neck.requires_grad_(True)  # no weights to start from have it
         with torch.random.fork_rng(), _quiet():
             torch.manual_seed(self.seed)
             groups = ParameterGroups(encoder_share=options.layer_decay, layer_decay=options.layer_decay)
@@ -146,16 +155,9 @@ class FineTuner:
             module = MultiTaskModule(specs, model, optimization=optimization)  # type: ignore[arg-type]
             best = BestEvaluation(self.name, model.task(self.name).main_metric, advance)
             with suppress(FloatingPointError):  # the rate is too high: what came before counts
-                self._trainer(best).fit(module, datamodule=self._datamodule())
+                self._trainer(best).fit(module, datamodule=datamodule)
         module.load_state_dict(best.state or module.state_dict())
         return FineTuned(model, {"learning_rate": rate, "steps": float(best.step)}, best.metrics)
-
-    def _datamodule(self) -> MultiTaskDataModule:
-        if self.data.val is None:
-            raise ValueError("data.val: transfer chooses on a val part. Give one.")
-        data = replace(self.data, train=self.labelled, test=None)
-        steps = self.options.steps_an_evaluation
-        return MultiTaskDataModule({self.name: data}, self.compute.num_workers, steps_per_epoch=steps, seed=self.seed)
 
     def _trainer(self, best: BestEvaluation) -> pl.Trainer:
         device, decay = torch.device(self.compute.device), self.options.averaging
@@ -178,12 +180,9 @@ class FineTuner:
 
 
 class BestEvaluation(pl.Callback):
-    """Keeps the weights of the first of the best evaluations, in memory.
+    """Keeps the weights of the first of the best evaluations, in memory, and tells `advance` of each step.
 
-    Args:
-        task: Which task's.
-        metric: By what they are compared; the higher the better, and undefined is worst.
-        advance: Called with 1 after each step.
+    A task's evaluations are compared by a metric; the higher the better, and undefined is worst.
 
     Attributes:
         metrics: Of the task at the best evaluation; empty before the first.
@@ -218,12 +217,10 @@ class BestEvaluation(pl.Callback):
 
 
 def set_head(model: MultiTaskModel, name: str, probe: Probe) -> None:
-    """Gives a task's linear head the weights of a linear probe, so that both give equal outputs.
+    """Gives a task's linear head the weights of a linear probe on the model's embeddings: both give equal outputs.
 
-    Args:
-        model: With the task.
-        name: The task.
-        probe: A linear probe on the embeddings of `model`.
+    Raises:
+        ValueError: The task has no linear head.
     """
     head, linear = model.task(name).head, probe.model
     if not isinstance(linear, Linear) or not isinstance(head, nn.Linear):

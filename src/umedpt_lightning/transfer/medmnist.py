@@ -10,34 +10,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.readers import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.tasks.ranking import Ranking, area_under_roc
-from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode
+from umedpt_lightning.transfer.cells import CellFolder, Mode
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 from umedpt_lightning.transfer.finetune import FineTuning
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import WeightSource
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
 from umedpt_lightning.transfer.sweep import Sweep
 
-SETS = (
-    "pathmnist",
-    "chestmnist",
-    "dermamnist",
-    "octmnist",
-    "pneumoniamnist",
-    "retinamnist",
-    "breastmnist",
-    "bloodmnist",
-    "tissuemnist",
-    "organamnist",
-    "organcmnist",
-    "organsmnist",
-)
+_PREFIXES = "path chest derma oct pneumonia retina breast blood tissue organa organc organs"
+SETS = tuple(f"{prefix}mnist" for prefix in _PREFIXES.split())
 _MULTILABEL = ("chestmnist",)
 Size = Literal[28, 64, 128, 224]
 
@@ -75,16 +61,7 @@ class MedMNISTProtocol:
 
 @dataclass(frozen=True)
 class Entry:
-    """A method on a set.
-
-    Attributes:
-        method: Its name.
-        mode: How it was measured.
-        size: Pixels.
-        name: The set.
-        accuracy: Over the seeds, a share.
-        auc: Likewise.
-    """
+    """A method in a mode on the set of a name at a size in pixels; accuracy and AUC are shares, over the seeds."""
 
     method: str
     mode: str
@@ -102,11 +79,7 @@ def file_of(folder: Path, name: str, size: int) -> Path:
 def measure(protocol: MedMNISTProtocol, cells: Path, compute: ComputeOptions, missing: list[str]) -> Iterator[Entry]:
     """Every method on every set that is there, all labels of its train part used.
 
-    Args:
-        protocol: What is measured.
-        cells: Folder of what is finished, which is not run again.
-        compute: What computes, and how many processes read.
-        missing: Takes the names of the files that are not there.
+    What is finished in the folder `cells` is not run again; `missing` takes the names of the files that are not there.
     """
     for size in protocol.sizes:
         for name in SETS:
@@ -134,41 +107,31 @@ def _measure(
     kept = CellFolder(folder)
     results = Sweep(one, kept, compute, training=repr((protocol.batch_size, protocol.finetuning))).run()
     scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for cell in results:
-        scores.setdefault((cell.method, cell.mode), []).append(_score(kept, cell))
-    for (method, mode), found in scores.items():
-        accuracies, areas = zip(*found, strict=True)
+    for cell, result in results.items():
+        answers = kept.answers(cell)
+        if answers is None or "predictions" not in answers:  # those of earlier releases have other arrays
+            raise ValueError(f"{cell}: its answers are gone from the run's folder. Delete the cell's .json file too.")
+        # the area is that of the metrics, for which probabilities of 1 in float32 do not tie
+        found = accuracy(answers["predictions"], answers["targets"]), result.test["auroc"]
+        scores.setdefault((cell.method, cell.mode), []).append(found)
+    for (method, mode), pairs in scores.items():
+        accuracies, areas = zip(*pairs, strict=True)
         yield Entry(method, mode, size, name, seed_interval(accuracies), seed_interval(areas))
 
 
-def _score(cells: CellFolder, cell: Cell) -> tuple[float, float]:
-    answers = cells.answers(cell)
-    if answers is None or "predictions" not in answers:  # those of earlier releases have other arrays
-        raise ValueError(f"{cell}: its answers are gone from the run's folder. Delete the cell's .json file too.")
-    return accuracy_and_auc(answers["predictions"], answers["targets"])
-
-
-def accuracy_and_auc(stated: NDArray[np.floating], targets: NDArray[Any]) -> tuple[float, float]:
-    """As the class ``Evaluator`` of the package `medmnist` defines them.
+def accuracy(stated: NDArray[np.floating], targets: NDArray[Any]) -> float:
+    """As the class ``Evaluator`` of the package `medmnist` defines it.
 
     Args:
         stated: Probabilities ``(N, K)`` of classes, or ``(N, L)`` of labels.
         targets: ``(N,)`` classes or ``(N, L)`` labels of 0 and 1.
 
     Returns:
-        The share of right answers (of the largest probability; with labels, of those on the right side of one half, all
-        labels together), and the mean area under the ROC curve, each class against the others or each label; a class
-        that never occurs is left out.
+        The share of right answers: of the largest probability; with labels, of those on the right side of one half, all
+        labels together.
     """
-    if targets.ndim == 1:
-        right = stated.argmax(1) == targets
-        truth = targets[:, None] == np.arange(stated.shape[1])
-    else:
-        right = (stated > 0.5) == (targets == 1)
-        truth = targets == 1
-    ranking = Ranking(stated.shape[1], area_under_roc)
-    ranking.update(torch.from_numpy(stated), torch.from_numpy(truth).float())
-    return float(right.mean()), float(ranking.compute().nanmean())
+    right = stated.argmax(1) == targets if targets.ndim == 1 else (stated > 0.5) == (targets == 1)
+    return float(right.mean())
 
 
 def table(entries: Sequence[Entry]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from umedpt_lightning.tasks import Task
 from umedpt_lightning.tasks.answers import metrics_of
 from umedpt_lightning.tasks.base import LinearFamily
 from umedpt_lightning.transfer.embeddings import Embeddings
-from umedpt_lightning.transfer.linear import Linear, binary_path, logistic_path, ridge_path
-from umedpt_lightning.transfer.neighbours import Neighbours, votes
+from umedpt_lightning.transfer.linear import Linear, binary_path, logistic_path, ridge_path, votes
 
 Array = NDArray[np.float64]
 #: Strengths of the penalty that are tried, from strong to weak.
@@ -60,13 +59,11 @@ class Standardiser:
 
 @dataclass(frozen=True)
 class Probe:
-    """A head on embeddings that has been fitted.
+    """A head on embeddings that has been fitted: a standardiser, then a model.
 
     Attributes:
-        standardiser: Comes first.
-        model: Comes second.
-        options: What was chosen on validation data.
-        val: The metrics of the val part.
+        options: What was chosen on the val part.
+        val: The metrics there.
         notes: Sentences on what is not as one might expect.
     """
 
@@ -85,25 +82,23 @@ def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
     """Logistic regression for classes and labels, ridge for numbers.
 
     The strength of the penalty is that with the least loss of the task on the val part: a ranking alone, as AUROC,
-    often takes so strong a penalty that all samples go to the largest class. Weights of classes are those of the task.
-
-    Args:
-        task: Of the label kind of the data, built from the spec of the labelled samples.
-        train: Embeddings of the labelled samples.
-        val: Embeddings of the val part.
+    often takes so strong a penalty that all samples go to the largest class. Weights of classes are those of the task,
+    which is built from the spec of the labelled samples.
 
     Raises:
         ValueError: The task has no linear model, or the val part cannot tell good from bad.
     """
-    family, train = _family(task), _labelled(task, train)
-    standardiser = Standardiser.of(train.features)
-    x = standardiser(train.features)
+    family, train, standardiser = _start(task, train)
     count, weights = len(task.spec.names), task.linear_weights()
     weights = np.ones(count) if weights is None else weights
-    path = family.path(x, task.linear_targets(train.targets), STRENGTHS, weights, count)
+    path = family.path(standardiser(train.features), _targets(task, train), STRENGTHS, weights)
     x_val = standardiser(val.features)
     candidates = [({"strength": s}, model, model(x_val)) for s, model in zip(STRENGTHS, path, strict=True)]
-    options, model, metrics = _best(task, candidates, val.targets, _negative_loss)
+
+    def worth(outputs: Tensor, targets: Tensor) -> float:
+        return -float(task.loss(outputs.clamp_min(_NEVER), targets))
+
+    options, model, metrics = _best(task, candidates, val.targets, worth)
     notes = task.spec.lacking(train.targets)
     if not next(linear for tried, linear, _ in candidates if tried == options).converged:
         notes = (*notes, "The logistic regression did not converge: its gradient is not quite zero.")
@@ -115,54 +110,37 @@ def neighbour_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
 
     Arguments and errors are those of `linear_probe`.
     """
-    family, train = _family(task), _labelled(task, train)
-    standardiser = Standardiser.of(train.features)
+    family, train, standardiser = _start(task, train)
     x = standardiser(train.features)
-    values = family.votes(task.linear_targets(train.targets), len(task.spec.names))
+    values = family.votes(_targets(task, train), len(task.spec.names))
+
+    def model_of(k: int) -> Model:
+        return lambda features: family.to_output(next(votes(x, values, features, [k])))
+
     numbers = [k for k in NEIGHBOURS if k <= len(x)]
     candidates = (
-        ({"k": float(k)}, _Answer(Neighbours(x, values, k), family.to_output), family.to_output(mean))
+        ({"k": float(k)}, model_of(k), family.to_output(mean))
         for k, mean in zip(numbers, votes(x, values, standardiser(val.features), numbers), strict=True)
     )
-    options, model, metrics = _best(task, candidates, val.targets, _main_metric)
+
+    def worth(outputs: Tensor, targets: Tensor) -> float:
+        return metrics_of(task, outputs, targets)[task.main_metric]
+
+    options, model, metrics = _best(task, candidates, val.targets, worth)
     return Probe(standardiser, model, options, metrics, task.spec.lacking(train.targets))
-
-
-@dataclass(frozen=True)
-class _Answer:
-    neighbours: Neighbours
-    to_output: Callable[[Array], Array]
-
-    def __call__(self, features: Array) -> Array:
-        return self.to_output(self.neighbours(features))
-
-
-def _negative_loss(task: Task, outputs: Tensor, targets: Tensor) -> float:
-    return -float(task.loss(outputs.clamp_min(_NEVER), targets))
-
-
-def _main_metric(task: Task, outputs: Tensor, targets: Tensor) -> float:
-    return metrics_of(task, outputs, targets)[task.main_metric]
 
 
 def _best(
     task: Task,
     candidates: Iterable[tuple[dict[str, float], Model, Array]],
     val: NDArray[Any],
-    worth: Callable[[Task, Tensor, Tensor], float],
+    worth: Callable[[Tensor, Tensor], float],
 ) -> tuple[dict[str, float], Model, dict[str, float]]:
-    """Options, model and metrics of the first of those that are worth most on the val part.
-
-    Args:
-        task: Whose.
-        candidates: Options, model and its outputs for the val part.
-        val: Targets of the val part.
-        worth: Of outputs for targets.
-    """
+    """Options, model and metrics of the first of those whose outputs are worth most for the targets of the val part."""
     targets, rated = torch.from_numpy(val), []
     for options, model, answers in candidates:
         outputs = torch.from_numpy(answers.astype(np.float32))
-        rated.append((worth(task, outputs, targets), options, model, metrics_of(task, outputs, targets)))
+        rated.append((worth(outputs, targets), options, model, metrics_of(task, outputs, targets)))
     _, options, model, metrics = max(rated, key=lambda rating: -math.inf if math.isnan(rating[0]) else rating[0])
     if math.isnan(metrics[task.main_metric]):
         raise ValueError(
@@ -172,17 +150,16 @@ def _best(
     return options, model, metrics
 
 
-@dataclass(frozen=True)
-class _Family:
+class _Family(NamedTuple):
     """How a `LinearFamily` is fitted.
 
     Attributes:
-        path: The models for standardised features, targets, strengths, weights of classes or labels, and their number.
+        path: The models for standardised features, targets, strengths, and weights of classes or labels.
         votes: What neighbours vote with, of targets and the number of classes.
         to_output: How the mean of votes becomes an output of the head.
     """
 
-    path: Callable[[Array, NDArray[Any], Sequence[float], Array, int], Iterator[Linear]]
+    path: Callable[[Array, NDArray[Any], Sequence[float], Array], Iterator[Linear]]
     votes: Callable[[NDArray[Any], int], Array]
     to_output: Callable[[Array], Array]
 
@@ -193,36 +170,25 @@ def _log(shares: Array) -> Array:
 
 
 _FAMILIES: dict[LinearFamily, _Family] = {
-    "classes": _Family(
-        lambda x, classes, strengths, weights, count: logistic_path(x, classes, count, strengths, weights),
-        lambda classes, count: np.eye(count)[classes],
-        _log,
-    ),
-    "labels": _Family(
-        lambda x, labels, strengths, weights, _: binary_path(x, labels.astype(np.float64), strengths, weights),
-        lambda labels, _: labels.astype(np.float64),
-        lambda shares: _log(shares) - _log(1 - shares),
-    ),
-    "numbers": _Family(
-        lambda x, numbers, strengths, *_: ridge_path(x, numbers, strengths),
-        lambda numbers, _: numbers.astype(np.float64),
-        lambda numbers: numbers,
-    ),
+    "classes": _Family(logistic_path, lambda classes, count: np.eye(count)[classes], _log),
+    "labels": _Family(binary_path, lambda labels, _: labels, lambda shares: _log(shares) - _log(1 - shares)),
+    "numbers": _Family(ridge_path, lambda numbers, _: numbers, lambda numbers: numbers),
 }
 
 
-def _family(task: Task) -> _Family:
+def _targets(task: Task, train: Embeddings) -> NDArray[Any]:
+    targets = task.linear_targets(train.targets)
+    return targets if task.linear_family == "classes" else targets.astype(np.float64)
+
+
+def _start(task: Task, train: Embeddings) -> tuple[_Family, Embeddings, Standardiser]:
+    """How the task is fitted, the samples that have a label, and their standardisation."""
     if task.linear_family is None:
         raise ValueError(
             f"{type(task).__name__} has no linear model on embeddings, so that no linear probe and no neighbours "
             "can stand in for its head: use `finetune`, or set its `linear_family`."
         )
-    return _FAMILIES[task.linear_family]
-
-
-def _labelled(task: Task, train: Embeddings) -> Embeddings:
-    """Without samples that have no label."""
     rows = np.flatnonzero(task.spec.labelled(train.targets))
     if not len(rows):
         raise ValueError("None of the labelled samples has a label. Take a larger fraction.")
-    return train[rows]
+    return _FAMILIES[task.linear_family], train[rows], Standardiser.of(train[rows].features)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import TaskFactory, check_task_names
@@ -29,7 +31,8 @@ class Protocol:
         fractions: Of the labels of the train part.
         seeds: How many repetitions, each with other labels.
         modes: ``frozen`` (a linear probe; for masks and boxes head and decoder on the frozen encoder), ``knn``,
-            ``finetune``; one list for all methods, or lists by their names, and a method without one is left out.
+            ``finetune``, ``lora`` (adapters of the encoder learn, not itself); one list for all methods, or lists by
+            their names, and a method without one is left out.
         task: How to build the head; None for the default of the label kind.
         finetuning: How models are trained.
         external: Other centres' samples of the same task, by a name for the report, which are read as the test part is.
@@ -55,6 +58,7 @@ class Protocol:
         if taken := self.external.keys() & set(PARTS):
             raise ValueError(f"external: {', '.join(taken)} is a part of `data` already. Give the centre another name.")
         check_task_names({self.name: None}, {})
+        self._check_head()
         if isinstance(self.modes, dict) and not self.modes.keys() <= self.methods.keys():
             raise ValueError(
                 f"modes: some are for {', '.join(self.modes.keys() - self.methods.keys())}, but the methods are "
@@ -73,6 +77,19 @@ class Protocol:
             raise ValueError(
                 "modes: knn needs a task whose head is a linear model on the embedding of an image, as for classes, "
                 "labels and numbers, but not for masks and boxes. Leave it out."
+            )
+
+    def _check_head(self) -> None:
+        task = self.head(self.part("train").spec)
+        if task.linear_family is None:
+            return
+        found = tuple(getattr(task(torch.zeros(2, 1)), "shape", ()))
+        names: object = "numbers" if task.linear_family == "numbers" else len(task.spec.names)
+        if len(found) != 2 or found[0] != 2 or names not in ("numbers", found[1]):
+            raise ValueError(
+                f"{type(task).__name__}.forward gives {found or 'no tensor'} for 2 embeddings, but a head with the "
+                f"linear_family {task.linear_family!r} gives (2, {names}): flatten it, and shape it in `predict`; or "
+                "set `linear_family` to None."
             )
 
     @property

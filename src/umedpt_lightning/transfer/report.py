@@ -1,16 +1,32 @@
-"""A sweep as one HTML page that needs no other file."""
+"""A sweep as one HTML page that needs no other file, with a metric over the fraction of labels as a figure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from umedpt_lightning.drawing.figures import as_svg
-from umedpt_lightning.transfer.curve import draw_curves
-from umedpt_lightning.transfer.statistics import Interval
-from umedpt_lightning.transfer.summary import Row, conclusions, percent
+from umedpt_lightning.drawing.figures import (
+    PALE,
+    add_legend,
+    as_svg,
+    house_style,
+    limits,
+    line_style,
+    new_axes,
+    set_log_axis,
+)
+from umedpt_lightning.transfer.evaluation import Interval
+from umedpt_lightning.transfer.summary import Difference, Row, conclusions, percent
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH, _HEIGHT = 8.0, 4.0  # inches
+#: Shares of the horizontal axis: fractions nearer to each other than that have one label.
+_APART = 0.075
 _STYLE = """
 body { font-family: sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; font-size: 0.85rem; }
@@ -48,22 +64,76 @@ def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str,
     )
 
 
+@house_style()
+def draw_curves(rows: Sequence[Row], metric: str, baseline: float) -> Figure:
+    """One line a method and mode with its 95 % interval over seeds as a band, over a logarithmic fraction.
+
+    The vertical axis fits the means. Bands and the baseline widen it to twice that at most; a baseline (what an answer
+    without an image reaches, NaN for none) is a dashed line, or is told in words where it is further away.
+    """
+    figure, axes = new_axes(_WIDTH, _HEIGHT)
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        if metric in row.metrics:
+            lines.setdefault(row.line, []).append(row)
+    entries, means, bands = [], list[float](), list[float]()
+    for index, (name, line) in enumerate(lines.items()):
+        style, fractions = line_style(index), [row.fraction for row in line]
+        middle, low, high = zip(*((i.mean, i.low, i.high) for i in (row.metrics[metric] for row in line)), strict=True)
+        (drawn,) = axes.plot(fractions, middle, **style, markersize=4.5)
+        axes.fill_between(fractions, low, high, color=style["color"], alpha=0.12, lw=0)
+        entries.append((drawn, name))
+        means += filter(math.isfinite, middle)
+        bands += filter(math.isfinite, (*low, *high))
+    _scale_fractions(axes, sorted({row.fraction for row in rows}))
+    if means:
+        lowest, highest = min(means), max(means)
+        least = 0.02 * max(abs(lowest), abs(highest))  # what is all but equal should look so
+        reach = max((highest - lowest) / 2, least)
+        below, above = min([lowest, *bands]), max([highest, *bands])
+        axes.set_ylim(limits(max(below, lowest - reach), min(above, highest + reach), least))
+    _draw_baseline(axes, baseline)
+    axes.set(xlabel="labels", ylabel=metric)
+    add_legend(figure, entries)
+    return figure
+
+
+def difference_table(found: Sequence[Difference], main: str) -> str:
+    """HTML, a row a pair; nothing where there is none."""
+    if not found:
+        return ""
+    fractions = sorted({difference.fraction for difference in found})
+    rows: dict[tuple[str, str, str], dict[float, Interval]] = {}
+    for one in found:
+        rows.setdefault((one.first, one.second, one.mode), {})[one.fraction] = one.gap
+    body = [
+        [f"{escape(first)} &minus; {escape(second)}, {mode}", *map(_cell, gaps.values())]
+        for (first, second, mode), gaps in rows.items()
+    ]
+    return (
+        f"<h2>Differences</h2><p>{escape(main)}, seed by seed with the same labels: mean and 95 % interval (Student's "
+        f"<i>t</i>). Bold where it does not hold zero.</p>{html_table(['', *map(percent, fractions)], body)}"
+    )
+
+
+def html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of cells that are HTML, with or without ``<td>``."""
+    lines = ["".join(f"<th>{cell}</th>" for cell in head)]
+    lines += ["".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) for row in rows]
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+
+
 def _table(rows: Sequence[Row], main: str, baseline: Mapping[str, float]) -> str:
     names = sorted(dict.fromkeys(name for row in rows for name in row.metrics), key=lambda name: name != main)
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = []
     for row in rows:
-        metrics = "".join(f"<td>{_interval(row.metrics.get(name))}</td>" for name in names)
         low, high = row.patients
         patients = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
-        cells = f"<td>{escape(row.line)}</td><td>{percent(row.fraction)}</td><td>{row.labels:.0f}</td>{metrics}"
-        body.append(f"<tr>{cells}<td>{patients}</td></tr>")
-    seen = "".join(f"<td>{baseline[name]:.3f}</td>" if name in baseline else "<td></td>" for name in names)
-    return (
-        f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>labels</th>{head}'
-        f"<th>{escape(main)} over patients</th></tr>{''.join(body)}"
-        f"<tr><td>baseline</td><td></td><td></td>{seen}<td></td></tr></table></div>"
-    )
+        metrics = [_interval(row.metrics.get(name)) for name in names]
+        body.append([escape(row.line), percent(row.fraction), f"{row.labels:.0f}", *metrics, patients])
+    seen = [f"{baseline[name]:.3f}" if name in baseline else "" for name in names]
+    head = ["method", "of labels", "labels", *map(escape, names), f"{escape(main)} over patients"]
+    return html_table(head, [*body, ["baseline", "", "", *seen, ""]])
 
 
 def _centres(rows: Sequence[Row], main: str) -> str:
@@ -71,16 +141,14 @@ def _centres(rows: Sequence[Row], main: str) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.external))
     if not names:
         return ""
-    head = "".join(f"<th>{escape(name)}</th><th>gap</th>" for name in names)
     body = []
     for row in rows:
-        both = "".join(f"<td>{_interval(i)}</td>" for name in names for i in row.external[name])
-        inside = _interval(row.metrics.get(main))
-        body.append(f"<tr><td>{escape(row.line)}</td><td>{percent(row.fraction)}</td><td>{inside}</td>{both}</tr>")
+        both = [_interval(interval) for name in names for interval in row.external[name]]
+        body.append([escape(row.line), percent(row.fraction), _interval(row.metrics.get(main)), *both])
+    head = [title for name in names for title in (escape(name), "gap")]
     return (
         f"<h2>Other centres</h2><p>{escape(main)} there, and how far it lies above that of the test part.</p>"
-        f'<div class="wide"><table><tr><th>method</th><th>of labels</th><th>test part</th>{head}</tr>'
-        f"{''.join(body)}</table></div>"
+        f"{html_table(['method', 'of labels', 'test part', *head], body)}"
     )
 
 
@@ -89,3 +157,40 @@ def _interval(interval: Interval | None) -> str:
         return ""
     half = "" if math.isnan(interval.low) else f" ± {interval.high - interval.mean:.3f}"
     return f"{interval.mean:.3f}{half}"
+
+
+def _draw_baseline(axes: Axes, baseline: float) -> None:
+    """A dashed line where the axis reaches it or nearly so; else words alone."""
+    if not math.isfinite(baseline):
+        return
+    low, high = axes.get_ylim()
+    reach = (high - low) / 2
+    where = "below" if baseline < low - reach else "above" if baseline > high + reach else "dashed"
+    axes.set_title(f"baseline {baseline:.3g}, {where}", loc="right", color=PALE, size="medium")
+    if where == "dashed":
+        axes.axhline(baseline, color=PALE, linestyle="--", linewidth=1)
+        if not low < baseline < high:
+            axes.set_ylim(limits(min(low, baseline), max(high, baseline)))
+
+
+def _scale_fractions(axes: Axes, fractions: Sequence[float]) -> None:
+    """A logarithmic axis with a tick at each fraction, and a label where there is room."""
+    set_log_axis(axes, fractions[0], fractions[-1])
+    axes.minorticks_off()
+    first, last = math.log(fractions[0]), math.log(fractions[-1])
+    labels, room = [], math.inf
+    for fraction in reversed(fractions):  # the one with all labels has its name first
+        place = (math.log(fraction) - first) / (last - first) if last > first else 0.5
+        fits = room - place > _APART
+        labels.append(percent(fraction) if fits else "")
+        room = place if fits else room
+    axes.set_xticks(fractions, labels[::-1])
+
+
+def _cell(gap: Interval) -> str:
+    if math.isnan(gap.mean):
+        return ""
+    if math.isnan(gap.low) or gap.low == gap.high:  # one value, whose spread over seeds is not known
+        return f"{gap.mean:+.3f}"
+    text = f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+    return f"<b>{text}</b>" if gap.low > 0 or gap.high < 0 else text

@@ -9,10 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder, as_encoder
+from umedpt_lightning.blocks import (
+    BaseEncoder,
+    BatchNormMode,
+    DetectionDecoder,
+    Encoder,
+    PixelDecoder,
+    ViTEncoder,
+    as_encoder,
+)
+from umedpt_lightning.blocks.timm_encoder import Embedding, is_plain_vit
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.pretrained import SavedModel, model_arguments, read_saved_model
 from umedpt_lightning.types import TaskSpec
@@ -23,13 +32,9 @@ class WeightSource(ABC):
 
     @abstractmethod
     def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
-        """A model with these weights and a new head for one task.
+        """A model with these weights and a new head for one task, the default of its label kind without a factory.
 
-        Args:
-            name: The task's name.
-            spec: What its data say of themselves.
-            task: How to build it; None for the default of its label kind.
-            seed: Of all that is random: the head, and whatever the source has no weights of.
+        The seed is that of all that is random: the head, and whatever the source has no weights of.
 
         Raises:
             ValueError: The weights do not fit.
@@ -40,8 +45,9 @@ class WeightSource(ABC):
 class TimmSource(WeightSource):
     """Random weights, or those of timm or of a file of a timm model, ImageNet's for example.
 
-    The embedding is the mean of the last map. The normalisation that `Pooling` puts behind it is left out: these
-    weights were not trained with it, and it would take away how strong a response is.
+    The embedding is the mean of the last map, of a vision transformer what `ViTEncoder` says. The normalisation that
+    `Pooling` puts behind it is left out: these weights were not trained with it, and it would take away how strong a
+    response is.
 
     Args:
         name: Any timm model, as for `Encoder`.
@@ -52,6 +58,7 @@ class TimmSource(WeightSource):
         pixel_decoder: Builds the decoder for masks, from random weights; for a fair comparison the like of a
             checkpoint's.
         detection_decoder: Likewise for boxes.
+        embedding: Of a vision transformer, as for `ViTEncoder`.
     """
 
     def __init__(
@@ -62,7 +69,9 @@ class TimmSource(WeightSource):
         batch_norm: Literal["keep", "freeze", "group"] | None = None,
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
+        embedding: Embedding | None = None,
     ) -> None:
+        self.embedding = embedding
         self.name, self.weights, self.in_channels = name, weights, in_channels
         self.batch_norm: BatchNormMode = batch_norm or ("group" if weights is None else "freeze")
         self.pixel_decoder, self.detection_decoder = pixel_decoder, detection_decoder
@@ -71,7 +80,11 @@ class TimmSource(WeightSource):
         """As `WeightSource.create_model`."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            encoder = Encoder(self.name, self.in_channels, self.weights, self.batch_norm)
+            encoder: BaseEncoder
+            if is_plain_vit(self.name):
+                encoder = ViTEncoder(self.name, self.in_channels, self.weights, self.embedding)
+            else:
+                encoder = Encoder(self.name, self.in_channels, self.weights, self.batch_norm)
             options = task and {name: task}
             model = MultiTaskModel(encoder, {name: spec}, options, self.pixel_decoder, self.detection_decoder)
         model.pooling.norm = nn.Identity()  # type: ignore[assignment]
@@ -128,7 +141,7 @@ class CheckpointSource(PretrainedSource):
         config: The run's ``config.yaml``, for a checkpoint of an older release that does not say how its model is
             built; None for that of the folder above. Deprecated for other checkpoints.
         statistics_of: As for `PretrainedSource`.
-        classes: As for `PretrainedSource`.
+        classes: Likewise.
     """
 
     def __init__(
@@ -157,16 +170,13 @@ class CheckpointSource(PretrainedSource):
                 f"{file}: there is no such config, and {saved.weights} does not say how its model is built. Give the "
                 "config of its run as `config`."
             )
-        described = yaml.safe_load(file.read_text(encoding="utf-8"))
-        names, blocks = ("encoder", "pixel_decoder", "detection_decoder"), described["model"]
-        config = {name: _described(blocks[name]) for name in names if blocks.get(name)}
-        return {"encoder": {"class": "Encoder", "options": {}}, "tasks": described["data"]["tasks"]} | config
-
-
-def _described(block: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of a run's config as a model's config describes it."""
-    options = {key: value for key, value in (block.get("init_args") or {}).items() if key != "weights"}
-    return {"class": str(block["class_path"]).rpartition(".")[2], "options": options}
+        described = read_yaml(file)
+        config = {"encoder": {"class": "Encoder", "options": {}}, "tasks": described["data"]["tasks"]}
+        for name in ("encoder", "pixel_decoder", "detection_decoder"):
+            if block := described["model"].get(name):
+                options = {key: value for key, value in (block.get("init_args") or {}).items() if key != "weights"}
+                config[name] = {"class": str(block["class_path"]).rpartition(".")[2], "options": options}
+        return config
 
 
 def _load(weights: Path, block: str, module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -20,23 +20,16 @@ class LabelSubset:
     """The samples whose labels may be used.
 
     Attributes:
-        fraction: Of all samples, as asked for.
         rows: ``(N,)`` int64, indices into the reader, ascending.
         notes: Sentences on what is not as one might expect of such a share.
     """
 
-    fraction: float
     rows: NDArray[np.int64]
     notes: tuple[str, ...]
 
 
 class Labelled(Selection):
-    """The samples of a reader whose labels may be used.
-
-    Args:
-        reader: The whole.
-        rows: ``(N,)`` indices into it.
-    """
+    """The samples of a reader, ``(N,)`` rows of it, whose labels may be used."""
 
     def __init__(self, reader: Reader, rows: NDArray[np.int64]) -> None:
         super().__init__(reader, rows)
@@ -69,11 +62,8 @@ class LabelSubsets:
     def __call__(self, fraction: float) -> LabelSubset:
         """The share of that size, as near as whole groups allow, of one group at least.
 
-        Args:
-            fraction: Above 0 up to 1.
-
         Raises:
-            ValueError: The fraction lies outside.
+            ValueError: The fraction is not above 0 and at most 1.
         """
         if not 0 < fraction <= 1:
             raise ValueError(f"A label fraction is above 0 and at most 1, but it is {fraction}. Write 0.01 for 1 %.")
@@ -85,8 +75,16 @@ class LabelSubsets:
             if not members[chosen[self._unit_of]].any():
                 chosen[self._first(np.unique(self._unit_of[members]))] = True
                 added.append(name)
-        rows = np.flatnonzero(chosen[self._unit_of])
-        return LabelSubset(fraction, rows, tuple(self._notes(fraction, rows, int(chosen.sum()), added)))
+        rows, total, notes = np.flatnonzero(chosen[self._unit_of]), len(self._reader), []
+        if lacking := [name for name in added if name != "samples"]:
+            what = "groups" if self._grouped else "samples"
+            notes.append(
+                f"{fraction:.3g} of {total} samples would hold no {', no '.join(lacking)}: {what} that do were added."
+            )
+        if abs(len(rows) - fraction * total) > max(1.0, 0.1 * fraction * total):
+            kept = f", {chosen.sum()} whole groups" if self._grouped else ""
+            notes.append(f"{fraction:.3g} of {total} samples came to {len(rows)}{kept}.")
+        return LabelSubset(rows, tuple(notes))
 
     def _beginning(self, samples: float) -> Units:
         """The first units of the order, with as near as can be so many samples."""
@@ -127,15 +125,3 @@ class LabelSubsets:
     def _strata_of(self, rows: NDArray[np.int64]) -> Strata:
         targets = self._reader.targets
         return strata_of(self._reader.spec, None if targets is None else targets[rows], len(rows), 0.5)
-
-    def _notes(self, fraction: float, rows: NDArray[np.int64], units: int, added: list[str]) -> list[str]:
-        total, notes = len(self._reader), []
-        if lacking := [name for name in added if name != "samples"]:
-            what = "groups" if self._grouped else "samples"
-            notes.append(
-                f"{fraction:.3g} of {total} samples would hold no {', no '.join(lacking)}: {what} that do were added."
-            )
-        if abs(len(rows) - fraction * total) > max(1.0, 0.1 * fraction * total):
-            kept = f", {units} whole groups" if self._grouped else ""
-            notes.append(f"{fraction:.3g} of {total} samples came to {len(rows)}{kept}.")
-        return notes

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from umedpt_lightning.io.atomic import write_text
+from umedpt_lightning.io.atomic import write_csv, write_text
 from umedpt_lightning.transfer.cells import Cell, Result, null_for_nan
-from umedpt_lightning.transfer.statistics import Interval, seed_interval
+from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 
 
 @dataclass(frozen=True)
 class Row:
-    """All seeds of a method in a mode at a fraction.
+    """All seeds of a method in a mode at a fraction of the labels.
 
     Attributes:
-        method: Its name.
-        mode: ``frozen``, ``knn`` or ``finetune``.
-        fraction: Of the labels.
         labels: Labelled samples, mean over the seeds.
         metrics: Of the test part over the seeds, by name.
         patients: The ends of the main metric's interval over patients, means over the seeds; NaN where there is none.
@@ -49,12 +44,7 @@ class Row:
 
 
 def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
-    """The rows of a sweep, methods and modes in their order, fractions ascending.
-
-    Args:
-        results: Of all cells.
-        main: The task's main metric.
-    """
+    """The rows of a sweep, methods and modes in their order, fractions ascending."""
     rows = []
     for method, mode in dict.fromkeys((cell.method, cell.mode) for cell in results):
         for fraction in sorted({cell.fraction for cell in results}):
@@ -64,15 +54,13 @@ def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
             ends = np.array([result.intervals.get(main, (math.nan, math.nan)) for result in found]).mean(0)
             notes = tuple(dict.fromkeys(note for result in found for note in result.notes))
             labels = float(np.mean([result.labels for result in found]))
-            external = {centre: _at_centre(found, centre, main) for centre in found[0].external}
+            external = {}
+            for centre in found[0].external:
+                there = [result.external[centre].get(main, math.nan) for result in found]
+                gaps = [value - result.test.get(main, math.nan) for value, result in zip(there, found, strict=True)]
+                external[centre] = seed_interval(there), seed_interval(gaps)
             rows.append(Row(method, mode, fraction, labels, metrics, (float(ends[0]), float(ends[1])), notes, external))
     return rows
-
-
-def _at_centre(results: Sequence[Result], centre: str, main: str) -> tuple[Interval, Interval]:
-    there = [result.external[centre].get(main, math.nan) for result in results]
-    gaps = [value - result.test.get(main, math.nan) for value, result in zip(there, results, strict=True)]
-    return seed_interval(there), seed_interval(gaps)
 
 
 def conclusions(rows: Sequence[Row], main: str) -> list[str]:
@@ -100,33 +88,57 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:g} %"
 
 
+@dataclass(frozen=True)
+class Difference:
+    """The main metric of one method less that of a second, in one mode at a fraction of the labels, over the seeds.
+
+    A seed gives all methods the same labels, so they are compared seed by seed: how lucky the labels were falls out.
+    """
+
+    first: str
+    second: str
+    mode: str
+    fraction: float
+    gap: Interval
+
+
+def differences(results: Mapping[Cell, Result], main: str) -> list[Difference]:
+    """Of all pairs of methods that have a mode in common, the one named later less the other: baselines come first."""
+    found = []
+    for mode in dict.fromkeys(cell.mode for cell in results):
+        methods = dict.fromkeys(cell.method for cell in results if cell.mode == mode)
+        for second, first in combinations(methods, 2):
+            for fraction in sorted({cell.fraction for cell in results}):
+                gaps = [
+                    result.test.get(main, math.nan) - other.test.get(main, math.nan)
+                    for cell, result in results.items()
+                    if (cell.method, cell.mode, cell.fraction) == (first, mode, fraction)
+                    and (other := results.get(Cell(second, mode, fraction, cell.seed))) is not None
+                ]
+                found.append(Difference(first, second, mode, fraction, seed_interval(gaps)))
+    return found
+
+
 def write_tables(
-    rows: Sequence[Row], main: str, baseline: Mapping[str, float], folder: Path, gaps: Sequence[Any] = ()
+    rows: Sequence[Row], main: str, baseline: Mapping[str, float], folder: Path, gaps: Sequence[Difference] = ()
 ) -> None:
     """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words).
 
-    Args:
-        rows: Of the sweep.
-        main: The task's main metric.
-        baseline: The metrics of an answer that has seen no image.
-        folder: Where they are written.
-        gaps: Differences of methods, dataclasses.
+    `baseline` has the metrics of an answer that has seen no image, `gaps` the differences of methods.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    text = io.StringIO()
-    table = csv.writer(text)
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     centres = list(dict.fromkeys(centre for row in rows for centre in row.external))
     ends += ["patients_low", "patients_high", *(f"{main} of {c}{end}" for c in centres for end in ("", ", gap"))]
-    table.writerow(["method", "mode", "fraction", "labels", "seeds", *ends])
+    lines = []
     for row in rows:
         intervals = [row.metrics.get(name, Interval(math.nan, math.nan, math.nan, 0)) for name in names]
         numbers = [n for i in intervals for n in (i.mean, i.low, i.high)] + list(row.patients)
         numbers += [interval.mean for centre in centres for interval in row.external[centre]]
         cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
         seeds = max((interval.count for interval in intervals), default=0)
-        table.writerow([row.method, row.mode, row.fraction, f"{row.labels:g}", seeds, *cells])
-    write_text(folder / "results.csv", text.getvalue())
+        lines.append([row.method, row.mode, row.fraction, f"{row.labels:g}", seeds, *cells])
+    write_csv(folder / "results.csv", ["method", "mode", "fraction", "labels", "seeds", *ends], lines)
     content = {
         "main_metric": main,
         "answers": conclusions(rows, main),
@@ -134,5 +146,4 @@ def write_tables(
         "differences": [asdict(gap) for gap in gaps],
         "rows": [asdict(row) for row in rows],
     }
-    whole = json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n"
-    write_text(folder / "results.json", whole)
+    write_text(folder / "results.json", json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n")

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import cache, partial
 
 import numpy as np
 import torch
 
+from umedpt_lightning.blocks.lora import add_lora
 from umedpt_lightning.data.cache.identity import code_identity, identity
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.inference.pool import ComputeOptions
-from umedpt_lightning.inference.weights_digest import weights_digest
+from umedpt_lightning.inference.progress import progress
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers, metrics_of
-from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
-from umedpt_lightning.transfer.embeddings import Embeddings, embeddings, evaluation_batches
-from umedpt_lightning.transfer.evaluation import patient_intervals, predict_part
+from umedpt_lightning.transfer.cells import TRAINED, Cell, CellFolder, Result, grid
+from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
+from umedpt_lightning.transfer.evaluation import evaluation_batches, patient_intervals, predict_part
 from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
-from umedpt_lightning.transfer.progress import progress
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
 
@@ -27,12 +29,8 @@ from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubset
 class Sweep:
     """Runs what is not finished yet.
 
-    Args:
-        protocol: What is measured.
-        cells: Finished cells.
-        compute: What computes, and how many processes read.
-        head: All that the config says of the head, as text: results depend on it.
-        training: Likewise of training, on which those depend that need any.
+    `head` and `training` are what the config says of these, as text: results depend on it, on training only where they
+    need any.
     """
 
     def __init__(
@@ -46,7 +44,7 @@ class Sweep:
         )
         self._settings = repr((parts, protocol.data.size, protocol.name, head, code))
         self._training = training
-        self._subsets: dict[int, LabelSubsets] = {}
+        self._subsets = cache(partial(LabelSubsets, protocol.part("train")))
         self._digests: dict[tuple[str, int], str] = {}
         self._embedded: dict[tuple[str, str], Embeddings] = {}
 
@@ -76,10 +74,8 @@ class Sweep:
             found = self._cells.read(cell, key)  # finished in the meantime
             if found is not None or not mine:
                 return found
-            if cell.seed not in self._subsets:
-                self._subsets[cell.seed] = LabelSubsets(self._protocol.part("train"), cell.seed)
             try:
-                found, answers = self._measure(cell, self._subsets[cell.seed](cell.fraction))
+                found, answers = self._measure(cell, self._subsets(cell.seed)(cell.fraction))
             except ValueError as error:
                 raise ValueError(f"{cell}: {error}") from error
             self._cells.write(cell, key, found, answers.arrays())
@@ -87,7 +83,7 @@ class Sweep:
 
     def _key(self, cell: Cell) -> str:
         """What the result of a cell depends on."""
-        training = self._training if cell.mode == "finetune" or not self._protocol.embeds else ""
+        training = self._training if cell.mode in TRAINED or not self._protocol.embeds else ""
         parts = (self._digest(cell), self._settings, training, cell)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -99,7 +95,7 @@ class Sweep:
         if embedded:
             fit = neighbour_probe if cell.mode == "knn" else linear_probe
             probe = fit(task, embedded["train"][subset.rows], embedded["val"])
-        chosen = self._train(cell, labelled, probe) if probe is None or cell.mode == "finetune" else probe
+        chosen = self._train(cell, labelled, probe) if probe is None or cell.mode in TRAINED else probe
 
         def answered(name: str) -> Answers:
             if isinstance(chosen, FineTuned):
@@ -126,18 +122,20 @@ class Sweep:
         protocol = self._protocol
         model = self._build(cell, labelled)
         tuner = FineTuner(protocol.name, protocol.data, labelled, protocol.finetuning, self._compute, cell.seed)
-        stages = 2 if probe is None and cell.mode == "finetune" else 1
+        stages = 2 if probe is None and cell.mode in TRAINED else 1
         options = protocol.finetuning
         steps = stages * len(options.learning_rates) * options.evaluations * options.steps_an_evaluation
         with progress(str(cell), steps) as advance:
             if probe is not None:
                 set_head(model, protocol.name, probe)
             else:
-                tuned = tuner.train_head(model, advance)
+                tuned = tuner.train(model, advance, whole=False)
                 if cell.mode == "frozen":
                     return tuned
                 model = tuned.model
-            return tuner.train_all(model, advance)
+            if cell.mode == "lora":
+                add_lora(model.encoder, options.lora_rank)
+            return tuner.train(model, advance)
 
     def _build(self, cell: Cell, labelled: Reader) -> MultiTaskModel:
         try:

@@ -7,9 +7,10 @@ Shape vocabulary, used everywhere: ``B`` images in a micro-batch, ``C`` channels
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,46 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from umedpt_lightning.labels import (
-    IGNORE_INDEX,
-    BoxArrays,
-    BoxSpec,
-    ClassSpec,
-    MaskSpec,
-    MultilabelSpec,
-    RegressionSpec,
-    SurvivalSpec,
-    TaskSpec,
-)
-from umedpt_lightning.types.bags import Bags
-from umedpt_lightning.types.leaves import finite_rows, map_leaves, to_numpy
-
-__all__ = [
-    "IGNORE_INDEX",
-    "Bag",
-    "Bags",
-    "BatchTargets",
-    "BoxArrays",
-    "BoxSpec",
-    "Boxes",
-    "ClassSpec",
-    "MaskSpec",
-    "MicroBatchId",
-    "MultilabelSpec",
-    "PackedArray",
-    "RegressionSpec",
-    "Round",
-    "RoundPlan",
-    "Sample",
-    "SampleTarget",
-    "SurvivalSpec",
-    "TaskBatch",
-    "TaskRate",
-    "TaskSpec",
-    "finite_rows",
-    "map_leaves",
-    "to_numpy",
-]
+from umedpt_lightning.labels import IGNORE_INDEX as IGNORE_INDEX
+from umedpt_lightning.labels import BoxArrays as BoxArrays
+from umedpt_lightning.labels import BoxSpec as BoxSpec
+from umedpt_lightning.labels import ClassSpec as ClassSpec
+from umedpt_lightning.labels import MaskSpec as MaskSpec
+from umedpt_lightning.labels import MultilabelSpec as MultilabelSpec
+from umedpt_lightning.labels import RegressionSpec as RegressionSpec
+from umedpt_lightning.labels import SurvivalSpec as SurvivalSpec
+from umedpt_lightning.labels import TaskSpec as TaskSpec
+from umedpt_lightning.types.bags import Bags as Bags
 
 
 class Boxes(NamedTuple):
@@ -80,13 +51,7 @@ BatchTargets = Tensor | list[Any]
 
 @dataclass(frozen=True)
 class PackedArray:
-    """An array in few bytes: masks shrink to a hundredth.
-
-    Attributes:
-        data: Compressed by zlib.
-        shape: Of the array.
-        dtype: Of the array.
-    """
+    """An array in few bytes, compressed by zlib, with its shape and dtype: masks shrink to a hundredth."""
 
     data: bytes
     shape: tuple[int, ...]
@@ -111,15 +76,16 @@ class Sample:
         target: See `SampleTarget`.
         name: What a message calls it: its file, or its file and place in it.
         stored_size: Height and width before any resizing, pixels; those of `image` where it was not resized.
-        stored_target: In evaluation, a target that has a value for each pixel as it was before it was resized with the
-            image; None for other targets, and where it was not resized.
+        stored_target: A target that has a value for each pixel as it was before it was resampled with the image: by the
+            reader, which gives it, or by `Transform` in evaluation, which packs it. None for other targets, and where
+            it was not resampled.
     """
 
     image: NDArray[Any]
     target: SampleTarget
     name: str
     stored_size: tuple[int, int] = (0, 0)
-    stored_target: PackedArray | None = None
+    stored_target: NDArray[Any] | PackedArray | None = None
 
     def __post_init__(self) -> None:
         if self.stored_size == (0, 0):
@@ -133,17 +99,13 @@ class Sample:
 
 @dataclass
 class Bag(Sample):
-    """Several images with one target: the slices, tiles or visits of a patient.
-
-    Attributes:
-        instances: At least one. The `image` is that of the first.
-    """
+    """Several images with one target: the slices, tiles or visits of a patient; `image` is the first of them."""
 
     instances: list[Sample] = field(default_factory=list)
 
     @classmethod
     def of(cls, instances: list[Sample], target: SampleTarget, name: str) -> Bag:
-        """A bag of these."""
+        """A bag of these, at least one."""
         return cls(instances[0].image, target, name, instances=instances)
 
     @property
@@ -212,25 +174,67 @@ class TaskBatch:
         return replace(self, images=map_leaves(self.images, function), targets=map_leaves(self.targets, function))
 
 
-class TaskRate(NamedTuple):
-    """How often a task has its turn, on average.
+def map_leaves(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """The same value with everything of a kind in it, tensors or arrays, replaced by what a function makes of it.
 
-    Attributes:
-        turns: In a round, on average over many rounds.
-        micro_batches: In a turn; the task's loss is their mean.
+    It is one of the kind, or lists, tuples, mappings and dataclasses of such; whatever else is in them is kept.
     """
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, list):
+        return [map_leaves(item, function, kind) for item in value]
+    if isinstance(value, tuple):
+        items = (map_leaves(item, function, kind) for item in value)
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, dict):
+        return {key: map_leaves(item, function, kind) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: map_leaves(getattr(value, f.name), function, kind) for f in fields(value)})
+    return value
+
+
+def finite_rows(value: Any, count: int) -> Tensor:
+    """``(count,)`` bool: for which samples all numbers of a head's output are finite; waits for no device.
+
+    The first axis of tensors, in whatever `map_leaves` knows, is that of samples; others do not count.
+    """
+    rows: list[Tensor] = []
+
+    def note(leaf: Tensor) -> Tensor:
+        if leaf.shape[:1] == (count,) and leaf.is_floating_point():
+            rows.append(leaf.isfinite().reshape(count, -1).all(dim=1))
+        return leaf
+
+    map_leaves(value, note)
+    return torch.stack(rows).all(dim=0) if rows else torch.ones(count, dtype=torch.bool)
+
+
+def to_numpy(value: Any) -> Any:
+    """The same value with arrays for tensors, half precision as float32, which numpy can compute with."""
+
+    def convert(tensor: Tensor) -> NDArray[Any]:
+        small = tensor.dtype in (torch.float16, torch.bfloat16)
+        return (tensor.float() if small else tensor).detach().cpu().numpy()
+
+    return map_leaves(value, convert)
+
+
+class TaskRate(NamedTuple):
+    """How many turns a task has in a round, on average, and of how many micro-batches a turn consists."""
 
     turns: float
     micro_batches: int
 
 
-class MicroBatchId(NamedTuple):
-    """Which micro-batch of a round.
+def __getattr__(name: str) -> Any:
+    if name != "Pace":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("Pace is `TaskRate` now; the old name goes with the next release.", FutureWarning, stacklevel=2)
+    return TaskRate
 
-    Attributes:
-        task: The task's name.
-        number: Which of the task's micro-batches in the round, counted from 0.
-    """
+
+class MicroBatchId(NamedTuple):
+    """Which micro-batch of a round: its task, and its number among the task's, counted from 0."""
 
     task: str
     number: int
@@ -258,11 +262,8 @@ class Round:
 
     Args:
         plan: What it consists of.
-        stream: Where the micro-batches of this rank come from.
+        stream: Where the micro-batches of this rank come from; may be replaced before the round is iterated.
         again: Reads the same micro-batches anew, without the workers; as often as it is called.
-
-    Attributes:
-        stream: As above; may be replaced before the round is iterated, by one that watches it.
     """
 
     def __init__(self, plan: RoundPlan, stream: Iterator[TaskBatch], again: Callable[[], Iterator[TaskBatch]]) -> None:

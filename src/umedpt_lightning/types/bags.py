@@ -58,6 +58,17 @@ class Bags:
         return Bags(self.images.to(device, non_blocking=non_blocking), self.sizes)
 
 
+def named_images(images: Sequence[Any], bags: bool) -> tuple[dict[str, Any], list[int] | None]:
+    """Images by what messages call them, and how many each bag has; None where they are single ones."""
+    named = {f"images[{i}]": image for i, image in enumerate(images)}
+    if not bags:
+        return named, None
+    return (
+        {f"{name}[{i}]": image for name, bag in named.items() for i, image in enumerate(bag)},
+        [len(bag) for bag in images],
+    )
+
+
 def one_by_one(images: Sequence[NDArray[Any]], counts: Sequence[int]) -> Iterator[tuple[int, Bags]]:
     """One bag after the other, with its number.
 

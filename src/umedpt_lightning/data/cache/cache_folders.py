@@ -26,20 +26,13 @@ _IDLE = 30 * 24 * 3600.0
 
 
 class SharedFolder:
-    """A folder of one name for all processes of this machine that ask for it.
+    """A folder of one name for all processes of this machine that ask for it; raises ValueError if it cannot be made.
 
     In memory it is removed with the last process that uses it; one that a crash of all of them left behind is removed
     when the next run makes a cache in memory. On disk it stays until it has not been used for 30 days.
 
-    Args:
-        place: In memory or on disk.
-        name: What it is called.
-
     Attributes:
         path: Where it lies.
-
-    Raises:
-        ValueError: It cannot be made.
     """
 
     def __init__(self, place: Place, name: str) -> None:
@@ -91,11 +84,7 @@ def sweep(root: Path, idle: float) -> None:
 
 
 def _root(place: Place) -> Path:
-    """The folder of the folders, which only its owner can write to: in memory others could be there first.
-
-    Raises:
-        ValueError: There is no memory to write files to, or somebody else has made the folder.
-    """
+    """The folder of the folders, which only its owner can write to: in memory others could be there first."""
     if place == "disk":
         return cache_folder("samples")
     if not _MEMORY.is_dir():

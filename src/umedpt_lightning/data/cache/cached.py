@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.cache.sample_file import pack, unpack
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.io.atomic import atomic_write
-from umedpt_lightning.types import Sample
+from umedpt_lightning.types import PackedArray, Sample
 
 #: Share of the file system that is left free: workers hand over their batches in the same memory.
 _MARGIN = {"ram": 0.25, "disk": 0.05}
@@ -32,9 +33,8 @@ class CachedReader(Reader):
     The first process that needs a sample decodes and keeps it; all others, other workers and ranks of the machine
     included, read it from there. What is kept belongs to the reader as it is now, see `identity`: if a file, a label or
     an option has changed since, everything is decoded anew. That is looked at when the cache is made, so files must not
-    change while a run uses them.
-
-    When the place gets full, no more is kept, with a warning, and what is not there is decoded each time.
+    change while a run uses them. When the place gets full, no more is kept, with a warning, and what is not there is
+    decoded each time.
 
     Args:
         reader: Whose samples.
@@ -75,7 +75,10 @@ class CachedReader(Reader):
         return self._reader.groups
 
     def _keep(self, sample: Sample, path: Path) -> None:
-        pieces = pack(sample)
+        truth = sample.stored_target
+        if isinstance(truth, np.ndarray):
+            truth = PackedArray.of(self.spec.prepared(truth, truth.shape[:2]))
+        pieces = pack(replace(sample, stored_target=truth))
         try:
             if not _has_room(self._folder.path, self._place, sum(map(len, pieces))):
                 raise OSError(f"it is full to the margin of {_MARGIN[self._place]:.0%}")

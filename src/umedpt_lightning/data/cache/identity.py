@@ -28,13 +28,10 @@ def identity(reader: Reader) -> str:
     time of change of every file that is named anywhere in it, and of those of the code that reads: this package's
     `data` and `labels`, the modules that the classes of the reader and its options are defined in, and the versions of
     the libraries that decode. So it is equal on all ranks, and from one run to the next, without a reader saying
-    anything about itself.
+    anything about itself. What it cannot see are the insides of a folder whose files the reader does not name, and
+    files that are changed without their size and time of change.
 
-    What it cannot see are the insides of a folder whose files the reader does not name, and files that are changed
-    without their size and time of change.
-
-    Raises:
-        ValueError: The reader cannot be pickled.
+    Raises ValueError where the reader cannot be pickled.
     """
     look = _looked_at(reader)
     code = (file for package in (data, labels) for file in Path(str(package.__file__)).parent.rglob("*.py"))
@@ -45,11 +42,7 @@ def identity(reader: Reader) -> str:
 
 
 def named_files(reader: Reader) -> set[Path]:
-    """Every file that is named anywhere in a reader.
-
-    Raises:
-        ValueError: The reader cannot be pickled.
-    """
+    """Every file that is named anywhere in a reader; raises ValueError where it cannot be pickled."""
     return _looked_at(reader).files
 
 

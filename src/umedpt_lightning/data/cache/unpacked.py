@@ -33,17 +33,10 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def unpacked(name: str, write: Callable[[IO[bytes]], None], source: object) -> Path:
-    """The file of that name in the cache, made if it is absent.
+    """The file of that name in the cache, made by `write` if it is absent; raises ValueError if it cannot be written.
 
     A file that exists is a whole one. Of several processes that need it at once, one unpacks it, and the others wait.
-
-    Args:
-        name: From `fingerprint`.
-        write: Writes the content.
-        source: What is unpacked, for a message.
-
-    Raises:
-        ValueError: It cannot be written.
+    The name is from `fingerprint`, and a message says that `source` is unpacked.
     """
     folder = cache_folder()
     path = folder / name

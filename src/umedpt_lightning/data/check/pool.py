@@ -27,15 +27,9 @@ class _Chunk(NamedTuple):
 
 
 def read_all(parts: Mapping[Key, Part], workers: int) -> Iterator[tuple[Key, list[Reading]]]:
-    """Reads every sample once.
+    """Reads every sample once, and yields some samples of one reader at a time, in no certain order.
 
-    Args:
-        parts: What to read.
-        workers: Processes.
-
-    Yields:
-        Some samples of one reader at a time, in no certain order. A process that dies is replaced, and the sample that
-        it was reading is reported.
+    A process that dies is replaced, and the sample that it was reading is reported.
     """
     # fork shares the readers' tables and starts at once; it is unsafe where system libraries run threads (macOS)
     method = "fork" if multiprocessing.get_start_method() in ("fork", "forkserver") else "spawn"

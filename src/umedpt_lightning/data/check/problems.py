@@ -20,12 +20,9 @@ class Problem:
     """A finding, and where it is.
 
     Attributes:
-        task: The task's name.
         part: ``train``, ``val`` or ``test``; empty where it is about the whole task.
         name: What is at fault: a file, a class, a key of the config.
         what: What was found.
-        mend: What to do.
-        kind: What it is about.
         severity: An error spoils the training or its measure, a warning may be meant so.
     """
 
@@ -46,10 +43,7 @@ class Problem:
 def take_apart(error: Exception, name: str, mend: str) -> tuple[str, str, str]:
     """Name, finding and mend in the message of an exception.
 
-    Args:
-        error: What a reader raised.
-        name: What to call it where the message names no file.
-        mend: What to do where the message does not say.
+    `name` and `mend` stand in where the message names no file, or does not say what to do.
     """
     text = str(error) or "no message"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

@@ -11,18 +11,15 @@ from umedpt_lightning.data.check.across import (
     compare_sizes,
     compare_specs,
     find_absent_classes,
+    find_lost_objects,
     find_outside,
 )
-from umedpt_lightning.data.check.duplicates import find_duplicates
-from umedpt_lightning.data.check.groups import find_empty_bags, find_shared_groups
-from umedpt_lightning.data.check.objects import FINEST_STRIDE
+from umedpt_lightning.data.check.duplicates import find_duplicates, find_empty_bags, find_shared_groups
 from umedpt_lightning.data.check.pool import read_all
 from umedpt_lightning.data.check.problems import Problem
-from umedpt_lightning.data.check.resizing import find_lost_objects
-from umedpt_lightning.data.check.sample import Part
-from umedpt_lightning.data.check.statistics import statistics_of
+from umedpt_lightning.data.check.sample import FINEST_STRIDE, Part
 from umedpt_lightning.data.check.storage import find_lossy_masks, find_unread, find_unused_range
-from umedpt_lightning.data.check.tally import Tally
+from umedpt_lightning.data.check.tally import Tally, statistics_of
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.types import TaskSpec
 
@@ -88,16 +85,18 @@ def check(
         if parts:
             report.tasks[name] = statistics_of(task, parts)
             report.specs[name] = next(iter(parts.values())).spec
-            report.problems += compare_specs(name, parts)
-            report.problems += compare_sizes(name, task, parts)
-            report.problems += compare_dtypes(name, parts)
-            report.problems += find_outside(name, parts)
-            report.problems += find_unused_range(name, parts)
-            report.problems += find_lost_objects(name, task, parts, stride)
-            report.problems += find_lossy_masks(name, task)
-            report.problems += find_unread(name, task)
-            report.problems += find_absent_classes(name, parts)
-            report.problems += find_duplicates(name, parts)
-            report.problems += find_shared_groups(name, task, parts)
-            report.problems += find_empty_bags(name, task)
+            report.problems += [
+                *compare_specs(name, parts),
+                *compare_sizes(name, task, parts),
+                *compare_dtypes(name, parts),
+                *find_outside(name, parts),
+                *find_unused_range(name, parts),
+                *find_lost_objects(name, task, parts, stride),
+                *find_lossy_masks(name, task),
+                *find_unread(name, task),
+                *find_absent_classes(name, parts),
+                *find_duplicates(name, parts),
+                *find_shared_groups(name, task, parts),
+                *find_empty_bags(name, task),
+            ]
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.demo.files import write_csv, write_image
-from umedpt_lightning.data.demo.volume import CUBE, PLANES, Volume, enlarge, shrink, slice_of, split_slices
+from umedpt_lightning.data.demo.volume import CUBE, PLANES, Volume, enlarge, shrink, slice_of, split_slices, write_image
 
 TISSUES = ("background", "grey_matter", "white_matter")
 STRUCTURES = ("much_grey_matter", "much_white_matter", "deep_csf", "bone", "brain_edge")
@@ -81,7 +81,7 @@ def make_slice_plane(folder: Path, volumes: list[Volume]) -> None:
                     path = f"images/{label}_{volume.place(axis, index)}.png"
                     write_image(folder / path, shrink(slice_of(volume.voxels, plane, index), PLANE_SIZE))
                     rows.append([path, label, part])
-    write_csv(folder / "manifest.csv", ["path", "label", "split"], rows)
+    _write_csv(folder / "manifest.csv", ["path", "label", "split"], rows)
 
 
 def make_axial_position(folder: Path, mri: Volume) -> None:
@@ -107,7 +107,7 @@ def make_axial_position(folder: Path, mri: Volume) -> None:
                 path = f"images/mri_axial_{mri.place(axis, index)}_{view}.png"
                 write_image(folder / path, shrink(shown, POSITION_SIZE))
                 rows.append([path, str(mri.origin[axis] + index), part])
-    write_csv(folder / "manifest.csv", ["path", "z", "split"], rows)
+    _write_csv(folder / "manifest.csv", ["path", "z", "split"], rows)
 
 
 def make_brain_structures(folder: Path, volumes: list[Volume]) -> None:
@@ -123,7 +123,7 @@ def make_brain_structures(folder: Path, volumes: list[Volume]) -> None:
                         continue
                 write_image(folder / path, enlarge(image, PATCH_SIZE))
                 rows.append([path, *(_cell(shares, name) for name in STRUCTURES), part])
-    write_csv(folder / "manifest.csv", ["path", *STRUCTURES, "split"], rows)
+    _write_csv(folder / "manifest.csv", ["path", *STRUCTURES, "split"], rows)
 
 
 def _cell(shares: dict[str, float], name: str) -> str:
@@ -162,3 +162,8 @@ def _structures(volume: Volume, index: int) -> dict[str, NDArray[Any]]:
         grey, white = maps["grey_matter"] / 255, maps["white_matter"] / 255
         known = {"much_grey_matter": grey, "much_white_matter": white, "deep_csf": deep & (grey + white < 0.5)}
     return {**known, "brain_edge": ~inside}
+
+
+def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])

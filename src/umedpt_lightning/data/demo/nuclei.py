@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.demo.files import write_image, write_json
 from umedpt_lightning.data.demo.sources import SOURCES, read_tiff
-from umedpt_lightning.data.demo.volume import enlarge, shrink, to_uint8
+from umedpt_lightning.data.demo.volume import enlarge, shrink, to_uint8, write_image
+from umedpt_lightning.io.atomic import write_json
 
 SIZE = 96  # px of every stored tile
 #: Pixels of the source in a tile. A nucleus is 45 px wide in the volume and 24 px in the image: 38 and 36 when stored.

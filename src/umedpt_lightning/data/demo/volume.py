@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from umedpt_lightning.data.demo.sources import SOURCES, read_nifti
 
@@ -35,8 +37,7 @@ class Volume:
         voxels: ``(CUBE, CUBE, CUBE)`` uint8, axes to the right, to the front, to the top.
         inside: The same shape, bool: where the brain is.
         maps: More volumes of the same shape, by name.
-        origin: The coordinate of voxel ``(0, 0, 0)``: in mm of MNI space for MRI, a voxel index for CT, which has no
-            MNI coordinates.
+        origin: Of voxel ``(0, 0, 0)``: mm of MNI space for MRI, an index for CT, which has no MNI coordinates.
     """
 
     modality: str
@@ -98,7 +99,7 @@ def split_slices(volume: Volume, plane: str) -> dict[str, list[int]]:
     if plane == "sagittal":
         useful = useful[useful <= CUBE // 2]  # the brain is in the middle of the cube
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-    for index, part in zip(useful.tolist(), _pattern(), strict=False):
+    for index, part in zip(useful.tolist(), cycle(p for p, length in PATTERN for _ in range(length)), strict=False):
         if part:
             parts[part].append(index)
     return parts
@@ -119,10 +120,10 @@ def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return np.asarray(np.rint(np.clip(values, 0, 1) * 255), dtype=np.uint8)
 
 
-def _pattern() -> Iterator[str]:
-    while True:
-        for part, length in PATTERN:
-            yield from [part] * length
+def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """A grey PNG of ``(H, W)`` uint8, the same bytes every time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
 
 
 def _corner(inside: NDArray[np.bool_]) -> tuple[int, int, int]:

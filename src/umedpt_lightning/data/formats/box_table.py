@@ -21,16 +21,13 @@ def clip_boxes(
     sizes: NDArray[np.int64],
     tell: Callable[[int], tuple[str, str]],
 ) -> NDArray[np.float32]:
-    """The parts of boxes that lie inside their images.
+    """The parts of boxes ``(N, 4)`` in their images; raises ValueError for those that are empty or outside.
 
     Args:
-        boxes: ``(N, 4)`` x1, y1, x2, y2 as annotated, pixels.
+        boxes: x1, y1, x2, y2 as annotated, pixels.
         owners: ``(N,)`` index of the image of each box.
         sizes: ``(M, 2)`` width and height of each image.
         tell: What a message calls a box, with its image.
-
-    Raises:
-        ValueError: Boxes are empty, or outside of their image.
     """
     limits = np.tile(sizes[owners], 2)  # (N, 4) W, H, W, H
     clipped = np.clip(boxes, 0, limits).astype(np.float32)
@@ -74,11 +71,7 @@ class BoxTable:
         return len(self._boxes)
 
     def read(self, index: int, image: NDArray[Any], name: str) -> BoxArrays:
-        """The boxes of an image ``(H, W, C)``.
-
-        Raises:
-            ValueError: It is not of the size that it was annotated at.
-        """
+        """The boxes of an image ``(H, W, C)``; raises ValueError where that has not the size of the annotations."""
         check_size(image, self._sizes[index], name)
         rows = slice(self._first[index], self._first[index + 1])
         return BoxArrays(self._boxes[rows].copy(), self._labels[rows].copy())

@@ -1,20 +1,27 @@
-"""The JSON layout of COCO."""
+"""The JSON layout of COCO, and its polygons and run lengths as masks."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from umedpt_lightning.data.formats.faults import Collector, raise_all
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.formats.text_files import read_json
 
+_KINDS = "a list of polygons [x1, y1, x2, y2, x3, y3, ...] or {size: [height, width], counts: ...}"
+# As for boxes: tools round, and a polygon may stick out this far (pixels). It is clipped.
+_TOLERANCE = 1.0
+
 
 class CocoFile:
-    """A COCO JSON file, checked to have the fields that are used.
+    """A COCO JSON file; raises FileNotFoundError or ValueError where there is none that has the fields that are used.
 
     Args:
         file: The JSON file.
@@ -25,17 +32,10 @@ class CocoFile:
         faults: Gathers the annotations that cannot be used.
 
     Attributes:
-        images: Its images.
-        annotations: Its annotations that can be used.
-        names: Category names.
-        category_ids: Their ids.
+        annotations: Those that can be used.
         owners: ``(N,)`` index of the image of each annotation.
         labels: ``(N,)`` class index of each annotation.
         sizes: ``(M, 2)`` width and height of each image.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such file.
     """
 
     def __init__(
@@ -137,9 +137,73 @@ def _id(record: Any) -> Any:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 _ID = (lambda value: _is_whole(value) or isinstance(value, str), "a whole number or a text")
 _TEXT = (lambda value: isinstance(value, str) and bool(value), "a text")
 _SIZE = (lambda value: (_is_whole(value) and value > 0) or str(value).isdecimal(), "a whole number above 0")
+
+
+class Outlines:
+    """The areas of objects without `outline_fault` as text in one array: lists would be copied into every worker."""
+
+    def __init__(self, annotations: list[dict[str, Any]], file: Path) -> None:
+        texts = [json.dumps(annotation["segmentation"]).encode() for annotation in annotations]
+        self._texts = np.frombuffer(b"".join(texts), np.uint8)
+        self._ends = np.cumsum([0, *map(len, texts)])
+        self._ids = np.array([str(annotation["id"]) for annotation in annotations])
+        self._file = file
+
+    def paint(self, mask: NDArray[np.int16], chosen: NDArray[np.int64], values: NDArray[np.int16]) -> None:
+        """Writes the values of objects into a mask ``(H, W)``, large ones first; raises ValueError for broken runs."""
+        codes = [self._encoded(i, *mask.shape) for i in chosen.tolist()]
+        areas = np.array([coco_mask.area(code) for code in codes])
+        for k in np.argsort(-areas.astype(np.int64), kind="stable"):
+            mask[coco_mask.decode(codes[k]).view(np.bool_)] = values[k]
+
+    def _encoded(self, index: int, height: int, width: int) -> dict[str, Any]:
+        """The compressed run lengths of an object."""
+        outline = json.loads(self._texts[self._ends[index] : self._ends[index + 1]].tobytes())
+        code: dict[str, Any]
+        try:
+            if isinstance(outline, list):  # the polygons are parts of one object
+                code = coco_mask.merge(coco_mask.frPyObjects(outline, height, width))
+            elif isinstance(outline["counts"], list):
+                code = coco_mask.frPyObjects(outline, height, width)
+            else:
+                code = {"size": [height, width], "counts": outline["counts"].encode()}
+                coco_mask.decode(code)  # only here the runs may still not fill the image
+        except (ValueError, UnicodeEncodeError) as error:
+            raise ValueError(
+                f"{self._file}: the segmentation of annotation {self._ids[index]} cannot be read ({error}). Export it "
+                "again."
+            ) from error
+        return code
+
+
+def outline_fault(outline: Any, width: int, height: int) -> str:
+    """What is wrong with an outline, and the mend; empty where nothing is."""
+    match outline:
+        case {"size": [int(h), int(w)], "counts": counts}:
+            if (h, w) != (height, width):
+                return f"is {w}x{h} (WxH), but its image {width}x{height}. Export it again."
+            if isinstance(counts, list) and not (
+                all(isinstance(n, int) and n >= 0 for n in counts) and sum(counts) == h * w
+            ):
+                return f"has runs that do not fill its image of {width}x{height} (WxH). Export it again."
+            return "" if isinstance(counts, str | list) else f"has no counts of runs. Write {_KINDS}."
+        case [_, *_]:
+            for polygon in outline:
+                try:
+                    corners = np.array(polygon, np.float64).reshape(-1, 2)
+                except (TypeError, ValueError):
+                    corners = np.empty((0, 2))
+                if len(corners) < 3 or not np.isfinite(corners).all():
+                    return f"has a polygon of fewer than three points (x, y): {str(polygon)[:60]}. Write {_KINDS}."
+                if (corners < -_TOLERANCE).any() or (corners > np.array([width, height]) + _TOLERANCE).any():
+                    low, high = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+                    reach = f"reaches from {low} to {high} (x, y), outside its image of {width}x{height} (WxH)"
+                    return f"{reach}. Correct or remove it."
+            return ""
+    return f"is {str(outline)[:60]}, but it should be {_KINDS}. Objects with boxes only are read with CocoBoxes."

@@ -63,12 +63,7 @@ class Collector:
         return results
 
     def raise_found(self) -> None:
-        """Raises what the blocks raised.
-
-        Raises:
-            ValueError: It is one, or there are several.
-            OSError: It is one, or all are files that are missing.
-        """
+        """Raises what the blocks raised, see `raise_all`."""
         raise_all(self._found)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,20 +15,17 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.formats.faults import FaultsError
 from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image
 from umedpt_lightning.data.formats.labels import natural_key
-from umedpt_lightning.data.formats.lossy import lossy_format
-from umedpt_lightning.data.formats.mask_images import read_mask
-from umedpt_lightning.data.formats.mask_values import MaskValues
 from umedpt_lightning.data.formats.missing import check_files, check_folder, composed
 from umedpt_lightning.data.volume import dicom_file
 from umedpt_lightning.labels.wording import shorten
-from umedpt_lightning.types import Sample, SampleTarget
+from umedpt_lightning.types import Sample
 
 _LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "dicomdir"})
 _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
 
 
 class FileTable:
-    """Many paths in one numpy array.
+    """Many paths in one numpy array; raises ValueError without any, and FileNotFoundError where files are missing.
 
     A list of strings would be copied into every forked worker, since reading one changes its reference count.
 
@@ -34,10 +33,6 @@ class FileTable:
         paths: At least one.
         what: What a message calls the files.
         source: The file or folder that names them.
-
-    Raises:
-        ValueError: There are no paths.
-        FileNotFoundError: Some files are missing.
     """
 
     def __init__(self, paths: Sequence[Path], what: str, source: object) -> None:
@@ -53,23 +48,49 @@ class FileTable:
         return os.fsdecode(self._paths[index])  # not a Path: to make one takes a twentieth of the time of a small JPEG
 
 
-class ImageFiles:
-    """The images of a reader, all of one number of channels and one dtype.
+class Images(ABC):
+    """The images of a reader.
+
+    Attributes:
+        channels: Channels of every image.
+        value_range: The stored intensities that become 0 and 1.
+        owners: ``(N,)`` the file that each image is a piece of; None where files are whole images.
+        wholes: The names of these files; None as above.
+        cut: As in `TaskSpec`.
+    """
+
+    channels: int
+    value_range: tuple[float, float]
+    owners: NDArray[np.int32] | None = None
+    wholes: NDArray[np.str_] | None = None
+    cut: Mapping[str, dict[str, Any]] = MappingProxyType({})
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a message calls an image."""
+
+    @abstractmethod
+    def sample(self, index: int) -> Sample:
+        """The image ``(H, W, C)``, without a target; raises ValueError where it cannot be read."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a spec says of images."""
+        return {"channels": self.channels, "value_range": self.value_range, "cut": dict(self.cut)}
+
+
+class ImageFiles(Images):
+    """Image files, all of one number of channels and one dtype.
 
     Args:
         paths: At least one.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
-        value_range: The stored intensities that become 0 and 1; None the full range of the dtype. DICOM greys are
-            shown through the window of their file where it is None, and are in their own unit where it is given.
+        value_range: As in `Images`; None the full range of the dtype. DICOM greys are shown through the window of their
+            file where it is None, and are in their own unit where it is given.
         source: The file or folder that names the images.
-
-    Attributes:
-        channels: Channels of every image.
-        value_range: As above, never None.
-
-    Raises:
-        ValueError: There are no paths, or the first image cannot be used.
-        FileNotFoundError: Some files are missing.
     """
 
     def __init__(
@@ -83,27 +104,17 @@ class ImageFiles:
         self.channels = found if channels is None else channels
         check_channels(self.channels, found, first)
         self.value_range = full_range(self._dtype, value_range, first)
-
-    owners = wholes = None  # a file is an image
-
-    @property
-    def cut(self) -> dict[str, dict[str, Any]]:
-        """As in `TaskSpec`."""
-        return {"images": {"windowed": self._windowed, "dtype": self._dtype.name}}
+        self.cut = {"images": {"windowed": self._windowed, "dtype": self._dtype.name}}
 
     def __len__(self) -> int:
         return len(self._files)
 
     def name(self, index: int) -> str:
-        """What a message calls an image."""
+        """As `Images.name`."""
         return self._files[index]
 
-    def read(self, index: int) -> tuple[NDArray[Any], str]:
-        """The image ``(H, W, C)`` and its name.
-
-        Raises:
-            ValueError: It cannot be read, or is not like the first image.
-        """
+    def sample(self, index: int) -> Sample:
+        """As `Images.sample`; raises ValueError also for an image that is not like the first one."""
         path = self._files[index]
         image = read_image(path, self._wanted, windowed=self._windowed)
         if image.shape[-1] != self.channels:
@@ -116,83 +127,36 @@ class ImageFiles:
                 f"{path}: {image.dtype}, but the first image ({self._files[0]}) is {self._dtype}. Save all images of a "
                 "task with one depth: one value_range cannot fit both."
             )
-        return image, path
-
-    def sample(self, index: int, target: SampleTarget) -> Sample:
-        """The image with a target.
-
-        Raises:
-            ValueError: As for `read`.
-        """
-        image, name = self.read(index)
-        return Sample(image, target, name)
+        return Sample(image, None, path)
 
 
-class MaskFiles:
-    """The masks of a reader, whose stored values are turned into class indices.
-
-    Args:
-        paths: At least one.
-        classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
-        ignore: The stored value of unlabelled pixels, None if there are none.
-        source: The file or folder that names the masks.
+class Pieces(Images):
+    """Images that are cut out of larger files, each of which has a ``path``.
 
     Attributes:
-        classes: Class names.
-
-    Raises:
-        ValueError: There are no paths, or the classes cannot be used.
-        FileNotFoundError: Some files are missing.
+        places: ``(N, ...)`` where in its file each image is.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        classes: Sequence[str | int] | Mapping[str, int],
-        ignore: int | None,
-        source: object,
-    ) -> None:
-        self._values = MaskValues(classes, ignore, source)
-        self.classes = self._values.classes
-        self._files = FileTable(paths, "masks", source)
+    owners: NDArray[np.int32]
+    places: NDArray[np.int32]
 
-    @property
-    def files(self) -> list[str]:
-        """Their names."""
-        return [self._files[i] for i in range(len(self._files))]
+    def _cut(self, files: Sequence[Any], places: Sequence[NDArray[np.int32]]) -> None:
+        self.wholes = np.array([str(file.path) for file in files])
+        self.owners = np.repeat(np.arange(len(places), dtype=np.int32), [len(each) for each in places])
+        self.places = np.concatenate(places)
 
-    def read(self, index: int, image: NDArray[Any], name: str) -> NDArray[np.int16]:
-        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to an image of that name.
+    def __len__(self) -> int:
+        return len(self.owners)
 
-        Raises:
-            ValueError: It cannot be read, is not of the image's size, or holds another value.
-        """
-        path = self._files[index]
-        mask = read_mask(path)
-        if mask.shape != image.shape[:2]:
-            raise ValueError(
-                f"{path}: the mask is {mask.shape[0]}x{mask.shape[1]} (HxW), but its image {name} is "
-                f"{image.shape[0]}x{image.shape[1]}. Save both at one size."
-            )
-        try:
-            return self._values.to_indices(mask, path)
-        except ValueError as error:
-            if kind := lossy_format(path):
-                raise ValueError(
-                    f"{path}: the mask is stored as {kind}, with loss, which made other values of its classes. Export "
-                    f"it again as PNG. ({error})"
-                ) from error
-            raise
+    def keep(self, chosen: NDArray[np.bool_], otherwise: str) -> None:
+        """Leaves out all images but those; raises ValueError with that message where none would be left."""
+        if not chosen.any():
+            raise ValueError(otherwise)
+        self.owners, self.places = self.owners[chosen], self.places[chosen]
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """The image files of a folder by their suffix, and DICOM without one, in natural order of their names.
-
-    Hidden files and folders are left out.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-    """
+    """The image files of a folder by their suffix, and DICOM without one, in natural order of their names."""
     check_folder(folder)
     suffixes = image_suffixes()
     found = walk(folder, deep=recursive)
@@ -209,25 +173,25 @@ def walk(folder: Path, *, deep: bool = True) -> Iterator[Path]:
                 yield Path(inner, name)
 
 
-def beside(images: ImageFiles) -> Iterator[Path]:
-    """All files in the folders that images lie in."""
-    for folder in sorted({os.path.dirname(images.name(i)) for i in range(len(images))}):
-        yield from walk(Path(folder), deep=False)
-
-
 def stem_of(path: Path) -> str:
     """The name of an image without its suffix, `composed`; what looks like one in a name by UID is none."""
     return composed(path.stem if path.suffix.lower() in image_suffixes() else path.name)
 
 
+def one_by_name(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Files by name; raises ValueError where two have one."""
+    result: dict[str, Path] = {}
+    for name, path in named:
+        other = result.setdefault(name, path)
+        if other != path:
+            raise ValueError(f"{path} and {other} have one name. Rename or remove one of them.")
+    return result
+
+
 def check_pairs(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: object, masks: object) -> None:
     """Raises ValueError where images have no mask, or masks no image, of their name.
 
-    Args:
-        image_of: Images by name.
-        mask_of: Masks by name.
-        images: The folder of images that a message names.
-        masks: The folder of masks.
+    `images` and `masks` are the folders that a message names.
     """
     alone = [str(path) for name, path in image_of.items() if name not in mask_of]
     without = [str(path) for name, path in mask_of.items() if name not in image_of]
@@ -253,11 +217,7 @@ def check_channels(channels: int, found: int, name: str) -> None:
 
 
 def full_range(dtype: np.dtype[Any], value_range: tuple[float, float] | None, name: str) -> tuple[float, float]:
-    """`value_range`, or the full range of an integer dtype.
-
-    Raises:
-        ValueError: The dtype has no natural range, or is none that images may have.
-    """
+    """`value_range`, or the full range of an integer dtype; raises ValueError for floats without one."""
     if dtype not in _FULL_RANGE and dtype != np.float32:
         raise ValueError(f"{name}: images are uint8, uint16 or float32, but this one is {dtype}. Convert it.")
     if value_range is not None:

@@ -13,9 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    SAMPLEFORMAT,
+    TiffImageFile,
+)
 
-from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.formats.missing import no_such_file, unreadable
 from umedpt_lightning.data.formats.tiff import is_beyond_pillow, probe_tiff, read_tiff
 from umedpt_lightning.data.volume import dicom, dicom_file
 from umedpt_lightning.data.volume.volume_files import volume_suffix
@@ -40,13 +46,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dtype[Any]]:
-    """Channels and dtype that `read_image` would give, from the header alone.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: It is DICOM, and pydicom is missing.
-        ValueError: The file is not an image that can be read.
-    """
+    """Channels and dtype that `read_image` would give, from the header alone; raises as that does."""
     if dicom_file.is_dicom(path):
         return dicom.probe_dicom(Path(path), windowed=windowed)
     if is_beyond_pillow(path):
@@ -63,13 +63,7 @@ def probe_image(path: Path | str, *, windowed: bool = True) -> tuple[int, np.dty
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width that `read_image` would give, but for images that EXIF data turn, from the header alone.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: It is DICOM, and pydicom is missing.
-        ValueError: The file is not an image that can be read.
-    """
+    """Height and width that `read_image` would give, but for EXIF turns, from the header alone; raises as that does."""
     path = Path(path)
     if dicom_file.is_dicom(path):
         header = dicom_file.read_header(path)
@@ -114,15 +108,9 @@ def read_image(path: Path | str, channels: int | None = None, *, windowed: bool 
 
 
 def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray[Any]:
-    """The image with `channels` channels; grey is repeated, RGB becomes its luma; None keeps it.
+    """The image ``(H, W, C)`` with `channels` channels; grey is repeated, RGB becomes its luma; None keeps it.
 
-    Args:
-        image: ``(H, W, C)``.
-        channels: What is wanted.
-        name: What a message calls the image.
-
-    Raises:
-        ValueError: There is no such conversion.
+    Raises ValueError, which calls the image `name`, where there is no such conversion.
     """
     match (image.shape[-1], channels):
         case (found, wanted) if wanted is None or found == wanted:
@@ -144,9 +132,7 @@ def to_channels(image: NDArray[Any], channels: int | None, name: str) -> NDArray
 def open_image(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
     """What Pillow makes of a file, decoded and upright if `load`, and the name of its samples' layout in the file.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no image that can be read.
+    Raises FileNotFoundError where there is no such file, and ValueError where it is no image that can be read.
     """
     try:
         # Not by name: Pillow maps uncompressed TIFFs into memory then, and scrambles those that are to be turned.
@@ -170,10 +156,8 @@ def open_image(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
                 f"{path}: a {suffix} file is a volume, no image. Read it with the Volume readers (VolumeClasses and so "
                 "on), for which a single plane is a volume of one slice, or save its slices as PNG."
             ) from error
-        raise ValueError(
-            f"{path}: not an image that can be read ({os.path.getsize(path)} bytes; {type(error).__name__}: {error}). "
-            "Save it again as PNG, JPEG or TIFF (one page, 8 or 16 bits, or one channel of 32-bit floats)."
-        ) from error
+        mend = "Save it again as PNG, JPEG or TIFF (one page, 8 or 16 bits, or one channel of 32-bit floats)."
+        raise unreadable("an image", mend, path, error) from error
     if pages != 1:
         raise ValueError(
             f"{path}: a sample is one 2-D image, but this file holds {pages} pages. Save each in its own file."
@@ -238,6 +222,8 @@ def _to_array(image: Image.Image, path: Path | str) -> NDArray[Any]:
             return np.array(image.convert("L"))
         case "I":
             values = np.asarray(image)
+            if isinstance(image, TiffImageFile) and image.tag_v2.get(SAMPLEFORMAT, (1,))[0] == 1:
+                values = values.view(np.uint32)  # which Pillow takes for signed
             exact = values.astype(np.float32)
             if not np.array_equal(exact, values):  # float32 holds integers up to 2 ** 24
                 raise ValueError(
@@ -246,6 +232,8 @@ def _to_array(image: Image.Image, path: Path | str) -> NDArray[Any]:
                 )
             return exact
         case mode if mode.startswith("I;16"):
-            return np.asarray(image).astype(np.uint16)
+            deep = np.asarray(image).astype(np.uint16)
+            inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
+            return 65535 - deep if inverted else deep  # 0 is white, which Pillow minds in bytes only
         case _:
             return np.array(image.convert("RGB"))

@@ -19,15 +19,9 @@ def natural_key(text: str) -> list[tuple[int, str]]:
 
 
 def check_names(names: Iterable[str | int], what: str, where: object) -> tuple[str, ...]:
-    """The names as a tuple.
+    """Names of classes, labels or quantities as a tuple; raises ValueError where there are none, or one comes twice.
 
-    Args:
-        names: Names of classes, labels or quantities.
-        what: What a message calls them.
-        where: The file or folder that a message names.
-
-    Raises:
-        ValueError: There are none, or one comes twice.
+    A message calls them `what`, of the file or folder `where`.
     """
     result = tuple(str(name) for name in names)
     twice = sorted({name for name in result if result.count(name) > 1}) if len(set(result)) < len(result) else []
@@ -39,16 +33,13 @@ def check_names(names: Iterable[str | int], what: str, where: object) -> tuple[s
 
 
 def class_indices(values: Sequence[str], classes: Sequence[str], where: Sequence[str], file: object) -> NDArray[Any]:
-    """Class names to ``(N,)`` int64 indices.
+    """Class names to ``(N,)`` int64 indices; raises ValueError for those that are not among the classes.
 
     Args:
         values: One name a sample.
         classes: All names.
         where: What a message calls each sample, its file included.
         file: The file or folder that a message of all names.
-
-    Raises:
-        ValueError: Values are not among the classes.
     """
     index = {name: i for i, name in enumerate(classes)}
     result = np.fromiter((index.get(value, -1) for value in values), np.int64, len(values))

@@ -1,4 +1,4 @@
-"""Files that are missing, with a hint where something much like them is there."""
+"""Files that cannot be read, or are missing, with a hint where something much like them is there."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_files(paths: Sequence[Path], what: str, source: object) -> None:
-    """Raises FileNotFoundError where files are missing.
-
-    Args:
-        paths: The files.
-        what: What a message calls them.
-        source: The file or folder that names them.
-    """
+    """Raises FileNotFoundError where files are missing: `what` they are, and which `source` names them."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
         mend = "Correct the names, or the folder they are looked for in."
@@ -40,14 +34,15 @@ def check_files(paths: Sequence[Path], what: str, source: object) -> None:
 
 
 def no_such_file(path: Path | str, mend: str, why: str = "") -> FileNotFoundError:
-    """The error that a file is missing, with a hint.
-
-    Args:
-        path: The file.
-        mend: What to do.
-        why: Who wanted it, after a comma.
-    """
+    """The error that a file is missing, with a hint and the mend; `why` says who wanted it, after a comma."""
     return FileNotFoundError(f"{path}: there is no such file{why}. {_hint(path)}{mend}")
+
+
+def unreadable(what: str, mend: str, path: Path | str, error: object) -> ValueError:
+    """The error that a file is not `what` it should be, and why."""
+    why = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
+    size = f"{os.path.getsize(path)} bytes; " if os.path.exists(path) else ""
+    return ValueError(f"{path}: not {what} that can be read ({size}{why}). {mend}")
 
 
 def composed(name: str) -> str:

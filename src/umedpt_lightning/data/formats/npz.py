@@ -18,23 +18,13 @@ from umedpt_lightning.data.formats.missing import no_such_file
 
 
 def keys(file: Path) -> list[str]:
-    """Names of the arrays in a file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no .npz file.
-    """
+    """Names of the arrays; raises FileNotFoundError without a file, ValueError where it is no .npz file."""
     with _opened(file, "anything") as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def header(file: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of an array, without reading the rest of it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no .npz file, or has no such array.
-    """
+    """Shape and dtype of an array, without reading the rest; raises as `keys`, and where there is no such array."""
     if key not in (found := keys(file)):
         raise ValueError(f"{file}: there is no array {key}, but {found}. Choose another split.")
     with _opened(file, key) as archive, archive.open(f"{key}.npy") as stream:
@@ -43,11 +33,7 @@ def header(file: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def load(file: Path, key: str) -> NDArray[Any]:
-    """An array of which nothing is mapped: for small ones.
-
-    Raises:
-        ValueError: It cannot be read.
-    """
+    """An array of which nothing is mapped: for small ones; raises ValueError where it cannot be read."""
     with _opened(file, key), np.load(file, allow_pickle=False) as arrays:
         try:
             array: NDArray[Any] = arrays[key]
@@ -59,8 +45,7 @@ def load(file: Path, key: str) -> NDArray[Any]:
 def mapped(file: Path, key: str) -> NDArray[Any]:
     """An array, read only: mapped from the file itself where it is not compressed, else unpacked once into the cache.
 
-    Raises:
-        ValueError: It cannot be read, or not be unpacked.
+    Raises ValueError where it cannot be read, or not be unpacked.
     """
     with _opened(file, key) as archive:
         member = archive.getinfo(f"{key}.npy")

@@ -1,4 +1,4 @@
-"""Text and JSON files, whatever program wrote them: a wrong encoding is named with its line, never guessed."""
+"""Text, JSON and YAML files, whatever program wrote them: a wrong encoding is named with its line, never guessed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import codecs
 import json
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from umedpt_lightning.data.formats.missing import no_such_file
 
@@ -22,9 +24,7 @@ _MARKS = {
 def read_text(file: Path) -> str:
     """The text of a file in UTF-8, or in UTF-8, UTF-16 or UTF-32 with a byte order mark.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is in another encoding; the message names the line.
+    Raises FileNotFoundError where there is no such file, and ValueError for another encoding, with the line.
     """
     if not file.is_file():
         raise no_such_file(file, "Correct the path in the configuration, or the table that names it.")
@@ -48,12 +48,7 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not JSON, or in another encoding; the message names the line.
-    """
+    """The content of a JSON file; raises as `read_text`, and ValueError where it is no JSON, with the line."""
     text = read_text(file)
     try:
         return json.loads(text)
@@ -62,3 +57,11 @@ def read_json(file: Path) -> Any:
         raise ValueError(f"{place}: not a JSON file ({error.msg} at column {error.colno}). Export it again.") from error
     except RecursionError as error:
         raise ValueError(f"{file}: not a JSON file of any use ({error}). Export it again.") from error
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file; raises as `read_text`, and ValueError where it is no YAML."""
+    try:
+        return yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,28 @@ from PIL.TiffImagePlugin import (
     EXTRASAMPLES,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
+    SAMPLEFORMAT,
     SAMPLESPERPIXEL,
     ImageFileDirectory_v2,
 )
 
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import unreadable
 
 _SUFFIXES = (".tif", ".tiff")
 #: Colours by the photometric interpretation: RGB, separated (CMYK), YCbCr, CIE L*a*b*; one in all others.
 _COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
+#: Sample format (1 unsigned, 2 signed, 3 float) and bits of what Pillow does not read, or signed bytes as unsigned.
+_NOT_OF_PILLOW = frozenset({(1, 64), (2, 8), (2, 64), (3, 16), (3, 64)})
 #: What the tag ExtraSamples calls alpha, associated or not; 0 is unspecified.
 _ALPHA = (1, 2)
 #: The axes of a series that is one image; a letter that is not among them stands for time, depth or nothing known.
 _IMAGES = frozenset({"YX", "YXS", "SYX", "CYX"})
+_MEND = (
+    "Save it again as TIFF (one page, 8 or 16 bits, no rare compression), or pip install "
+    '"umedpt-lightning[tiff]" for more decoders.'
+)
+_unreadable = partial(unreadable, "an image", _MEND)
 
 
 def is_beyond_pillow(path: Path | str) -> bool:
@@ -51,29 +61,20 @@ def is_beyond_pillow(path: Path | str) -> bool:
     odd = samples > 1 and (
         bits not in (8, 16) or (planes and (bits, samples) != (8, 3)) or (bits == 16 and samples == 2)
     )
-    return more or odd or bool(directory.next)
+    numbers = max(directory.get(SAMPLEFORMAT, (1,))), bits
+    return more or odd or numbers in _NOT_OF_PILLOW or bool(directory.next)
 
 
 def probe_tiff(path: Path | str) -> tuple[int, int, int, np.dtype[Any]]:
-    """Height, width, channels and dtype that `read_tiff` would give, from the header alone.
-
-    Raises:
-        ImportError: tifffile is missing.
-        ValueError: The file is not one image that can be read.
-    """
+    """Height, width, channels and dtype that `read_tiff` would give, from the header alone; raises as that does."""
     height, width, channels, _, dtype = _look(path)
     return height, width, len(channels), _dtype(dtype)
 
 
 def read_tiff(path: Path | str) -> NDArray[Any]:
-    """The image with all its channels; what the file calls alpha is dropped.
+    """``(H, W, C)`` uint8, uint16 or float32: the image with all its channels; what the file calls alpha is dropped.
 
-    Returns:
-        ``(H, W, C)`` uint8, uint16 or float32.
-
-    Raises:
-        ImportError: tifffile is missing.
-        ValueError: The file is not one image that can be read, or not without loss.
+    Raises ImportError without tifffile, and ValueError where it is not one image that can be read without loss.
     """
     _, _, channels, axes, stored = _look(path)
     try:
@@ -122,10 +123,3 @@ def _look(path: Path | str) -> tuple[int, int, list[int], str, np.dtype[Any]]:
 
 def _dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(stored.name if stored.name in ("uint8", "uint16") else "float32")
-
-
-def _unreadable(path: Path | str, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: not an image that can be read ({type(error).__name__}: {error}). Save it again as TIFF (one page, 8 "
-        'or 16 bits, no rare compression), or pip install "umedpt-lightning[tiff]" for more decoders.'
-    )

@@ -29,12 +29,7 @@ class _WorkerState(ctypes.Structure):
 
 
 class MonitoredDataset(Dataset[Item]):
-    """A data set that writes down what a worker reads, for a fraction of a microsecond a sample.
-
-    Args:
-        dataset: Reads the samples.
-        workers: Number of workers.
-    """
+    """A data set that writes down what a worker reads, for a fraction of a microsecond a sample."""
 
     def __init__(self, dataset: MultiTaskDataset, workers: int) -> None:
         self.dataset = dataset

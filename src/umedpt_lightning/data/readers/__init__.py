@@ -3,9 +3,8 @@
 from umedpt_lightning.data.formats.table import Table
 from umedpt_lightning.data.readers.bags import Bags
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.readers.centres import Centres
-from umedpt_lightning.data.readers.class_folders import ClassFolders
 from umedpt_lightning.data.readers.coco import CocoBoxes, CocoMasks
+from umedpt_lightning.data.readers.folders import ClassFolders, MaskFolders
 from umedpt_lightning.data.readers.manifest import (
     ManifestClasses,
     ManifestLabels,
@@ -13,15 +12,19 @@ from umedpt_lightning.data.readers.manifest import (
     ManifestNumbers,
     ManifestSurvival,
 )
-from umedpt_lightning.data.readers.mask_folders import MaskFolders
 from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.readers.slide_annotations import SlideBoxes, SlideMasks, SlideRegions
 from umedpt_lightning.data.readers.slides import SlideClasses, SlideLabels, SlideNumbers
 from umedpt_lightning.data.readers.split import FileSplit, Split
-from umedpt_lightning.data.readers.subset import Subset
+from umedpt_lightning.data.readers.subset import Centres, Subset
 from umedpt_lightning.data.readers.voc import VocBoxes
-from umedpt_lightning.data.readers.volume_masks import VolumeMaskFolders, VolumeMasks
-from umedpt_lightning.data.readers.volumes import VolumeClasses, VolumeLabels, VolumeNumbers
+from umedpt_lightning.data.readers.volumes import (
+    VolumeClasses,
+    VolumeLabels,
+    VolumeMaskFolders,
+    VolumeMasks,
+    VolumeNumbers,
+)
 
 __all__ = [
     "Bags",

@@ -1,4 +1,4 @@
-"""The contract of a reader."""
+"""The contract of a reader, and what readers of images and of tables have in common."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from umedpt_lightning.data.formats.files import walk
+from umedpt_lightning.data.formats.columns import Columns
+from umedpt_lightning.data.formats.faults import Collector
+from umedpt_lightning.data.formats.files import Images, walk
+from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.types import Sample, SampleTarget, TaskSpec
+
+AnyImages = TypeVar("AnyImages", bound=Images)
 
 
 class Reader(Dataset[Sample], ABC):
@@ -85,44 +90,32 @@ class Reader(Dataset[Sample], ABC):
         return index % length
 
 
-class _Images(Protocol):
-    """What `ImageReader` needs of a table of images."""
-
-    channels: int
-    value_range: tuple[float, float]
-
-    @property
-    def owners(self) -> NDArray[np.int32] | None:
-        """``(N,)`` the file that each image is a piece of; None where files are whole images."""
-
-    @property
-    def wholes(self) -> NDArray[np.str_] | None:
-        """The names of these files; None as above."""
-
-    @property
-    def cut(self) -> dict[str, dict[str, Any]]:
-        """As in `TaskSpec`."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str: ...
-
-    def sample(self, index: int, target: SampleTarget) -> Sample: ...
-
-
-Images = TypeVar("Images", bound=_Images)
-
-
-class ImageReader(Reader, Generic[Images]):
+class ImageReader(Reader, Generic[AnyImages]):
     """A reader with one sample an image of a table of images."""
 
-    _images: Images
+    _images: AnyImages
     _of_rows: NDArray[np.str_] | None = None
+    _folders: tuple[Path, ...] = ()
+
+    @abstractmethod
+    def __init__(self) -> None:
+        """Sets `spec` and the images."""
+
+    @abstractmethod
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
+        """That of the image ``(H, W, C)`` at an index from 0."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image ``(H, W, C)`` with its target."""
+        index = self._at(index)
+        sample = self._images.sample(index)
+        sample.target = self._target(index, sample.image, sample.name)
+        return sample
 
     def found(self) -> Iterable[Path]:
-        """As `Reader.found`: what lies in the folders of DICOM series."""
-        folders = filter(os.path.isdir, () if self._images.wholes is None else self._images.wholes.tolist())
-        return chain.from_iterable(walk(Path(folder)) for folder in folders)
+        """As `Reader.found`: what lies in its folders, and in those of DICOM series."""
+        series = filter(os.path.isdir, () if self._images.wholes is None else self._images.wholes.tolist())
+        return chain.from_iterable(walk(Path(folder)) for folder in (self._folders or series))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -140,17 +133,36 @@ class ImageReader(Reader, Generic[Images]):
         return groups if groups is None or owners is None else groups[owners]
 
 
-class TargetReader(ImageReader[Images]):
-    """A reader whose targets are in memory: a class index, labels or numbers of each image."""
+class TargetReader(ImageReader[AnyImages]):
+    """A reader whose targets are in memory: a class index, or float32 labels or numbers, NaN where unknown."""
 
     targets: NDArray[Any]
 
-    @abstractmethod
-    def __init__(self) -> None:
-        """Sets `spec`, `targets` and the images."""
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its class index, or with float32 labels or numbers, NaN where unknown."""
-        index = self._at(index)
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
         target = self.targets[index]
-        return self._images.sample(index, target.copy() if target.ndim else int(target))
+        return target.copy() if target.ndim else int(target)
+
+
+class RowReader(TargetReader[AnyImages]):
+    """A class, labels or numbers of each row of a table, which all images of the row have."""
+
+    def _read(
+        self,
+        table: Table | Path | str,
+        split: str | None,
+        columns: Columns,
+        images: Callable[..., AnyImages],
+        *options: Any,
+    ) -> None:
+        """Sets everything, or raises all faults of the table at once; `images` are made with these options."""
+        rows = read_rows(table, split, columns.columns)
+        faults = Collector()
+        with faults:
+            self._of_rows = rows.groups()
+        with faults:
+            targets = columns.targets(rows)
+        with faults:
+            self._images = images(rows.paths(), *options, rows.file)
+        faults.raise_found()
+        self.targets = targets if self._images.owners is None else targets[self._images.owners]
+        self.spec = columns.spec(rows, **self._images.facts).with_statistics(self.targets)

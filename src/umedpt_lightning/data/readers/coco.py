@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.box_table import BoxTable, check_size, clip_boxes
-from umedpt_lightning.data.formats.coco_file import CocoFile
+from umedpt_lightning.data.formats.coco_file import CocoFile, Outlines, outline_fault
 from umedpt_lightning.data.formats.faults import Collector
-from umedpt_lightning.data.formats.files import ImageFiles, beside
+from umedpt_lightning.data.formats.files import ImageFiles, walk
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.data.slide.outlines import Outlines, outline_fault
-from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, MaskSpec, Sample
+from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, MaskSpec, SampleTarget
 
 
-class CocoBoxes(ImageReader[ImageFiles]):
+class _CocoReader(ImageReader[ImageFiles]):
+    def found(self) -> Iterable[Path]:
+        """What lies beside the images that the file names."""
+        folders = {os.path.dirname(self.name(i)) for i in range(len(self))}
+        return chain.from_iterable(walk(Path(folder), deep=False) for folder in sorted(folders))
+
+
+class CocoBoxes(_CocoReader):
     """Any number of boxes an image, from a COCO JSON file; images without annotations have none.
 
     Crowd regions are dropped: they are not one object.
@@ -59,27 +68,13 @@ class CocoBoxes(ImageReader[ImageFiles]):
             boxes = clip_boxes(corners, coco.owners, coco.sizes, tell)
         faults.raise_found()
         self._boxes = BoxTable(boxes, coco.labels, coco.owners, coco.sizes)
-        read = self._images
-        self.spec = BoxSpec(
-            channels=read.channels,
-            value_range=read.value_range,
-            cut=read.cut,
-            classes=coco.names,
-            category_ids=coco.category_ids,
-        )
+        self.spec = BoxSpec(**self._images.facts, classes=coco.names, category_ids=coco.category_ids)
 
-    def found(self) -> Iterable[Path]:
-        """As `Reader.found`: what lies beside the images that the file names."""
-        return beside(self._images)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its `BoxArrays`."""
-        index = self._at(index)
-        image, name = self._images.read(index)
-        return Sample(image, self._boxes.read(index, image, name), name)
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
+        return self._boxes.read(index, image, name)
 
 
-class CocoMasks(ImageReader[ImageFiles]):
+class CocoMasks(_CocoReader):
     """One class a pixel, painted from the outlines (polygons or run lengths) of objects in a COCO JSON file.
 
     Where objects overlap, the smaller one is on top: a nucleus is not hidden by its cell. Crowd regions are unlabelled
@@ -94,9 +89,7 @@ class CocoMasks(ImageReader[ImageFiles]):
         channels: As for `CocoBoxes`.
         value_range: As for `CocoBoxes`.
 
-    Raises:
-        FileNotFoundError: The JSON or images are missing.
-        ValueError: The JSON cannot be used; the message names the annotations.
+    Raises what `CocoBoxes` does.
     """
 
     def __init__(
@@ -120,23 +113,15 @@ class CocoMasks(ImageReader[ImageFiles]):
         self._values = np.where(self._crowd, IGNORE_INDEX, coco.labels + 1).astype(np.int16)  # (N,)
         self._owners = coco.owners
         self._sizes = coco.sizes
-        read = self._images
-        self.spec = MaskSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
+        self.spec = MaskSpec(**self._images.facts, classes=names)
 
-    def found(self) -> Iterable[Path]:
-        """As for `CocoBoxes`."""
-        return beside(self._images)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its mask ``(H, W)`` int16."""
-        index = self._at(index)
-        image, name = self._images.read(index)
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
         check_size(image, self._sizes[index], name)
         mask = np.zeros(image.shape[:2], np.int16)
         for crowd in (True, False):  # objects on top of crowds
             chosen = np.flatnonzero((self._owners == index) & (self._crowd == crowd))
             self._outlines.paint(mask, chosen, self._values[chosen])
-        return Sample(image, mask, name)
+        return mask
 
 
 def _fault(bbox: Any, width: int, height: int) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns, SurvivalColumns
 from umedpt_lightning.data.formats.faults import Collector
-from umedpt_lightning.data.formats.files import ImageFiles, MaskFiles
+from umedpt_lightning.data.formats.files import ImageFiles
+from umedpt_lightning.data.formats.masks import MaskFiles
 from umedpt_lightning.data.formats.table import Table, read_rows
-from umedpt_lightning.data.readers.base import ImageReader
-from umedpt_lightning.data.readers.rows import RowReader
-from umedpt_lightning.types import MaskSpec, Sample
+from umedpt_lightning.data.readers.base import RowReader
+from umedpt_lightning.data.readers.folders import MaskFileReader
+from umedpt_lightning.types import MaskSpec
 
 
 class ManifestClasses(RowReader[ImageFiles]):
@@ -40,8 +40,7 @@ class ManifestClasses(RowReader[ImageFiles]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = ClassColumn(label, classes)
-        self._read(table, split, columns, lambda paths, file: ImageFiles(paths, channels, value_range, file))
+        self._read(table, split, ClassColumn(label, classes), ImageFiles, channels, value_range)
 
 
 class ManifestLabels(RowReader[ImageFiles]):
@@ -54,9 +53,7 @@ class ManifestLabels(RowReader[ImageFiles]):
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
 
-    Raises:
-        FileNotFoundError: The table or images are missing.
-        ValueError: The table cannot be used; the message names the row.
+    Raises what `ManifestClasses` does.
     """
 
     def __init__(
@@ -67,8 +64,7 @@ class ManifestLabels(RowReader[ImageFiles]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = LabelColumns(labels)
-        self._read(table, split, columns, lambda paths, file: ImageFiles(paths, channels, value_range, file))
+        self._read(table, split, LabelColumns(labels), ImageFiles, channels, value_range)
 
 
 class ManifestNumbers(RowReader[ImageFiles]):
@@ -81,9 +77,7 @@ class ManifestNumbers(RowReader[ImageFiles]):
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
 
-    Raises:
-        FileNotFoundError: The table or images are missing.
-        ValueError: The table cannot be used (the message names the row), or a quantity is known of no sample.
+    Raises what `ManifestClasses` does, and ValueError for a quantity that is known of no sample.
     """
 
     def __init__(
@@ -94,8 +88,7 @@ class ManifestNumbers(RowReader[ImageFiles]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = NumberColumns(quantities)
-        self._read(table, split, columns, lambda paths, file: ImageFiles(paths, channels, value_range, file))
+        self._read(table, split, NumberColumns(quantities), ImageFiles, channels, value_range)
 
 
 class ManifestSurvival(RowReader[ImageFiles]):
@@ -112,9 +105,7 @@ class ManifestSurvival(RowReader[ImageFiles]):
         channels: As for `ManifestClasses`.
         value_range: As for `ManifestClasses`.
 
-    Raises:
-        FileNotFoundError: The table or images are missing.
-        ValueError: The table cannot be used (the message names the row), or no event was seen.
+    Raises what `ManifestClasses` does, and ValueError where no event was seen.
     """
 
     def __init__(
@@ -130,10 +121,10 @@ class ManifestSurvival(RowReader[ImageFiles]):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         columns = SurvivalColumns(time, event, unit, times or (), intervals)
-        self._read(table, split, columns, lambda paths, file: ImageFiles(paths, channels, value_range, file))
+        self._read(table, split, columns, ImageFiles, channels, value_range)
 
 
-class ManifestMasks(ImageReader[ImageFiles]):
+class ManifestMasks(MaskFileReader):
     """One class a pixel, from a column of mask paths.
 
     Args:
@@ -170,16 +161,4 @@ class ManifestMasks(ImageReader[ImageFiles]):
         with faults:
             self._masks = MaskFiles(rows.paths(mask), classes, ignore, rows.file)
         faults.raise_found()
-        read = self._images
-        names = self._masks.classes
-        self.spec = MaskSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=names)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its mask ``(H, W)`` int16."""
-        index = self._at(index)
-        image, name = self._images.read(index)
-        return Sample(image, self._masks.read(index, image, name), name)
-
-    def mask_files(self) -> Sequence[str]:
-        """As `Reader.mask_files`."""
-        return self._masks.files
+        self.spec = MaskSpec(**self._images.facts, classes=self._masks.classes)

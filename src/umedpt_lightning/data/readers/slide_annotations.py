@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader, TargetReader
-from umedpt_lightning.data.slide.tile_labels import TileLabels
+from umedpt_lightning.data.slide.annotations import TileLabels
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
-from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, ClassSpec, MaskSpec, Sample
+from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, ClassSpec, MaskSpec, SampleTarget
 
 
 class SlideRegions(TargetReader[TileImages]):
@@ -63,15 +64,13 @@ class SlideRegions(TargetReader[TileImages]):
                 shares = labels.shares(index, len(names))
                 self.targets[index] = shares.argmax() if shares.max() >= share else -1
         chosen = self.targets >= 0
-        if not chosen.any():
-            raise ValueError(
-                f"{rows.file}: a class covers a share of {share} of none of the {len(chosen)} tiles. Lower `share` or "
-                "the `size` of the `tiles`, or name the class of the `rest`."
-            )
-        self._images.keep(chosen)
+        self._images.keep(
+            chosen,
+            f"{rows.file}: a class covers a share of {share} of none of the {len(chosen)} tiles. Lower `share` or the "
+            "`size` of the `tiles`, or name the class of the `rest`.",
+        )
         self.targets = self.targets[chosen]
-        spec = ClassSpec(classes=names, **_of(self._images))
-        self.spec = spec.with_statistics(self.targets)
+        self.spec = ClassSpec(**self._images.facts, classes=names).with_statistics(self.targets)
 
 
 class SlideMasks(ImageReader[TileImages]):
@@ -89,10 +88,7 @@ class SlideMasks(ImageReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table, slides or annotations are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table, a slide or an annotation cannot be used, or there are no tiles.
+    Raises what `SlideRegions` does.
     """
 
     def __init__(
@@ -117,24 +113,13 @@ class SlideMasks(ImageReader[TileImages]):
         self._values = np.arange(len(drawn), dtype=np.int16)
         self._values[len(names) :] = IGNORE_INDEX
         if foreground_only:
-            chosen = np.array([self._has_foreground(index) for index in range(len(self._images))])
-            if not chosen.any():
-                raise ValueError(
-                    f"{rows.file}: no tile has foreground. Correct the pairs, or `foreground_only: false`."
-                )
-            self._images.keep(chosen)
-        self.spec = MaskSpec(classes=names, **_of(self._images))
+            chosen = np.array([(self._labels.mask(i, self._values) > 0).any() for i in range(len(self._images))])
+            mend = "Correct the pairs, or `foreground_only: false`."
+            self._images.keep(chosen, f"{rows.file}: no tile has foreground. {mend}")
+        self.spec = MaskSpec(**self._images.facts, classes=names)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The tile ``(H, W, C)`` with its mask ``(H, W)`` int16."""
-        index = self._at(index)
-        return self._images.sample(index, self._labels.mask(index, self._values))
-
-    def _has_foreground(self, index: int) -> bool:
-        if not self._labels.touched(index):
-            return False
-        mask = self._labels.mask(index, self._values)
-        return bool((mask > 0).any())
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
+        return self._labels.mask(index, self._values)
 
 
 class SlideBoxes(ImageReader[TileImages]):
@@ -152,10 +137,7 @@ class SlideBoxes(ImageReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table, slides or annotations are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table, a slide or an annotation cannot be used, or there are no tiles.
+    Raises what `SlideRegions` does.
     """
 
     def __init__(
@@ -180,22 +162,12 @@ class SlideBoxes(ImageReader[TileImages]):
         self._visible = visible
         if foreground_only:
             chosen = np.array([len(self._labels.boxes(i, visible).labels) > 0 for i in range(len(self._images))])
-            if not chosen.any():
-                raise ValueError(
-                    f"{rows.file}: no tile has a box. Correct the pairs, or write `foreground_only: false`."
-                )
-            self._images.keep(chosen)
-        self.spec = BoxSpec(classes=names, **_of(self._images))
+            mend = "Correct the pairs, or write `foreground_only: false`."
+            self._images.keep(chosen, f"{rows.file}: no tile has a box. {mend}")
+        self.spec = BoxSpec(**self._images.facts, classes=names)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The tile ``(H, W, C)`` with its `BoxArrays`."""
-        index = self._at(index)
-        return self._images.sample(index, self._labels.boxes(index, self._visible))
-
-
-def _of(images: TileImages) -> dict[str, Any]:
-    """What a spec says of images."""
-    return {"channels": images.channels, "value_range": images.value_range, "cut": images.cut}
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
+        return self._labels.boxes(index, self._visible)
 
 
 def _check_share(name: str, share: float, file: Path) -> None:

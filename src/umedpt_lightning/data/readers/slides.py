@@ -6,7 +6,7 @@ from pathlib import Path
 
 from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns
 from umedpt_lightning.data.formats.table import Table
-from umedpt_lightning.data.readers.rows import RowReader
+from umedpt_lightning.data.readers.base import RowReader
 from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 
 
@@ -40,8 +40,7 @@ class SlideClasses(RowReader[TileImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = ClassColumn(label, classes)
-        self._read(table, split, columns, lambda paths, file: TileImages(paths, tiles, channels, value_range, file))
+        self._read(table, split, ClassColumn(label, classes), TileImages, tiles, channels, value_range)
 
 
 class SlideLabels(RowReader[TileImages]):
@@ -55,10 +54,7 @@ class SlideLabels(RowReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table or slides are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table or a slide cannot be used, or there are no tiles.
+    Raises what `SlideClasses` does.
     """
 
     def __init__(
@@ -70,8 +66,7 @@ class SlideLabels(RowReader[TileImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = LabelColumns(labels)
-        self._read(table, split, columns, lambda paths, file: TileImages(paths, tiles, channels, value_range, file))
+        self._read(table, split, LabelColumns(labels), TileImages, tiles, channels, value_range)
 
 
 class SlideNumbers(RowReader[TileImages]):
@@ -85,10 +80,7 @@ class SlideNumbers(RowReader[TileImages]):
         channels: As for `SlideClasses`.
         value_range: As for `SlideClasses`.
 
-    Raises:
-        FileNotFoundError: The table or slides are missing.
-        ImportError: tiffslide is missing.
-        ValueError: The table or a slide cannot be used, there are no tiles, or a quantity is known of no slide.
+    Raises what `SlideClasses` does, and ValueError for a quantity that is known of no slide.
     """
 
     def __init__(
@@ -100,5 +92,4 @@ class SlideNumbers(RowReader[TileImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = NumberColumns(quantities)
-        self._read(table, split, columns, lambda paths, file: TileImages(paths, tiles, channels, value_range, file))
+        self._read(table, split, NumberColumns(quantities), TileImages, tiles, channels, value_range)

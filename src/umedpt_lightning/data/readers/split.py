@@ -14,7 +14,7 @@ from umedpt_lightning.data.formats.missing import composed
 from umedpt_lightning.data.formats.strata import Strata, assign, strata_of
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.readers.subset import Selection
+from umedpt_lightning.data.readers.subset import Selection, matches
 from umedpt_lightning.labels.wording import shorten
 
 Part = Literal["train", "val", "test"]
@@ -119,26 +119,6 @@ class FileSplit(Selection):
                 "`part`, or leave it out."
             )
         super().__init__(reader, chosen)
-
-
-def matches(pattern: str, names: list[str], option: str) -> NDArray[np.str_]:
-    """What an expression finds in each name; `option` is what messages call it."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{option} is {pattern!r}, no regular expression ({error}). Correct it.") from error
-    if expression.groups != 1:
-        raise ValueError(
-            f"{option} is {pattern!r}, but it needs one pair of parentheses around what files of a group have in "
-            r"common, such as `patient(\d+)_`."
-        )
-    found = [expression.search(name) for name in names]
-    without = [name for name, match in zip(names, found, strict=True) if match is None or match[1] is None]
-    if without:
-        raise ValueError(
-            f"{option} {pattern!r} is not found in {len(without)} names: {shorten(without, 5)}. Correct it."
-        )
-    return np.array([match[1] for match in found if match is not None])
 
 
 def _check(part_of: NDArray[np.int64], groups: NDArray[np.str_], strata: Strata, parts: list[str]) -> None:

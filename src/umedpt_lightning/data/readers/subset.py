@@ -1,8 +1,9 @@
-"""A part of another reader."""
+"""Some samples of another reader: a range of them, or those of some centres."""
 
 from __future__ import annotations
 
 import copy
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Sample
 
 
@@ -111,3 +113,82 @@ def _border(name: str, value: int | float, total: int) -> int:
             "or a fraction, written as a float from 0.0 to 1.0."
         )
     return round(value * total) if isinstance(value, float) else value
+
+
+class Centres(Selection):
+    r"""The samples of some centres, or those of all but some.
+
+    To leave a centre out: ``without: [B]`` around the train, val and test parts, and ``only: [B]`` around the reader
+    that is measured on.
+
+    Args:
+        reader: The whole.
+        only: Names of the centres whose samples are taken.
+        without: Names of the centres whose samples are left out; give one of both.
+        centre: A regular expression with one group in parentheses that finds the centre in the group of each sample, or
+            in its name where the reader knows no groups, as in ``^([A-Z]+)-``. None where the groups are the centres.
+
+    Raises:
+        ValueError: Not one of both is given, no sample is of a centre that is named, or none is left.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        only: list[str | int] | None = None,
+        without: list[str | int] | None = None,
+        centre: str | None = None,
+    ) -> None:
+        named = [str(name) for name in only or without or ()]
+        if not named or (only and without):
+            raise ValueError("Centres takes `only` or `without`, a list of names. Give one of both.")
+        centres = centres_of(reader, centre)
+        known = sorted(set(centres.tolist()))
+        unknown = [name for name in named if name not in known]
+        if unknown:
+            raise ValueError(f"No sample is of the centre {unknown[0]!r}, but of {shorten(known)}. Correct the name.")
+        chosen = np.isin(centres, named)
+        rows = np.flatnonzero(chosen if only else ~chosen)
+        if not len(rows):
+            raise ValueError(f"Without {shorten(named)} there is no sample left. Name fewer centres.")
+        super().__init__(reader, rows)
+
+
+def centres_of(reader: Reader, centre: str | None) -> NDArray[np.str_]:
+    """``(N,)`` the centre of each sample.
+
+    Args:
+        reader: Of the samples.
+        centre: How it is found, as for `Centres`.
+
+    Raises:
+        ValueError: Nothing tells the centres.
+    """
+    groups = reader.groups
+    if groups is None and centre is None:
+        raise ValueError(
+            "The reader knows no groups of its samples, so nothing tells their centres. Give its table a column of "
+            r"groups, or `centre`, a regular expression such as `^([A-Z]+)-`, to find them in the names."
+        )
+    texts = [reader.name(i) for i in range(len(reader))] if groups is None else groups.tolist()
+    return np.array(texts) if centre is None else matches(centre, texts, "centre")
+
+
+def matches(pattern: str, names: list[str], option: str) -> NDArray[np.str_]:
+    """What an expression finds in each name; `option` is what messages call it."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{option} is {pattern!r}, no regular expression ({error}). Correct it.") from error
+    if expression.groups != 1:
+        raise ValueError(
+            f"{option} is {pattern!r}, but it needs one pair of parentheses around what files of a group have in "
+            r"common, such as `patient(\d+)_`."
+        )
+    found = [expression.search(name) for name in names]
+    without = [name for name, match in zip(names, found, strict=True) if match is None or match[1] is None]
+    if without:
+        raise ValueError(
+            f"{option} {pattern!r} is not found in {len(without)} names: {shorten(without, 5)}. Correct it."
+        )
+    return np.array([match[1] for match in found if match is not None])

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.box_table import BoxTable, clip_boxes
 from umedpt_lightning.data.formats.faults import Collector, FaultsError, for_all, raise_all
-from umedpt_lightning.data.formats.files import FileTable, ImageFiles, list_images, stem_of, walk
+from umedpt_lightning.data.formats.files import FileTable, ImageFiles, list_images, stem_of
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.formats.missing import check_folder, no_such_file
 from umedpt_lightning.data.formats.text_files import read_text
 from umedpt_lightning.data.readers.base import ImageReader
 from umedpt_lightning.labels.wording import shorten
-from umedpt_lightning.types import BoxSpec, Sample
+from umedpt_lightning.types import BoxSpec, SampleTarget
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -80,7 +80,7 @@ class VocBoxes(ImageReader[ImageFiles]):
             parsed = dict(zip(needed, for_all(_parse, needed), strict=True))
         faults.raise_found()
         found = sorted({o.kind for parts in parsed.values() for o in parts.objects}, key=natural_key)
-        self._classes = check_names(found if classes is None else classes, "classes", folder)
+        known = check_names(found if classes is None else classes, "classes", folder)
 
         objects = [o for file in files for o in parsed[file].objects if difficult or not o.difficult]
         where = [f"{o.file} object {o.place}" for o in objects]
@@ -97,24 +97,16 @@ class VocBoxes(ImageReader[ImageFiles]):
             return f"{o.file}: {box}", paths[row_of[o.file]].name
 
         with faults:
-            labels = class_indices([o.kind for o in objects], self._classes, where, folder)
+            labels = class_indices([o.kind for o in objects], known, where, folder)
         with faults:
             boxes = clip_boxes(corners, owners, sizes, tell)
         faults.raise_found()
         self._folders, self._annotations = (Path(images), folder), FileTable(files, "XML files", folder)
         self._boxes = BoxTable(boxes, labels, owners, sizes)
-        read = self._images
-        self.spec = BoxSpec(channels=read.channels, value_range=read.value_range, cut=read.cut, classes=self._classes)
+        self.spec = BoxSpec(**self._images.facts, classes=known)
 
-    def found(self) -> Iterable[Path]:
-        """As `Reader.found`."""
-        return chain.from_iterable(map(walk, self._folders))
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image ``(H, W, C)`` with its `BoxArrays`."""
-        index = self._at(index)
-        image, name = self._images.read(index)
-        return Sample(image, self._boxes.read(index, image, name), name)
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
+        return self._boxes.read(index, image, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,25 @@
-"""Slices of volumes, NIfTI or DICOM, with what is known of the whole volume."""
+"""Slices of volumes, NIfTI or DICOM, with what is known of the whole volume or of each voxel."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns
-from umedpt_lightning.data.formats.table import Table
-from umedpt_lightning.data.readers.rows import RowReader
+from umedpt_lightning.data.formats.files import check_pairs, one_by_name
+from umedpt_lightning.data.formats.labels import natural_key
+from umedpt_lightning.data.formats.missing import check_folder, composed
+from umedpt_lightning.data.formats.table import Table, read_rows
+from umedpt_lightning.data.readers.base import ImageReader, RowReader
+from umedpt_lightning.data.volume.dicom_file import SUFFIXES, is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity
+from umedpt_lightning.data.volume.label_volumes import LabelVolumes
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
+from umedpt_lightning.data.volume.volume_files import volume_suffix
+from umedpt_lightning.types import MaskSpec, Sample, SampleTarget
 
 
 class VolumeClasses(RowReader[VolumeImages]):
@@ -45,9 +56,7 @@ class VolumeClasses(RowReader[VolumeImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = ClassColumn(label, classes)
-        cut = slices, intensity, channels, value_range
-        self._read(table, split, columns, lambda paths, file: VolumeImages(paths, *cut, file))
+        self._read(table, split, ClassColumn(label, classes), VolumeImages, slices, intensity, channels, value_range)
 
 
 class VolumeLabels(RowReader[VolumeImages]):
@@ -62,10 +71,7 @@ class VolumeLabels(RowReader[VolumeImages]):
         channels: As for `VolumeClasses`.
         value_range: As for `VolumeClasses`.
 
-    Raises:
-        FileNotFoundError: The table or volumes are missing.
-        ImportError: nibabel or pydicom is missing.
-        ValueError: The table or a volume cannot be used; the message names the row or the file.
+    Raises what `VolumeClasses` does.
     """
 
     def __init__(
@@ -78,9 +84,7 @@ class VolumeLabels(RowReader[VolumeImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = LabelColumns(labels)
-        cut = slices, intensity, channels, value_range
-        self._read(table, split, columns, lambda paths, file: VolumeImages(paths, *cut, file))
+        self._read(table, split, LabelColumns(labels), VolumeImages, slices, intensity, channels, value_range)
 
 
 class VolumeNumbers(RowReader[VolumeImages]):
@@ -95,10 +99,7 @@ class VolumeNumbers(RowReader[VolumeImages]):
         channels: As for `VolumeClasses`.
         value_range: As for `VolumeClasses`.
 
-    Raises:
-        FileNotFoundError: The table or volumes are missing.
-        ImportError: nibabel or pydicom is missing.
-        ValueError: The table or a volume cannot be used, or a quantity is known of no volume.
+    Raises what `VolumeClasses` does, and ValueError for a quantity that is known of no volume.
     """
 
     def __init__(
@@ -111,6 +112,118 @@ class VolumeNumbers(RowReader[VolumeImages]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        columns = NumberColumns(quantities)
-        cut = slices, intensity, channels, value_range
-        self._read(table, split, columns, lambda paths, file: VolumeImages(paths, *cut, file))
+        self._read(table, split, NumberColumns(quantities), VolumeImages, slices, intensity, channels, value_range)
+
+
+class _VolumeMaskReader(ImageReader[VolumeImages]):
+    _masks: LabelVolumes
+
+    def _take(self, masks: LabelVolumes, foreground_only: bool) -> None:
+        self._masks = masks
+        if foreground_only:
+            masks.keep_foreground()
+        self.spec = MaskSpec(**self._images.facts, classes=masks.classes)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The slice ``(H, W, C)`` with its mask ``(H, W)`` int16."""
+        index = self._at(index)
+        sample = self._images.sample(index)
+        sample.target, sample.stored_target = self._masks.read(index)
+        return sample
+
+    def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
+        return self._masks.read(index)[0]
+
+
+class VolumeMasks(_VolumeMaskReader):
+    """One class a voxel, from a column of NIfTI label volumes.
+
+    Args:
+        table: As for `VolumeClasses`.
+        split: As for `VolumeClasses`.
+        classes: Names of the classes stored as 0, 1, ..., the background first; or a stored value for each name, such
+            as ``{background: 0, tumour: 4}``.
+        mask: Column of label volumes, which may be stored in another orientation than their image.
+        ignore: The stored value of unlabelled voxels; None if every voxel is labelled.
+        foreground_only: Leave out slices with background only; reads all label volumes once.
+        slices: As for `VolumeClasses`.
+        intensity: As for `VolumeClasses`.
+        channels: As for `VolumeClasses`.
+        value_range: As for `VolumeClasses`.
+
+    Raises:
+        FileNotFoundError: The table, volumes or labels are missing.
+        ImportError: nibabel or pydicom is missing.
+        ValueError: The table or a volume cannot be used, or image and labels differ in shape or place.
+    """
+
+    def __init__(
+        self,
+        table: Table | Path | str,
+        split: str | None,
+        classes: list[str | int] | dict[str, int],
+        mask: str = "mask",
+        ignore: int | None = None,
+        foreground_only: bool = False,
+        slices: Slices | None = None,
+        intensity: Intensity | None = None,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        rows = read_rows(table, split, [mask])
+        self._of_rows = rows.groups()
+        self._images = VolumeImages(rows.paths(), slices, intensity, channels, value_range, rows.file)
+        self._take(LabelVolumes(self._images, rows.paths(mask), classes, ignore, rows.file), foreground_only)
+
+
+class VolumeMaskFolders(_VolumeMaskReader):
+    """One class a voxel: the labels of ``images/a.nii.gz``, or of the series in ``images/a``, are ``masks/a.nii``.
+
+    Args:
+        images: Folder of NIfTI files, DICOM files, or folders of one DICOM series each.
+        masks: Folder of NIfTI label volumes, one a volume.
+        classes: As for `VolumeMasks`.
+        ignore: As for `VolumeMasks`.
+        foreground_only: As for `VolumeMasks`.
+        slices: As for `VolumeClasses`.
+        intensity: As for `VolumeClasses`.
+        channels: As for `VolumeClasses`.
+        value_range: As for `VolumeClasses`.
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+        ImportError: nibabel or pydicom is missing.
+        ValueError: There are no volumes, images and labels do not pair, or differ in shape or place.
+    """
+
+    def __init__(
+        self,
+        images: Path | str,
+        masks: Path | str,
+        classes: list[str | int] | dict[str, int],
+        ignore: int | None = None,
+        foreground_only: bool = False,
+        slices: Slices | None = None,
+        intensity: Intensity | None = None,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self._folders = Path(images), Path(masks)
+        image_of, mask_of = (one_by_name(_volumes(folder)) for folder in self._folders)
+        check_pairs(image_of, mask_of, images, masks)
+        self._images = VolumeImages(list(image_of.values()), slices, intensity, channels, value_range, images)
+        paths = [mask_of[name] for name in image_of]
+        self._take(LabelVolumes(self._images, paths, classes, ignore, masks), foreground_only)
+
+
+def _volumes(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The volumes of a folder by name without suffix, in natural order."""
+    check_folder(folder)
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+        suffix = volume_suffix(path)
+        if path.name.startswith(".") or not (path.is_dir() or suffix or is_dicom(path)):
+            continue
+        name = path.name
+        if not path.is_dir():
+            name = name[: -len(suffix)] if suffix else path.stem if path.suffix.lower() in SUFFIXES else name
+        yield composed(name), path

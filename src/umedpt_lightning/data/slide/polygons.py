@@ -16,17 +16,11 @@ _BORDER = 1e-6
 
 
 class Polygons:
-    """Regions of one slide, each with a class.
+    """Regions of one slide, each with a class; raises ImportError without shapely.
 
     Args:
         regions: ``Polygon`` or ``MultiPolygon`` each, valid, with holes or without.
         labels: ``(F,)`` class index of each region.
-
-    Attributes:
-        labels: As above.
-
-    Raises:
-        ImportError: shapely is missing.
     """
 
     def __init__(self, regions: Sequence[Any], labels: NDArray[np.int64]) -> None:
@@ -48,24 +42,16 @@ class Polygons:
     def cut(self, rows: NDArray[np.int64], box: Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What of some regions lies in a box.
 
-        Returns:
-            ``(R, 4)`` x1, y1, x2, y2 around what lies in it, and ``(R,)`` which share of the region's area that is.
+        ``(R, 4)`` x1, y1, x2, y2 around what lies in it, and ``(R,)`` which share of the region's area that is.
         """
         shapely, regions = _shapely(), self._regions[rows]
         inside = shapely.clip_by_rect(regions, *box)
         return shapely.bounds(inside), shapely.area(inside) / shapely.area(regions)
 
     def draw(self, box: Box, height: int, width: int, values: NDArray[np.int16]) -> NDArray[np.int16]:
-        """Draws the regions in a box in their order, the last on top.
+        """``(height, width)``: the regions in a box in their order, the last on top, and 0 where there is none.
 
-        Args:
-            box: What the picture shows.
-            height: Of the picture.
-            width: Of the picture.
-            values: The value that each class is drawn with.
-
-        Returns:
-            ``(height, width)``, 0 where there is no region.
+        `values` are those that each class is drawn with.
         """
         shapely, picture = _shapely(), np.zeros((height, width), np.int16)
         x1, y1, x2, y2 = box
@@ -83,16 +69,10 @@ class Polygons:
 
 
 def valid(region: Any) -> Any:
-    """A polygon or several as one region whose rings do not cross.
+    """A ``Polygon`` or ``MultiPolygon`` as one of them whose rings do not cross; empty if it has no area.
 
     Of a polygon whose rings do cross, that is inside which lies within an odd number of them; of several polygons, what
     lies in any.
-
-    Args:
-        region: ``Polygon`` or ``MultiPolygon``.
-
-    Returns:
-        One of them; empty if it has no area.
     """
     shapely = _shapely()
     if shapely.is_valid(region):

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all, raise_all
-from umedpt_lightning.data.formats.files import check_channels, full_range
+from umedpt_lightning.data.formats.files import Pieces, check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
-from umedpt_lightning.data.formats.resizing import resized
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.data.slide.tissue import tissue_mask, tissue_shares
-from umedpt_lightning.types import Sample, SampleTarget
+from umedpt_lightning.io.resize import resized
+from umedpt_lightning.types import Sample
 
 #: A slide may be coarser than what is wanted by this factor: an objective is never exactly what it is called.
 _ENLARGED = 1.25
@@ -67,8 +67,7 @@ class Tiles:
     def places(self, slide: Slide) -> NDArray[np.int32]:
         """``(N, 2)`` x and y of the tiles' corners in pixels of the finest level, row by row.
 
-        Raises:
-            ValueError: The slide is too coarse, or its tissue cannot be found.
+        Raises ValueError where the slide is too coarse, or its tissue cannot be found.
         """
         if max(slide.mpp) > _ENLARGED * self.mpp:
             raise ValueError(
@@ -87,23 +86,16 @@ class Tiles:
         return corners.astype(np.int32)
 
 
-class TileImages:
-    """The tiles of many slides.
+class TileImages(Pieces):
+    """The tiles of many whole-slide images, which `source` names.
 
     Args:
-        paths: Whole-slide images.
         tiles: How they are cut.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first slide has.
         value_range: The stored intensities that become 0 and 1; None the full range of the dtype.
-        source: The file that names the slides.
 
     Attributes:
-        slides: All slides.
-        owners: ``(N,)`` the slide of each tile.
-        places: ``(N, 2)`` x and y of its corner in pixels of the slide's finest level.
-        tiles: As above.
-        channels: Channels of every image.
-        value_range: As above, never None.
+        places: ``(N, 2)`` x and y of each tile's corner in pixels of its slide's finest level.
 
     Raises:
         FileNotFoundError: A slide is missing.
@@ -138,9 +130,8 @@ class TileImages:
         self.channels = first.channels if channels is None else channels
         for_all(lambda slide: check_channels(self.channels, slide.channels, str(slide.path)), self.slides)
         self.value_range = full_range(first.dtype, value_range, str(first.path))
-        places = for_all(self.tiles.places, self.slides)
-        self.owners = np.repeat(np.arange(len(places), dtype=np.int32), [len(corners) for corners in places])
-        self.places = np.concatenate(places)
+        self.cut = {"tiles": asdict(self.tiles)}
+        self._cut(self.slides, for_all(self.tiles.places, self.slides))
         if not len(self.owners):
             sizes = ", ".join(f"{w}x{h}" for w, h in (slide.size for slide in self.slides[:3]))
             raise ValueError(
@@ -149,25 +140,8 @@ class TileImages:
                 "`size` under `tiles`."
             )
 
-    def __len__(self) -> int:
-        return len(self.owners)
-
-    @property
-    def wholes(self) -> NDArray[np.str_]:
-        """The names of the slides."""
-        return np.array([str(slide.path) for slide in self.slides])
-
-    @property
-    def cut(self) -> dict[str, dict[str, Any]]:
-        """As in `TaskSpec`."""
-        return {"tiles": asdict(self.tiles)}
-
-    def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Leaves out all tiles but those."""
-        self.owners, self.places = self.owners[chosen], self.places[chosen]
-
     def name(self, index: int) -> str:
-        """What a message calls a tile: its slide, and its corner in pixels of the slide's finest level."""
+        """As `Images.name`: its slide, and its corner in pixels of the slide's finest level."""
         x, y = self.places[index].tolist()
         return f"{self.slides[self.owners[index]].path}[{x},{y}]"
 
@@ -179,11 +153,7 @@ class TileImages:
         return x * across, y * down, (x + width) * across, (y + height) * down
 
     def read(self, index: int) -> NDArray[Any]:
-        """The image ``(H, W, C)``.
-
-        Raises:
-            ValueError: It cannot be read.
-        """
+        """The image ``(H, W, C)``; raises ValueError where it cannot be read."""
         slide = self.slides[self.owners[index]]
         image = slide.read(*self._piece(index))
         height, width = self.tiles.shape
@@ -193,13 +163,9 @@ class TileImages:
             image = resized(image, height, width, interpolation)
         return np.ascontiguousarray(to_channels(image, self.channels, self.name(index)))
 
-    def sample(self, index: int, target: SampleTarget) -> Sample:
-        """The image with a target.
-
-        Raises:
-            ValueError: As for `read`.
-        """
-        return Sample(self.read(index), target, self.name(index))
+    def sample(self, index: int) -> Sample:
+        """As `Images.sample`."""
+        return Sample(self.read(index), None, self.name(index))
 
     def _piece(self, index: int) -> tuple[int, int, int, int, int]:
         """Level, x, y, width and height to read, in whole pixels of the level.

@@ -21,17 +21,14 @@ _THRESHOLDS = (10, 30)
 
 
 def tissue_mask(slide: Slide) -> NDArray[np.uint8]:
-    """``(h, w)`` 1 where there is tissue, over the whole slide.
+    """``(h, w)`` 1 where there is tissue, over the whole slide; kept in `cache_folder` until the slide changes.
 
     Tissue is what has colour: glass is white or grey, and so are pen marks in black, dust and the scanner's black
     borders, while stains are not. Of a thumbnail of at most 2048 pixels a side, smoothed by a median of 5 x 5, those
     pixels are tissue whose highest and lowest channel differ by more than Otsu's threshold (Otsu 1979,
     doi:10.1109/TSMC.1979.4310076), which is kept between 10 and 30 of 255.
 
-    The mask is kept in the folder `cache_folder` until the slide changes.
-
-    Raises:
-        ValueError: The slide is grey, or has no level small enough.
+    Raises ValueError where the slide is grey, or has no level small enough.
     """
     if slide.channels != 3 or slide.dtype != np.uint8:
         raise ValueError(

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
-from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, read_header
-from umedpt_lightning.data.volume.padding import padding_of
+from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, padding_of, read_header
 
 # Their values have a unit, which a display window would throw away.
 _MEASURING = frozenset({"CT", "PT"})
@@ -18,12 +17,7 @@ _AIR = -1000  # Hounsfield units
 
 
 def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
-    """Channels and dtype that `read_dicom` would give, from the header alone.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read, or holds no image or several.
-    """
+    """Channels and dtype that `read_dicom` would give, from the header alone; raises as that does."""
     header = read_header(path)
     if "Rows" not in header or "PhotometricInterpretation" not in header:
         raise ValueError(
@@ -41,7 +35,7 @@ def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
 
 
 def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArray[Any]:
-    """Reads one image.
+    """Reads one image, ``(H, W, C)`` uint8, uint16 or float32.
 
     Grey values are rescaled to what they measure (slope and intercept, or the look-up table), MONOCHROME1 is inverted
     so that more is brighter, colours of any kind become RGB. What the file calls padding is background, and
@@ -53,9 +47,6 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
         windowed: Map greys to the full range of uint8 (up to 8 stored bits) or uint16 through the first window or
             look-up table of the file, or, if there is none, from the image's least value to its greatest, as viewers
             do. CT and PET, which measure, are left in their unit all the same.
-
-    Returns:
-        ``(H, W, C)`` uint8, uint16 or float32.
 
     Raises:
         ImportError: pydicom is missing.
@@ -74,21 +65,15 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
         return _displayed(values, padding, header, frame or 0)[..., None]
     values, padding = _measured(stored, header, frame or 0)
     if padding is not None:
-        values[padding] = values[~padding].min(
-            initial=_AIR if values.dtype.kind == "f" and _is_hounsfield(header) else 0
-        )
+        is_hounsfield = header.get("Modality") == "CT" or header.get("RescaleType") == "HU"
+        values[padding] = values[~padding].min(initial=_AIR if values.dtype.kind == "f" and is_hounsfield else 0)
     return np.ascontiguousarray(values[..., None])
 
 
 def read_slice(path: Path, frame: int) -> NDArray[Any]:
-    """One grey frame as the values it measures; where the file says a padding value, float32 with NaN there.
+    """``(H, W)``: one grey frame as the values it measures; float32 with NaN where the file says that there is padding.
 
-    Returns:
-        ``(H, W)``.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read, or is no grey image.
+    Raises ImportError without pydicom, and ValueError where it cannot be read, or is no grey image.
     """
     stored, header = decoded(path, frame)
     if stored.ndim != 2:
@@ -100,10 +85,6 @@ def read_slice(path: Path, frame: int) -> NDArray[Any]:
 def measures(header: Any) -> bool:
     """Whether the grey values have a unit."""
     return header.get("Modality") in _MEASURING or header.get("RescaleType") == "HU"
-
-
-def _is_hounsfield(header: Any) -> bool:
-    return bool(header.get("Modality") == "CT" or header.get("RescaleType") == "HU")
 
 
 def value_dtype(header: Any, frame: int = 0) -> np.dtype[Any]:
@@ -144,7 +125,9 @@ def _measured(stored: NDArray[Any], header: Any, frame: int) -> tuple[NDArray[An
     """As `_values`, a new array, and more is brighter."""
     values, padding = _values(stored, header, frame)
     if header.PhotometricInterpretation == "MONOCHROME1":
-        low, high = (_rescaled(np.array([end]), header, frame)[0] for end in _stored_range(header))
+        least = -(2 ** (int(header.BitsStored) - 1)) if header.get("PixelRepresentation") else 0
+        ends = least, least + 2 ** int(header.BitsStored) - 1
+        low, high = (_rescaled(np.array([end]), header, frame)[0] for end in ends)
         return (values.dtype.type(low) + values.dtype.type(high)) - values, padding
     return np.array(values), padding
 
@@ -157,11 +140,6 @@ def _meaningful_bits(stored: NDArray[Any], header: Any) -> NDArray[Any]:
         return stored
     # up to the top and back down: fills with the sign, or with zeros if there is none
     return (stored << (allocated - 1 - high)) >> (allocated - bits)
-
-
-def _stored_range(header: Any) -> tuple[int, int]:
-    bits = int(header.BitsStored)
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if header.get("PixelRepresentation") else (0, 2**bits - 1)
 
 
 def _rescale_of(header: Any, frame: int) -> tuple[float, float, bool]:

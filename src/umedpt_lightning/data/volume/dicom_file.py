@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import unreadable
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".dic", ".dc3"})
 #: Attributes beside the pixel description (group 0028) that say how to read the pixels.
@@ -19,6 +22,12 @@ _TAGS = [
 ]
 #: A file that is read with force is DICOM if it has one of these.
 _MARKS = ("SOPClassUID", "Modality", "Rows")
+_KINDS = ("", "Float", "DoubleFloat")  # of pixels: each has attributes of its own
+_MEND = (
+    'Export it again, or, where a decoder is missing, pip install "umedpt-lightning[dicom]", or save it without '
+    "compression."
+)
+_unreadable = partial(unreadable, "a DICOM image", _MEND)
 
 
 def is_dicom(path: Path | str) -> bool:
@@ -50,12 +59,7 @@ def begins_like_dicom(path: Path | str) -> bool:
 
 
 def read_header(path: Path, tags: list[str] | None = None) -> Any:
-    """The data set without its pixels; of `tags` only, where given.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read.
-    """
+    """The data set without its pixels; of `tags` only, where given; raises ValueError where it cannot be read."""
     try:
         return _read(path, stop_before_pixels=True, specific_tags=None if tags is None else [*tags, *_MARKS])
     except ImportError:
@@ -67,9 +71,7 @@ def read_header(path: Path, tags: list[str] | None = None) -> Any:
 def decoded(path: Path, frame: int) -> tuple[NDArray[Any], Any]:
     """The stored pixels of one frame, ``(H, W)`` or ``(H, W, samples)``, and the data set that describes them.
 
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read.
+    Raises ImportError without pydicom, and ValueError where the file cannot be read.
     """
     pixels = require("pydicom.pixels", "dicom", path)
     header = require("pydicom", "dicom", path).Dataset()
@@ -96,12 +98,7 @@ def frame_value(header: Any, frame: int, group: str, tag: str) -> Any:
 
 
 def is_deflated(path: Path) -> bool:
-    """Whether a file is compressed as a whole, so that its header does not say how large it becomes.
-
-    Raises:
-        ImportError: pydicom is missing.
-        ValueError: The file cannot be read.
-    """
+    """Whether a file is compressed as a whole, so that its header does not say how large it becomes."""
     try:
         syntax = _transfer_syntax(path)
         return bool(syntax and syntax.is_deflated)
@@ -136,8 +133,37 @@ def _read(path: Path, **options: Any) -> Any:
     return dataset
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: not a DICOM image that can be read ({type(error).__name__}: {error}). Export it again, or, where a "
-        'decoder is missing, pip install "umedpt-lightning[dicom]", or save it without compression.'
-    )
+def is_padded(header: Any) -> bool:
+    """Whether the file says a value that padding has."""
+    return any(_value(header, f"{kind}PixelPaddingValue") is not None for kind in _KINDS)
+
+
+def padding_of(stored: NDArray[Any], meaningful: NDArray[Any], header: Any) -> NDArray[np.bool_] | None:
+    """``(H, W)`` the pixels with the padding value or, where a limit is said, in its range; None without any.
+
+    Both are in stored values (PS3.3 C.7.5.1.1.2), and may need more of the bits in `stored` than those that are
+    `meaningful`.
+    """
+    kind = next((kind for kind in _KINDS if _value(header, f"{kind}PixelPaddingValue") is not None), None)
+    if kind is None:
+        return None
+    ends = (_value(header, f"{kind}PixelPadding{end}") for end in ("Value", "RangeLimit"))
+    limits = [_wrapped(end, stored.dtype) for end in ends if end is not None]
+    low, high = min(limits), max(limits)
+    found: NDArray[np.bool_] = np.zeros(stored.shape, np.bool_)
+    for values in (stored, meaningful):
+        found |= (values >= low) & (values <= high)
+    return found if found.any() else None
+
+
+def _value(header: Any, tag: str) -> float | None:
+    value = header.get(tag)
+    return None if value is None or value == "" else float(value[0] if isinstance(value, list) else value)
+
+
+def _wrapped(value: float, dtype: np.dtype[Any]) -> float:
+    """The number that the same bits are in a dtype: many files write -2000 as 63536, or the other way round."""
+    if dtype.kind not in "iu":
+        return value
+    limits = np.iinfo(dtype)
+    return (int(value) - int(limits.min)) % (int(limits.max) - int(limits.min) + 1) + int(limits.min)

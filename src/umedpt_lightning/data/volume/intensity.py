@@ -17,9 +17,6 @@ class Window:
     Attributes:
         low: Becomes 0, as does what is below.
         high: Becomes 1, as does what is above.
-
-    Raises:
-        ValueError: They are not in that order.
     """
 
     low: float
@@ -40,10 +37,7 @@ class Level:
 
     Attributes:
         level: Becomes 0.5.
-        width: From what becomes 0 to what becomes 1.
-
-    Raises:
-        ValueError: The width is not positive.
+        width: From what becomes 0 to what becomes 1; above 0.
     """
 
     level: float
@@ -65,9 +59,6 @@ class Percentiles:
     Attributes:
         lower: In percent; becomes 0.
         upper: In percent; becomes 1.
-
-    Raises:
-        ValueError: They are not in that order, or outside 0 to 100.
     """
 
     lower: float

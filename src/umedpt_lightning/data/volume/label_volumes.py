@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all
-from umedpt_lightning.data.formats.mask_values import MaskValues
+from umedpt_lightning.data.formats.masks import MaskValues
 from umedpt_lightning.data.formats.missing import check_files
 from umedpt_lightning.data.volume.slices import VolumeImages, upright
 from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
@@ -23,22 +23,16 @@ _TOLERANCE = 0.1
 _HALF = 0.51
 #: Steps of a scale from here on leave labels and values between them indistinguishable.
 _COARSE = 0.5
+#: Such a scale may still miss 1 by this share, as long as that adds up to no more than the second number.
+_SLIGHTLY = 1e-3, 0.1
 #: Of float32, relative.
 _ROUNDING = 1e-6
 
 
 class LabelVolumes:
-    """The masks of the slices of many volumes.
+    """The masks of the slices of many volumes, one file a volume, maybe stored in another orientation than the image.
 
-    Args:
-        images: The slices.
-        paths: Files, one a volume. They may be stored in another orientation than the image.
-        classes: Names of the classes stored as 0, 1, ..., or a stored value for each name.
-        ignore: The stored value of unlabelled voxels, None if there are none.
-        source: The file or folder that names the labels.
-
-    Attributes:
-        classes: Class names.
+    `classes` and `ignore` are as for `MaskValues`, and `source` names the files.
 
     Raises:
         FileNotFoundError: A label volume is missing.
@@ -66,31 +60,28 @@ class LabelVolumes:
         self._volumes = for_all(open_volume_file, paths)
         for_all(lambda pair: _check_geometry(*pair), zip(images.volumes, self._volumes, strict=True))
 
-    def read(self, index: int) -> NDArray[np.int16]:
-        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` that belongs to a slice.
+    def read(self, index: int) -> tuple[NDArray[np.int16], NDArray[np.int16] | None]:
+        """The mask ``(H, W)`` of class indices and `IGNORE_INDEX` of a slice; and as stored, where it was resampled.
 
-        Raises:
-            ValueError: It cannot be read, or holds other values.
+        Raises ValueError where it cannot be read, or holds other values.
         """
         owner, place = int(self._images.owners[index]), int(self._images.places[index])
-        mask = upright(self._plane(owner, place))
-        return np.ascontiguousarray(self._images.slices.resize(mask, self._images.volumes[owner], mask=True))
+        stored = np.ascontiguousarray(upright(self._plane(owner, place)))
+        mask = np.ascontiguousarray(self._images.slices.resize(stored, self._images.volumes[owner], mask=True))
+        return mask, None if mask.shape == stored.shape else stored
 
-    def with_foreground(self) -> NDArray[np.bool_]:
-        """``(N,)`` which slices hold another class than the first; reads all label volumes.
+    def keep_foreground(self) -> None:
+        """Leaves out slices with no other class than the first; reads all label volumes.
 
-        Raises:
-            ValueError: None does, or a label volume cannot be used.
+        Raises ValueError where none is left, or a label volume cannot be used.
         """
         slices = zip(self._images.owners.tolist(), self._images.places.tolist(), strict=True)
         planes = (self._plane(owner, place) for owner, place in slices)
-        found = np.fromiter(((p > 0).any() for p in planes), np.bool_, len(self._images))
-        if not found.any():
-            raise ValueError(
-                f"{self._volumes[0].path} and all other label volumes hold no class but {self.classes[0]}. Correct "
-                "`classes`, or leave `foreground_only` out."
-            )
-        return found
+        self._images.keep(
+            np.fromiter(((p > 0).any() for p in planes), np.bool_, len(self._images)),
+            f"{self._volumes[0].path} and all other label volumes hold no class but {self.classes[0]}. Correct "
+            "`classes`, or leave `foreground_only` out.",
+        )
 
     def _plane(self, owner: int, place: int) -> NDArray[np.int16]:
         """Class indices, RAS order."""
@@ -103,19 +94,19 @@ class LabelVolumes:
 def _whole(stored: NDArray[Any], step: float, name: str) -> NDArray[Any]:
     """Labels as unsigned integers: many tools store them as floats, or as steps of a scale that hardly meet integers.
 
-    Args:
-        stored: Their values.
-        step: From one value that the file can hold to the next; 0 where it holds them as they are. A label was rounded
-            to the nearest, so it may be half a step away, if that still tells it from a value between two labels.
-        name: What a message calls them.
+    A label was rounded to the nearest step, so it may be half a step away (0: values as they are), if that still
+    tells it from a value between two labels.
     """
     if stored.dtype.kind == "u":
         return stored
     nearest: NDArray[Any] = np.rint(stored)
     with np.errstate(invalid="ignore"):  # NaN and negative numbers fail the comparison below
         whole: NDArray[np.uint16] = nearest.astype(np.uint16)
-    tolerance = _HALF * step if step < _COARSE else 0.0
-    wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance + _ROUNDING * np.abs(nearest)))
+    share, most = _SLIGHTLY if step >= _COARSE else (0.0, np.inf)
+    tolerance = np.minimum((_ROUNDING + share) * np.maximum(np.abs(nearest), 1), most) + (
+        _HALF * step if step < _COARSE else 0.0
+    )
+    wrong = ~((whole == nearest) & (np.abs(stored - nearest) <= tolerance))
     if wrong.any():
         scale = f" (in steps of {step:.3g})" if step else ""
         raise ValueError(

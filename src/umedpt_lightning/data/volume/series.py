@@ -14,7 +14,6 @@ from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.volume import dicom, dicom_file
-from umedpt_lightning.data.volume.padding import is_padded
 from umedpt_lightning.data.volume.volume_files import open_volume_file, volume_suffix
 from umedpt_lightning.data.volume.volumes import Volume, mapped_plane
 
@@ -36,14 +35,12 @@ class _Frame:
     """One frame of a series.
 
     Attributes:
-        path: Its file.
-        number: Which one of the file.
+        number: Which one of its file.
         series: UID and description.
         size: Rows and columns.
         spacing: mm between rows and between columns.
         position: ``(3,)`` mm, LPS: the middle of the first pixel.
         along: ``(2, 3)`` the directions in which columns and rows are counted, LPS.
-        dtype: Of its values.
         padded: Whether its file says what padding is.
     """
 
@@ -66,10 +63,7 @@ class DicomVolume(Volume):
     """One DICOM series of parallel, evenly spaced slices, in the unit of its values.
 
     A plane along the slices is read from its own file. Planes across them need every file: the series is decoded once
-    into the folder `cache_folder`.
-
-    Args:
-        path: A folder with the files of one series, or one file of one or several frames.
+    into the folder `cache_folder`. `path` is a folder with the files of one series, or a file of one or several frames.
 
     Raises:
         ImportError: pydicom or nibabel is missing.
@@ -121,10 +115,7 @@ class DicomVolume(Volume):
 def open_volume(path: Path) -> Volume:
     """The volume of a file (NIfTI, FreeSurfer, NRRD, MetaImage, DICOM), or of a folder with one DICOM series.
 
-    Raises:
-        FileNotFoundError: There is no such file or folder.
-        ImportError: nibabel or pydicom is missing.
-        ValueError: It is none of these, or cannot be used.
+    Raises FileNotFoundError, ImportError without its library, or ValueError where it is none that can be used.
     """
     if path.suffix.lower() == ".hdr":  # of a pair, where a file of voxels goes with it
         path = path.with_suffix(".img")
@@ -155,6 +146,8 @@ def _frames(path: Path) -> list[_Frame]:
         what = f"in colour ({header.get('PhotometricInterpretation')})" if "Rows" in header else "no image"
         raise ValueError(f"{path}: a volume has grey slices, but this file is {what}. Take it out of the folder.")
     count = int(header.get("NumberOfFrames") or 1)
+    # the frames of one file may each have their own scale, which is not looked for
+    dtype = dicom.value_dtype(header) if count == 1 else np.dtype(np.float32)
     result = []
     for number in range(count):
         position = dicom_file.frame_value(header, number, "PlanePositionSequence", "ImagePositionPatient")
@@ -177,24 +170,15 @@ def _frames(path: Path) -> list[_Frame]:
                 spacing=(float(spacing[0]), float(spacing[1])),
                 position=np.array(position, np.float64),
                 along=directions / np.linalg.norm(directions, axis=1, keepdims=True),
-                dtype=_dtype(header, count),
-                padded=is_padded(header),
+                dtype=dtype,
+                padded=dicom_file.is_padded(header),
             )
         )
     return result
 
 
-def _dtype(header: Any, frames: int) -> np.dtype[Any]:
-    # the frames of one file may each have their own scale, which is not looked for
-    return dicom.value_dtype(header) if frames == 1 else np.dtype(np.float32)
-
-
 def _sorted(frames: list[_Frame], path: Path) -> list[_Frame]:
-    """The frames along their normal.
-
-    Raises:
-        ValueError: They are not the evenly spaced, parallel slices of one series.
-    """
+    """The frames along their normal; raises ValueError where they are not even, parallel slices of one series."""
     first = frames[0]
     for frame in frames[1:]:
         if frame.series[0] != first.series[0]:

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import for_all, raise_all
-from umedpt_lightning.data.formats.files import full_range
+from umedpt_lightning.data.formats.files import Pieces, full_range
 from umedpt_lightning.data.formats.images import to_channels
-from umedpt_lightning.data.formats.resizing import resized
 from umedpt_lightning.data.volume.intensity import Intensity, to_unit
 from umedpt_lightning.data.volume.series import open_volume
 from umedpt_lightning.data.volume.volumes import AXES, Axis, Volume
-from umedpt_lightning.types import Sample, SampleTarget
+from umedpt_lightning.io.resize import resized
+from umedpt_lightning.types import Sample
 
 #: Percentiles are taken of so many planes, evenly spaced: those of all would need the whole volume.
 _PERCENTILE_PLANES = 32
@@ -68,11 +68,7 @@ class Slices:
         return 2 * self.neighbours + 1
 
     def taken(self, volume: Volume) -> NDArray[np.int32]:
-        """Indices of the slices of a volume, along the RAS axis.
-
-        Raises:
-            ValueError: It is a single plane along that axis.
-        """
+        """Indices of the slices of a volume, along the RAS axis; raises ValueError where each would be a line."""
         axis = AXES[self.axis]
         count, thickness = volume.shape[axis], volume.spacing[axis]
         flat = [name for name, across in AXES.items() if volume.shape[across] == 1]
@@ -117,25 +113,15 @@ class Slices:
         return resized(image, new[0], new[1], cv2.INTER_LINEAR)
 
 
-class VolumeImages:
-    """The slices of many volumes.
+class VolumeImages(Pieces):
+    """The slices of many volumes: NIfTI files, or DICOM files or folders, which `source` names.
 
     Args:
-        paths: NIfTI files, or DICOM files or folders.
-        slices: How they are cut.
+        slices: How they are cut; None all axial slices.
         intensity: What becomes 0 and 1; None keeps the stored intensities.
-        channels: As many as slices an image, or 3 to repeat a single one; None as many as slices an image.
+        channels: 3 to repeat a single slice; None as many as slices an image.
         value_range: The intensities that become 0 and 1 where `intensity` is None; None the full range of uint8 or
             uint16.
-        source: The file or folder that names the volumes.
-
-    Attributes:
-        volumes: All volumes.
-        owners: ``(N,)`` the volume of each slice.
-        places: ``(N,)`` the index of each slice in it.
-        slices: As above.
-        channels: Channels of every image.
-        value_range: As above, never None.
 
     Raises:
         FileNotFoundError: A volume is missing.
@@ -156,9 +142,7 @@ class VolumeImages:
             raise ValueError(f"{source}: there are no volumes here. Correct the path, or leave this part out.")
         self.slices = slices or Slices()
         self.volumes = for_all(open_volume, paths)
-        taken = [self.slices.taken(volume) for volume in self.volumes]
-        self.owners = np.repeat(np.arange(len(taken), dtype=np.int32), [len(indices) for indices in taken])
-        self.places = np.concatenate(taken)
+        self._cut(self.volumes, [self.slices.taken(volume) for volume in self.volumes])
         self.channels = self.slices.channels if channels is None else channels
         if self.channels != self.slices.channels and (self.slices.channels, channels) != (1, 3):
             raise ValueError(
@@ -166,6 +150,7 @@ class VolumeImages:
                 "Leave `channels` out, or write 3 to repeat single slices."
             )
         self._intensity = intensity
+        self.cut = {"slices": asdict(self.slices), **({} if intensity is None else {"intensity": asdict(intensity)})}
         self._limits: dict[int, tuple[float, float]] = {}
         if intensity is None:
             self.value_range = self._stored_range(value_range)
@@ -176,34 +161,12 @@ class VolumeImages:
                 f"{source}: `intensity` already says what becomes 0 and 1. Leave `value_range` out, or `intensity`."
             )
 
-    def __len__(self) -> int:
-        return len(self.owners)
-
-    @property
-    def wholes(self) -> NDArray[np.str_]:
-        """The names of the volumes."""
-        return np.array([str(volume.path) for volume in self.volumes])
-
-    @property
-    def cut(self) -> dict[str, dict[str, Any]]:
-        """As in `TaskSpec`."""
-        intensity = {} if self._intensity is None else {"intensity": asdict(self._intensity)}
-        return {"slices": asdict(self.slices), **intensity}
-
-    def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Leaves out all slices but those."""
-        self.owners, self.places = self.owners[chosen], self.places[chosen]
-
     def name(self, index: int) -> str:
-        """What a message calls a slice."""
+        """As `Images.name`: the volume, and the slice in it."""
         return f"{self.volumes[self.owners[index]].path}[{self.slices.axis} {self.places[index]}]"
 
     def read(self, index: int) -> tuple[NDArray[Any], tuple[int, int]]:
-        """The image ``(H, W, C)``, and its height and width as stored.
-
-        Raises:
-            ValueError: It cannot be read.
-        """
+        """The image ``(H, W, C)``, and its height and width as stored; raises ValueError where it cannot be read."""
         owner = int(self.owners[index])
         volume = self.volumes[owner]
         image = self.slices.stack(volume, int(self.places[index]))
@@ -219,14 +182,10 @@ class VolumeImages:
         image = self.slices.resize(image, volume, mask=False)
         return np.ascontiguousarray(to_channels(image, self.channels, self.name(index))), size
 
-    def sample(self, index: int, target: SampleTarget) -> Sample:
-        """The image with a target.
-
-        Raises:
-            ValueError: As for `read`.
-        """
+    def sample(self, index: int) -> Sample:
+        """As `Images.sample`."""
         image, size = self.read(index)
-        return Sample(image, target, self.name(index), size)
+        return Sample(image, None, self.name(index), size)
 
     def _planes(self, volume: Volume) -> NDArray[Any]:
         axis = AXES[self.slices.axis]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import unreadable
 
 Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
 #: The RAS axis across the planes: the first runs to the patient's right, the second to the front, the third to the top.
@@ -25,6 +26,7 @@ _COMPRESSED = (".gz", ".mgz")
 _WITHOUT_SIDES = ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage")
 #: Bytes of a file that are mapped at once.
 _PIECE = 1 << 24
+_unreadable = partial(unreadable, "a volume", "Download or export it again.")
 
 
 class Volume(ABC):
@@ -34,19 +36,14 @@ class Volume(ABC):
 
     Args:
         path: File or folder.
-        shape: ``(I, J, K)`` as stored.
-        affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
+        shape: ``(I, J, K)`` as stored; the attribute is ``(X, Y, Z)`` in RAS order.
+        affine: ``(4, 4)`` from stored voxel index to mm, RAS+; the attribute is from RAS index.
         dtype: Of the values: uint8, uint16 or float32.
         padded: Whether voxels may be padding, which was not measured.
 
     Attributes:
-        path: As above.
-        shape: ``(X, Y, Z)`` in RAS order.
-        affine: ``(4, 4)`` from RAS index to mm.
         stored_affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
         spacing: ``(3,)`` mm between voxels along the RAS axes.
-        dtype: As above.
-        padded: As above.
 
     Raises:
         ImportError: nibabel is missing.
@@ -86,12 +83,9 @@ class Volume(ABC):
         return 0.0
 
     def plane(self, axis: int, index: int) -> NDArray[Any]:
-        """The plane at `index` across a RAS axis: a new array of the other two axes, in RAS order.
+        """The plane at `index` across a RAS axis: a new array of the other two axes, in RAS order; NaN is padding.
 
-        NaN where there is padding.
-
-        Raises:
-            ValueError: It cannot be read.
+        Raises ValueError where it cannot be read.
         """
         order = np.argsort(self._orientation[:, 0])
         stored = self._read(int(order[axis]), self.stored_index(axis, index))
@@ -118,9 +112,6 @@ class NibabelVolume(Volume):
 
     A compressed one cannot be read in the middle: it is decompressed once into the folder `cache_folder`, and all
     processes share that file's pages.
-
-    Args:
-        path: The file.
 
     Raises:
         ImportError: nibabel is missing.
@@ -173,15 +164,10 @@ class NiftiVolume(NibabelVolume):
     """NIfTI 1 or 2: ``.nii``, ``.nii.gz``, or a pair of ``.img`` and ``.hdr``."""
 
 
-class MghVolume(NibabelVolume):
-    """FreeSurfer's ``.mgh`` or ``.mgz``."""
-
-
 def three_axes(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
     """A shape as that of a volume: a single plane is one slice, and more axes of one entry are left by some tools.
 
-    Raises:
-        ValueError: It has two, or more than three, axes that count.
+    Raises ValueError where it has fewer than two, or more than three, axes that count.
     """
     sizes = [int(size) for size in shape]
     while len(sizes) > 3 and sizes[-1] == 1:
@@ -201,10 +187,7 @@ def mapped_plane(
     """One plane of an array ``(I, J, K)`` that a file holds in Fortran order, ``(I, J, K)`` with 1 at `axis`.
 
     The file is mapped anew each time, so that no open file is left behind or has to travel to another process, and
-    in pieces, since a plane along the last axis touches every page of it.
-
-    Raises:
-        ValueError: The file is too short.
+    in pieces, since a plane along the last axis touches every page of it. Raises ValueError where it is too short.
     """
     wanted = range(index, index + 1) if axis == 2 else range(shape[2])
     slab = shape[0] * shape[1] * dtype.itemsize  # bytes
@@ -227,10 +210,3 @@ def _decompress(path: Path, most: int, stream: IO[bytes]) -> None:
             stream.write(piece)
             most -= len(piece)
         packed.read(1)  # at the end of the file its checksum is looked at
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: not a volume that can be read ({path.stat().st_size} bytes; {type(error).__name__}: {error}). "
-        "Download or export it again."
-    )

@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from umedpt_lightning.io.atomic import atomic_write, write_text
+from umedpt_lightning.io.atomic import atomic_write, write_csv, write_text
 from umedpt_lightning.labels import TableRow
 
-
-@dataclass
-class CocoImage:
-    """An image in which boxes were found.
-
-    Attributes:
-        file_name: What the COCO file calls it.
-        height: Pixels.
-        width: Pixels.
-        boxes: x1, y1, x2, y2 of each, pixels.
-        scores: 0 to 1.
-        labels: Class indices.
-        image_id: Its id in the user's own COCO file; None where nothing says one.
-    """
-
-    file_name: str
-    height: int
-    width: int
-    boxes: list[list[float]]
-    scores: list[float]
-    labels: list[int]
-    image_id: int | str | None = None
-
-
-@dataclass
-class Record:
-    """What is known of one input after a task has seen it.
-
-    Attributes:
-        id: The input's.
-        rows: Of the task's table.
-        pictures: Of the task's COCO file.
-        files: What was written, below the folder of all predictions.
-    """
-
-    id: str
-    rows: list[TableRow]
-    pictures: list[CocoImage] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
+#: An image in which boxes were found: ``file_name`` as the COCO file calls it, ``height`` and ``width`` in pixels,
+#: ``boxes`` (x1, y1, x2, y2 of each, pixels), ``scores`` (0 to 1), ``labels`` (class indices), and ``image_id`` in the
+#: user's own COCO file, None where nothing says one.
+CocoImage: TypeAlias = dict[str, Any]
 
 
 class Journal:
@@ -70,10 +33,12 @@ class Journal:
     def __init__(self, out: Path, task: str, made_by: dict[str, Any], overwrite: bool) -> None:
         self._out, self._task = out, task
         self._file = out / ".progress" / f"{task}.jsonl"
-        if overwrite or not self._lines():
+        if overwrite or not self._file.is_file():
             write_text(self._file, json.dumps(made_by) + "\n")
-        self._forget_torn_line()
-        before = json.loads(self._lines()[0])
+        with self._file.open("r+b") as stream:  # without what a killed run has written of a line
+            stream.truncate(sum(len(line) for line in stream if line.endswith(b"\n")))
+        with self._file.open(encoding="utf-8") as text:
+            before = json.loads(text.readline())
         if before != json.loads(json.dumps(made_by)):
             changed = [key for key in made_by if before.get(key) != made_by[key]] or ["release"]
             raise ValueError(
@@ -82,38 +47,32 @@ class Journal:
             )
         self.done = {r["id"] for r in self._read() if all((out / file).is_file() for file in r["files"])}
 
-    def add(self, record: Record) -> None:
-        """Notes that an input is done; its files are there."""
+    def add(self, id: str, rows: list[TableRow], pictures: Iterable[CocoImage] = (), files: Iterable[str] = ()) -> None:
+        """Notes that an input is done: rows of the task's table, pictures of its COCO file, and files that are written.
+
+        Files are named below the folder of all predictions.
+        """
+        record = {"id": id, "rows": rows, "pictures": list(pictures), "files": list(files)}
         with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(record)) + "\n")
-        self.done.add(record.id)
+            stream.write(json.dumps(record) + "\n")
+        self.done.add(id)
 
     def write_table(self) -> Path:
-        """``<task>.csv``: a line for every row of every input, in the order in which they were done.
-
-        Returns:
-            The file.
-        """
+        """``<task>.csv``, which is returned: every row of every input, in the order in which they were done."""
         columns = dict.fromkeys(key for record in self._latest() for row in record["rows"] for key in row)
         path = self._out / f"{self._task}.csv"
-        with atomic_write(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(columns) or ["id"])
-            writer.writeheader()
-            for record in self._latest():
-                writer.writerows(record["rows"])
+        rows = (row for record in self._latest() for row in record["rows"])
+        write_csv(path, columns or ["id"], ([row.get(key) for key in columns] for row in rows))
         return path
 
     def write_coco(self, classes: Sequence[str], category_ids: Sequence[int] = ()) -> Path:
-        """``<task>.json``: all boxes, as COCO has results with their images and categories.
+        """``<task>.json``, which is returned: all boxes, as COCO has results with their images and categories.
 
         Images have the ids of the user's COCO file where the inputs came from one, else they are numbered.
 
         Args:
             classes: The classes' names.
             category_ids: Their ids in the training data's COCO file; empty for numbers from 1.
-
-        Returns:
-            The file.
         """
         categories = list(category_ids) or list(range(1, len(classes) + 1))
         path = self._out / f"{self._task}.json"
@@ -122,8 +81,7 @@ class Journal:
             json.dump([{"id": i, "name": name} for i, name in zip(categories, classes, strict=True)], stream)
             for key, items in (("images", self._images()), ("annotations", self._annotations(categories))):
                 stream.write(f',\n"{key}": [')
-                for number, item in enumerate(items):
-                    stream.write((",\n" if number else "\n") + json.dumps(item))
+                stream.writelines(json_items(items))
                 stream.write("]")
             stream.write("}\n")
         return path
@@ -133,17 +91,15 @@ class Journal:
             yield {"id": i} | {key: picture[key] for key in ("file_name", "height", "width")}
 
     def _annotations(self, categories: Sequence[int]) -> Iterator[dict[str, Any]]:
-        number = 0
+        number = itertools.count(1)
         for i, picture in self._pictures():
-            for (x1, y1, x2, y2), score, label in zip(
-                picture["boxes"], picture["scores"], picture["labels"], strict=True
-            ):
-                number += 1
+            boxes = zip(picture["boxes"], picture["scores"], picture["labels"], strict=True)
+            for (x1, y1, x2, y2), score, label in boxes:
                 box = [x1, y1, x2 - x1, y2 - y1]
-                ids = {"id": number, "image_id": i, "category_id": categories[label]}
+                ids = {"id": next(number), "image_id": i, "category_id": categories[label]}
                 yield {**ids, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "score": score}
 
-    def _pictures(self) -> Iterator[tuple[int | str, dict[str, Any]]]:
+    def _pictures(self) -> Iterator[tuple[int | str, CocoImage]]:
         """All images with their ids: their own, or the next number that is nobody's."""
         taken = {picture.get("image_id") for record in self._latest() for picture in record["pictures"]}
         numbers = (number for number in itertools.count(1) if number not in taken)
@@ -162,14 +118,8 @@ class Journal:
             next(stream)
             yield from map(json.loads, stream)
 
-    def _forget_torn_line(self) -> None:
-        """Cuts off what a killed run has written of a line."""
-        with self._file.open("r+b") as stream:
-            whole_lines = sum(len(line) for line in stream if line.endswith(b"\n"))
-            stream.truncate(whole_lines)
 
-    def _lines(self) -> list[str]:
-        if not self._file.is_file():
-            return []
-        with self._file.open(encoding="utf-8") as stream:
-            return [stream.readline()]
+def json_items(items: Iterable[Any]) -> Iterator[str]:
+    """The items of a JSON list, a line each, which may be too many for the memory."""
+    for number, item in enumerate(items):
+        yield (",\n" if number else "\n") + json.dumps(item)

@@ -48,10 +48,7 @@ def write_nifti(voxels: NDArray[np.unsignedinteger], volume: Volume, path: Path)
 def write_tiff(mask: NDArray[np.unsignedinteger], mpp: float, path: Path) -> None:
     """Class indices ``(H, W)`` as a tiled pyramid, which may be mapped: only tiles of it are read.
 
-    Args:
-        mask: The finest level; each coarser one has every second pixel.
-        mpp: µm from pixel to pixel.
-        path: The file.
+    The mask, with pixels of `mpp` µm, is the finest level; each coarser one has every second pixel.
 
     Raises:
         ImportError: tifffile is missing.

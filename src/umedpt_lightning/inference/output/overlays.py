@@ -18,13 +18,9 @@ _GAP, _TEXT_SIZE = 8, 13
 
 
 def picture(image: NDArray[Any], spec: TaskSpec, prediction: Any, name: str) -> Image.Image:
-    """One image with its prediction, the name and the colours of the classes.
+    """One image ``(H, W, C)`` as stored with its prediction, the name and the colours of the classes.
 
-    Args:
-        image: ``(H, W, C)`` as stored; may be a thumbnail, of which a mask is too.
-        spec: Of the task.
-        prediction: Of the image, as numpy.
-        name: What it is called.
+    It may be a thumbnail, of which a mask is too; predictions have arrays for tensors.
     """
     view = spec.prediction_view(prediction)
     shown = drawn(image, spec, view)
@@ -35,9 +31,9 @@ def picture(image: NDArray[Any], spec: TaskSpec, prediction: Any, name: str) -> 
     return pad(below([shown, *texts], _GAP), _GAP)
 
 
-def strip(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:
-    """Many pictures in rows."""
-    return below([beside(pictures[i : i + columns], _GAP) for i in range(0, len(pictures), columns)], _GAP)
+def strip(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Many pictures in rows of four."""
+    return below([beside(pictures[i : i + 4], _GAP) for i in range(0, len(pictures), 4)], _GAP)
 
 
 def drawn(image: NDArray[Any], spec: TaskSpec, view: View) -> Image.Image:
@@ -53,8 +49,3 @@ def drawn(image: NDArray[Any], spec: TaskSpec, view: View) -> Image.Image:
     if isinstance(view.prediction, BoxLayer):
         draw_boxes(shown, view.prediction, scale, view.classes)
     return shown
-
-
-def every(size: tuple[int, int]) -> int:
-    """Of an image of that height and width, every so many-th pixel is enough to draw it."""
-    return max(1, max(size) // (2 * LARGEST))

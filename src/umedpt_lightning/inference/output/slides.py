@@ -1,9 +1,7 @@
-"""What is written of a slide: a row a tile, or a mask or boxes over all of it."""
+"""What is written of a slide that is seen by overlapping tiles: a mask or boxes over all of it."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,64 +11,16 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.inference.input_files import InputFile
-from umedpt_lightning.inference.opening import SlideTiles
 from umedpt_lightning.inference.output import overlays
-from umedpt_lightning.inference.output.journal import CocoImage
+from umedpt_lightning.inference.output.journal import CocoImage, json_items
 from umedpt_lightning.inference.output.masks import write_tiff
 from umedpt_lightning.inference.output.task_output import TaskOutput
 from umedpt_lightning.inference.tiles.large import SeenSlide
 from umedpt_lightning.io.atomic import atomic_write
-from umedpt_lightning.labels import TableRow
-
-
-class TilesOutput:
-    """A row a tile in a table of the slide, and their mean in that of the task.
-
-    Args:
-        output: The task's.
-        file: The input.
-        opened: Its tiles.
-    """
-
-    def __init__(self, output: TaskOutput, file: InputFile, opened: SlideTiles) -> None:
-        self._output, self._file, self._images = output, file, opened.images
-        # here, not where it is drawn: two threads must not read one slide
-        self._drawn = thumbnail(self._images.slides[0]) if output.draw else None
-        self._rows: list[TableRow] = []
-        self._found: list[Any] = []
-
-    def add(self, index: int, size: tuple[int, int], prediction: Any, drawn: NDArray[Any] | None) -> None:
-        """As `FileOutput.add`."""
-        x1, y1, x2, y2 = (round(edge, 3) for edge in self._images.box(index))
-        place = {"x": x1, "y": y1, "width": round(x2 - x1, 3), "height": round(y2 - y1, 3)}
-        self._rows.append(place | self._output.row(prediction, None))
-        self._found.append(prediction)
-
-    def finish(self) -> None:
-        """As `FileOutput.finish`."""
-        output, name = self._output, self._file.id
-        files = [output.file(name, ".csv")]
-        with atomic_write(files[0]) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(self._rows[0]))
-            writer.writeheader()
-            writer.writerows(self._rows)
-        mean = output.task.spec.mean(self._found)
-        row = {"tiles": len(self._rows)} | ({} if mean is None else output.row(mean, None))
-        if self._drawn is not None and mean is not None:
-            files.append(output.overlay(self._drawn, (self._drawn.shape[0], self._drawn.shape[1]), mean, name))
-        output.done(self._file, [row], files=files)
 
 
 def write_slide(output: TaskOutput, file: InputFile, seen: SeenSlide, mpp: float, drawn: NDArray[Any] | None) -> None:
-    """A mask as pyramidal TIFF, or boxes as GeoJSON and in the COCO file.
-
-    Args:
-        output: The task's.
-        file: The input.
-        seen: What was found.
-        mpp: µm from pixel to pixel of a mask.
-        drawn: The slide as it is drawn, if it is.
-    """
+    """A mask with pixels of `mpp` µm as pyramidal TIFF, or boxes as GeoJSON and in the COCO file; and an overlay."""
     name, spec, found, row, images = file.id, output.task.spec, seen.found, dict[str, Any](), list[CocoImage]()
     if spec.form == "objects":
         size = (seen.slide.size[1], seen.slide.size[0])
@@ -92,8 +42,7 @@ def write_geojson(found: Any, classes: tuple[str, ...], path: Path) -> None:
     """Boxes as rectangles that QuPath reads, in pixels of the finest level."""
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         stream.write('{"type": "FeatureCollection", "features": [')
-        for number, feature in enumerate(_features(found, classes)):
-            stream.write((",\n" if number else "\n") + json.dumps(feature))
+        stream.writelines(json_items(_features(found, classes)))
         stream.write("\n]}\n")
 
 

@@ -1,8 +1,10 @@
-"""What is written of one task's predictions."""
+"""What is written of one task's predictions, in files whose names cannot lead out of their folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,20 @@ from numpy.typing import NDArray
 from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.output import overlays
-from umedpt_lightning.inference.output.file_names import file_name
-from umedpt_lightning.inference.output.journal import CocoImage, Journal, Record
+from umedpt_lightning.inference.output.journal import CocoImage, Journal
 from umedpt_lightning.labels import TableRow
 from umedpt_lightning.tasks import Task
 
+_LONGEST = 100
+_SUFFIXES = (".png", ".nii", ".nii.gz", ".tif", ".csv", ".geojson")  # of files for an input
+#: A name of a file or folder that is one on every system.
+_PLAIN = re.compile(r"\w[\w .-]{0,150}")
+
 
 class TaskOutput:
-    """A task's table, its COCO file, and files for single inputs in a folder of its name.
+    """A task's table, its COCO file, and files for single inputs in a folder of its name; all of them below `out`.
 
-    Args:
-        out: The folder of all predictions.
-        name: The task's name.
-        task: The task.
-        journal: What is done already.
-        min_score: Boxes with a lower score are neither counted nor drawn.
-        draw: Whether to write overlays.
+    Boxes with a score below `min_score` are neither counted nor drawn; `draw` is whether to write overlays.
     """
 
     def __init__(
@@ -50,16 +50,13 @@ class TaskOutput:
             return []
         boxes = np.round(prediction.boxes.astype(np.float64), 3).tolist()
         scores = np.round(prediction.scores.astype(np.float64), 6).tolist()
-        return [CocoImage(name, *size, boxes, scores, prediction.labels.tolist(), id)]
+        image = {"file_name": name, "height": size[0], "width": size[1], "boxes": boxes, "scores": scores}
+        return [{**image, "labels": prediction.labels.tolist(), "image_id": id}]
 
     def overlay(self, image: NDArray[Any], size: tuple[int, int], prediction: Any, name: str) -> Path:
-        """Draws a prediction.
+        """Draws a prediction over an image ``(H, W, C)``, of a large one every so many pixels.
 
-        Args:
-            image: ``(H, W, C)``, of a large one every so many pixels.
-            size: Height and width of what the prediction is for, pixels.
-            prediction: With arrays for tensors.
-            name: Of the input.
+        The prediction has arrays for tensors, and is for an image of that `size`, height and width in pixels.
         """
         shown = self.task.spec.resized(self.confident(prediction), size, (image.shape[0], image.shape[1]))
         path = self.overlay_file(name)
@@ -81,17 +78,9 @@ class TaskOutput:
     def done(
         self, file: InputFile, rows: list[TableRow], images: Iterable[CocoImage] = (), files: Iterable[Path] = ()
     ) -> None:
-        """Notes that an input is done, whose files are written.
-
-        Args:
-            file: The input.
-            rows: Of the table, without what all of them have in common.
-            images: Of the COCO file.
-            files: What was written.
-        """
+        """Notes that an input is done, whose files are written; rows lack what all of them have in common."""
         of = {"id": file.id, "group": file.group}
-        paths = [self.relative(path) for path in files]
-        self.journal.add(Record(file.id, [of | row for row in rows], list(images), paths))
+        self.journal.add(file.id, [of | row for row in rows], images, map(self.relative, files))
 
     def finish(self) -> list[Path]:
         """Writes the table and the COCO file of all that was done, in this run and before."""
@@ -99,3 +88,31 @@ class TaskOutput:
         if spec.form == "objects":
             written.append(self.journal.write_coco(spec.names, getattr(spec, "category_ids", ())))
         return written
+
+
+def file_name(name: str, suffix: str) -> str:
+    """Where a file for an input lies, below a folder; inputs in folders keep them.
+
+    Args:
+        name: The input's, such as ``a/b.png``; one that could lead elsewhere is changed.
+        suffix: Of the file; not added to a name that has it.
+    """
+    file = name if name.lower().endswith(suffix) else name + suffix
+    if all(_PLAIN.fullmatch(part) for part in file.split("/")):
+        return file
+    plain = re.sub(r"[^\w.-]+", "_", file).lstrip("._")[-_LONGEST:]
+    return f"{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}_{plain}"
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Holds that no two inputs have the same files: a suffix is not written twice.
+
+    Raises:
+        ValueError: They have.
+    """
+    written = {name + suffix for name in names for suffix in _SUFFIXES}
+    if clashes := sorted(written.intersection(names)):
+        raise ValueError(
+            f"--inputs: files for {clashes[0]} would take the place of those for another input whose name lacks the "
+            "suffix. Rename one of them."
+        )

@@ -1,13 +1,15 @@
-"""How an image is cut into overlapping tiles, and what of the image each of them answers for."""
+"""How an image is cut into overlapping tiles, what of it each answers for, and how class probabilities are blended."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from umedpt_lightning.blocks import BaseEncoder
@@ -52,22 +54,20 @@ class Span(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A tile: where it is, and its place in the grid."""
+    """Where a tile is."""
 
-    row: int
-    column: int
     down: Span
     across: Span
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        return self.down.stop - self.down.start, self.across.stop - self.across.start
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The tiles of an image.
-
-    Attributes:
-        rows: From top to bottom.
-        columns: From left to right.
-    """
+    """The tiles of an image, rows from top to bottom and columns from left to right; goes row by row."""
 
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
@@ -76,10 +76,7 @@ class Grid:
         return len(self.rows) * len(self.columns)
 
     def __iter__(self) -> Iterator[Tile]:
-        """The tiles row by row."""
-        for r, down in enumerate(self.rows):
-            for c, across in enumerate(self.columns):
-                yield Tile(r, c, down, across)
+        return itertools.starmap(Tile, itertools.product(self.rows, self.columns))
 
 
 @dataclass(frozen=True)
@@ -129,13 +126,7 @@ class Tiling:
 
 
 def aligned_tiling(encoder: BaseEncoder, tile: int, overlap: int) -> Tiling:
-    """Tiles of about that size, whose corners lie where the encoder's pixels of the whole image do.
-
-    Args:
-        encoder: What will see the tiles.
-        tile: Side of a tile, pixels.
-        overlap: Pixels that neighbours share.
-    """
+    """Tiles of about that side and overlap, pixels, with corners where the encoder's pixels of the whole image are."""
     step = encoder.tile_step
     own = max(step, round((tile - overlap) / step) * step)
     overlap = math.ceil(overlap / step) * step
@@ -147,6 +138,44 @@ def overlap_for_radius(encoder: BaseEncoder, radius: int) -> int:
     step = encoder.tile_step
     # own parts meet up to a pixel of the coarsest map beside the middle
     return math.ceil((2 * radius + max(encoder.strides) + _BLENDED) / step) * step
+
+
+class TileBlender:
+    """Blends tiles that come row by row, and writes the classes of what is finished.
+
+    Only the blended strips are kept: that on the right of the last tile, and that below the row. So the memory does
+    not grow with the height of the image.
+
+    Args:
+        grid: All tiles.
+        classes: Channels of the probabilities.
+        out: ``(H, W)`` unsigned integers, filled piece by piece; may be a file that is mapped.
+    """
+
+    def __init__(self, grid: Grid, classes: int, out: NDArray[Any]) -> None:
+        self._out = out
+        deepest = 2 * max(span.after for span in grid.rows)
+        self._below = torch.zeros(classes, deepest, out.shape[1])
+        self._right = torch.zeros(0)
+
+    def add(self, tile: Tile, probabilities: Tensor) -> None:
+        """Takes the next tile: probabilities ``(K, h, w)`` of what is `shown` of it, which are overwritten."""
+        down, across = tile
+        block = probabilities.mul_(down.weights()[:, None]).mul_(across.weights())
+        if across.before:
+            block[:, :, : 2 * across.before] += self._right
+        if across.after:
+            self._right = block[:, :, -2 * across.after :].clone()
+            block = block[:, :, : -2 * across.after]
+        x = across.shown.start
+        columns = slice(x, x + block.shape[2])
+        if down.before:
+            block[:, : 2 * down.before] += self._below[:, :, columns]
+        if down.after:
+            self._below[:, :, columns] = block[:, -2 * down.after :]
+            block = block[:, : -2 * down.after]
+        y = down.shown.start
+        self._out[y : y + block.shape[1], columns] = block.argmax(dim=0).numpy()
 
 
 def _ramp(length: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Large images and slides, which a task sees tile by tile."""
+"""Slides, which a task sees tile by tile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.progress import ProgressCallback
 from umedpt_lightning.inference.tiles.grid import Tile
-from umedpt_lightning.inference.tiles.pixels import ArrayPixels, SlidePixels
+from umedpt_lightning.inference.tiles.pixels import SlidePixels
 from umedpt_lightning.inference.tiles.tiled import TiledTask
 from umedpt_lightning.labels.masks import mask_dtype
 from umedpt_lightning.model import MultiTaskModel
@@ -25,35 +25,11 @@ from umedpt_lightning.types import to_numpy
 
 
 class SeenSlide(NamedTuple):
-    """What was found on a slide.
-
-    Attributes:
-        slide: The slide.
-        found: A mask at the tiles' resolution, or boxes in pixels of the finest level; with arrays for tensors.
-        area: That was looked at, µm².
-    """
+    """A mask at the tiles' resolution, or boxes in pixels of the finest level, of a slide, and the µm² looked at."""
 
     slide: Slide
     found: Any
     area: float
-
-
-def predict_large(
-    model: MultiTaskModel,
-    task: str,
-    image: NDArray[Any],
-    options: PredictOptions,
-    progress: ProgressCallback,
-    name: str,
-) -> Any:
-    """The prediction for an image ``(H, W, C)``, with arrays for tensors.
-
-    Raises:
-        ValueError: What the task gives is not finite; the message begins with the name.
-    """
-    tiled = TiledTask(model, task, options.tiling(model, task), options.exact)
-    pixels = ArrayPixels(image, model.task(task).spec.channels, name)
-    return to_numpy(tiled.predict(pixels, progress=progress, name=name))
 
 
 def predict_slide(
@@ -67,14 +43,7 @@ def predict_slide(
 ) -> SeenSlide:
     """A mask or boxes from overlapping tiles, those without tissue left out.
 
-    Args:
-        model: The model.
-        task: The task's name.
-        file: The slide.
-        tiles: Their resolution, and how large they were in training.
-        options: How they overlap.
-        progress: Is told of every tile.
-        folder: Where a mask is kept while it grows, so that it need not be in memory.
+    Tiles have the resolution of `tiles`, and overlap as the options say. A mask grows in the folder, not in memory.
 
     Raises:
         ImportError: tiffslide is missing.
@@ -85,7 +54,8 @@ def predict_slide(
     trained = "tiles" in head.spec.cut or options.tile
     tiling = options.tiling(model, task, tiles.shape[0] if task in model.sizes and trained else None)
     wanted = _with_tissue(slide, tiles, pixels.scale)
-    area = sum(_area(tile) for tile in tiling.grid(*pixels.size) if wanted(tile)) * tiles.mpp**2
+    looked_at = [tile for tile in tiling.grid(*pixels.size) if wanted(tile)]
+    area = sum((d.high - d.low) * (a.high - a.low) for d, a in looked_at) * tiles.mpp**2
     mask = None
     if head.spec.form == "mask":
         mask = np.memmap(folder / "mask", mask_dtype(len(head.spec.names)), "w+", shape=pixels.size)
@@ -107,7 +77,3 @@ def _with_tissue(slide: Slide, tiles: Tiles, scale: NDArray[np.float64]) -> Call
         return bool(tissue_shares(mask, slide, np.array([corners * np.tile(scale, 2)]))[0] > 0)
 
     return wanted
-
-
-def _area(tile: Tile) -> int:
-    return (tile.down.high - tile.down.low) * (tile.across.high - tile.across.low)

@@ -16,12 +16,9 @@ _ENLARGED = 1.25
 
 
 class ArrayPixels:
-    """An image in memory.
+    """An image ``(H, W, C)`` in memory, which messages call by a name.
 
-    Args:
-        image: ``(H, W, C)``.
-        channels: That are wanted; grey is repeated and colour made grey piece by piece, as floats are large.
-        name: What a message calls it.
+    Grey is repeated and colour made grey, for the channels that are wanted, piece by piece, as floats are large.
     """
 
     def __init__(self, image: NDArray[Any], channels: int, name: str = "image") -> None:
@@ -34,12 +31,7 @@ class ArrayPixels:
 
 
 class SlidePixels:
-    """A slide at another resolution.
-
-    Args:
-        slide: The slide.
-        mpp: µm from pixel to pixel.
-        channels: 1 or 3.
+    """A slide at another resolution, `mpp` µm from pixel to pixel, with 1 or 3 channels.
 
     Attributes:
         scale: Pixels of the finest level a pixel here, along x and y.

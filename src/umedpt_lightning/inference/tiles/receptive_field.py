@@ -35,20 +35,16 @@ def receptive_field(model: MultiTaskModel, task: str) -> int | None:
         None where there is no end, as some layers look at all of an image in a way that tiles cannot share: attention
         over all of it, or weights for channels that go by its maximum.
     """
-    needs = model.task(task).needs
-    known = _measured.setdefault(model, {})
+    needs, known = model.task(task).needs, _measured.setdefault(model, {})
     if needs not in known:
         known[needs] = _measure(model, task)
     return known[needs]
 
 
 def needed_overlap(model: MultiTaskModel, task: str, tile: int) -> int:
-    """The overlap of tiles that give what the whole image would; where there is none, `default_overlap` and a warning.
+    """The overlap, pixels, of tiles with that side that give what the whole image would.
 
-    Args:
-        model: In evaluation mode.
-        task: The task's name.
-        tile: Side of a tile, pixels.
+    Where there is none, `default_overlap` and a warning. The model is in evaluation mode.
     """
     radius = receptive_field(model, task)
     needed = None if radius is None else overlap_for_radius(model.encoder, radius)

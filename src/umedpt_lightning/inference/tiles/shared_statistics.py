@@ -29,10 +29,8 @@ class SharedStatistics:
     Else a tile full of tissue and its neighbour of glass would be normalised differently, and one would see where they
     meet.
 
-    Statistics belong to the calls of a pass, in their order: the towers for boxes see every level of the pyramid.
-
-    Args:
-        model: What holds the layers; one task of it is run.
+    Statistics belong to the calls of a pass of one task, in their order: the towers for boxes see every level of the
+    pyramid.
     """
 
     def __init__(self, model: MultiTaskModel) -> None:
@@ -43,11 +41,7 @@ class SharedStatistics:
         self._pass = threading.local()
 
     def calls(self, forward: Callable[[], object]) -> int:
-        """How many calls of such layers a pass has.
-
-        Args:
-            forward: Runs the model on anything.
-        """
+        """How many calls of such layers a pass has, by one that runs the model on anything."""
         with self.used():
             forward()
         calls: int = self._pass.calls
@@ -57,11 +51,8 @@ class SharedStatistics:
         """Finds the statistics of several tiles together.
 
         What a layer sees depends on the statistics of those before it. So all tiles go from one layer to the next side
-        by side, and wait there for each other: each has a thread, but one runs at a time.
-
-        Args:
-            runs: The tiles.
-            advance: Is called with 1 for every tile at every call of a layer.
+        by side, and wait there for each other: each has a thread, but one runs at a time. `advance` is called with 1
+        for every tile at every call of a layer.
         """
         if not self._layers:
             return
@@ -96,13 +87,7 @@ class SharedStatistics:
             raise next((error for error in told if not isinstance(error, threading.BrokenBarrierError)), told[0])
 
     def measure_in_turn(self, runs: Runs, calls: int, advance: Callable[[int], None] = lambda steps: None) -> None:
-        """As `measure`, but with one tile in memory at a time: all tiles are gone through once for every call.
-
-        Args:
-            runs: The tiles.
-            calls: How many there are.
-            advance: Is called with 1 for every tile at every call of a layer.
-        """
+        """As `measure`, but with one tile in memory at a time: all are gone through once for each of the calls."""
 
         def meet(layer: WholeImageLayer, features: Tensor, call: int) -> None:
             if call == len(self._known):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ from torchvision.ops import batched_nms
 
 from umedpt_lightning.blocks.whole_image_layers import Own
 from umedpt_lightning.inference.progress import Advance, ProgressCallback, no_progress
-from umedpt_lightning.inference.tiles.blending import TileBlender
-from umedpt_lightning.inference.tiles.grid import Grid, Tile, Tiling, aligned_tiling
+from umedpt_lightning.inference.tiles.grid import Grid, Tile, TileBlender, Tiling, aligned_tiling
 from umedpt_lightning.inference.tiles.shared_statistics import SharedStatistics
 from umedpt_lightning.io.arrays import as_image, as_tensor
 from umedpt_lightning.io.resize import resize
@@ -31,6 +30,7 @@ from umedpt_lightning.types import finite_rows
 MOST_PIXELS = 2**22
 #: What is looked at, no more than that many pixels together, to learn the statistics of an image that has more.
 _SAMPLE_TILE, _SAMPLE_OVERLAP = 512, 256
+TileImages: TypeAlias = Iterator[tuple[Tile, Tensor | None]]
 
 
 class Pixels(Protocol):
@@ -60,8 +60,7 @@ class TiledTask:
 
     def __init__(self, model: MultiTaskModel, task: str, tiling: Tiling, exact: bool = False) -> None:
         self._model, self._task, self._head = model.eval(), task, model.task(task)
-        self._size = model.sizes.get(task)
-        self.tiling, self._exact = tiling, exact
+        self._size, self.tiling, self._exact = model.sizes.get(task), tiling, exact
 
     def predict(
         self,
@@ -91,43 +90,57 @@ class TiledTask:
         with torch.inference_mode():
             self._measure(statistics, pixels, grid, wanted, partial(progress, f"{self._task}: statistics of {name}"))
             with statistics.used(), progress(f"{self._task}: tiles of {name}", len(grid)) as advance:
-                tiles = _TileImages(grid, wanted, partial(self._image, pixels), advance)
+                tiles = self._images(pixels, grid, wanted, advance)
                 match self._head.spec.form:
                     case "mask":
                         dtype = mask_dtype(len(self._head.spec.names))
-                        return self._mask(tiles, np.zeros(pixels.size, dtype) if out is None else out)
+                        return self._mask(tiles, grid, np.zeros(pixels.size, dtype) if out is None else out)
                     case "objects":
-                        return self._boxes(tiles)
+                        return self._boxes(tiles, grid)
                     case "values":
                         return self._vector(tiles)
 
-    def _mask(self, tiles: _TileImages, out: NDArray[np.unsignedinteger]) -> NDArray[Any]:
+    def _images(
+        self, pixels: Pixels, grid: Grid, wanted: Callable[[Tile], bool], advance: Advance
+    ) -> Iterator[tuple[Tile, Tensor | None]]:
+        """The tiles, each with its image, or None where it is not looked at; tells when one is done.
+
+        An image is read in another thread while the one before is computed.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            tile, image = None, None
+            for following in (*grid, None):
+                ahead = thread.submit(self._image, pixels, following) if following and wanted(following) else None
+                if tile is not None:
+                    yield tile, None if image is None else image.result()
+                    advance(1)
+                tile, image = following, ahead
+
+    def _mask(self, tiles: TileImages, grid: Grid, out: NDArray[np.unsignedinteger]) -> NDArray[Any]:
         classes = len(self._head.spec.names)
-        blender = TileBlender(tiles.grid, classes, out)
+        blender = TileBlender(grid, classes, out)
         for tile, image in tiles:
-            down, across = tile.down, tile.across
-            size = (down.shown.stop - down.shown.start, across.shown.stop - across.shown.start)
+            rows, columns = (slice(span.shown.start - span.start, span.shown.stop - span.start) for span in tile)
             if image is not None:
                 found = self._head.exported(self._output(image, tile))["probabilities"]  # (1, K, h, w)
-                found = F.interpolate(found, _sides(tile), mode="bilinear") if self._size else found
-                rows, columns = (slice(s.shown.start - s.start, s.shown.stop - s.start) for s in (down, across))
+                found = F.interpolate(found, tile.sides, mode="bilinear") if self._size else found
                 shown = found[0, :, rows, columns].cpu().clone()
             else:
-                shown = torch.zeros(classes, *size)
+                shown = torch.zeros(classes, rows.stop - rows.start, columns.stop - columns.start)
                 shown[0] = 1
             blender.add(tile, shown)
         return out
 
-    def _boxes(self, tiles: _TileImages) -> Detections:
+    def _boxes(self, tiles: TileImages, grid: Grid) -> Detections:
         kept: list[Detections] = [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))]
         for tile, image in tiles:
             if image is not None:
                 (found,) = self._head.predict(self._output(image, tile))
-                kept.append(_own_boxes(self._head.resized(found, self._size or _sides(tile), _sides(tile)), tile))
+                kept.append(_own_boxes(self._head.resized(found, self._size or tile.sides, tile.sides), tile))
         merged = Detections(*(torch.cat([getattr(d, key) for d in kept]) for key in ("boxes", "scores", "labels")))
-        return _across_tiles(merged, tiles.grid, self._head.nms_threshold)
+        return _across_tiles(merged, grid, self._head.nms_threshold)
 
-    def _vector(self, tiles: _TileImages) -> Any:
+    def _vector(self, tiles: TileImages) -> Any:
         """Of the mean of the coarsest map over all own parts, as `Pooling` takes it over the whole."""
         if self._head.needs != "embedding":
             raise ValueError(
@@ -139,10 +152,7 @@ class TiledTask:
             if image is not None:
                 pyramid = self._model.pyramid(image, self._task)
                 stride = pyramid.strides[-1]
-                rows, columns = (
-                    slice((s.low - s.start) // stride, -(-(s.high - s.start) // stride))
-                    for s in (tile.down, tile.across)
-                )
+                rows, columns = (slice((s.low - s.start) // stride, -(-(s.high - s.start) // stride)) for s in tile)
                 own = pyramid.maps[-1][0, :, rows, columns]  # (D, h, w)
                 if pyramid.embedding is not None:  # the encoder's own of the tile counts by the places of its part
                     own = pyramid.embedding[0, :, None, None].expand(-1, *own.shape[1:])
@@ -157,16 +167,13 @@ class TiledTask:
         self._check_finite(output, f"its row {tile.down.start}, column {tile.across.start}")
         return output
 
-    def _seen(self, pixels: Pixels, tile: Tile) -> Any:
-        return self._output(self._image(pixels, tile), tile)
-
     def _check_finite(self, output: Any, place: str) -> None:
         if not finite_rows(output, 1).all():
             raise ValueError(f"{self._name}: what task {self._task!r} gives for {place} is not finite. {NOT_FINITE}")
 
     def _image(self, pixels: Pixels, tile: Tile) -> Tensor:
         """``(1, C, h, w)`` as stored, resized if the task has a size."""
-        down, across = tile.down, tile.across
+        down, across = tile
         piece = pixels.read(slice(down.start, down.stop), slice(across.start, across.stop))
         image = as_image(piece, self._head.spec.channels, f"the piece at row {down.start}, column {across.start}")
         return as_tensor([resize(image, self._size) if self._size else image]).to(self._head.device)
@@ -182,7 +189,7 @@ class TiledTask:
         """Learns what the whole image is like: from all tiles if it fits, else from some, evenly spread."""
         tiles = [tile for tile in grid if wanted(tile)]
         large = int(np.prod(pixels.size)) > MOST_PIXELS
-        seen = sum(h * w for h, w in (self._size or _sides(tile) for tile in tiles))
+        seen = sum(h * w for h, w in (self._size or tile.sides for tile in tiles))
         if large and seen > MOST_PIXELS and not self._exact:
             sampled = self._size
             if not sampled:
@@ -193,7 +200,11 @@ class TiledTask:
             tiles = [tiles[i] for i in np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int)]
         if len(tiles) < 2:  # a single tile is the whole image
             return
-        runs = [(self._own(tile, grid), partial(self._seen, pixels, tile)) for tile in tiles]
+
+        def run(tile: Tile) -> Any:
+            return self._output(self._image(pixels, tile), tile)
+
+        runs = [(self._own(tile, grid), partial(run, tile)) for tile in tiles]
         calls = statistics.calls(runs[0][1])
         if not calls:
             return
@@ -207,39 +218,12 @@ class TiledTask:
         """The own part in shares of the maps, whose padding at the image's end belongs to it."""
         stride = max(self._model.encoder.strides)
         shares: list[float] = []
-        for side, (span, spans) in enumerate(((tile.down, grid.rows), (tile.across, grid.columns))):
-            length = span.stop - span.start
-            shown = self._size[side] if self._size else length
+        seen = self._size or tile.sides
+        for span, spans, length, shown in zip(tile, (grid.rows, grid.columns), tile.sides, seen, strict=True):
             padded = -(-shown // stride) * stride
             shares.append((span.low - span.start) / length * shown / padded)
             shares.append(1.0 if span is spans[-1] else (span.high - span.start) / length * shown / padded)
         return Own(*shares)
-
-
-class _TileImages:
-    """The tiles of a grid, each with its image, or None where it is not looked at; tells when one is done.
-
-    An image is read in another thread while the one before is computed.
-    """
-
-    def __init__(
-        self, grid: Grid, wanted: Callable[[Tile], bool], read: Callable[[Tile], Tensor], advance: Advance
-    ) -> None:
-        self.grid, self._wanted, self._read, self._advance = grid, wanted, read, advance
-
-    def __iter__(self) -> Iterator[tuple[Tile, Tensor | None]]:
-        with ThreadPoolExecutor(1) as thread:
-            tile, image = None, None
-            for following in (*self.grid, None):
-                ahead = thread.submit(self._read, following) if following and self._wanted(following) else None
-                if tile is not None:
-                    yield tile, None if image is None else image.result()
-                    self._advance(1)
-                tile, image = following, ahead
-
-
-def _sides(tile: Tile) -> tuple[int, int]:
-    return tile.down.stop - tile.down.start, tile.across.stop - tile.across.start
 
 
 def _own_boxes(found: Detections, tile: Tile) -> Detections:
