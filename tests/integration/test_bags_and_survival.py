@@ -86,9 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(folder: Path) -> Path:
-    survival = reader(
-        "umedpt_lightning.data.formats.columns.SurvivalColumns", time="months", event="died", unit="months", times=[12]
-    )
+    survival = {"time": "months", "event": "died", "unit": "months", "times": [12]}
     masks = {
         part: reader("ManifestMasks", table="${root}/images.csv", split=part, classes=["background", "square"])
         for part in PARTS

@@ -75,7 +75,7 @@ def test_bags_go_by_an_expression_too(images: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "cells", "targets"),
     [
-        (ClassColumn("y", None), ["u", "v", "v", "u"], [0, 1, 1, 0]),
+        (ClassColumn("y"), ["u", "v", "v", "u"], [0, 1, 1, 0]),
         (NumberColumns({"y": "mm"}), [1, 2, "", 4], [[1], [2], [np.nan], [4]]),
         (SurvivalColumns("y", "e", "days"), [1, 2, 3, 4], [[1, 1], [2, 1], [3, 1], [4, 1]]),
     ],

@@ -1,4 +1,4 @@
-"""What columns of a table say of each row: a class, labels or numbers."""
+"""What columns of a table say of each row: a class, labels, numbers or a time to an event."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClassColumn:
     """
 
     label: str
-    classes: Sequence[str | int] | None
+    classes: Sequence[str | int] | None = None
 
     @property
     def columns(self) -> Sequence[str]:
