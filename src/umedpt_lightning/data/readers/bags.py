@@ -34,8 +34,8 @@ class Bags(Reader):
         table: A table with the bags in its column `path`, and what is known of them; None where the targets of the
             images say it, which must then be equal in a bag.
         split: The rows of that table which count; None for all. Those of bags without images do nothing.
-        columns: What the table says: ``{label: grade}``, ``{columns: [edema, mass]}``, ``{quantities: {age: years}}``, or
-            ``{time: months, event: died, unit: months}``.
+        columns: What the table says: ``{label: grade}``, ``{columns: [edema, mass]}``, ``{quantities: {age: years}}``,
+            or ``{time: months, event: died, unit: months}``.
         max_instances: In training so many images of a bag are drawn, others in each pass; None for all, as always in
             evaluation.
 
