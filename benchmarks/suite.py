@@ -91,6 +91,16 @@ BENCHMARKS = {
         {"memory.checkpointing_rss": Figure(at_most=0.70), "memory.checkpointing_time": Figure(at_most=1.35)},
         own_processes=True,
     ),
+    "bags": Benchmark(
+        "bags:measure",
+        (150, 0),
+        {
+            "bags.gradient_error": Figure("relative", at_most=1e-5),
+            "bags.gradient_error_float64": Figure("relative", at_most=1e-9),
+            "bags.memory_2048_over_64": Figure(at_most=1.2),
+            "bags.time_over_plain": Figure(at_most=1.4),
+        },
+    ),
     "overhead": Benchmark(
         "overhead:measure",
         (80, 25),

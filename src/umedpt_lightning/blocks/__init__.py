@@ -1,5 +1,6 @@
 """The blocks all tasks share, one a file."""
 
+from umedpt_lightning.blocks.bag import BAG, BagBlock, BagTransformer, GatedAttention, MeanBag
 from umedpt_lightning.blocks.batch_norm import BatchNormMode
 from umedpt_lightning.blocks.checkpointing import checkpoint_blocks
 from umedpt_lightning.blocks.detection_decoder import DetectionDecoder, DetectionFeatures
@@ -11,12 +12,17 @@ from umedpt_lightning.blocks.shared_block import SharedBlock
 from umedpt_lightning.blocks.timm_encoder import Encoder, ViTEncoder
 
 __all__ = [
+    "BAG",
+    "BagBlock",
+    "BagTransformer",
     "BaseEncoder",
     "BatchNormMode",
     "DetectionDecoder",
     "DetectionFeatures",
     "Encoder",
     "EncoderCard",
+    "GatedAttention",
+    "MeanBag",
     "PixelDecoder",
     "Pooling",
     "Pyramid",

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
+from umedpt_lightning.drawing.charts import draw_chart
 from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
 from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer, View
 from umedpt_lightning.model import MultiTaskModel
@@ -53,7 +54,8 @@ class PredictionPictures(pl.Callback):
     """Draws some samples of each task with truth and prediction at the end of validation and test.
 
     The pictures are ``<log folder>/<folder>/<part>_<task>.png``, always of the newest state. A W&B logger gets the
-    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``.
+    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``. What a task has to draw of
+    all samples together (`Task.chart`) is in ``<part>_<task>_chart.png``.
 
     Args:
         samples: Samples of each task, spread evenly over its data.
@@ -115,6 +117,11 @@ class PredictionPictures(pl.Callback):
             if not (examples := choice.chosen()):
                 continue
             with self._forgiving(task):
+                if chart := cast(MultiTaskModel, pl_module.model).task(task).chart():
+                    drawn = draw_chart(chart)
+                    save(drawn, self._path / f"{part}_{task}_chart.png")
+                    for logger in loggers:
+                        logger.log_image(f"charts/{part}/{task}", [drawn], step=trainer.global_step)
                 picture = draw(examples, f"{task}, {part}{when}")
                 save(picture, self._path / f"{part}_{task}.png")
                 for logger in loggers:

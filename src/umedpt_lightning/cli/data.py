@@ -167,6 +167,7 @@ def _facts(task: Mapping[str, Any], spec: TaskSpec) -> str:
     low, high = task["value_range"]
     size = task["size"] if isinstance(task["size"], list) else [task["size"]] * 2
     facts = [
+        *([f"bags ({spec.bag})"] if spec.bag else []),
         spec.title or type(spec).__name__,
         count(task["channels"], "channel"),
         f"values {low:g} to {high:g}",
@@ -183,6 +184,8 @@ def _rows(parts: Sequence[Mapping[str, Any]], spec: TaskSpec) -> Iterator[tuple[
     yield "samples", row(lambda p: f"{p['samples']:,}")
     if any(p["readable"] < p["samples"] for p in parts):
         yield "readable", row(lambda p: f"{p['readable']:,}")
+    if spec.bag:
+        yield f"images a {spec.bag}", row(lambda p: readable_spread(p[f"images_a_{spec.bag}"]))
     about_labels = [spec.check_lines(part["labels"], part["samples"]) for part in parts]
     headings = list(dict.fromkeys(heading for lines in about_labels for heading in lines))
     shown = headings if len(headings) <= _MOST_LINES else headings[: _MOST_LINES - 1]

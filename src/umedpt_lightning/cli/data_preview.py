@@ -96,7 +96,7 @@ def preview(options: argparse.Namespace) -> None:
 def _rows(name: str, task: TaskData, reader: Reader, samples: int, seed: int) -> list[Row]:
     """What is to be seen of some samples, spread over the reader."""
     transform = Transform(task.size, task.augment, reader.spec.value_range)
-    data = MultiTaskDataset({name: reader}, {name: transform})
+    data = MultiTaskDataset({name: reader}, {name: transform}, training=True)
     stream = TaskStream(name, len(reader), seed)
     rows = []
     for index in np.unique(np.linspace(0, len(reader) - 1, samples).round().astype(int)).tolist():
@@ -127,7 +127,8 @@ def _card(row: Row, spec: TaskSpec, views: list[View]) -> Image.Image:
     lines: list[Line] = []
     if row.stored is not None:
         height, width = row.stored.image.shape[:2]
-        title = f"stored: {width} x {height}, {row.stored.image.dtype}"
+        count = f"{len(row.stored.images)} of " if len(row.stored.images) > 1 else ""
+        title = f"stored: {count}{width} x {height}, {row.stored.image.dtype}"
         view = spec.truth_view(spec.prepared(row.stored.target, (height, width)))
         views.append(view)
         lines += view.lines
@@ -147,5 +148,7 @@ def _card(row: Row, spec: TaskSpec, views: list[View]) -> Image.Image:
 
 
 def _panel(sample: Sample, view: View, spec: TaskSpec) -> Image.Image:
-    pixels = to_rgb(np.moveaxis(sample.image, -1, 0), spec.value_range)
+    alike = [image for image in sample.images if image.shape == sample.image.shape]
+    images = np.moveaxis(np.stack(alike), -1, 1)  # (N, C, H, W)
+    pixels = to_rgb(images if len(images) > 1 else images[0], spec.value_range)
     return panel(pixels, view.truth, view.classes, filled=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,7 +67,14 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
 
 def _programs(model: MultiTaskModel) -> Iterator[tuple[ModelGraph, Program]]:
     """As many tasks at once as may be: all, those with images of one size, or else each by itself."""
-    tasks = list(model.tasks)
+    bags = [name for name in model.tasks if model.task(name).spec.bag]
+    tasks = [name for name in model.tasks if name not in bags]
+    if bags:
+        bag = model.task(bags[0]).spec.bag
+        what = f"Task {bags[0]!r} sees the images of a {bag} together, of which there is no graph"
+        if not tasks:
+            raise ValueError(f"{what}. Use MultiTaskModel.predict, or embed its images.")
+        warnings.warn(f"{what}: it is left out. The graph of the encoder embeds its images.", stacklevel=2)
     if model.encoder.depends_on_task:
         for name in tasks:
             graph = ModelGraph(model, [name], name)

@@ -46,6 +46,7 @@ class TaskSpec:
         cut: How the reader made images of files: from volumes (``slices`` and ``intensity``), from slides (``tiles``),
             by the options of these, or as ``images`` (their ``dtype``, and whether DICOM was ``windowed``). Files are
             predicted by it; where it is empty, nothing is known.
+        bag: What the images of a sample are of, such as a patient; empty where a sample is one image.
         kind: A short name in files; empty for the name of the class.
         title: What an image has, in a few words; empty for the name of the class.
         hub_type: What the Hugging Face Hub calls such a task.
@@ -65,6 +66,7 @@ class TaskSpec:
     channels: int
     value_range: tuple[float, float] = (0.0, 255.0)
     cut: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    bag: str = ""
 
     def __post_init__(self) -> None:
         low, high = self.value_range

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.types import BoxArrays, PackedArray, Sample
+from umedpt_lightning.types import Bag, BoxArrays, PackedArray, Sample
 
 # Arrays begin at multiples of this, as vector instructions like it.
 _ALIGNMENT = 64
@@ -21,6 +21,8 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
 
     Raises TypeError where its target holds something else than numbers, texts, arrays, and lists and mappings of such.
     """
+    if isinstance(sample, Bag):
+        raise TypeError(f"{sample.name}: a bag of images cannot be cached, but its images can: see `Reader.cached`.")
     arrays: list[NDArray[Any]] = [sample.image]
     try:
         target, stored_target = (_to_json(value, arrays) for value in (sample.target, sample.stored_target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -17,7 +17,7 @@ from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.labels.findings import CORRECT_READER, Finding
 from umedpt_lightning.labels.views import BoxLayer, Layer, MaskLayer
-from umedpt_lightning.types import IGNORE_INDEX, Sample, TaskSpec
+from umedpt_lightning.types import IGNORE_INDEX, Bag, Sample, TaskSpec
 
 #: The finest stride that the detection decoder has by default, pixels.
 FINEST_STRIDE = 8
@@ -75,6 +75,7 @@ class Reading:
         found: What is wrong with it.
         look: Its image; None where there is none that could be looked at.
         labels: The target as a row of numbers, see `TaskSpec.inspect`.
+        instances: How many images it has.
     """
 
     index: int
@@ -84,6 +85,7 @@ class Reading:
     look: Look | None = None
     labels: NDArray[np.float32] | None = None
     objects: Objects = field(default_factory=Objects)
+    instances: int = 1
 
 
 def read_sample(part: Part, index: int) -> Reading:
@@ -102,9 +104,9 @@ def read_sample(part: Part, index: int) -> Reading:
     if not isinstance(sample, Sample):
         what = f"the reader gives a {type(sample).__name__} in place of a Sample"
         return Reading(index, name, [Finding("unreadable", what, CORRECT_READER)])
-    found, look = inspect_image(sample.image, reader.spec)
+    found, look = _inspect_images(sample, reader.spec)
     if look is None:
-        return Reading(index, sample.name, found, seconds)
+        return Reading(index, sample.name, found, seconds, instances=len(sample.images))
     more, labels = reader.spec.inspect(sample.target, look.size)
     objects = Objects()
     if labels is not None and not any(problem.severity == "error" for problem in more):
@@ -112,7 +114,27 @@ def read_sample(part: Part, index: int) -> Reading:
         stored = sample.stored_target
         truth, shape = (stored, stored.shape[:2]) if isinstance(stored, np.ndarray) else (sample.target, look.size)
         objects = count_objects(reader.spec.truth_view(truth).truth, shape, wanted, part.stride)
-    return Reading(index, sample.name, found + more, seconds, look, labels, objects)
+    return Reading(index, sample.name, found + more, seconds, look, labels, objects, len(sample.images))
+
+
+def _inspect_images(sample: Sample, spec: TaskSpec) -> tuple[list[Finding], Look | None]:
+    """As `inspect_image`; of a bag all its images, each fault with the image's name, and a look at them together."""
+    if not isinstance(sample, Bag):
+        return inspect_image(sample.image, spec)
+    found, looks = [], []
+    for instance in sample.instances:
+        faults, look = inspect_image(instance.image, spec)
+        found += [replace(fault, what=f"{instance.name}: {fault.what}") for fault in faults]
+        looks += [] if look is None else [look]
+    if not looks:
+        return found, None
+    lows, means, highs, outside = np.array([(one.low, one.mean, one.high, one.outside) for one in looks]).T
+    first, digest = looks[0], xxhash.xxh3_64_intdigest(repr([one.digest for one in looks]))
+    if len(kinds := {(one.size, one.dtype) for one in looks}) > 1:
+        what = f"its images have {len(kinds)} sizes and depths, such as {min(kinds)} and {max(kinds)}"
+        mend = "Save them alike; a `size` under data.tasks makes one size of all."
+        found.append(Finding("size", what, mend, "warning"))
+    return found, Look(first.size, first.dtype, lows.min(), means.mean(), highs.max(), outside.mean(), digest)
 
 
 def inspect_image(image: NDArray[Any], spec: TaskSpec) -> tuple[list[Finding], Look | None]:

@@ -1,4 +1,4 @@
-"""What columns of a table say of each row: a class, labels or numbers."""
+"""What columns of a table say of each row: a class, labels, numbers or a time to an event."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import Collector
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.formats.table import Rows, is_unknown
-from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
+from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, SurvivalSpec, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ClassColumn:
     """
 
     label: str
-    classes: Sequence[str | int] | None
+    classes: Sequence[str | int] | None = None
 
     @property
     def columns(self) -> Sequence[str]:
@@ -94,5 +95,46 @@ class NumberColumns:
         return RegressionSpec(**image, quantities=tuple(self.quantities), units=tuple(self.quantities.values()))
 
 
+@dataclass(frozen=True)
+class SurvivalColumns:
+    """A column of times, and one that says of each whether the event was seen then.
+
+    Attributes:
+        time: The column of times, from 0 on.
+        event: The column of 1 for an event and 0 for a censored time.
+        unit: What times are in, such as months.
+        times: At which predictions state the survival; empty for the quartiles of the events.
+        intervals: As in `SurvivalSpec`.
+    """
+
+    time: str
+    event: str
+    unit: str
+    times: Sequence[float] = ()
+    intervals: int = 10
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of columns."""
+        return [self.time, self.event]
+
+    def targets(self, rows: Rows) -> NDArray[Any]:
+        """``(N, 2)`` float32; raises as that of `ClassColumn`."""
+        check_names(self.columns, "the columns of time and event", rows.file)
+        faults = Collector()
+        with faults:
+            meaning = f"the {self.unit} until the event or until nothing more is known, from 0 on"
+            times = rows.numbers([self.time], meaning, least=0.0, known=True)
+        with faults:
+            events = rows.numbers([self.event], "1 where the event was seen, else 0", (0.0, 1.0), known=True)
+        faults.raise_found()
+        return np.hstack([times, events])
+
+    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
+        times = tuple(map(float, self.times))
+        return SurvivalSpec(**image, time_unit=self.unit, times=times, intervals=self.intervals)
+
+
 #: Columns that say one thing together.
-Columns: TypeAlias = ClassColumn | LabelColumns | NumberColumns
+Columns: TypeAlias = ClassColumn | LabelColumns | NumberColumns | SurvivalColumns

@@ -81,22 +81,31 @@ class Rows:
             return None
         return np.array(self._filled(self.table.group, "Name the group, one of its own if nothing shares it."))
 
-    def numbers(self, columns: Sequence[str], meaning: str, only: Sequence[float] = ()) -> NDArray[np.float32]:
+    def numbers(
+        self,
+        columns: Sequence[str],
+        meaning: str,
+        only: Sequence[float] = (),
+        least: float = -np.inf,
+        known: bool = False,
+    ) -> NDArray[np.float32]:
         """``(N, len(columns))`` numbers, NaN where a cell is empty.
 
-        Raises ValueError, which says that a cell should be `meaning`, where one is no finite number, or none of `only`.
+        Raises ValueError, which says that a cell should be `meaning`, where one is no finite number, none of `only`,
+        lower than `least`, or empty where all must be `known`.
         """
         result = np.full((len(self.names), len(columns)), np.nan, np.float32)
         faults = []
         for j, column in enumerate(columns):
             for i, cell in enumerate(self.columns[column]):
-                if is_unknown(cell):
+                if is_unknown(cell) and not known:
                     continue
                 try:
                     number = float(cell)
                 except ValueError:
                     number = np.inf
-                if abs(number) > float(np.finfo(np.float32).max) or (only and number not in only):
+                most = float(np.finfo(np.float32).max)
+                if not max(least, -most) <= number <= most or (only and number not in only):
                     what = f"{column} is {cell!r}, but it should be {meaning}"
                     faults.append(ValueError(f"{self.names[i]}: {what}. Correct the cell."))
                 else:
