@@ -86,8 +86,7 @@ class MultiTaskModel(PretrainedModel):
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
             factory = (tasks or {}).get(name) or default_task(spec, name)
-            width = partial(built.width, name)
-            self.tasks[name] = factory(spec, FeatureWidths(lambda needs, s=spec, w=width: w(needs_of(s, needs))))
+            self.tasks[name] = factory(spec, FeatureWidths(partial(built.width, name, spec)))
         # a head may have asked for a width that it does not need
         needs = {self.needs(name): name for name in specs}
         needed = {need: block for need, name in needs.items() if (block := built.block(name, need)) is not None}

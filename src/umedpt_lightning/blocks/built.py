@@ -57,7 +57,7 @@ class BuiltBlocks:
                 ) from error
         return self._built[needs]
 
-    def width(self, task: str, needs: str) -> int:
-        """Channels of these features."""
-        block = self.block(task, needs)
+    def width(self, task: str, spec: TaskSpec, needs: str) -> int:
+        """Channels of the features that a head needs, of a bag where the task's samples are bags."""
+        block = self.block(task, needs_of(spec, needs))
         return self._encoder.embedding_channels if block is None else block.out_channels

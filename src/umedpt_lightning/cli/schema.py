@@ -17,11 +17,12 @@ import lightning.pytorch as pl
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
+from umedpt_lightning.blocks.built import BlockFactory
 from umedpt_lightning.cli.training import UmedptCLI
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.schedule import ScheduleFactory
-from umedpt_lightning.model import BlockFactory, DetectionDecoderFactory, PixelDecoderFactory, TaskFactory
+from umedpt_lightning.model import DetectionDecoderFactory, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.weighting import LossWeightingFactory
 from umedpt_lightning.transfer.medmnist import MedMNISTProtocol

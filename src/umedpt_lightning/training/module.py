@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from umedpt_lightning.blocks import BaseEncoder, DetectionDecoder, PixelDecoder
+from umedpt_lightning.blocks.built import BlockFactory
 from umedpt_lightning.model import (
-    BlockFactory,
     DetectionDecoderFactory,
     MultiTaskModel,
     PixelDecoderFactory,
