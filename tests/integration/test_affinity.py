@@ -62,7 +62,7 @@ def areas(seed: int) -> MultiTaskDataModule:
 @pytest.mark.parametrize("seed", range(5))
 def test_shuffled_labels_come_last_and_are_to_be_left_out(seed: int) -> None:
     data = areas(seed)
-    affinity = measure_affinity(trainer_of(max_steps=150), module_of(data, seed), data, rounds=150, every=3)
+    affinity = measure_affinity(trainer_of(max_steps=200), module_of(data, seed), data, rounds=200, every=2)
     assert min(affinity.given, key=affinity.given.__getitem__) == "shuffled", affinity.given
     assert propose(affinity).left_out == ["shuffled"], (affinity.given, affinity.got)
 

@@ -20,7 +20,7 @@ from umedpt_lightning.training.trial import fit_for
 from umedpt_lightning.types import Round, TaskBatch
 
 #: A task gives or gets nothing if it is below this share of the most that any task gives or gets.
-_NOTHING = 0.1
+_NOTHING = 0.2
 _WEIGHTS = (0.5, 2.0)  # the lowest and the highest that are proposed
 
 
@@ -105,23 +105,25 @@ class LookAhead(pl.Callback):
 
     Args:
         every: Before every so many rounds.
+        first: But not before the round of this number. At first all tasks pull the same way, whatever their labels are.
         step: Share of its own loss that the largest effect is to be.
 
     Raises:
         ValueError: A number is not positive.
     """
 
-    def __init__(self, every: int = 10, step: float = 0.01) -> None:
+    def __init__(self, every: int = 10, first: int = 0, step: float = 0.01) -> None:
         if every < 1 or step <= 0:
             raise ValueError(f"--every and --step must be positive, but they are {every} and {step:g}.")
-        self.every, self.step = every, step
+        self.every, self.first, self.step = every, first, step
         self.affinity = Affinity([])
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Round, batch_idx: int
     ) -> None:
         """Measures if its turn has come."""
-        if isinstance(pl_module, MultiTaskModule) and trainer.fit_loop.total_batch_idx % self.every == 0:
+        number = trainer.fit_loop.total_batch_idx
+        if isinstance(pl_module, MultiTaskModule) and number >= self.first and (number - self.first) % self.every == 0:
             self.affinity.tasks = pl_module.weighting.tasks
             self.affinity.falls.append(self._measure(pl_module.model, [b.to(pl_module.device) for b in batch.again()]))
 
@@ -153,7 +155,7 @@ def measure_affinity(
     every: int = 10,
     step: float = 0.01,
 ) -> Affinity:
-    """Trains for some rounds, and measures along the way.
+    """Trains for some rounds, and measures in the second half of them.
 
     Args:
         trainer: Has neither loggers nor callbacks, and one process.
@@ -172,7 +174,7 @@ def measure_affinity(
         raise ValueError("Affinity is measured by one process: set trainer.devices to 1.")
     if rounds < 1:
         raise ValueError(f"--rounds must be positive, but it is {rounds}.")
-    ahead = LookAhead(every, step)
+    ahead = LookAhead(every, rounds // 2, step)
     fit_for(trainer, module, data, rounds, ahead)
     return ahead.affinity
 
