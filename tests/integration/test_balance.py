@@ -8,12 +8,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from benchmarks.ranks import on_ranks
@@ -267,7 +267,7 @@ def test_one_task_alone_is_trained_as_it_is(balance: Any) -> None:
 @pytest.mark.parametrize("balance", [SketchBalance, ExactBalance])
 def test_what_is_not_finite_is_left_out_and_teaches_nothing(balance: Any) -> None:
     readers = readers_of({"a": "class", "b": "class", "bad": "class"})
-    readers["bad"].images = readers["bad"].images.astype("float32") * float("inf")
+    readers["bad"].images = np.full(readers["bad"].images.shape, np.inf, np.float32)
     data = MultiTaskDataModule(
         {name: TaskData(train=r, batch_size=2, micro_batches=2) for name, r in readers.items()}, num_workers=0
     )
@@ -282,18 +282,6 @@ def test_what_is_not_finite_is_left_out_and_teaches_nothing(balance: Any) -> Non
 def two_classes() -> MultiTaskDataModule:
     readers = readers_of({"a": "class", "b": "class"})
     return MultiTaskDataModule({n: TaskData(train=r, batch_size=2) for n, r in readers.items()}, num_workers=0)
-
-
-def test_a_scaler_does_not_change_what_is_measured() -> None:
-    found = []
-    for scale in (1.0, 2.0**8):
-        data, balance = two_classes(), SketchBalance(torchjd.MeanWeighting())
-        scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
-        precision = MixedPrecision("16-mixed", "cpu", scaler)
-        trainer_of(max_steps=1, plugins=[precision]).fit(module_of(data, aggregator=balance).float(), data)
-        assert balance.gram is not None
-        found.append(balance.gram.matrix)
-    torch.testing.assert_close(found[0], found[1], rtol=0.05, atol=1e-3)
 
 
 def test_frozen_blocks_leave_nothing_to_weigh() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from umedpt_lightning.training.aggregation.gram import Gram, inner_products
 from umedpt_lightning.training.aggregation.sketch import Sketch
-from umedpt_lightning.training.aggregation.task_rows import shared_parts
+from umedpt_lightning.training.aggregation.task_rows import SketchedRows, WholeRows, shared_parts
 from umedpt_lightning.training.gradient_buffer import GradientBuffer
+from umedpt_lightning.types import MicroBatchId, RoundPlan, TaskRate
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
@@ -96,3 +99,26 @@ def test_shared_parts_are_all_but_the_heads() -> None:
     for part in shared_parts(buffer):
         part.zero_()
     assert [float(g.sum()) for g in buffer.gradients.values()] == [0.0, 14.0, 27.0, 0.0]
+
+
+@pytest.mark.parametrize("rows", [lambda: SketchedRows(4096), lambda: WholeRows(on_cpu=True)])
+@pytest.mark.parametrize("scale", [1.0, 256.0])
+def test_rows_are_of_the_losses_whatever_share_and_scale_they_come_with(rows: Any, scale: float) -> None:
+    parameters = {
+        "encoder.a": nn.Parameter(torch.zeros(500).double()),
+        "tasks.x.b": nn.Parameter(torch.zeros(3).double()),
+    }
+    buffer, kept = GradientBuffer(parameters), rows()
+    ids = [MicroBatchId(task, number) for task, number in (("x", 0), ("x", 1), ("y", 0), ("x", 2))]
+    rates = {"x": TaskRate(1.0, 3), "y": TaskRate(1.0, 1)}
+    gradients = torch.randn(4, 500, dtype=torch.float64)
+    for _ in range(2):  # a round leaves nothing to the next
+        buffer.zero()
+        kept.plan_round(RoundPlan({"x": 3, "y": 1}, ids, 1, rates), scale)
+        kept.start_round(buffer)
+        for id_, gradient in zip(ids, gradients, strict=True):
+            buffer.gradients["encoder.a"] += gradient * scale / 2  # half, as one of two tasks
+            buffer.gradients["tasks.x.b"] += 7.0
+            kept.after_micro_batch(id_.task)
+        of_tasks = torch.stack([gradients[[0, 1, 3]].sum(0), gradients[2]])
+        torch.testing.assert_close(kept.products(), of_tasks @ of_tasks.T)

@@ -67,7 +67,7 @@ class AffinityTrainer(pl.Trainer):
         Args:
             model: The module.
             datamodule: The data.
-            rounds: Rounds of training.
+            rounds: Rounds of training, in the second half of which is measured.
             every: Rounds from one measurement to the next.
             step: Share of its own loss that a step takes from the task on which it has most effect.
             out: Folder of picture, table and ``mix.yaml``, a config for `umedpt fit`.

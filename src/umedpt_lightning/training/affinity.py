@@ -19,8 +19,8 @@ from umedpt_lightning.training.module import MultiTaskModule
 from umedpt_lightning.training.trial import fit_for
 from umedpt_lightning.types import Round, TaskBatch
 
-#: A task gives or gets nothing if it is below this share of the most that any task gives or gets.
-_NOTHING = 0.1
+#: Tasks give and get little below this share of what others give and get among themselves.
+_LITTLE = 0.25
 _WEIGHTS = (0.5, 2.0)  # the lowest and the highest that are proposed
 
 
@@ -69,7 +69,7 @@ class Mix:
 
     Attributes:
         weights: For ``model.weights``, of the tasks that stay.
-        left_out: Tasks that neither give the others anything nor get anything from them.
+        left_out: Tasks that hardly give the others anything or get anything from them, the least first.
     """
 
     weights: dict[str, float]
@@ -77,23 +77,27 @@ class Mix:
 
 
 def propose(affinity: Affinity) -> Mix:
-    """Weights that grow with the root of what a task gives, and tasks that are better trained alone."""
-    given, got = affinity.given, affinity.got
-    most, most_got = max(given.values()), max(got.values())
-    alone = [
-        task
-        for task in affinity.tasks
-        if given[task] <= _NOTHING * max(0.0, most) and got[task] <= _NOTHING * max(0.0, most_got)
-    ]
-    if len(alone) > len(affinity.tasks) - 2:  # nobody helps anybody: there is nothing to choose by
-        alone = []
-    stay = [task for task in affinity.tasks if task not in alone]
-    usual = float(np.mean([max(0.0, given[task]) for task in stay]))
-    if usual == 0:
-        return Mix(dict.fromkeys(stay, 1.0), alone)
-    low, high = _WEIGHTS
-    weights = {task: min(high, max(low, math.sqrt(max(0.0, given[task]) / usual))) for task in stay}
-    return Mix({task: round(weight, 2) for task, weight in weights.items()}, alone)
+    """Weights that grow with the root of what a task gives, and tasks that are better trained alone.
+
+    The task that gives and gets least is left out where that is little beside what the others do for each other; then
+    the next one, as long as two are left.
+    """
+    effects = np.nan_to_num(affinity.effects)
+    np.fill_diagonal(effects, 0.0)
+    stay, alone = list(range(len(affinity.tasks))), list[int]()
+    while len(stay) > 2:
+        of_stay = effects[np.ix_(stay, stay)]
+        mutual = (of_stay.sum(0) + of_stay.sum(1)) / (2 * (len(stay) - 1))
+        worst = stay[int(mutual.argmin())]
+        others = [task for task in stay if task != worst]
+        usual = effects[np.ix_(others, others)].sum() / (len(others) * (len(others) - 1))
+        if usual <= 0 or mutual.min() >= _LITTLE * usual:
+            break
+        stay, alone = others, [*alone, worst]
+    given = effects[np.ix_(stay, stay)].sum(1).clip(min=0.0)
+    weights = np.sqrt(given / given.mean()).clip(*_WEIGHTS).round(2).tolist() if given.any() else [1.0] * len(stay)
+    named = dict(zip([affinity.tasks[task] for task in stay], weights, strict=True))
+    return Mix(named, [affinity.tasks[task] for task in alone])
 
 
 class LookAhead(pl.Callback):
@@ -105,23 +109,25 @@ class LookAhead(pl.Callback):
 
     Args:
         every: Before every so many rounds.
+        first: But not before the round of this number. At first all tasks pull the same way, whatever their labels are.
         step: Share of its own loss that the largest effect is to be.
 
     Raises:
         ValueError: A number is not positive.
     """
 
-    def __init__(self, every: int = 10, step: float = 0.01) -> None:
+    def __init__(self, every: int = 10, first: int = 0, step: float = 0.01) -> None:
         if every < 1 or step <= 0:
             raise ValueError(f"--every and --step must be positive, but they are {every} and {step:g}.")
-        self.every, self.step = every, step
+        self.every, self.first, self.step = every, first, step
         self.affinity = Affinity([])
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Round, batch_idx: int
     ) -> None:
         """Measures if its turn has come."""
-        if isinstance(pl_module, MultiTaskModule) and trainer.fit_loop.total_batch_idx % self.every == 0:
+        number = trainer.fit_loop.total_batch_idx
+        if isinstance(pl_module, MultiTaskModule) and number >= self.first and (number - self.first) % self.every == 0:
             self.affinity.tasks = pl_module.weighting.tasks
             self.affinity.falls.append(self._measure(pl_module.model, [b.to(pl_module.device) for b in batch.again()]))
 
@@ -153,7 +159,7 @@ def measure_affinity(
     every: int = 10,
     step: float = 0.01,
 ) -> Affinity:
-    """Trains for some rounds, and measures along the way.
+    """Trains for some rounds, and measures in the second half of them.
 
     Args:
         trainer: Has neither loggers nor callbacks, and one process.
@@ -172,7 +178,7 @@ def measure_affinity(
         raise ValueError("Affinity is measured by one process: set trainer.devices to 1.")
     if rounds < 1:
         raise ValueError(f"--rounds must be positive, but it is {rounds}.")
-    ahead = LookAhead(every, step)
+    ahead = LookAhead(every, rounds // 2, step)
     fit_for(trainer, module, data, rounds, ahead)
     return ahead.affinity
 
@@ -189,9 +195,8 @@ def _gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 def _steepness(model: MultiTaskModel, batches: Sequence[TaskBatch], shared: Sequence[Tensor]) -> tuple[float, float]:
     """A task's loss, and the length of its gradient in the shared blocks."""
     loss = _loss(model, batches)
-    if not shared:
-        return float(loss), 0.0
-    return float(loss), float(torch.stack([g.norm() for g in _gradient(loss, shared)]).norm())
+    gradient = _gradient(loss, shared) if shared else []
+    return float(loss.detach()), math.sqrt(sum(float(g.norm()) ** 2 for g in gradient))
 
 
 @contextmanager
