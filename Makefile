@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= $(HOME)/.cache/umedpt/demo
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-all test-page install format lint types docs bench bench-quick clean
+.PHONY: demo test test-all test-page install format lint types docs bench bench-quick mutants clean
 
 demo: install
 	$(BIN)/umedpt demo-data --folder $(DEMO)
@@ -54,6 +54,10 @@ bench: install
 
 bench-quick: install
 	$(BIN)/python -m benchmarks --quick
+
+# Which of the mutants in benchmarks/mutants.yaml the tests find; about ten minutes.
+mutants: install
+	$(BIN)/python -m benchmarks mutants
 
 clean:
 	rm -rf $(VENV) runs site

@@ -55,12 +55,15 @@ def memory() -> float:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a process that has done nothing before, other than import what it needs."""
+    """What a function returns in a process that has done nothing before, other than import what it needs.
+
+    It has this one's environment.
+    """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["benchmarks.imported"])
     # it is to start its own workers as any other process does
     method = multiprocessing.get_start_method()
-    with ProcessPoolExecutor(1, server, _start_workers_by, (method,)) as pool:
+    with ProcessPoolExecutor(1, server, _start_workers_by, (method, dict(os.environ))) as pool:
         return pool.submit(function, *arguments).result()
 
 
@@ -76,7 +79,9 @@ def side_by_side(*calls: tuple[Callable[..., Any], *tuple[Any, ...]]) -> list[An
         return list(threads.map(lambda call: in_fresh_process(*call), calls))
 
 
-def _start_workers_by(method: str) -> None:
+def _start_workers_by(method: str, environment: dict[str, str]) -> None:
+    os.environ.clear()  # of whoever was the first to ask for such a process
+    os.environ.update(environment)
     warnings.simplefilter("ignore")  # what goes wrong comes back as an error; the rest would hide the table
     logging.disable(logging.WARNING)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives

@@ -43,8 +43,8 @@ class Benchmark:
 
     Attributes:
         function: Where its `Measure` is, as ``module:name`` below ``benchmarks``.
-        seconds: About how long it takes on two cores, in full and when it is quick; 0 where a quick run of all
-            programs does without it.
+        seconds: About how long it takes on two cores, in full and when it is quick; 0 where a run of all programs does
+            without it.
         figures: What it measures, by ``group.figure``.
         own_processes: Whether it measures in processes that it starts itself, and needs none made for it.
     """
@@ -90,6 +90,16 @@ BENCHMARKS = {
         (55, 0),
         {"memory.checkpointing_rss": Figure(at_most=0.70), "memory.checkpointing_time": Figure(at_most=1.35)},
         own_processes=True,
+    ),
+    "bags": Benchmark(
+        "bags:measure",
+        (150, 0),
+        {
+            "bags.gradient_error": Figure("relative", at_most=1e-5),
+            "bags.gradient_error_float64": Figure("relative", at_most=1e-9),
+            "bags.memory_2048_over_64": Figure(at_most=1.2),
+            "bags.time_over_plain": Figure(at_most=1.4),
+        },
     ),
     "overhead": Benchmark(
         "overhead:measure",
@@ -141,6 +151,17 @@ BENCHMARKS = {
         {"resume.runs_that_differ": Figure("runs", at_most=0), "resume.first_batch_20000_over_0": Figure(at_most=1.5)},
         own_processes=True,
     ),
+    "balance": Benchmark(
+        "balance:measure",
+        (120, 0),
+        {
+            "balance.sketch_cosine_error": Figure("absolute", at_most=0.02),
+            "balance.memory_over_gradient_32_tasks": Figure(at_most=0.05),
+            "balance.step_over_plain": Figure(at_most=1.15),
+            "balance.map_over_plain": Figure(at_most=1.03),
+            "balance.opposed_tasks": Figure(at_most=0.8),
+        },
+    ),
     "distributed": Benchmark(
         "distributed:measure",
         (33, 0),
@@ -156,6 +177,25 @@ BENCHMARKS = {
         "check:measure",
         (13, 2),
         {"check.rate_over_bare_decode": Figure(at_least=0.8), "check.rate_over_bare_decode_clock": Figure()},
+    ),
+    "encoders": Benchmark(
+        "encoders:measure",
+        (12, 0),
+        {
+            "encoders.vit_token_error": Figure("absolute", at_most=1e-5),
+            "encoders.lora_trainable_share": Figure(at_most=0.02),
+            "encoders.lora_merged_error": Figure("absolute", at_most=1e-5),
+            "encoders.lora_file_share": Figure(at_most=0.03),
+        },
+    ),
+    "export": Benchmark(
+        "export:measure",
+        (50, 0),
+        {
+            "export.onnx_seconds_20_tasks": Figure("s", at_most=180),
+            "export.onnx_bytes_over_weights": Figure(at_most=1.5),
+            "export.onnx_difference": Figure("share", at_most=1e-4),
+        },
     ),
     "embed": Benchmark(
         "embed:measure",
@@ -225,5 +265,9 @@ BENCHMARKS = {
             "loader.throughput_pool_over_loader_a_task": Figure(at_least=0.95),
         },
         own_processes=True,
+    ),
+    # about ten minutes, and nothing that another machine would change: by name alone
+    "mutants": Benchmark(
+        "mutants:measure", (0, 0), {"tests.mutants_killed": Figure(at_least=0.95)}, own_processes=True
     ),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import phantoms
 from PIL import Image
 
-from umedpt_lightning.callbacks.contact_sheet import Row, draw_contact_sheet
+from umedpt_lightning.cli.data_preview import Row, draw_contact_sheet
 from umedpt_lightning.data.loading.sampling import TaskStream
 from umedpt_lightning.data.presets import PRESETS
 from umedpt_lightning.data.transforms import Transform

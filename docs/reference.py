@@ -54,7 +54,7 @@ def _parts(schema: Schema) -> Iterator[str]:
     sections = {name: one for name, one in top.items() if "properties" in one}
     yield "## Top of a config"
     yield _table({name: one for name, one in top.items() if name not in sections})
-    for name in ("data", "model", "transfer", "medmnist", "trainer", "checkpoint", "last", "pictures"):
+    for name in ("data", "model", "transfer", "medmnist", "trainer", "checkpoint", "last", "pictures", "map"):
         yield f"## `{name}`"
         yield _table(_flat(sections[name]), set(sections[name].get("required", [])))
     definitions = schema["definitions"]

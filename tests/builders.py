@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from umedpt_lightning.blocks import DetectionDecoder, DetectionFeatures, Encoder, PixelDecoder, Pyramid
 from umedpt_lightning.data.readers.base import Reader
@@ -21,6 +22,7 @@ from umedpt_lightning.types import (
     MultilabelSpec,
     RegressionSpec,
     Sample,
+    SurvivalSpec,
     TaskSpec,
 )
 
@@ -63,6 +65,18 @@ def spec_of(kind: str, channels: int = 3, count: int = 3) -> TaskSpec:
         case "box":
             return BoxSpec(channels=channels, classes=names)
     raise ValueError(kind)
+
+
+def survival_spec(channels: int = 3) -> SurvivalSpec:
+    """Times of 100 samples, with statistics."""
+    rng = np.random.default_rng(0)
+    targets = np.stack([random_survival(rng) for _ in range(100)])
+    return SurvivalSpec(channels=channels, time_unit="months", intervals=4).with_statistics(targets)
+
+
+def random_survival(rng: np.random.Generator) -> NDArray[np.float32]:
+    """A time of whole months, with an event in two of three."""
+    return np.array([np.ceil(rng.exponential(9)), rng.random() < 0.67], np.float32)
 
 
 class MemoryReader(Reader):

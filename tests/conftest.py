@@ -24,4 +24,4 @@ def shared_data() -> Path:
     return folder
 
 
-pytest_plugins = ["project"]
+pytest_plugins = ["leaks", "project"]

@@ -4,6 +4,8 @@ import csv
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +108,43 @@ def config(project: Path) -> dict[str, Any]:
     return content
 
 
+@contextmanager
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder that all processes of this test run share, one process at a time."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's images; tests that need them are skipped where their packages are absent."""
     from umedpt_lightning.data.demo import prepare
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # all processes of this run have the one set
-    with (folder / "demo.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with shared_folder(tmp_path_factory, "demo") as folder:
         try:
             return prepare(folder / "demo")  # a finished set is left as it is
         except FileNotFoundError as error:
             pytest.skip(str(error))
+
+
+def _print_schema(file: Path) -> None:
+    from umedpt_lightning.cli import main
+
+    with file.open("w") as stream, redirect_stdout(stream):
+        main(["schema"])
+
+
+@pytest.fixture(scope="session")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What ``umedpt schema`` prints where no optimizer was used before, of which there are subclasses then."""
+    from benchmarks.processes import in_fresh_process
+
+    with shared_folder(tmp_path_factory, "schema") as folder:
+        if not (folder / "schema.json").is_file():
+            in_fresh_process(_print_schema, folder / "schema.json")
+        content: dict[str, Any] = json.loads((folder / "schema.json").read_text())
+    return content

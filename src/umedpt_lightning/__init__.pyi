@@ -1,8 +1,13 @@
+from .blocks import BagTransformer as BagTransformer
 from .blocks import DetectionDecoder as DetectionDecoder
 from .blocks import Encoder as Encoder
+from .blocks import GatedAttention as GatedAttention
+from .blocks import MeanBag as MeanBag
 from .blocks import PixelDecoder as PixelDecoder
 from .blocks import Pyramid as Pyramid
+from .blocks import ViTEncoder as ViTEncoder
 from .data.datamodule import MultiTaskDataModule as MultiTaskDataModule
+from .data.readers import Bags as Bags
 from .data.readers import Centres as Centres
 from .data.readers import ClassFolders as ClassFolders
 from .data.readers import CocoBoxes as CocoBoxes
@@ -12,6 +17,7 @@ from .data.readers import ManifestClasses as ManifestClasses
 from .data.readers import ManifestLabels as ManifestLabels
 from .data.readers import ManifestMasks as ManifestMasks
 from .data.readers import ManifestNumbers as ManifestNumbers
+from .data.readers import ManifestSurvival as ManifestSurvival
 from .data.readers import MaskFolders as MaskFolders
 from .data.readers import MedMNIST as MedMNIST
 from .data.readers import MedMNISTMultilabel as MedMNISTMultilabel
@@ -45,6 +51,7 @@ from .labels import ClassSpec as ClassSpec
 from .labels import MaskSpec as MaskSpec
 from .labels import MultilabelSpec as MultilabelSpec
 from .labels import RegressionSpec as RegressionSpec
+from .labels import SurvivalSpec as SurvivalSpec
 from .labels import TaskSpec as TaskSpec
 from .model import MultiTaskModel as MultiTaskModel
 from .runs import export_run as export_run
@@ -56,6 +63,7 @@ from .tasks import FeatureWidths as FeatureWidths
 from .tasks import MultilabelClassification as MultilabelClassification
 from .tasks import Regression as Regression
 from .tasks import Segmentation as Segmentation
+from .tasks import Survival as Survival
 from .tasks import Task as Task
 from .training import MultiTaskModule as MultiTaskModule
 from .types import Boxes as Boxes

@@ -12,23 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import (
+    BAG,
     BaseEncoder,
     DetectionDecoder,
+    GatedAttention,
     PixelDecoder,
     Pooling,
     Pyramid,
-    SharedBlock,
     as_encoder,
 )
+from umedpt_lightning.blocks.bag import in_chunks
+from umedpt_lightning.blocks.built import BlockFactory, BuiltBlocks, needs_of
+from umedpt_lightning.blocks.gradient_scale import scale_gradient
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
-from umedpt_lightning.types import TaskSpec, finite_rows
+from umedpt_lightning.types import Bags, TaskSpec, finite_rows
+from umedpt_lightning.types.bags import named_images, one_by_one
 
 #: What mends an output that is not finite.
 NOT_FINITE = "Check the image, and the model's weights."
-#: Builds a shared block from the encoder's channels and strides.
-BlockFactory = Callable[[Sequence[int], Sequence[int]], SharedBlock]
 PixelDecoderFactory = Callable[[Sequence[int], Sequence[int]], PixelDecoder]
 DetectionDecoderFactory = Callable[[Sequence[int], Sequence[int]], DetectionDecoder]
 #: Builds a task from what its data say and the widths of the shared features.
@@ -47,7 +50,7 @@ class MultiTaskModel(PretrainedModel):
         pixel_decoder: Builds the shared pixel decoder.
         detection_decoder: Builds the shared detection decoder.
         sizes: Height and width that `predict` resizes a task's images to; a task left out keeps them.
-        blocks: Builds further shared blocks, by the name that tasks say in `Task.needs`.
+        blocks: Builds further shared blocks, by the name that tasks say in `Task.needs`, and that of bags, ``bag``.
 
     Raises:
         ValueError: The encoder lacks something, `tasks` names a task without data, a name cannot be used, a task's
@@ -78,39 +81,62 @@ class MultiTaskModel(PretrainedModel):
         self.encoder = encoder
         self.sizes = dict(sizes or {})
         self.pooling = Pooling(encoder.embedding_channels)
-        built = _Blocks(encoder, {"pixels": pixel_decoder, "detection": detection_decoder, **(blocks or {})})
+        decoders = {"pixels": pixel_decoder, "detection": detection_decoder}
+        built = BuiltBlocks(encoder, {**decoders, BAG: GatedAttention, **(blocks or {})})
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
             factory = (tasks or {}).get(name) or default_task(spec, name)
-            self.tasks[name] = factory(spec, FeatureWidths(partial(built.width, name)))
+            self.tasks[name] = factory(spec, FeatureWidths(partial(built.width, name, spec)))
         # a head may have asked for a width that it does not need
-        needs = {self.task(name).needs: name for name in specs}
+        needs = {self.needs(name): name for name in specs}
         needed = {need: block for need, name in needs.items() if (block := built.block(name, need)) is not None}
         self.pixel_decoder = needed.pop("pixels", None)
         self.detection_decoder = needed.pop("detection", None)
         self.blocks = nn.ModuleDict(needed)
 
-    def forward(self, images: Tensor, task: str) -> Any:
+    def forward(self, images: Tensor | Bags, task: str, factor: float = 1.0) -> Any:
         """The raw output of a task's head.
 
         Args:
-            images: ``(B, C, H, W)`` in stored dtype and intensities.
+            images: ``(B, C, H, W)`` in stored dtype and intensities, or `Bags` of such, as the task's samples are.
             task: The task's name.
+            factor: What the gradient that the head hands down to the shared blocks is multiplied with.
         """
-        head = self.task(task)
-        return head(self.block(head.needs)(self.pyramid(images, task)))
+        features = self._features(images, task)
+        return self.task(task)(features if factor == 1 else scale_gradient(features, factor))
 
-    def forward_pack(self, images: Sequence[Tensor], tasks: Sequence[str]) -> list[Any]:
+    def _features(self, images: Tensor | Bags, task: str) -> Any:
+        """What the head of a task reads; raises ValueError for bags where it sees single images, and the other way."""
+        needs, bag = self.needs(task), self.task(task).spec.bag
+        if isinstance(images, Bags) != bool(bag):
+            wanted = f"the images of a {bag} together: give umedpt_lightning.types.Bags" if bag else "single images"
+            raise ValueError(f"Task {task!r} sees {wanted}, but was given {'single images' if bag else 'bags'}.")
+        if isinstance(images, Bags):
+            return self.block(needs)(self.instances(images, task), images.sizes)
+        return self.block(needs)(self.pyramid(images, task))
+
+    def instances(self, bags: Bags, task: str) -> Tensor:
+        """The embeddings ``(N, D)`` of all images of bags, with gradients in the memory of one chunk."""
+        chunk: Any = self.block(BAG).chunk
+        return in_chunks(lambda images: self.pooling(self.pyramid(images, task)), bags.images, chunk)
+
+    def needs(self, task: str) -> str:
+        """The shared block that a task reads: what its head needs, or that of bags."""
+        head = self.task(task)
+        return needs_of(head.spec, head.needs)
+
+    def forward_pack(self, images: Sequence[Tensor | Bags], tasks: Sequence[str]) -> list[Any]:
         """The raw outputs of several heads, after one pass through the blocks that they share.
 
         Args:
-            images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size.
+            images: ``(B_i, C_i, H, W)`` in stored dtype and intensities, of one size; `Bags` alone.
             tasks: The task of each, all of which read the same features.
         """
         if len(tasks) == 1:
             return [self(images[0], tasks[0])]
         heads = [self.task(task) for task in tasks]
-        together = torch.cat([self.normalise(i, task) for i, task in zip(images, tasks, strict=True)])
+        pairs = zip(images, tasks, strict=True)
+        together = torch.cat([self.normalise(i, task) for i, task in pairs if isinstance(i, Tensor)])
         features = self.block(heads[0].needs)(self._maps(together, None)).split([len(i) for i in images])
         return [head(part) for head, part in zip(heads, features, strict=True)]
 
@@ -129,9 +155,10 @@ class MultiTaskModel(PretrainedModel):
         """Predictions for images as they are stored, of any sizes, in the user's terms and the images' own pixels.
 
         Args:
-            images: Arrays or tensors ``(H, W)`` or ``(H, W, C)``; intensities as in the task's data.
+            images: Arrays or tensors ``(H, W)`` or ``(H, W, C)``; intensities as in the task's data. For a task of bags
+                a sequence of such for each bag.
             task: The task's name.
-            batch_size: At most so many images of one size at a time.
+            batch_size: At most so many images of one size at a time; of bags one.
 
         Returns:
             One for each image: probabilities ``(K,)`` or ``(L,)``, numbers ``(Q,)``, a mask ``(H, W)`` or
@@ -143,13 +170,15 @@ class MultiTaskModel(PretrainedModel):
         head, predictions = self.task(task), []
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but it must be 1 or more.")
-        stored = [as_image(image, head.spec.channels, f"images[{i}]") for i, image in enumerate(images)]
-        for i, image in enumerate(stored):
-            if warning := scale_warning(image, head.spec.value_range, f"images[{i}]"):
+        named, counts = named_images(images, bool(head.spec.bag))
+        stored = [as_image(image, head.spec.channels, name) for name, image in named.items()]
+        for name, image in zip(named, stored, strict=True):
+            if warning := scale_warning(image, head.spec.value_range, name):
                 warnings.warn(warning, stacklevel=2)
         sizes = [(image.shape[0], image.shape[1]) for image in stored]
+        small = resized(stored, self.sizes.get(task))
         with _evaluating(self):
-            for start, batch in stacks(resized(stored, self.sizes.get(task)), batch_size):
+            for start, batch in stacks(small, batch_size) if counts is None else one_by_one(small, counts):
                 found, finite = self.predict_batch(batch, task, sizes[start : start + len(batch)])
                 if not finite.all():
                     name = f"images[{start + int((~finite).int().argmax())}]"
@@ -157,11 +186,13 @@ class MultiTaskModel(PretrainedModel):
                 predictions += found
         return predictions
 
-    def predict_batch(self, images: Tensor, task: str, sizes: Sequence[tuple[int, int]]) -> tuple[list[Any], Tensor]:
+    def predict_batch(
+        self, images: Tensor | Bags, task: str, sizes: Sequence[tuple[int, int]]
+    ) -> tuple[list[Any], Tensor]:
         """Predictions of a model in evaluation mode for images of the task's size, if it has one, see `predict`.
 
         Args:
-            images: ``(B, C, H, W)`` in stored dtype and intensities.
+            images: ``(B, C, H, W)`` in stored dtype and intensities, or bags of such.
             task: The task's name.
             sizes: Height and width of each before it was resized, pixels: the predictions are in these.
 
@@ -223,40 +254,6 @@ class MultiTaskModel(PretrainedModel):
 def as_model(encoder: BaseEncoder | nn.Module, *parts: Any, **more: Any) -> MultiTaskModel:
     """The model of an encoder and its other parts, which are as for `MultiTaskModel`; or the model that is given."""
     return encoder if isinstance(encoder, MultiTaskModel) else MultiTaskModel(encoder, *parts, **more)
-
-
-class _Blocks:
-    """Builds each shared block when the first task needs it."""
-
-    def __init__(self, encoder: BaseEncoder, factories: Mapping[str, BlockFactory]) -> None:
-        self._encoder, self._factories = encoder, factories
-        self._built: dict[str, SharedBlock] = {}
-
-    def block(self, task: str, needs: str) -> SharedBlock | None:
-        """What turns the pyramid into the features that a task needs; None for the embedding, which is always there."""
-        if needs == "embedding":
-            return None
-        if needs not in self._factories:
-            raise ValueError(
-                f"Task {task!r} needs the shared block {needs!r}, but there are only embedding, "
-                f"{', '.join(self._factories)}. Describe it under model.blocks.{needs}."
-            )
-        if needs not in self._built:
-            encoder = self._encoder
-            try:
-                self._built[needs] = self._factories[needs](encoder.channels, encoder.strides)
-            except ValueError as error:
-                raise ValueError(
-                    f"Task {task!r} needs {needs!r} features, but encoder {encoder.card().name} cannot give them: "
-                    f"{error}. Take an encoder whose maps halve from one to the next (resnet50, convnext_tiny, "
-                    "swin_tiny_patch4_window7_224), another block, or leave this task out."
-                ) from error
-        return self._built[needs]
-
-    def width(self, task: str, needs: str) -> int:
-        """Channels of these features."""
-        block = self.block(task, needs)
-        return self._encoder.embedding_channels if block is None else block.out_channels
 
 
 @contextmanager

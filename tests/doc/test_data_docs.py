@@ -19,6 +19,9 @@ from umedpt_lightning.data.task_data import TaskData
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)]
+for page in ("bags", "survival"):
+    found = re.findall(r"^```yaml\n(data:.*?)^```", PAGE.with_stem(page).read_text(), re.DOTALL | re.MULTILINE)
+    BLOCKS += [yaml.safe_load(block) for block in found]
 #: Reader and shortest options in the rows of the table.
 ROWS = re.findall(r"^\|[^|]*\|[^|]*\| \[?`(\w+)`(?:\]\(#[\w-]+\))? \| `(.*)` \|$", TEXT, re.MULTILINE)
 

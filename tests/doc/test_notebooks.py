@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
+
+from benchmarks.processes import in_fresh_process
+from umedpt_lightning.cli import main
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 #: How many each of them shows.
@@ -51,6 +57,42 @@ def test_git_has_no_outputs(file: Path) -> None:
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}
 
 
+def play(file: Path, folder: Path) -> int:
+    """Runs a notebook's cells in this process, commands too, which have not to import all anew; the pictures shown."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    shell = InteractiveShell.instance()
+
+    def system(line: str) -> None:
+        program, *arguments = shlex.split(shell.var_expand(line, depth=1))
+        assert program == "umedpt", line
+        try:
+            main(arguments)
+        except SystemExit as end:
+            if end.code:
+                raise RuntimeError(f"{line} ends with {end.code}") from end
+
+    shell.system = system
+    shown = 0
+    for cell in read(file).cells:
+        if cell.cell_type == "code":
+            result = shell.run_cell(cell.source)
+            result.raise_error()
+            shown += bool({"image/png", "image/svg+xml"} & shell.display_formatter.format(result.result)[0].keys())
+    return shown
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_its_cells_run_and_show_its_pictures(
+    file: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMEDPT_CACHE", str(demo_data.parent))
+    assert in_fresh_process(play, file, tmp_path) == PICTURES[file.stem]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_runs_and_shows_its_pictures(
     file: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,6 @@ from benchmarks.suite import BENCHMARKS
 from umedpt_lightning import tasks
 from umedpt_lightning.cli import COMMANDS, main
 from umedpt_lightning.cli.completion import parser_of
-from umedpt_lightning.cli.schema import config_schema
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.loading import schedule
 from umedpt_lightning.transfer import sources
@@ -48,11 +47,6 @@ def commands() -> list[Any]:
         if words[:1] == ["umedpt"]
     ]
     return [pytest.param(words[1:], id=f"{page}: {' '.join(words[:4])}") for page, words in found]
-
-
-@pytest.fixture(scope="module")
-def schema() -> dict[str, Any]:
-    return in_fresh_process(config_schema)  # where no optimizer was used, of which there are subclasses then
 
 
 @pytest.mark.parametrize("words", commands())

@@ -17,13 +17,6 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.training import MultiTaskModule, Optimization
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),  # the state after it is meant
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 DECAY, STEPS = 0.8, 6
 
 
@@ -106,7 +99,6 @@ def test_a_plain_average_leaves_them_alone_too(tmp_path: Path) -> None:
     assert torch.equal(module.model.encoder.table, torch.arange(100))
 
 
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_the_average_is_what_is_validated(run: Any, tmp_path: Path) -> None:
     folder, by_hand, _ = run
     data = data_of()

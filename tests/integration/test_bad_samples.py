@@ -19,10 +19,6 @@ from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.bad_samples import BadSamples
 from umedpt_lightning.types import TaskBatch
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 BROKEN = (2, 3, 7)
 
 

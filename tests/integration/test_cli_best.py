@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from builders import MemoryReader, small_encoder, trainer_of
 
 from umedpt_lightning.cli import main
+from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
+from umedpt_lightning.training import MultiTaskModule
 
 TASKS = {"sizes": "auroc", "squares": "dice", "position": "r2"}
 
@@ -48,9 +51,12 @@ def test_a_run_stops_early_by_the_metric_of_one_task(fit: Fit) -> None:
     assert len(metrics(run, "val/score")) == 2, "the first validation, and one that was no better"
 
 
-@pytest.mark.parametrize("name", ["EarlyStopping", "ModelCheckpoint"])
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("val/squares/dise", "val/squares/dice"), ("val/square/dice", "val/squares/dice")]
+    ("name", "wrong", "right"),
+    [
+        ("EarlyStopping", "val/squares/dise", "val/squares/dice"),
+        ("ModelCheckpoint", "val/square/dice", "val/squares/dice"),
+    ],
 )
 def test_a_metric_that_will_not_be_there_is_told_before_the_first_round(
     fit: Fit, tmp_path: Path, name: str, wrong: str, right: str
@@ -61,19 +67,23 @@ def test_a_metric_that_will_not_be_there_is_told_before_the_first_round(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "warned"),
+    ("options", "warned"),
     [
-        (("--trainer.max_steps", "1"), True),
-        (("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "2"), True),
-        (("--trainer.max_steps", "1", "--trainer.val_check_interval", "1"), False),
-        (("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"), False),
-        (("--trainer.max_epochs", "1"), False),
+        ({"max_steps": 1}, True),
+        ({"max_epochs": 1, "check_val_every_n_epoch": 2}, True),
+        ({"max_steps": 1, "val_check_interval": 1}, False),
+        ({"max_steps": 1, "limit_val_batches": 0}, False),
+        ({"max_epochs": 1}, False),
     ],
 )
 def test_a_run_that_ends_before_its_first_validation_is_told_so_at_the_start(
-    fit: Fit, recwarn: pytest.WarningsRecorder, arguments: tuple[str, ...], warned: bool
+    recwarn: pytest.WarningsRecorder, options: dict[str, Any], warned: bool
 ) -> None:
-    fit(arguments=arguments)
+    reader = MemoryReader("class")
+    data = MultiTaskDataModule({"a": TaskData(train=reader, val=reader)}, num_workers=0, steps_per_epoch=3)
+    trainer_of(**{"limit_val_batches": 1, "num_sanity_val_steps": 1, **options}).fit(
+        MultiTaskModule(data.specs, small_encoder()), data
+    )
     told = any("the first validation would be after" in str(warning.message) for warning in recwarn)
     assert told == warned
 
@@ -110,7 +120,8 @@ def test_averaged_weights_by_config_are_validated_saved_and_tested(fit: Fit) -> 
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_seed_gives_the_same_run_twice(fit: Fit, workers: int) -> None:
-    runs = [fit(name, arguments=("--data.num_workers", str(workers))) for name in ("one", "two")]
+    options = ("--data.num_workers", str(workers), "--trainer.max_epochs", "1")
+    runs = [fit(name, arguments=options) for name in ("one", "two")]
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs]
     assert all(torch.equal(value, states[1]["state_dict"][name]) for name, value in states[0]["state_dict"].items())
     logged = []
@@ -118,5 +129,5 @@ def test_a_seed_gives_the_same_run_twice(fit: Fit, workers: int) -> None:
         with (run / "metrics.csv").open() as file:
             logged.append([{k: v for k, v in row.items() if "per_second" not in k} for row in csv.DictReader(file)])
     assert logged[0] == logged[1]
-    other = fit("other", arguments=("--data.num_workers", str(workers), "--seed_everything", "1"))
+    other = fit("other", arguments=(*options, "--seed_everything", "1"))
     assert metrics(other, "train/loss") != metrics(runs[0], "train/loss")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
+
+from umedpt_lightning.cli import main
 
 CONFIG = """
 trainer: {max_epochs: 2}
@@ -35,19 +37,22 @@ data:
 """
 
 
-def test_real_data(tmp_path: Path, shared_data: Path) -> None:
+def check(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What the check prints of ``c.yaml``, in which something is wrong."""
+    with pytest.raises(SystemExit, match="1"):
+        main(["data", "check", "--config", "c.yaml", "--json", "c.json", *options])
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return shown.out
+
+
+def test_real_data(
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG)
-    command = [sys.executable, "-m", "umedpt_lightning", "data", "check", "--config", "c.yaml", "--json", "c.json"]
-    result = subprocess.run(
-        [*command, "--root", str(shared_data)],
-        cwd=tmp_path,
-        env=os.environ | {"COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 1, result.stderr
-    assert result.stderr == ""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    out = check(capsys, "--root", str(shared_data))
     content = json.loads((tmp_path / "c.json").read_text())
     # PneumoniaMNIST has equal images in its train and val parts
     errors = [p for p in content["problems"] if p["severity"] == "error"]
@@ -56,11 +61,13 @@ def test_real_data(tmp_path: Path, shared_data: Path) -> None:
     assert {p["kind"] for p in content["problems"]} == {"duplicate"}
     assert content["tasks"]["blood"]["parts"]["train"]["labels"]["boxes"]["RBC"] == 2381
     assert round(content["tasks"]["nodule"]["parts"]["train"]["labels"]["share"]["nodule"], 3) == 0.046
-    assert result.stdout.splitlines()[-1].startswith("5 problems, 14 warnings in 4,304 samples")
-    assert max(len(line) for line in result.stdout.splitlines() if "│" in line) <= 100
+    assert out.splitlines()[-1].startswith("5 problems, 14 warnings in 4,304 samples")
+    assert max(len(line) for line in out.splitlines() if "│" in line) <= 100
 
 
-def test_all_faults_of_a_table_and_of_boxes_are_named_and_only_those(tmp_path: Path, project: Path) -> None:
+def test_all_faults_of_a_table_and_of_boxes_are_named_and_only_those(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(project, tmp_path / "p")
     config = yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())
     config["data"]["tasks"]["sizes"]["train"]["init_args"]["classes"] = ["large", "small"]
@@ -81,11 +88,8 @@ def test_all_faults_of_a_table_and_of_boxes_are_named_and_only_those(tmp_path: P
     del config["data"]["tasks"]["boxes"]["train"]
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
 
-    command = [sys.executable, "-m", "umedpt_lightning", "data", "check", "--config", "c.yaml", "--json", "c.json"]
-    result = subprocess.run(
-        [*command, "--root", "p"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100
-    )
-    assert (result.returncode, result.stderr) == (1, "")
+    monkeypatch.chdir(tmp_path)
+    out = check(capsys, "--root", "p")
     content = json.loads((tmp_path / "c.json").read_text())
     assert list(content["tasks"]["boxes"]["parts"]) == ["test"]  # what is whole was read
     errors = [p for p in content["problems"] if p["severity"] == "error"]
@@ -94,7 +98,7 @@ def test_all_faults_of_a_table_and_of_boxes_are_named_and_only_those(tmp_path: P
         *(("sizes", "train", f"p/manifest.csv line {i + 1}") for i in (3, 5, 7)),
         *(("sizes", "train", f"p/train/images/{i}.png") for i in (4, 6)),
     ]
-    assert all(f"{p['name']}: {p['what']}." in result.stdout for p in errors)
+    assert all(f"{p['name']}: {p['what']}." in out for p in errors)
     for found, i in zip(("four numbers", "outside", "no area"), (3, 1, 2), strict=True):
         assert sum(found in p["what"] and f"annotation {i}" in p["what"] for p in errors) == 1
 

@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -25,6 +23,8 @@ from PIL import Image
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.formats.images import read_image
 from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.inference import embed as embedding
+from umedpt_lightning.inference import store
 from umedpt_lightning.inference.dataset import InputDataset, Wanted
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import Sample
@@ -140,19 +140,18 @@ def test_bf16_is_near(model: Path, images: Path, tmp_path: Path) -> None:
     assert 0 < np.abs(exact - near).max() < 0.2
 
 
-KILLED = """
-import os, signal, sys
-from umedpt_lightning.cli import main
-from umedpt_lightning.inference import embed, store
-embed._MOST_IMAGES = 4
-add = store.Store.add
-def add_and_die(self, start, *rest):
-    if start == 8:
-        os.kill(os.getpid(), signal.SIGKILL)
-    add(self, start, *rest)
-store.Store.add = add_and_die
-main(sys.argv[1:])
-"""
+def _embed_and_die(*arguments: str) -> None:
+    """In this process, which ends when the third part is to be written."""
+    add = store.Store.add
+
+    def add_or_die(self: Any, start: int, *rest: Any) -> None:
+        if start == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, start, *rest)
+
+    embedding._MOST_IMAGES = 4
+    store.Store.add = add_or_die  # type: ignore[method-assign]
+    main(["embed", *arguments])
 
 
 def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
@@ -161,9 +160,13 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
     whole, killed = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
     embed(model, images, whole)
     options = ["--task", "colour", "--batch_size", "4", "--device", "cpu", "--num_workers", "1"]
-    command = [sys.executable, "-c", KILLED, "embed", "--model", str(model), "--inputs", str(images), *options]
-    died = subprocess.run([*command, "--out", str(killed)], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    assert died.returncode == -signal.SIGKILL
+    child = os.fork()
+    if not child:
+        try:
+            _embed_and_die("--model", str(model), "--inputs", str(images), *options, "--out", str(killed))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert not killed.exists()
     assert len(list((tmp_path / "killed.parquet.parts").glob("0*.npz"))) == 2
     read: list[int] = []

@@ -141,7 +141,8 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_with_a_message() -> None:
     with torch.no_grad():
         for parameter in module.model.tasks.parameters():
             parameter.fill_(torch.nan)
-    curve = sweep(_trainer(), module, data, rounds=20)
+    with pytest.warns(UserWarning, match="task 'a': the loss is nan"):
+        curve = sweep(_trainer(), module, data, rounds=20)
     assert len(curve.losses) == 1
     assert "not finite" in curve.end
 

@@ -226,7 +226,8 @@ def test_slides_by_tiles_at_the_resolution_that_is_asked_for(
 ) -> None:
     path = slide(tmp_path / "in" / "s.tif", stained(600, 900, (100, 100, 500, 400)), mpp=0.25)
     options = ["--mpp", "0.5", "--tile", "128", "--overlays", "--min_score", "0.05"]
-    predict(model, path, tmp_path / "out", "--tasks", "a_mask", "a_box", "a_class", *options)
+    with pytest.warns(UserWarning, match="Tiles of 128 pixels are small"):
+        predict(model, path, tmp_path / "out", "--tasks", "a_mask", "a_box", "a_class", *options)
     (row,) = table(tmp_path / "out" / "a_mask.csv")
     with tifffile.TiffFile(tmp_path / "out" / row["mask"]) as tiff:
         assert tiff.pages[0].shape == (300, 450)

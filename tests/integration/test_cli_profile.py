@@ -16,8 +16,7 @@ from torch import nn
 
 from umedpt_lightning.cli import main
 from umedpt_lightning.cli.profile import measure
-from umedpt_lightning.cli.profile_report import show
-from umedpt_lightning.cli.run_cost import RunCost
+from umedpt_lightning.cli.run_cost import RunCost, show
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.profiling import RoundTimer, TaskCost

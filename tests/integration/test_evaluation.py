@@ -28,11 +28,6 @@ from umedpt_lightning.types import IGNORE_INDEX, BoxArrays, Sample
 
 TASKS = {f"a_{kind}": kind for kind in KINDS}
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
-
 
 class SmallObjects(MemoryReader):
     """Images of 128 pixels and less with objects of two and three, of which little is left when they are resized."""
@@ -307,8 +302,6 @@ def of_rank(tasks: dict[str, str], size: int, limit: float, devices: int) -> dic
     return found
 
 
-@pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks")
-@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 @pytest.mark.parametrize(
     ("tasks", "size", "limit", "alone"),
     [(TASKS, 1, 1.0, 1.0), ({"a_mask": "mask"}, 5, 0.5, 2), ({"a_mask": "mask"}, 3, 0.5, 2)],

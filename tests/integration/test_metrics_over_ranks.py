@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from builders import KINDS, WIDTHS, detection_features, random_target, spec_of
+from builders import KINDS, WIDTHS, detection_features, random_survival, random_target, spec_of, survival_spec
 
 from umedpt_lightning.tasks import DEFAULT_TASKS, Task
 from umedpt_lightning.types import Boxes
 
 IMAGES, SIDE = 8, 64
+ALL = (*KINDS, "survival")
 #: Images of the first rank; the second has the rest.
 SPLITS = {"evenly": 4, "unevenly": 5, "all on one": IMAGES}
 
@@ -24,11 +25,11 @@ def sample(kind: str) -> tuple[Task, list[Any], list[Any]]:
     """A task, with outputs and targets of one image each, the same in every process."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    spec = spec_of(kind)
+    spec = survival_spec() if kind == "survival" else spec_of(kind)
     task = DEFAULT_TASKS[type(spec)](spec, WIDTHS)  # type: ignore[call-arg]
     outputs, targets = [], []
     for _ in range(IMAGES):
-        value = random_target(kind, SIDE, rng)
+        value = random_survival(rng) if kind == "survival" else random_target(kind, SIDE, rng)
         if kind == "box":
             targets.append([Boxes(torch.from_numpy(value.boxes), torch.from_numpy(value.labels))])
             features = detection_features(1, SIDE)
@@ -53,7 +54,7 @@ def _rank(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
     found = {}
-    for kind in KINDS:
+    for kind in ALL:
         for split, first in SPLITS.items():
             found[kind, split] = metrics(kind, (range(first), range(first, IMAGES))[rank])
     torch.save(found, f"{folder}/{rank}.pt")
@@ -69,7 +70,7 @@ def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, st
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_two_ranks_find_the_metrics_of_one_process(by_rank: list[Any], kind: str, split: str) -> None:
     alone = metrics(kind, range(IMAGES))
     for found in by_rank:

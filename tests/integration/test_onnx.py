@@ -11,7 +11,7 @@ import pytest
 import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
 
-from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.blocks import Encoder, ViTEncoder
 from umedpt_lightning.export import EncoderGraph, TaskGraph, export_onnx, export_program, select_boxes
 from umedpt_lightning.export.program import Graph, example
 from umedpt_lightning.model import MultiTaskModel
@@ -93,6 +93,32 @@ def test_swin_takes_any_number_of_images_of_its_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "beitv2_base_patch16_224"])
+def test_a_vision_transformer_takes_any_number_of_images_of_one_size(name: str, tmp_path: Path) -> None:
+    tiny = ViTEncoder(name, model_args={"depth": 2, "embed_dim": 32, "num_heads": 2})
+    model = model_of(tiny, "mask", sizes={"a_mask": (50, 96)})
+    for file, difference in export_onnx(model, tmp_path):
+        there, run = session(file)
+        graph = TaskGraph(model, "a_mask") if "task" in file.name else EncoderGraph(model)
+        assert there.get_inputs()[0].shape == ["batch", 3, 50, 96]
+        assert difference < 1e-4
+        assert max(differences(graph, run, [(1, 50, 96), (3, 50, 96)])) < 1e-4
+
+
+@pytest.mark.slow
+def test_weights_lie_once_beside_the_graphs_and_same_padding_is_that_of_pytorch(tmp_path: Path) -> None:
+    specs = {f"task{i}": spec_of("class") for i in range(3)}
+    model = MultiTaskModel(Encoder("test_efficientnet"), specs).eval()
+    for file, _ in export_onnx(model, tmp_path):
+        there, run = session(file)
+        assert there.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+        if "task" in file.name:
+            assert max(differences(TaskGraph(model, file.stem.removeprefix("task_")), run, ANY)) < 1e-4
+    weights = sum(value.numel() * 4 for value in model.state_dict().values())
+    assert (tmp_path / "weights.bin").stat().st_size < 1.1 * weights
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mask", "box"])
 def test_a_program_of_torch_export_takes_any_size_too(kind: str) -> None:
     graph = TaskGraph(model_of(small_encoder(), kind), f"a_{kind}")
@@ -127,8 +153,8 @@ def test_a_file_that_differs_from_pytorch_is_not_let_through(tmp_path: Path, mon
     model = model_of(small_encoder(), "class")
     export = export_program
 
-    def spoilt(graph: Graph) -> Any:
-        program = export(graph)
+    def spoilt(graph: Graph, **options: Any) -> Any:
+        program = export(graph, **options)
         # the program keeps the parameter that it was made with
         model.task("a_class").head.bias = torch.nn.Parameter(torch.tensor([0.0, 1.0, 2.0]))  # type: ignore[union-attr]
         return program

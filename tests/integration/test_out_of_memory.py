@@ -14,11 +14,6 @@ from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.tasks import Classification
 from umedpt_lightning.training import MultiTaskModule
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
-
 
 def cpu() -> None:
     torch.empty(2**60)
@@ -71,7 +66,7 @@ def run(method: str, task: Any) -> None:
     data = MultiTaskDataModule(
         {name: TaskData(train=r, val=r, test=r, batch_size=3) for name, r in readers.items()}, num_workers=0
     )
-    trainer = trainer_of(max_steps=1, limit_val_batches=1.0)
+    trainer = trainer_of(max_epochs=1, limit_val_batches=1.0)
     getattr(trainer, method)(MultiTaskModule(data.specs, small_encoder(), tasks={"greedy": task}), data)
 
 

@@ -19,16 +19,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from benchmarks.ranks import Collectives, free_port, on_ranks, torchrun_variables
+from umedpt_lightning.blocks import ViTEncoder
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.schedule import SomeTasks
 from umedpt_lightning.training import MultiTaskModule, Optimization
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-    pytest.mark.filterwarnings("ignore:The ``compute`` method of metric"),
-    pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks"),
-]
 
 TASKS = {f"a_{kind}": kind for kind in KINDS}
 STEPS = 20
@@ -55,13 +49,15 @@ def data_of(distribute: str = "samples", times: int = 1, per_round: int = 4) -> 
     return MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=STEPS, schedule=schedule, distribute=distribute)
 
 
-def module_of(data: MultiTaskDataModule, encoder: Any = small_encoder) -> MultiTaskModule:
+def module_of(
+    data: MultiTaskDataModule, encoder: Any = small_encoder, weights: dict[str, float] | None = None
+) -> MultiTaskModule:
     """In double precision, with a frozen stem and gradients that are clipped in every round."""
     torch.manual_seed(0)
     module = MultiTaskModule(
         data.specs,
         encoder(),
-        weights={"a_mask": 3.0},
+        weights={"a_mask": 3.0} if weights is None else weights,
         pixel_decoder=SMALL_PIXELS,
         detection_decoder=SMALL_DETECTION,
         optimization=Optimization(clip=0.05),
@@ -149,6 +145,41 @@ def test_losses_and_metrics_are_those_of_one_process_on_every_rank(distribute: s
         assert {n: found["metrics"][n] for n in expected} == pytest.approx(expected, abs=1e-5, nan_ok=True)
 
 
+def briefly(world_size: int, times: int = 1, encoder: Any = small_encoder) -> tuple[list[float], dict[str, Tensor]]:
+    """Norms and parameters of three rounds of two tasks, shared out as by default; `times` as many micro-batches."""
+    readers = readers_of({"a": "class", "b": "regression"}, size=7)
+    tasks = {
+        name: TaskData(train=reader, batch_size=2, micro_batches=times * count)
+        for (name, reader), count in zip(readers.items(), (1, 2), strict=True)
+    }
+    data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3)
+    module, norms = module_of(data, encoder, weights={"b": 3.0}), Norms()
+    strategy = "ddp" if world_size > 1 else "auto"
+    ranks_trainer_of(devices=world_size, strategy=strategy, max_steps=3, callbacks=[norms]).fit(module, data)
+    return norms.found, module.model.state_dict()
+
+
+def test_ranks_share_the_samples_of_every_task_where_nothing_else_is_said() -> None:
+    norms, parameters = briefly(1, times=2)
+    for found, state in on_ranks(briefly, 2, 2):
+        assert found == pytest.approx(norms, rel=1e-9)
+        for name, value in parameters.items():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_ranks_share_a_vision_transformer_whose_pyramid_nothing_reads(lora_rank: int) -> None:
+    if lora_rank:
+        pytest.importorskip("peft")
+    tiny = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+    encoder = partial(ViTEncoder, "vit_small_patch14_reg4_dinov2", model_args=tiny, lora_rank=lora_rank)
+    norms, parameters = briefly(1, 2, encoder)
+    for found, state in on_ranks(briefly, 2, 2, 1, encoder):
+        assert found == pytest.approx(norms, rel=1e-9)
+        for name, value in parameters.items():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=1e-9, msg=name)
+
+
 def resumed(folder: str) -> dict[str, Any]:
     """A training of six rounds, and one that goes on with it after the third; with tasks shared out."""
     found = {}
@@ -164,9 +195,6 @@ def resumed(folder: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
-@pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_ranks_that_share_out_tasks_go_on_with_the_same_bits(tmp_path: Path) -> None:
     for found in on_ranks(resumed, 2, str(tmp_path)):
         # the times are those of the first run, or tasks might be dealt out otherwise and sums be rounded otherwise

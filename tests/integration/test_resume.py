@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import yaml
 from builders import SMALL_DETECTION, SMALL_PIXELS, readers_of
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
@@ -28,14 +29,6 @@ from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
 from umedpt_lightning.types import TaskBatch
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:.*dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 ROUNDS, EPOCHS = 5, 3
 
 
@@ -124,9 +117,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "train/samples_per_second"} for row in csv.DictReader(file)]
 
 
-def assert_same(folder: Path, other: Path, cuts: list[tuple[str, int]], **options: Any) -> None:
+def assert_same(whole: Any, other: Path, cuts: list[tuple[str, int]], **options: Any) -> None:
     """A run that is cut, and goes on, and so forth, ends as one that is not."""
-    whole, seen = run(folder, **options)
+    whole, seen = whole
     for number, cut in enumerate(cuts):
         assert run(other, cut, seed=number, **options) is None, f"{cut} was never reached"
     begun = (other / "checkpoints" / "last.ckpt").exists()
@@ -139,6 +132,13 @@ def compare(whole: pl.Trainer, seen: Witness, resumed: pl.Trainer, seen_again: W
     for what, value in state(whole).items():
         assert list(resume._unequal(what, value, state(resumed)[what])) == []
     assert seen_again.seen.items() <= seen.seen.items(), "the same samples, random numbers and learning rates"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.Trainer, Witness]:
+    """A run that nothing happened to."""
+    found: tuple[pl.Trainer, Witness] = run(tmp_path_factory.mktemp("whole"))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,14 @@ def compare(whole: pl.Trainer, seen: Witness, resumed: pl.Trainer, seen_again: W
     ],
     ids=["first", "five", "validations", "no epochs", "every other", "no validation", "max_steps", "averaged"],
 )
-def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, cuts: Any, options: dict[str, Any]) -> None:
-    assert_same(tmp_path / "whole", tmp_path / "cut", cuts, **options)
+def test_an_interrupted_run_ends_with_the_same_bits(
+    tmp_path: Path, whole: Any, cuts: Any, options: dict[str, Any]
+) -> None:
+    assert_same(run(tmp_path / "whole", **options) if options else whole, tmp_path / "cut", cuts, **options)
 
 
-def test_random_numbers_differ_between_rounds(tmp_path: Path) -> None:
-    _, witness = run(tmp_path)
+def test_random_numbers_differ_between_rounds(whole: Any) -> None:
+    _, witness = whole
     drawn = [number for seen in witness.seen.values() for _, _, number in seen[1:]]
     assert len(set(drawn)) == len(drawn) == 2 * ROUNDS * EPOCHS
 
@@ -186,13 +188,6 @@ def test_a_run_cut_short_by_max_steps_goes_on_in_mid_epoch(tmp_path: Path) -> No
     _, witness = run(tmp_path / "short", max_steps=11, max_epochs=-1)
     assert min(witness.seen) == 7
     assert [int(row["step"]) + 1 for row in rows(tmp_path / "short") if row["val/score"]] == [5, 10]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.Trainer, Witness]:
-    """A run that nothing happened to."""
-    found: tuple[pl.Trainer, Witness] = run(tmp_path_factory.mktemp("whole"))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -326,6 +321,10 @@ def test_counts_of_all_ranks_are_taken_over_by_fewer_and_by_more() -> None:
                 }
             )
             total += module.bad_samples.read(torch.device("cpu")).get("a", 0.0)
+            mine = range(rank, 4, ranks)
+            losses, samples = module.losses.read(torch.device("cpu"))
+            assert losses == ({"a": sum(mine) / len(mine)} if mine else {})
+            assert samples == 2 * len(mine)
         assert total == 0 + 1 + 2 + 3
 
 
@@ -337,10 +336,12 @@ class _Ranks:
 
 
 def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run" / "checkpoints"
-    fit = ["fit", "--config", str(project / "config.yaml"), "--run", str(folder.parent), "--trainer.logger", "false"]
+    config["data"]["tasks"] = {"sizes": config["data"]["tasks"]["sizes"]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    fit = ["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(folder.parent), "--trainer.logger", "false"]
     fit += ["--trainer.limit_val_batches", "0", "--checkpoint.monitor", "null"]
     main([*fit, "--last.rounds", "1"])
     last = folder / "last.ckpt"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
+import multiprocessing
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ def fit(config: Config, folder: Path, run: Path, *options: str) -> dict[str, Any
     return checkpoint
 
 
-@pytest.fixture
-def two_tasks(config: Config) -> Config:
+def of_two_tasks(config: Config) -> Config:
     """Two heads of equal shape, in one epoch of three rounds; no validation but at the end."""
     tasks = config["data"]["tasks"]
     config["data"]["tasks"] = {"sizes": tasks["sizes"], "again": tasks["sizes"]}
@@ -39,9 +39,23 @@ def two_tasks(config: Config) -> Config:
 
 
 @pytest.fixture
-def begun(two_tasks: Config, tmp_path: Path) -> Path:
-    """The folder of a run of one epoch."""
-    fit(two_tasks, tmp_path, tmp_path / "run")
+def two_tasks(config: Config) -> Config:
+    return of_two_tasks(config)
+
+
+@pytest.fixture(scope="module")
+def begun_once(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("begun")
+    fit(of_two_tasks(yaml.safe_load((project / "config.yaml").read_text())), folder, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def begun(begun_once: Path, tmp_path: Path) -> Path:
+    """The folder of a run of one epoch, to be changed at will."""
+    shutil.copytree(begun_once, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(begun_once), str(tmp_path / "run")))
     return tmp_path / "run"
 
 
@@ -55,7 +69,7 @@ def test_the_order_of_tasks_makes_no_difference(
 ) -> None:
     more = two_tasks | {"trainer": two_tasks["trainer"] | {"max_epochs": 2}}
     turned = more | {"data": more["data"] | {"tasks": dict(reversed(two_tasks["data"]["tasks"].items()))}}
-    subprocess.run(["cp", "-r", str(begun), str(tmp_path / "turned")], check=True)
+    shutil.copytree(begun, tmp_path / "turned")
     state = fit(more, tmp_path, begun, "--ckpt_path", "last")["state_dict"]
     other = fit(turned, tmp_path, tmp_path / "turned", "--ckpt_path", "last")["state_dict"]
     assert state.keys() == other.keys()
@@ -190,15 +204,22 @@ def test_two_runs_that_start_in_the_same_second_have_two_folders(
     assert [str(new_folder()) for _ in range(3)] == ["runs/now", "runs/now-2", "runs/now-3"]
 
 
+def _claim(folder: Path, claimed: Any) -> None:
+    claim(folder)
+    claimed.set()
+    time.sleep(60)
+
+
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
-    script = "import sys, time; from pathlib import Path; from umedpt_lightning.runs.folder import claim\n"
-    script += "claim(Path(sys.argv[1])); print('claimed', flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "claimed\n"
-        with pytest.raises(ValueError, match=f"another process trains in this folder .process {other.pid} on"):
-            claim(tmp_path)
-        other.kill()
+    context = multiprocessing.get_context("fork")
+    claimed = context.Event()
+    other = context.Process(target=_claim, args=(tmp_path, claimed))
+    other.start()
+    assert claimed.wait(60)
+    with pytest.raises(ValueError, match=f"another process trains in this folder .process {other.pid} on"):
+        claim(tmp_path)
+    other.kill()
+    other.join()
     claim(tmp_path)  # however the other has ended
 
 

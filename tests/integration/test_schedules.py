@@ -7,26 +7,24 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 import yaml
 from builders import readers_of
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from test_round import TINY_STEP, data_of, gradients_of, module_of, trainer_of
 from torch import Tensor
 
 from umedpt_lightning.callbacks.task_shares import TaskShares, draw_shares
 from umedpt_lightning.cli import main
-from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
+from umedpt_lightning.data.loading.follow_validation import FollowValidation
 from umedpt_lightning.data.loading.schedule import Fixed, Proportional, RoundRobin, ScheduleFactory, SomeTasks
 
 TASKS = {"a": "class", "b": "regression", "c": "multilabel"}
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 
 
 def scheduled(schedule: ScheduleFactory, sizes: tuple[int, int, int] = (2, 2, 2)) -> MultiTaskDataModule:
@@ -111,3 +109,38 @@ def test_a_schedule_is_set_in_a_config_and_one_that_does_not_fit_is_told(
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(SystemExit, match=r"data\.schedule: SomeTasks is to have 9 tasks a round, but there are 5"):
         main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")])
+
+
+@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty")
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_follows_validation_goes_on_with_the_same_bits(workers: int, tmp_path: Path) -> None:
+    def run(checkpoint: Path | None) -> tuple[dict[str, Tensor], Any]:
+        readers = {task: readers_of({task: kind}, size=6)[task] for task, kind in TASKS.items()}
+        follow = partial(FollowValidation, per_round=4, patience=1)
+        tasks = {name: TaskData(train=reader, val=reader, batch_size=2) for name, reader in readers.items()}
+        data = MultiTaskDataModule(tasks, num_workers=workers, schedule=follow, steps_per_epoch=6)
+        saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)
+        options = {"max_epochs": 3, "val_check_interval": 3, "limit_val_batches": 1.0, "enable_checkpointing": True}
+        module, taken = module_of(data), Plans()
+        trainer_of(callbacks=[saver, taken], **options).fit(module, data, ckpt_path=checkpoint)
+        return module.state_dict(), (data.state_dict(), taken.found)
+
+    state, (counts, plans) = run(None)
+    assert set(counts["schedule"]["amounts"].values()) != {1.0}
+    for step in (4, 8, 12):
+        again, (counts_again, plans_again) = run(tmp_path / f"step={step}.ckpt")
+        assert counts_again == counts
+        assert plans_again == plans[step:]
+        assert all(torch.equal(again[name], value) for name, value in state.items())
+
+
+class Plans(pl.Callback):
+    """Keeps what was in each round."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, int]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.found.append(dict(batch.plan.micro_batches))

@@ -53,11 +53,12 @@ ONLY_IN = {
 }
 
 #: Concrete label kinds and their heads.
-KINDS = {"ClassSpec", "MultilabelSpec", "RegressionSpec", "MaskSpec", "BoxSpec"}
-HEADS = {"Classification", "MultilabelClassification", "Regression", "Segmentation", "Detection", "DEFAULT_TASKS"}
+KINDS = {"ClassSpec", "MultilabelSpec", "RegressionSpec", "MaskSpec", "BoxSpec", "SurvivalSpec"}
+HEADS = {"Classification", "MultilabelClassification", "Regression", "Segmentation", "Detection", "Survival"}
+HEADS |= {"DEFAULT_TASKS"}
 #: Where these may be named: their own files, the names that users import, what reads a kind of data, and the closed set
 #: of classes that a saved model may name.
-MAY_NAME = ("labels/", "tasks/", "types.py", "__init__.py", "data/readers/", "data/formats/columns.py", "data/demo/")
+MAY_NAME = ("labels/", "tasks/", "types/", "__init__.py", "data/readers/", "data/formats/columns.py", "data/demo/")
 SAVED = "pretrained/construction.py"
 
 any_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))

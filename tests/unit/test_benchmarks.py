@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import results
+from benchmarks import mutants, results
 from benchmarks.suite import BENCHMARKS, Benchmark, Figure
 
 FIGURES = {key: figure for benchmark in BENCHMARKS.values() for key, figure in benchmark.figures.items()}
@@ -116,3 +116,14 @@ def test_the_snapshot_holds_every_declared_figure_with_its_target(key: str) -> N
     assert found["target"] == FIGURES[key].target
     assert found["command"].startswith("python -m benchmarks ")
     assert "--quick" not in found["command"]
+
+
+@pytest.mark.parametrize("mutant", mutants.listed(), ids=str)
+def test_a_mutant_breaks_a_line_that_is_there_and_names_tests_that_are(mutant: mutants.Mutant) -> None:
+    text = (mutants.ROOT / "src" / "umedpt_lightning" / mutant.file).read_text()
+    compile(mutant.of(text), mutant.file, "exec")
+    with pytest.raises(ValueError, match="is out of date, it stands 0 times"):
+        mutant.of(text.replace(mutant.old, ""))
+    for test in mutant.tests:
+        file, _, name = test.partition("::")
+        assert f"def {name}" in (mutants.ROOT / "tests" / file).read_text()

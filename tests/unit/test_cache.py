@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import reader_samples
 
+from benchmarks.processes import in_fresh_process
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.cache import cache_folders, cached
 from umedpt_lightning.data.cache import identity as identity_module
@@ -173,16 +174,12 @@ def test_ranks_share_one_folder_and_other_options_do_not(tmp_path: Path) -> None
 
 def test_identity_is_the_same_in_another_process(tmp_path: Path) -> None:
     table = reader_samples.manifest(tmp_path)
-    code = (
-        "import sys; from umedpt_lightning.data.cache.identity import identity;"
-        "from umedpt_lightning.data import readers;"
-        "print(identity(readers.ManifestMasks(sys.argv[1], 'train', {'a': 0, 'b': 1})))"
-    )
     here = identity(readers.ManifestMasks(table, "train", {"a": 0, "b": 1}))
-    there = subprocess.run(
-        [sys.executable, "-c", code, str(table)], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    assert there.stdout.strip() == here
+    assert in_fresh_process(_identity, table) == here
+
+
+def _identity(table: Path) -> str:
+    return identity(readers.ManifestMasks(table, "train", {"a": 0, "b": 1}))
 
 
 def test_what_has_changed_is_read_anew(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from umedpt_lightning.data.loading.collate import collate
+from umedpt_lightning.data.loading.dataset import collate
 from umedpt_lightning.types import BoxArrays, Sample, SampleTarget, to_numpy
 
 

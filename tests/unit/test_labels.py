@@ -13,11 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, random_target, small_encoder, spec_of
+from builders import (
+    KINDS,
+    SMALL_DETECTION,
+    SMALL_PIXELS,
+    random_survival,
+    random_target,
+    small_encoder,
+    spec_of,
+    survival_spec,
+)
 from own_kind import LandmarkSpec, LandmarkTask, RiseSpec, RiseTask
 
 from umedpt_lightning.data.formats.strata import strata_of
-from umedpt_lightning.data.loading.collate import collate
+from umedpt_lightning.data.loading.dataset import collate
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.drawing.pictures import Example, draw, to_rgb
@@ -57,6 +66,7 @@ ALL = {kind: Kind(spec_of(kind), lambda rng, kind=kind: random_target(kind, SIDE
         LandmarkTask,
     ),
     "rise": Kind(RiseSpec(channels=3), _rise, RiseTask),
+    "survival": Kind(survival_spec(), random_survival),
 }
 every_kind = pytest.mark.parametrize("name", ALL)
 
@@ -108,7 +118,7 @@ def test_figures_of_no_readable_sample_can_be_told_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["text", None, 1.5, np.zeros((2, 3, 4), complex)])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, "survival"])
 def test_what_is_no_target_is_an_error_with_a_mend(name: str, wrong: Any) -> None:
     found, figures = ALL[name].spec.inspect(wrong, (SIDE, SIDE))
     assert [one.severity for one in found] == ["error"]

@@ -126,6 +126,16 @@ def test_a_round_has_the_micro_batches_of_its_plan() -> None:
     assert rounds == [([MicroBatchId("a", 0), MicroBatchId("b", 0)], ["a", "b"])] * 3
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_draws_no_random_number_of_the_models(workers: int) -> None:
+    loader = loader_of("ab")
+    loader.pool = WorkerPool(workers)
+    before = torch.get_rng_state()
+    assert [batch.task for round_ in loader for batch in round_] == ["a", "b"] * 3
+    loader.close()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_costs_are_wanted_only_where_several_ranks_share_out_tasks_and_do_not_know_them() -> None:
     shared = {"world_size": 2, "distribute": "tasks"}
     assert not loader_of("ab").wants_costs

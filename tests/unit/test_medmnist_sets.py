@@ -13,8 +13,8 @@ from threading import Thread
 import pytest
 from reader_samples import medmnist
 
-from umedpt_lightning.data.formats import medmnist_sets
 from umedpt_lightning.data.readers import MedMNIST, MedMNISTMultilabel
+from umedpt_lightning.data.readers import medmnist as medmnist_sets
 
 NAMES = {"redmnist": ["rash", "burn", "none of these"], "manymnist": ["a", "b", "c", "d", "e"]}
 

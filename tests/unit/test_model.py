@@ -12,7 +12,7 @@ from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, readers_of, small_enc
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import Encoder
-from umedpt_lightning.data.loading.collate import collate
+from umedpt_lightning.data.loading.dataset import collate
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks import Classification, Segmentation
 from umedpt_lightning.types import TaskBatch, TaskSpec

@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
+from benchmarks.processes import in_fresh_process
 from umedpt_lightning.data.cache.unpacked import cache_folder, unpacked
 from umedpt_lightning.data.formats import npz
 from umedpt_lightning.data.readers import MedMNIST
@@ -67,8 +68,7 @@ def test_every_process_maps_the_same_file_and_keeps_no_copy(tmp_path: Path, way:
     reader = MedMNIST(tmp_path / "a.npz", "train")
     image, mapped = sample_of(reader)
     assert len(pickle.dumps(reader)) < 5000
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        other, theirs = pool.apply(sample_of, (reader,))
+    other, theirs = in_fresh_process(sample_of, reader)
     np.testing.assert_array_equal(image, ARRAYS["train_images"][4])
     np.testing.assert_array_equal(other, image)
     assert mapped == theirs

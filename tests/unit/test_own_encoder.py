@@ -301,7 +301,9 @@ def test_it_trains_in_a_trainer_and_what_was_trained_is_built_again(tmp_path: Pa
     card = (tmp_path / "model" / "README.md").read_text()
     assert "TwoMaps" in card
     assert "timm" not in card
-    with pytest.raises(ValueError, match=r"encoder\.class is 'TwoMaps', but must be one of Encoder\. .*classes="):
+    with pytest.raises(
+        ValueError, match=r"encoder\.class is 'TwoMaps', but must be one of Encoder, ViTEncoder\. .*classes="
+    ):
         MultiTaskModel.from_pretrained(tmp_path / "model")
 
 
@@ -358,7 +360,8 @@ def test_tiles_are_as_the_whole(kind: str) -> None:
     elif kind == "mask":
         assert (torch.as_tensor(tiled) != whole).float().mean() < 1e-3
     else:
-        torch.testing.assert_close(tiled.boxes[:100], whole.boxes[:100], atol=1e-2, rtol=0)  # the best
+        apart = torch.cdist(whole.boxes[:100], tiled.boxes, p=torch.inf).amin(dim=1)  # the best, whose order may differ
+        assert apart.max() < 1e-2
 
 
 def test_an_embedding_of_its_own_is_averaged_over_tiles() -> None:

@@ -12,7 +12,7 @@ from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, readers_of, small_enc
 from torch import nn
 
 from umedpt_lightning.blocks import Encoder
-from umedpt_lightning.data.loading.collate import collate
+from umedpt_lightning.data.loading.dataset import collate
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.packing import packs
@@ -124,6 +124,7 @@ def test_a_negative_budget_is_refused() -> None:
 # --- compiled blocks ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch looks at it itself
 def test_compiled_blocks_keep_their_names_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     traced: list[Any] = []
 

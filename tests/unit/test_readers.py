@@ -215,7 +215,7 @@ def test_a_table_is_a_path_or_its_options_also_in_the_config_of_a_run(described:
     parser.add_argument("--data", type=dict[str, Reader])
     options = {"table": described, "split": "train"}
     parsed = parser.parse_object({"data": {"a": {"class_path": "ManifestClasses", "init_args": options}}})
-    again = parser.parse_string(parser.dump(parsed, skip_none=False))
+    again = parser.parse_string(parser.dump(parsed, skip_unset=False))
     assert again == parsed
     for config in (parsed, again):
         filled = fill_root(config, str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from functools import partial
@@ -9,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 
+from umedpt_lightning.data.loading.follow_validation import FollowValidation
 from umedpt_lightning.data.loading.sampling import RoundSampler, TaskSamples, TaskStream
 from umedpt_lightning.data.loading.schedule import (
     Fixed,
@@ -34,6 +36,7 @@ SCHEDULES: dict[str, ScheduleFactory] = {
     "by_size": partial(Proportional, per_round=64),
     "tempered": partial(Proportional, temperature=5.0, per_round=16),
     "one_micro_batch": partial(Proportional, temperature=5.0, per_round=1),
+    "following": FollowValidation,
     "even": partial(Proportional, temperature=math.inf),
 }
 any_schedule = pytest.mark.parametrize("factory", SCHEDULES.values(), ids=SCHEDULES)
@@ -185,3 +188,69 @@ def test_schedules_of_earlier_releases_work_and_are_told_of_the_new_name() -> No
     assert own.round(0) == {"a": 2}
     with pytest.warns(FutureWarning, match="Schedule.pace is called `rates`"):
         assert own.pace == own.rates == {"a": TaskRate(1.0, 2)}
+
+
+# --- one that follows validation --------------------------------------------------------------------------------------
+
+THREE = {name: TaskSize(10, micro_batches) for name, micro_batches in (("done", 1), ("lags", 2), ("learns", 1))}
+
+
+def followed(validations: int, per_round: int | None = None) -> FollowValidation:
+    """One task does not fall any more, one falls slowly, one quickly; ten rounds from one validation to the next."""
+    schedule = FollowValidation(THREE, per_round)
+    for number in range(validations):
+        schedule.follow({"done": 0.5, "lags": 1 - 0.01 * number, "learns": 0.8**number}, 10 * (number + 1))
+    return schedule
+
+
+def test_what_lags_gets_more_turns_and_what_has_stopped_gets_fewer_within_bounds() -> None:
+    amounts = followed(4).amounts
+    assert amounts["done"] < 1 < amounts["lags"]
+    assert amounts["learns"] == 1
+    schedule = followed(30)
+    assert schedule.amounts == {"done": 0.5, "lags": 2.0, "learns": 1.0}
+    turns = realised(schedule, range(300, 1000))
+    assert turns["lags"] / 2 / turns["done"] == pytest.approx(4, rel=0.02)  # two micro-batches a turn
+    assert turns["done"] + turns["lags"] / 2 + turns["learns"] == 700 * 3
+
+
+@pytest.mark.parametrize("per_round", [1, 3, 8])
+def test_rounds_before_a_change_stay_as_they_were_and_no_turn_is_lost(per_round: int) -> None:
+    schedule, turns = FollowValidation(THREE, per_round), Counter[str]()
+    for number in range(200):
+        if number and number % 10 == 0:
+            before = schedule.before(number)
+            schedule.follow({"done": 0.5, "lags": 1 - 0.001 * number, "learns": 0.99**number}, number)
+            assert schedule.before(number) == before
+        in_round = {task: count // schedule.rates[task].micro_batches for task, count in schedule.round(number).items()}
+        assert sum(in_round.values()) == per_round
+        turns.update(in_round)
+        assert schedule.before(number + 1) == turns
+
+
+def test_it_goes_on_exactly_and_takes_tasks_that_come_and_go() -> None:
+    schedule, again = followed(6), FollowValidation(THREE)
+    again.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
+    assert [again.round(number) for number in range(60, 160)] == [schedule.round(n) for n in range(60, 160)]
+    losses = {"done": 0.4, "lags": 0.9, "learns": 0.1}
+    assert again.follow(losses, 160) == schedule.follow(losses, 160)
+    assert again.state_dict() == schedule.state_dict()
+    other = FollowValidation({"lags": THREE["lags"], "new": THREE["done"]})
+    other.load_state_dict(schedule.state_dict())
+    assert other.amounts == {"lags": schedule.amounts["lags"], "new": 1.0}
+    assert sum(other.before(170).values()) - sum(other.before(160).values()) == 20
+    other.load_state_dict({})  # of another schedule
+    assert other.amounts["new"] == 1.0
+
+
+def test_a_loss_that_is_not_finite_and_a_task_without_validation_change_nothing() -> None:
+    schedule = FollowValidation(THREE)
+    for number in range(1, 6):
+        assert not schedule.follow({"done": math.nan, "other": 1.0}, number)
+    assert set(schedule.amounts.values()) == {1.0}
+
+
+@pytest.mark.parametrize("options", [{"lowest": 0.0}, {"highest": 0.9}, {"factor": 1.0}, {"patience": 0}])
+def test_bounds_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="of FollowValidation lowest must be above 0"):
+        FollowValidation(THREE, **options)  # type: ignore[arg-type]

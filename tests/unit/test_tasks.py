@@ -153,7 +153,6 @@ TASKS = sorted(
     key=lambda t: t.__name__,
 )
 any_task = pytest.mark.parametrize("cls", TASKS, ids=lambda t: t.__name__)
-never_updated = pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
 any_count = pytest.mark.parametrize("count", [1, 2, 5])
 
 
@@ -221,7 +220,6 @@ def test_the_loss_is_a_finite_float32_scalar_in_bfloat16_too(cls: type[Task], co
 
 @any_task
 @any_count
-@never_updated
 def test_where_nothing_is_labelled_loss_and_gradients_are_finite_and_metrics_do_not_fail(
     cls: type[Task], count: int
 ) -> None:
@@ -238,7 +236,6 @@ def test_where_nothing_is_labelled_loss_and_gradients_are_finite_and_metrics_do_
 
 
 @any_task
-@never_updated
 def test_metrics_of_nothing_at_all_are_nan(cls: type[Task]) -> None:
     task = build(cls)
     metrics = task.compute()

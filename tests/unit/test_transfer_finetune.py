@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from builders import MemoryReader, spec_of
+from builders import MemoryReader, small_encoder, spec_of
 from torch import Tensor
 
 from umedpt_lightning.data.task_data import TaskData
@@ -178,8 +178,19 @@ def test_a_seed_gives_one_result(kind: str) -> None:
     assert any(not torch.equal(value, states[2][key]) for key, value in states[0].items())
 
 
+def test_the_seed_is_that_of_what_training_draws_too() -> None:
+    torch.manual_seed(0)
+    model = MultiTaskModel(small_encoder(drop_path_rate=0.5), {NAME: spec_of("class")})
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # whatever was drawn before
+        states.append(tuner().train(model, nothing).model.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
 def test_a_rate_that_is_too_high_loses_and_stops_nothing() -> None:
-    tuned = tuner(steps=40, evaluations=2, learning_rates=(1e30, 1e-3), clip=None).train(model_of(), nothing)
+    with pytest.warns(UserWarning, match=r"Round \d+, task 'new': the loss is nan"):
+        tuned = tuner(steps=40, evaluations=2, learning_rates=(1e30, 1e-3), clip=None).train(model_of(), nothing)
     assert tuned.options["learning_rate"] == 1e-3
     assert all(value.isfinite().all() for value in tuned.model.state_dict().values())
 

@@ -17,17 +17,16 @@ from builders import WIDTHS, MemoryReader, spec_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from umedpt_lightning.cli import transfer_pictures
+from umedpt_lightning.cli import transfer as transfer_command
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.drawing.figures import as_picture, as_svg
 from umedpt_lightning.labels import IGNORE_INDEX
 from umedpt_lightning.tasks import Segmentation
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result
-from umedpt_lightning.transfer.differences import Difference, difference_table, differences
 from umedpt_lightning.transfer.error_analysis import draw_reliability
 from umedpt_lightning.transfer.evaluation import seed_interval
-from umedpt_lightning.transfer.report import draw_curves, write_page
-from umedpt_lightning.transfer.summary import Row, conclusions, summarise, write_tables
+from umedpt_lightning.transfer.report import difference_table, draw_curves, write_page
+from umedpt_lightning.transfer.summary import Difference, Row, conclusions, differences, summarise, write_tables
 
 FRACTIONS = (0.05, 0.5, 1.0)
 
@@ -227,9 +226,9 @@ def test_pictures_are_of_the_cell_that_is_best_on_val_with_all_labels(tmp_path: 
     drawn: list[str] = []
     for cell in found:
         cells.write(cell, "key", found[cell], answers.arrays() | {"score": np.full(4, scores[cell][1])})
-    original = transfer_pictures.draw
+    original = transfer_command.draw
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(transfer_pictures, "draw", lambda shown, title: drawn.append(title) or original(shown, title))
-        sheets = transfer_pictures.draw_samples(found, cells, TaskData(test=reader), task)
+        patched.setattr(transfer_command, "draw", lambda shown, title: drawn.append(title) or original(shown, title))
+        sheets = transfer_command.draw_samples(found, cells, TaskData(test=reader), task)
     assert sheets.keys() == {"best", "worst"}
     assert drawn == [f"{which} test samples of {by_val}" for which in ("best", "worst")]

@@ -95,6 +95,24 @@ def test_patients_are_drawn_two_hundred_times_for_an_interval() -> None:
     assert ends["some"] == pytest.approx((5.975, 195.025))
 
 
+def test_whole_patients_are_drawn_for_the_interval_of_a_part() -> None:
+    class Counting(Answers):
+        drawn: ClassVar[list[np.ndarray]] = []
+
+        def score(self, rows: np.ndarray | None = None) -> dict[str, float]:
+            assert rows is not None
+            self.drawn.append(np.bincount(rows, minlength=6))
+            return {"some": 1.0}
+
+    class OfPatients(MemoryReader):
+        @property
+        def groups(self) -> np.ndarray:
+            return np.array(["a", "a", "a", "b", "b", "b"])
+
+    patient_intervals(Counting(None), OfPatients("class", size=6))  # type: ignore[arg-type]  # no task is needed
+    assert all(len({*counts[:3]}) == len({*counts[3:]}) == 1 for counts in Counting.drawn)
+
+
 def test_a_metric_that_is_undefined_at_times_has_the_interval_of_the_others() -> None:
     values = np.array([0.0, 1.0])
     ends = bootstrap_intervals(
@@ -118,3 +136,7 @@ def test_a_bin_weighs_as_much_as_there_is_in_it() -> None:
     stated = np.array([0.95] * 90 + [0.5] * 10)
     correct = np.array([True] * 90 + [False] * 10)
     assert calibration_error(stated, correct) == pytest.approx(0.9 * 0.05 + 0.1 * 0.5)
+
+
+def test_what_is_certain_is_in_the_last_bin_with_what_is_nearly_so() -> None:
+    assert calibration_error(np.array([1.0, 0.95]), np.array([False, True])) == pytest.approx(0.975 - 0.5)

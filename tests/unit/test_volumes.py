@@ -7,7 +7,6 @@ import gzip
 import itertools
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from jsonargparse import ArgumentParser
 from reader_samples import table, volumes
 from volume_files import nifti
 
+from benchmarks.processes import in_fresh_process, peak_rss
 from umedpt_lightning.data.cache.identity import named_files
 from umedpt_lightning.data.cache.unpacked import cache_folder
 from umedpt_lightning.data.demo import sources
@@ -479,20 +479,14 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
         pixels(path)
 
 
-LAZY = """
-import resource, sys
-from umedpt_lightning.data.volume.intensity import Window
-from umedpt_lightning.data.volume.series import open_volume
-from umedpt_lightning.data.volume.slices import Slices, VolumeImages
-import nibabel
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-reader = VolumeImages([__import__("pathlib").Path(sys.argv[1])], Slices(neighbours=1), Window(0, 1), None, None, "x")
-before = peak()
-for index in (0, 60, 511): reader.read(index)
-side = VolumeImages([reader.volumes[0].path], Slices("sagittal"), Window(0, 1), None, None, "x")
-side.read(256)
-print(peak() - before)
-"""
+def _memory_of_slices(path: Path) -> float:
+    """MiB that reading a few slices of two directions takes."""
+    reader = VolumeImages([path], Slices(neighbours=1), Window(0, 1), None, None, "x")
+    before = peak_rss()
+    for index in (0, 60, 511):
+        reader.read(index)
+    VolumeImages([reader.volumes[0].path], Slices("sagittal"), Window(0, 1), None, None, "x").read(256)
+    return peak_rss() - before
 
 
 def test_reading_a_slice_does_not_read_the_volume(tmp_path: Path) -> None:
@@ -502,8 +496,7 @@ def test_reading_a_slice_does_not_read_the_volume(tmp_path: Path) -> None:
     with (tmp_path / "big.nii").open("wb") as stream:  # a hole of 256 MiB
         header.write_to(stream)
         stream.truncate(352 + 2 * 512**3)
-    run = subprocess.run([sys.executable, "-c", LAZY, tmp_path / "big.nii"], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 32 * 1024  # KiB
+    assert in_fresh_process(_memory_of_slices, tmp_path / "big.nii") < 32
 
 
 def test_unpacking_does_not_hold_the_volume(tmp_path: Path) -> None:
@@ -515,10 +508,7 @@ def test_unpacking_does_not_hold_the_volume(tmp_path: Path) -> None:
         stream.write(bytes(4))
         for _ in range(512):
             stream.write(bytes(2 * 512**2))
-    run = subprocess.run(
-        [sys.executable, "-c", LAZY, tmp_path / "big.nii.gz"], capture_output=True, text=True, check=True
-    )
-    assert int(run.stdout) < 40 * 1024  # KiB
+    assert in_fresh_process(_memory_of_slices, tmp_path / "big.nii.gz") < 40
 
 
 def test_real_volumes_agree_with_nibabel() -> None:

@@ -29,18 +29,10 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(service: AppService, title: str, host: str, port: int, tell: Callable[[str], None]) -> None:
-    """Serves the page until the process is interrupted.
+    """Serves the page of a model of that name until the process is interrupted; port 0 takes a free one.
 
-    Args:
-        service: Answers the page's questions.
-        title: The model's name.
-        host: The address to listen at.
-        port: Its port; 0 takes a free one.
-        tell: Called with the page's address once it can be opened.
-
-    Raises:
-        ImportError: gradio is missing.
-        OSError: The address cannot be had.
+    `tell` is called with the page's address once it can be opened. Raises ImportError without gradio, and OSError where
+    the address cannot be had.
     """
     go_offline()
     with _listening(host, port) as listener, TemporaryDirectory(prefix="umedpt-app-") as folder:

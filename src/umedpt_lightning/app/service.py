@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from umedpt_lightning.app import cards
-from umedpt_lightning.app.figure import THUMBNAIL, Picture, figure, shown
+from umedpt_lightning.app.cards import THUMBNAIL, Picture, figure, shown
 from umedpt_lightning.app.neighbours import NearestSamples
 from umedpt_lightning.app.uploads import Array, for_task, load
 from umedpt_lightning.data.formats.images import image_suffixes
@@ -123,20 +123,17 @@ class AppService:
     def _neighbours(self, file: Path, samples: Samples, stretch: bool) -> str:
         try:
             _, given, _ = self._seen(file, samples.task, stretch)
-            html = self._nearest(given, samples)
+            spec, size = self.model.task(samples.task).spec, self.model.sizes.get(samples.task)
+            batch = as_tensor(resized([as_image(given, spec.channels, "the image")], size))
+            with torch.inference_mode():
+                vector = to_numpy(self.model.embed(batch.to(self.model.encoder.mean.device), samples.task)[0])
+            if not np.isfinite(vector).all():
+                raise ValueError(f"The embedding of the image is not finite. {NOT_FINITE}")
+            found = samples.nearest(vector, NEAREST)
+            html = cards.neighbours(found, [_thumbnail(samples.images, one.id) for one in found])
         except Exception as error:
             html = _problem(error)
         return cards.card("nearest samples", f"cosine of the embeddings, as images of {samples.task}", html)
-
-    def _nearest(self, image: Array, samples: Samples) -> str:
-        spec = self.model.task(samples.task).spec
-        batch = as_tensor(resized([as_image(image, spec.channels, "the image")], self.model.sizes.get(samples.task)))
-        with torch.inference_mode():
-            vector = to_numpy(self.model.embed(batch.to(self.model.encoder.mean.device), samples.task)[0])
-        if not np.isfinite(vector).all():
-            raise ValueError(f"The embedding of the image is not finite. {NOT_FINITE}")
-        found = samples.nearest(vector, NEAREST)
-        return cards.neighbours(found, [_thumbnail(samples.images, one.id) for one in found])
 
 
 def _thumbnail(folder: Path | None, name: str) -> Picture | None:

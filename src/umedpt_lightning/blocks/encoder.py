@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -115,6 +115,11 @@ class BaseEncoder(HParamsMixin, nn.Module, ABC):
                     module.eval()
         return self
 
+    @property
+    def neck(self) -> nn.Module | None:
+        """What makes the maps of features that were learned without it, and so learns where these stay frozen."""
+        return None
+
     def parts_to_compile(self) -> list[nn.Module]:
         """The modules that `torch.compile` compiles in place.
 
@@ -156,6 +161,17 @@ class BaseEncoder(HParamsMixin, nn.Module, ABC):
         """Whether to try an exported graph for images of any size before one of the task's size."""
         return True
 
+    def check_size(self, size: tuple[int, int], task: str | None = None) -> None:  # most take all
+        """Holds that it takes images of a size.
+
+        Args:
+            size: Height and width, pixels.
+            task: Whose images these are.
+
+        Raises:
+            ValueError: It does not; with the mend.
+        """
+
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of images where nothing else says them, pixels; exported graphs are made for them."""
@@ -180,6 +196,24 @@ class BaseEncoder(HParamsMixin, nn.Module, ABC):
     def __subclasshook__(cls, other: type) -> bool:
         # A config may name any torch module. What it lacks is told by `as_encoder`, with the mend.
         return issubclass(other, nn.Module) if cls is BaseEncoder else NotImplemented
+
+
+def check_sizes(encoder: BaseEncoder, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Holds that an encoder takes images of the sizes that tasks have.
+
+    Args:
+        encoder: The encoder.
+        sizes: Height and width by task, pixels.
+
+    Raises:
+        ValueError: It does not take one; the message names the key and the mend.
+    """
+    for size in dict.fromkeys(sizes.values()):
+        task = next(name for name in sizes if sizes[name] == size)
+        try:
+            encoder.check_size(size, task)
+        except ValueError as error:
+            raise ValueError(f"data.tasks.{task}.size: {error}") from error
 
 
 def stages_by_name(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[list[tuple[str, nn.Parameter]]]:

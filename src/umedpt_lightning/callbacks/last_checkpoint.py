@@ -126,7 +126,12 @@ class LastCheckpoint(Checkpoint):
 
     def _act(self, trainer: pl.Trainer) -> None:
         """Saves, has the job requeued and stops, if any rank wants it."""
-        save, requeue, stop = self._agree(trainer)
+        save, requeue, stop = int(self._save), self._requeue, self._stop
+        if trainer.world_size > 1:
+            own = torch.tensor([save, requeue, stop], device=trainer.strategy.root_device)
+            with explained_loss_of_ranks():
+                agreed: Any = trainer.strategy.reduce(own, reduce_op="max")
+            save, requeue, stop = agreed.tolist()
         if not (save or requeue or stop) or getattr(trainer, "fast_dev_run", False):
             return
         trainer.save_checkpoint(self._file)
@@ -141,15 +146,6 @@ class LastCheckpoint(Checkpoint):
                 name = signal.Signals(stop).name
                 print(f"{name}: saved {self._file} after round {trainer.global_step}. {_HOW_TO_GO_ON}", flush=True)
             raise SystemExit(128 + stop)
-
-    def _agree(self, trainer: pl.Trainer) -> tuple[bool, int, int]:
-        if trainer.world_size > 1:
-            own = torch.tensor([self._save, self._requeue, self._stop], device=trainer.strategy.root_device)
-            with explained_loss_of_ranks():
-                agreed: Any = trainer.strategy.reduce(own, reduce_op="max")
-            save, requeue, stop = agreed.tolist()
-            return bool(save), requeue, stop
-        return self._save, self._requeue, self._stop
 
     def _listen(self) -> None:
         """Takes the signals from Lightning, which would save in the middle of a round; its teardown sets them back."""

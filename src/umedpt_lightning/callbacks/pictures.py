@@ -14,8 +14,9 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
+from umedpt_lightning.drawing.charts import draw_chart
 from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
-from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer
+from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer, View
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskBatch, to_numpy
 
@@ -53,7 +54,8 @@ class PredictionPictures(pl.Callback):
     """Draws some samples of each task with truth and prediction at the end of validation and test.
 
     The pictures are ``<log folder>/<folder>/<part>_<task>.png``, always of the newest state. A W&B logger gets the
-    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``.
+    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``. What a task has to draw of
+    all samples together (`Task.chart`) is in ``<part>_<task>_chart.png``.
 
     Args:
         samples: Samples of each task, spread evenly over its data.
@@ -81,7 +83,13 @@ class PredictionPictures(pl.Callback):
         self._choices = {}
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TaskBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collects samples."""
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -97,7 +105,8 @@ class PredictionPictures(pl.Callback):
                     predictions = task.predict(outputs)
                 image = to_rgb(_copy(batch.images[index]), task.spec.value_range)
                 view = task.spec.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
-                choice.add(Example(image, _short_name(batch.names[index]), view))
+                name = "/".join(PurePath(batch.names[index]).parts[-2:])  # file and folder tell samples apart
+                choice.add(Example(image, name, view))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws them."""
@@ -108,6 +117,11 @@ class PredictionPictures(pl.Callback):
             if not (examples := choice.chosen()):
                 continue
             with self._forgiving(task):
+                if chart := cast(MultiTaskModel, pl_module.model).task(task).chart():
+                    drawn = draw_chart(chart)
+                    save(drawn, self._path / f"{part}_{task}_chart.png")
+                    for logger in loggers:
+                        logger.log_image(f"charts/{part}/{task}", [drawn], step=trainer.global_step)
                 picture = draw(examples, f"{task}, {part}{when}")
                 save(picture, self._path / f"{part}_{task}.png")
                 for logger in loggers:
@@ -129,37 +143,28 @@ class PredictionPictures(pl.Callback):
                 rank_zero_warn(f"No picture of task {task!r}: {type(error).__name__}: {error} Training goes on.")
 
 
-def _short_name(name: str) -> str:
-    """The file and its folder: what tells samples of one task apart."""
-    return "/".join(PurePath(name).parts[-2:])
-
-
 def _copy(value: Any) -> Any:
     """In main memory, without the rest of its batch."""
     return copy.deepcopy(to_numpy(value))
 
 
 def _log_overlays(logger: WandbLogger, key: str, examples: list[Example], step: int) -> None:
-    overlays = [
-        {"ground_truth": (e.view.truth, e.view.classes), "prediction": (e.view.prediction, e.view.classes)}
-        for e in examples
-    ]
     logger.log_image(
         key,
         [Image.fromarray(e.image) for e in examples],
         step=step,
         caption=["\n".join([e.name, *(line.text for line in e.view.lines)]) for e in examples],
-        masks=[_of_kind(MaskLayer, overlay) for overlay in overlays],
-        boxes=[_of_kind(BoxLayer, overlay) for overlay in overlays],
+        masks=[_of_kind(MaskLayer, e.view) for e in examples],
+        boxes=[_of_kind(BoxLayer, e.view) for e in examples],
     )
 
 
-def _of_kind(kind: type[Layer], overlays: dict[str, tuple[Layer | None, dict[int, str]]]) -> dict[str, Any] | None:
-    """The overlays of one kind in W&B's format, None if there are none."""
-    found = {
-        name: _wandb_overlay(layer, classes) for name, (layer, classes) in overlays.items() if isinstance(layer, kind)
-    }
-    return found or None
+def _of_kind(kind: type[Layer], view: View) -> dict[str, Any] | None:
+    """The layers of one kind in W&B's format, None if there are none."""
+    layers = {"ground_truth": view.truth, "prediction": view.prediction}
+    return {
+        name: _wandb_overlay(layer, view.classes) for name, layer in layers.items() if isinstance(layer, kind)
+    } or None
 
 
 def _wandb_overlay(layer: Layer, classes: dict[int, str]) -> dict[str, Any]:

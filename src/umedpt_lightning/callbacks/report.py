@@ -57,7 +57,13 @@ class Report(Callback):
             judge.reset()
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TaskBatch, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TaskBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Adds a micro-batch to the baselines."""
         if judge := self._judges.get(batch.task):
@@ -82,7 +88,8 @@ class Report(Callback):
         if trainer.sanity_checking:
             return
         found = self._result("val", trainer)
-        if not self._best or _better(found["score"], self._best["score"]):
+        score, best = found["score"], self._best.get("score", math.nan)
+        if not self._best or score > best or (math.isnan(best) and not math.isnan(score)):
             self._best = found
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._pending = ("val", found)
@@ -129,7 +136,7 @@ class Report(Callback):
         Console().print(_table(part, result, module))
         folder = self._folder
         file = folder / "metrics.json"
-        _write(file, part, result)
+        write_json(file, (json.loads(file.read_text()) if file.is_file() else {}) | {part: result})
         print(f"metrics:    {file}")
         if (folder / "pictures").is_dir():
             print(f"pictures:   {folder / 'pictures'}")
@@ -140,11 +147,6 @@ class Report(Callback):
 
 def _part(trainer: pl.Trainer) -> str:
     return "test" if trainer.testing else "val"
-
-
-def _better(score: float, than: float) -> bool:
-    """Whether a score is the better one; any is better than one that is undefined."""
-    return score > than or (math.isnan(than) and not math.isnan(score))
 
 
 def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
@@ -170,8 +172,3 @@ def _shown(name: str, metrics: Metrics, task: Task) -> list[str]:
     of_task = [key.removeprefix(f"{name}/") for key in metrics if key.startswith(f"{name}/")]
     shown = [metric for metric in of_task if metric != "loss" and not task.spec.is_of_one_name(metric)]
     return sorted(shown, key=lambda metric: metric != task.main_metric)
-
-
-def _write(file: Path, part: str, result: dict[str, Any]) -> None:
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    write_json(file, known | {part: result})

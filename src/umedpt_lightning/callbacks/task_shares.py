@@ -28,16 +28,14 @@ class TaskShares(pl.Callback):
     """Shows how a schedule shares out the training, and whether it does as was asked.
 
     Logs ``train/<task>/samples``, the samples that have been read since the start of the run, and draws
-    ``schedule.png`` in a folder of the run's, for W&B too.
+    ``pictures/schedule.png`` in the run's folder, for W&B too.
     """
 
-    def __init__(self, folder: str = "pictures") -> None:
-        self.folder = folder
-        self._path = Path(folder)
+    _folder = Path()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finds the folder; here, because the ranks must ask for it together."""
-        self._path = Path(trainer.log_dir or trainer.default_root_dir) / self.folder
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "pictures"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the table."""
@@ -61,7 +59,7 @@ class TaskShares(pl.Callback):
         figure = draw_shares(requested_shares(sampler), shares(sampler.consumed), f"round {sampler.rounds}")
         picture = as_picture(figure)
         try:
-            save(picture, self._path / "schedule.png")
+            save(picture, self._folder / "schedule.png")
         except OSError as error:  # a picture is not worth a training
             rank_zero_warn(f"No picture of the schedule: {error}. Training goes on.")
         for logger in trainer.loggers:

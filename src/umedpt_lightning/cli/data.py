@@ -6,22 +6,29 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from umedpt_lightning.cli.data_preview import add_options, preview
-from umedpt_lightning.cli.data_report import closing_line, show_problems, show_tasks
 from umedpt_lightning.cli.data_tasks import build, read_config, read_stride
-from umedpt_lightning.cli.options import at_least, clear_errors
-from umedpt_lightning.data.check import Report, check
+from umedpt_lightning.cli.options import at_least, clear_errors, cores
+from umedpt_lightning.data.check import Problem, Report, check
 from umedpt_lightning.io.atomic import write_json
+from umedpt_lightning.labels import TaskSpec
+from umedpt_lightning.labels.findings import Kind
+from umedpt_lightning.labels.wording import count, readable, readable_spread
 
 _MOST_SHOWN = 20  # problems of a kind on the screen
+_MOST_LINES = 20  # about classes in a table
 _WIDTH_OF_FILES = 100
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_FRAMES = 0.1
@@ -45,13 +52,16 @@ def _check(options: argparse.Namespace) -> None:
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=_WIDTH_OF_FILES)
-    show_tasks(console, report)
+    _show_tasks(console, report)
     if options.json is not None:
-        _write(report, options.json)
-    show_problems(console, report.problems, _MOST_SHOWN, options.json)
+        counts = {"samples": report.samples, "errors": report.errors, "warnings": report.warnings}
+        write_json(options.json, {**counts, "tasks": report.tasks, "problems": [*map(asdict, report.problems)]})
+    _show_problems(console, report.problems, options.json)
     console.print()
     style = "bold red" if report.errors else "bold yellow" if report.warnings else "bold green"
-    console.print(closing_line(report, time.perf_counter() - started), style=style, highlight=False)
+    found = f"{count(report.errors, 'problem')}, {count(report.warnings, 'warning')}"
+    line = f"{found} in {count(report.samples, 'sample')} ({time.perf_counter() - started:.1f} s)"
+    console.print(line, style=style, highlight=False)
     if report.errors:
         raise SystemExit(1)
 
@@ -64,7 +74,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
         help="read every sample of every task, and list all that is wrong",
         description="Reads every sample of every task, and lists all that is wrong. Exits with 1 if anything is.",
     )
-    checking.add_argument("--workers", type=at_least(1), default=_cores(), help="processes (%(default)s, one a core)")
+    checking.add_argument("--workers", type=at_least(1), default=cores(), help="processes (%(default)s, one a core)")
     checking.add_argument("--json", type=Path, help="file for all statistics and problems")
     checking.set_defaults(run=_check)
     previewing = kinds.add_parser(
@@ -79,11 +89,6 @@ def _parser(command: str) -> argparse.ArgumentParser:
         kind.add_argument("--config", type=Path, action="append", required=True, help="as for `umedpt fit`")
         kind.add_argument("--root", help="what ${root} stands for in the paths of a config; over that of the config")
     return parser
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -111,12 +116,85 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         yield advance
 
 
-def _write(report: Report, file: Path) -> None:
-    content = {
-        "samples": report.samples,
-        "errors": report.errors,
-        "warnings": report.warnings,
-        "tasks": report.tasks,
-        "problems": [asdict(problem) for problem in report.problems],
-    }
-    write_json(file, content)
+def _show_tasks(console: Console, report: Report) -> None:
+    """A table a task, its parts side by side."""
+    for name, task in report.tasks.items():
+        console.print()
+        console.print(Text.assemble((name, "bold"), f": {_facts(task, report.specs[name])}"))
+        table = Table("")
+        for part in task["parts"]:
+            table.add_column(part, justify="right")
+        for heading, cells in _rows(list(task["parts"].values()), report.specs[name]):
+            table.add_row(heading, *cells)
+        console.print(table)
+
+
+def _show_problems(console: Console, problems: Sequence[Problem], where: Path | None) -> None:
+    """All problems by task, part and kind, some of a kind; the file `where` holds all of them."""
+
+    def group(problem: Problem) -> tuple[str, bool, Kind, str]:
+        return problem.task, problem.severity == "warning", problem.kind, problem.part
+
+    def rank(problem: Problem) -> tuple[int, bool, int]:
+        return order[problem.task], problem.severity == "warning", get_args(Kind).index(problem.kind)
+
+    order = {task: i for i, task in enumerate(dict.fromkeys(problem.task for problem in problems))}
+    ranked = sorted(problems, key=rank)  # stable: the parts keep their order
+    for (task, warning, kind, part), found in groupby(ranked, key=group):
+        of_kind = list(found)
+        style, noun = ("yellow", "warning") if warning else ("red", "error")
+        counted = f"{len(of_kind)} {noun}{'s' if len(of_kind) > 1 else ''}"
+        console.print()
+        console.print(Text(f"{task}{f' {part}' if part else ''} · {kind} · {counted}", f"bold {style}"))
+        mends = {problem.mend for problem in of_kind}
+        for problem in of_kind[:_MOST_SHOWN]:
+            _line(console, f"  {problem.name}: {problem.what}.")
+            if len(mends) > 1:
+                _line(console, f"    → {problem.mend}", "green")
+        if len(of_kind) > _MOST_SHOWN:
+            place = f"all are in {where}" if where else "`--json FILE` writes all"
+            _line(console, f"  … and {len(of_kind) - _MOST_SHOWN} more; {place}", "dim")
+        if len(mends) == 1:
+            _line(console, f"  → {mends.pop()}", "green")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    # never cut or wrapped, so that a path can be copied and searched for
+    console.print(Text(text, style), soft_wrap=True)
+
+
+def _facts(task: Mapping[str, Any], spec: TaskSpec) -> str:
+    low, high = task["value_range"]
+    size = task["size"] if isinstance(task["size"], list) else [task["size"]] * 2
+    facts = [
+        *([f"bags ({spec.bag})"] if spec.bag else []),
+        spec.title or type(spec).__name__,
+        count(task["channels"], "channel"),
+        f"values {low:g} to {high:g}",
+        f"resized to {size[0]}x{size[1]}" if task["size"] else "not resized",
+        f"batches of {task['batch_size']}",
+    ]
+    return ", ".join(facts)
+
+
+def _rows(parts: Sequence[Mapping[str, Any]], spec: TaskSpec) -> Iterator[tuple[str, list[str]]]:
+    def row(function: Callable[[Mapping[str, Any]], str]) -> list[str]:
+        return [function(part) for part in parts]
+
+    yield "samples", row(lambda p: f"{p['samples']:,}")
+    if any(p["readable"] < p["samples"] for p in parts):
+        yield "readable", row(lambda p: f"{p['readable']:,}")
+    if spec.bag:
+        yield f"images a {spec.bag}", row(lambda p: readable_spread(p[f"images_a_{spec.bag}"]))
+    about_labels = [spec.check_lines(part["labels"], part["samples"]) for part in parts]
+    headings = list(dict.fromkeys(heading for lines in about_labels for heading in lines))
+    shown = headings if len(headings) <= _MOST_LINES else headings[: _MOST_LINES - 1]
+    for heading in shown:
+        yield heading, [lines.get(heading, "") for lines in about_labels]
+    if len(shown) < len(headings):
+        yield f"  … {len(headings) - len(shown)} more", ["" for _ in parts]
+    for axis in ("height", "width"):
+        yield axis, row(lambda p, axis=axis: readable_spread(p[axis]))  # type: ignore[misc]
+    yield "dtype", row(lambda p: ", ".join(p["dtypes"]) or "none")
+    yield "intensity", row(lambda p: readable_spread(p["intensity"]))
+    yield "ms to read", row(lambda p: readable(p["milliseconds"]))

@@ -11,8 +11,8 @@ import jsonargparse
 from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.cli.parser_errors import config_files, explain
 from umedpt_lightning.data.check import Problem
-from umedpt_lightning.data.check.objects import FINEST_STRIDE
 from umedpt_lightning.data.check.problems import take_apart
+from umedpt_lightning.data.check.sample import FINEST_STRIDE
 from umedpt_lightning.data.formats.faults import each_of
 from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.data.readers import Reader

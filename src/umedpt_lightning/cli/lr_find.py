@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +12,7 @@ import lightning.pytorch as pl
 from rich.console import Console
 from rich.table import Table
 
-from umedpt_lightning.cli import trial
+from umedpt_lightning.cli.training import load_weights, run_trial
 from umedpt_lightning.drawing.figures import (
     COLOURS,
     PALE,
@@ -27,7 +25,7 @@ from umedpt_lightning.drawing.figures import (
     set_log_axis,
 )
 from umedpt_lightning.drawing.pictures import save
-from umedpt_lightning.io.atomic import write_json, write_text
+from umedpt_lightning.io.atomic import write_csv, write_json
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.lr_finder import RateCurve, Suggestion, diverged_at, smooth, suggest, sweep
 
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 
 def main(command: str, arguments: Sequence[str]) -> None:
     """Runs ``umedpt lr-find``."""
-    trial.main(command.replace("-", "_"), arguments, SweepTrainer)
+    run_trial(command.replace("-", "_"), arguments, SweepTrainer)
 
 
 class SweepTrainer(pl.Trainer):
@@ -65,7 +63,7 @@ class SweepTrainer(pl.Trainer):
             out: Folder of the picture and of the curve as CSV and JSON.
             ckpt_path: A checkpoint whose weights to begin with.
         """
-        trial.load_weights(model, ckpt_path)
+        load_weights(model, ckpt_path)
         curve = sweep(self, model, datamodule, min_lr, max_lr, rounds)
         if self.is_global_zero:
             found = suggest(curve)
@@ -102,13 +100,9 @@ def show(curve: RateCurve, found: Suggestion, out: Path) -> None:
 def _write(curve: RateCurve, found: Suggestion, out: Path) -> None:
     """``curve.csv``, ``lr-find.json`` and ``lr-find.png``."""
     smoothed = smooth(curve.losses, curve.decay)
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["learning_rate", "loss", "smoothed", *curve.tasks])
-    for i, rate in enumerate(curve.rates):
-        losses = [curve.losses[i], smoothed[i], *(losses[i] for losses in curve.tasks.values())]
-        rows.writerow([rate, *("" if math.isnan(loss) else loss for loss in losses)])
-    write_text(out / "curve.csv", text.getvalue())
+    columns = [curve.rates, curve.losses, smoothed, *curve.tasks.values()]
+    rows = [["" if math.isnan(value) else value for value in row] for row in zip(*columns, strict=True)]
+    write_csv(out / "curve.csv", ["learning_rate", "loss", "smoothed", *curve.tasks], rows)
     write_json(out / "lr-find.json", {"suggestion": asdict(found), "curve": asdict(curve)})
     save(as_picture(draw(curve, found)), out / "lr-find.png")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonargparse
 
-from umedpt_lightning.cli.options import clear_errors, device_of, fill_root
+from umedpt_lightning.cli.options import add_sweep_options, clear_errors, device_of, fill_root
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.io.atomic import write_text
@@ -22,11 +22,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
         description="Accuracy and AUC of encoders on the twelve 2-D sets of MedMNIST. Sets that are not there are left "
         "out; what is finished in the run's folder is not run again.",
     )
-    parser.add_argument("--config", action="config", help="YAML file.")
-    parser.add_argument("--run", type=Path, default=None, help="Folder of the run; runs/<date-time> by default.")
-    parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    add_sweep_options(parser)
     parser.add_class_arguments(MedMNISTProtocol, "medmnist")
     config = parse(parser, arguments)
     with clear_errors():

@@ -19,9 +19,10 @@ from umedpt_lightning.cli.parser_errors import explain
 @contextmanager
 def clear_errors(key: str = "", also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns an error that the user can mend into one line, which names the key of the config where there is one."""
+    kinds: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, MemoryError, *also)
     try:
         yield
-    except (ValueError, OSError, ImportError, MemoryError, *also) as error:
+    except kinds as error:
         told = explain(str(error))
         raise SystemExit(f"umedpt: error: {key}: {told}" if key else f"umedpt: error: {told}") from error
 
@@ -37,10 +38,24 @@ def at_least(least: int) -> Callable[[str], int]:
     return read
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def add_classes(parser: argparse.ArgumentParser) -> None:
     """Adds ``--classes``, whose values `find_class` takes."""
     help_text = "tasks, specs and blocks of your own"
     parser.add_argument("--classes", nargs="*", default=[], metavar="PACKAGE.CLASS", help=help_text)
+
+
+def add_sweep_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `umedpt transfer` and `umedpt medmnist` share."""
+    parser.add_argument("--config", action="config", help="YAML file.")
+    parser.add_argument("--run", type=Path, default=None, help="Folder of the run; runs/<date-time> by default.")
+    parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
 
 
 def find_class(path: str) -> type:

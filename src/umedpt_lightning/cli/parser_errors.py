@@ -23,6 +23,12 @@ _NOT_MEANT = re.compile(
     r".*__init__\(\) got an unexpected"
 )
 _VALUE = re.compile(r"(?s)Expected (?:a |one of )?(?P<wanted>.*?)\. Got value: (?P<found>.*)")
+_CALLABLE = re.compile(
+    r"(?s)Type \S*Callable\S* .*expects a function or a callable class: (?P<cause>.*)\. "
+    r"Got value: (?:Namespace\(class_path=)?'?(?P<path>[\w.]+)"
+)
+#: The optional dependency that brings a library whose classes a config may name.
+_EXTRAS = {"torchjd": "balance"}
 #: How text begins that the parser cannot read.
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _NO_MODULE = re.compile(r"No module named '(?P<module>[\w.]+)'")
@@ -118,6 +124,8 @@ def _import_fault(path: str, cause: str) -> str:
     if not (match := _NO_MODULE.match(cause)):
         return ""
     missing = match["module"]
+    if extra := _EXTRAS.get(missing.partition(".")[0]):
+        return f"{missing} is not installed. Install it with: pip install 'umedpt-lightning[{extra}]'"
     if path.startswith(f"{missing}.") or path == missing:
         return (
             f"there is no module {missing}. It is looked for in the current folder, {os.getcwd()}, and among the "
@@ -147,7 +155,9 @@ def _tidy(cause: str) -> str:
     cause = re.sub(r"^TaskData: ", "", cause)
     if re.match(r"Group 'it' does not accept option", cause):
         return "there is no such option"
-    if match := _VALUE.search(cause):
+    if match := _CALLABLE.search(cause):
+        cause = cause[: match.start()] + (_import_fault(match["path"], match["cause"]) or match["cause"])
+    elif match := _VALUE.search(cause):
         cause = f"{cause[: match.start()]}{_given(match['found'], match['wanted'])}"
     elif cause.startswith("Expected a dot import path string: "):
         name = cause.rpartition(": ")[2]

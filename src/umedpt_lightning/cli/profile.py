@@ -12,9 +12,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from umedpt_lightning.cli import trial
-from umedpt_lightning.cli.profile_report import show
-from umedpt_lightning.cli.run_cost import RunCost, peak_memory, validation_batches, validations_per_epoch
+from umedpt_lightning.cli.run_cost import RunCost, peak_memory, show, validation_batches, validations_per_epoch
+from umedpt_lightning.cli.training import load_weights, run_trial
 from umedpt_lightning.data.cache.cached import CachedReader
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.loaders import RoundLoader
@@ -29,7 +28,7 @@ _WARM_UP = 3
 
 def main(command: str, arguments: Sequence[str]) -> None:
     """Runs ``umedpt profile``."""
-    trial.main(command, arguments, ProfilingTrainer)
+    run_trial(command, arguments, ProfilingTrainer)
 
 
 class ProfilingTrainer(pl.Trainer):
@@ -52,7 +51,7 @@ class ProfilingTrainer(pl.Trainer):
             out: JSON file for all that was measured.
             ckpt_path: A checkpoint whose weights to use.
         """
-        trial.load_weights(model, ckpt_path)
+        load_weights(model, ckpt_path)
         cost = measure(self, model, datamodule, rounds)
         if self.is_global_zero:
             show(cost)

@@ -17,11 +17,12 @@ import lightning.pytorch as pl
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
+from umedpt_lightning.blocks.built import BlockFactory
 from umedpt_lightning.cli.training import UmedptCLI
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.schedule import ScheduleFactory
-from umedpt_lightning.model import BlockFactory, DetectionDecoderFactory, PixelDecoderFactory, TaskFactory
+from umedpt_lightning.model import DetectionDecoderFactory, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.weighting import LossWeightingFactory
 from umedpt_lightning.transfer.medmnist import MedMNISTProtocol
@@ -85,6 +86,10 @@ def config_schema() -> Schema:
         option = schema["$defs"]["Optimization"]["properties"][name]
         option.pop("type", None)
         option["anyOf"] = [{"type": ["string", "null"]}, _ANY_CLASS]
+    for choice in schema["$defs"]["GradientAggregator"]["anyOf"]:
+        if option := choice.get("properties", {}).get("init_args", {}).get("properties", {}).get("weighting"):
+            option.pop("type", None)
+            option["anyOf"] = [{"type": "string"}, _ANY_CLASS]
     del schema["properties"]["model"]["properties"]["specs"]  # the data module says them
     schema["properties"]["run"]["type"] = ["string", "null"]  # its default is none
     for section in (schema, *schema["properties"].values()):

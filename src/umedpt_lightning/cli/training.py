@@ -1,4 +1,4 @@
-"""``umedpt fit | validate | test`` on LightningCLI."""
+"""``umedpt fit | validate | test`` on LightningCLI, and what `umedpt profile` and `umedpt lr-find` share with them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
+from umedpt_lightning.blocks.encoder import check_sizes
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint, best_per_task
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.cli.data_tasks import task_faults
 from umedpt_lightning.cli.options import clear_errors, find_class
@@ -26,6 +28,7 @@ from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, Part
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.hparams import create
+from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.runs.fit import TRAINER_DEFAULTS, run_callbacks
 from umedpt_lightning.runs.folder import abandon, changes, keep_history
 from umedpt_lightning.runs.trainer_options import check_callbacks
@@ -45,6 +48,13 @@ def main(command: str, arguments: Sequence[str]) -> None:
         raise SystemExit(f"umedpt: error: {error}") from error
 
 
+def run_trial(command: str, arguments: Sequence[str], trainer_class: type[pl.Trainer]) -> None:
+    """Runs a method of a trainer; what the user can mend is told without a traceback."""
+    be_quiet()
+    with clear_errors(also=_ALSO):
+        TrialCLI(command, list(arguments), trainer_class)
+
+
 class UmedptCLI(LightningCLI):
     """LightningCLI with one folder a run.
 
@@ -57,7 +67,6 @@ class UmedptCLI(LightningCLI):
             MultiTaskModule,
             MultiTaskDataModule,
             save_config_callback=SaveRunConfig,
-            save_config_kwargs={"overwrite": True},  # that of before is kept by another name
             trainer_class=trainer_class,
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
@@ -95,6 +104,7 @@ class UmedptCLI(LightningCLI):
         parser.set_defaults({f"checkpoint.{name}": value for name, value in BEST.items()})
         parser.add_lightning_class_args(LastCheckpoint, "last")  # it holds the state of those before it
         parser.add_lightning_class_args(PredictionPictures, "pictures")
+        parser.add_lightning_class_args(TaskMap, "map")
         parser.link_arguments("data.specs", "model.specs", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
@@ -119,6 +129,7 @@ class UmedptCLI(LightningCLI):
         try:
             with clear_errors(also=_ALSO):
                 super().instantiate_classes()
+                check_sizes(self.model.model.encoder, self.datamodule.sizes)
                 for part in self._parts(config.trainer.limit_val_batches):
                     self.datamodule.check_part(part)
                 if self.command == "fit" and config.init_from and not config.ckpt_path:
@@ -163,8 +174,28 @@ class UmedptCLI(LightningCLI):
         if config.get("enable_checkpointing") is False or config.get("fast_dev_run"):
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
         if config.get("fast_dev_run"):
-            callbacks = [callback for callback in callbacks if not isinstance(callback, PredictionPictures)]
+            callbacks = [one for one in callbacks if not isinstance(one, PredictionPictures | TaskMap)]
         return super()._instantiate_trainer(config, callbacks)
+
+
+class TrialCLI(UmedptCLI):
+    """The options of `umedpt fit`, but neither a run's folder nor loggers, checkpoints or callbacks."""
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, but called on the object
+        """The one that was asked for."""
+        return {self.command: {"model", "datamodule"}}
+
+    def before_instantiate_classes(self) -> None:
+        """Leaves out of the trainer what would write, end the trial early or get between the rounds."""
+        trainer = self.config[self.command].trainer
+        trainer.logger = trainer.enable_checkpointing = trainer.enable_progress_bar = False
+        trainer.enable_model_summary = trainer.fast_dev_run = False
+        trainer.callbacks = trainer.profiler = trainer.min_epochs = trainer.min_steps = trainer.max_time = None
+        super().before_instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The trainer alone."""
+        return self.trainer_class(**self.config_init[self.command].trainer, **kwargs)
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -175,19 +206,21 @@ class SaveRunConfig(SaveConfigCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves; where a resumed run has another config, it says so, and keeps the one of before by another name."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        if trainer.is_global_zero and (changed := changes(folder / self.config_filename, now)):
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first rank, and so is asked on all
+        if not trainer.is_global_zero:
+            return
+        file, loggers = (
+            folder / self.config_filename,
+            [one for one in trainer.loggers if not isinstance(one, RunLogger)],
+        )
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)  # it is as it was parsed
+        config = yaml.safe_load(text) if loggers or file.is_file() else {}
+        if changed := changes(file, config):
             keep_history(folder)
             print("The run goes on by another config, which counts from now on:", *changed, sep="\n  ", flush=True)
-        super().setup(trainer, pl_module, "fit")
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Hands the resolved config to W&B and the like; the CSV logger has it as a file beside it."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        for logger in trainer.loggers:
-            if not isinstance(logger, RunLogger):
-                logger.log_hyperparams(config)
+        write_text(file, text)
+        for logger in loggers:
+            logger.log_hyperparams(config)
 
 
 def be_quiet() -> None:
@@ -210,3 +243,9 @@ def be_quiet() -> None:
         ".*smaller than the logging interval.*",  # losses are logged by rounds, over the ends of epochs
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def load_weights(module: pl.LightningModule, checkpoint: str | Path | None) -> None:
+    """Gives the module the weights of a checkpoint, if there is one."""
+    if checkpoint is not None:
+        module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import numpy as np
 import yaml
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.callbacks.wandb_runs import log_sweep
-from umedpt_lightning.cli.options import clear_errors, device_of, fill_root
+from umedpt_lightning.cli.options import add_sweep_options, clear_errors, device_of, fill_root
 from umedpt_lightning.cli.parser_errors import parse
-from umedpt_lightning.cli.transfer_pictures import draw_samples, page_of
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
+from umedpt_lightning.data.loading.dataset import prepared
+from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.drawing.figures import as_picture, as_svg
-from umedpt_lightning.drawing.pictures import save
+from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
-from umedpt_lightning.transfer.cells import CellFolder
+from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
-from umedpt_lightning.transfer.differences import difference_table, differences
 from umedpt_lightning.transfer.error_analysis import error_analysis
 from umedpt_lightning.transfer.protocol import Protocol
-from umedpt_lightning.transfer.report import draw_curves, write_page
-from umedpt_lightning.transfer.summary import Row, conclusions, percent, summarise, write_tables
+from umedpt_lightning.transfer.report import difference_table, draw_curves, write_page
+from umedpt_lightning.transfer.summary import Row, conclusions, differences, percent, summarise, write_tables
 from umedpt_lightning.transfer.sweep import Sweep, baseline_score
+
+_PARTS = ("train", "val", "test")
+_SHOWN = 4  # samples on a sheet
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -46,11 +55,7 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
         description="Measures encoders on a new task at fractions of its labels, frozen and fine-tuned. What is "
         "finished in the run's folder is not run again.",
     )
-    parser.add_argument("--config", action="config", help="YAML file.")
-    parser.add_argument("--run", type=Path, default=None, help="Folder of the run; runs/<date-time> by default.")
-    parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 or auto.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images.")
+    add_sweep_options(parser)
     parser.add_argument(
         "--centres",
         metavar="REGEX",
@@ -127,9 +132,6 @@ def _head(protocol: Protocol) -> Task:
     return protocol.head(protocol.part("train").spec)
 
 
-_PARTS = ("train", "val", "test")
-
-
 def _show(rows: Sequence[Row], main_metric: str, name: str) -> None:
     fractions = sorted({row.fraction for row in rows})
     table = Table("method", title=f"{name}: {main_metric} on the test part", title_justify="left")
@@ -141,3 +143,54 @@ def _show(rows: Sequence[Row], main_metric: str, name: str) -> None:
     console.print(table)
     for sentence in conclusions(rows, main_metric):
         console.print(sentence, highlight=False)
+
+
+def draw_samples(
+    results: Mapping[Cell, Result], cells: CellFolder, data: TaskData, task: Task
+) -> dict[str, Image.Image]:
+    """Sheets ``best`` and ``worst``; none where the answers are gone, or no predictions are kept.
+
+    The answers are of the cell with all labels that is best on the val part by the main metric of the head `task`.
+    """
+    main = task.main_metric
+    largest = max(cell.fraction for cell in results)
+    whole = [cell for cell in results if cell.fraction == largest]
+    best = max(whole, key=lambda cell: np.nan_to_num(results[cell].val.get(main, -np.inf), nan=-np.inf))
+    answers = cells.answers(best)
+    if answers is None or task.answers().prediction(answers, 0) is None:
+        return {}
+    scores = answers["score"]
+    known = np.flatnonzero(~np.isnan(scores))
+    order = known[np.argsort(-scores[known], kind="stable")]
+    sheets = {}
+    for title, rows in (("best", order[:_SHOWN]), ("worst", order[::-1][:_SHOWN])):
+        if len(rows):
+            predictions = {row: task.answers().prediction(answers, row) for row in rows.tolist()}
+            examples = [_example(data, row, one, float(scores[row])) for row, one in predictions.items()]
+            sheets[title] = draw(examples, f"{title} test samples of {best}")
+    return sheets
+
+
+def _example(data: TaskData, row: int, prediction: Any, score: float) -> Example:
+    """A sample at the size that the model saw, to which its answer belongs."""
+    if data.test is None:
+        raise ValueError("data.test: there is nothing to draw from. Give a test part.")
+    spec = data.test.spec
+    sample = Transform(data.size)(prepared(data.test, row), 0)
+    view = spec.comparison_view(sample.target, prediction)
+    pixels = to_rgb(np.moveaxis(sample.image, -1, 0), spec.value_range)
+    return Example(pixels, f"{sample.name}: {score:.3f}", view)
+
+
+def page_of(sheets: Mapping[str, Image.Image]) -> str:
+    """The sheets for the page, in itself."""
+    parts = []
+    for title, picture in sheets.items():
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        data = base64.b64encode(stream.getvalue()).decode()
+        parts.append(
+            f"<h2>{escape(title.capitalize())} test samples</h2>"
+            f'<img style="max-width:100%" src="data:image/png;base64,{data}" alt="{escape(title)} test samples">'
+        )
+    return "".join(parts)

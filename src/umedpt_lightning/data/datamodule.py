@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -69,7 +70,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         self.timeout = timeout
         self.overfit = overfit
         self._workers: WorkerPool | None = None
-        self._cached: dict[tuple[str, Part], CachedReader] = {}
+        self._cached: dict[tuple[str, Part], Reader] = {}
         self._rounds: RoundLoader | None = None
         self._resumed: dict[str, Any] = {}
         self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
@@ -101,7 +102,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         rounds = self.steps_per_epoch or sampler.rounds_in_a_pass()
         if self.overfit:
             rounds = self.overfit if isinstance(self.overfit, int) else max(1, round(self.overfit * rounds))
-        dataset = MultiTaskDataset(readers, transforms, self.on_bad_sample)
+        dataset = MultiTaskDataset(readers, transforms, self.on_bad_sample, training=True)
         self._rounds = RoundLoader(dataset, sampler, self._pool(), rounds, again=bool(self.overfit))
         if self._resumed:
             self._rounds.load_state_dict(self._resumed)
@@ -111,8 +112,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         """That of the training loader.
 
         Lightning saves a loader's state too, but does not give it back to one that was made before the state is
-        restored, as
-        it is where the learning rate needs the number of rounds in an epoch.
+        restored, as it is where the learning rate needs the number of rounds in an epoch.
         """
         return {} if self._rounds is None else self._rounds.state_dict()
 
@@ -170,7 +170,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         if task.cache == "none":
             return task.readers[part]
         if (name, part) not in self._cached:  # once: what it keeps in memory lives as long as it does
-            self._cached[name, part] = CachedReader(task.readers[part], task.cache)
+            self._cached[name, part] = task.readers[part].cached(partial(CachedReader, place=task.cache))
         return self._cached[name, part]
 
     def _rank_and_world_size(self) -> tuple[int, int]:

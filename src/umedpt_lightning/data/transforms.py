@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.presets import build_augmentations
-from umedpt_lightning.types import BoxArrays, PackedArray, Sample
+from umedpt_lightning.types import Bag, BoxArrays, PackedArray, Sample
 
 Augmentation: TypeAlias = albumentations.BasicTransform | albumentations.BaseCompose
 Augmentations: TypeAlias = dict[str, albumentations.BasicTransform | albumentations.BaseCompose | None]
@@ -109,6 +109,10 @@ class Transform:
         Raises:
             ValueError: An augmentation cannot work on such images.
         """
+        if isinstance(sample, Bag):  # each image by itself
+            seeds = np.random.default_rng(seed).integers(1 << 32, size=len(sample.instances)).tolist()
+            moved = [self(one, seed) for one, seed in zip(sample.instances, seeds, strict=True)]
+            return replace(sample, image=moved[0].image, instances=moved)
         target = sample.target
         if not self._steps:
             return replace(

@@ -50,23 +50,23 @@ def fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 def beside(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
     """One row of pictures, tops aligned."""
-    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
-    result = Image.new("RGB", (width, max(p.height for p in pictures)), PAPER)
-    x = 0
-    for picture in pictures:
-        result.paste(picture, (x, 0))
-        x += picture.width + gap
-    return result
+    return _joined(pictures, gap, (1, 0))
 
 
 def below(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
     """One column of pictures, left edges aligned."""
-    height = sum(p.height for p in pictures) + gap * (len(pictures) - 1)
-    result = Image.new("RGB", (max(p.width for p in pictures), height), PAPER)
-    y = 0
+    return _joined(pictures, gap, (0, 1))
+
+
+def _joined(pictures: Sequence[Image.Image], gap: int, step: tuple[int, int]) -> Image.Image:
+    places, x, y = [], 0, 0
     for picture in pictures:
-        result.paste(picture, (0, y))
-        y += picture.height + gap
+        places.append((x, y))
+        x, y = x + step[0] * (picture.width + gap), y + step[1] * (picture.height + gap)
+    size = (max(x - gap, *(p.width for p in pictures)), max(y - gap, *(p.height for p in pictures)))
+    result = Image.new("RGB", size, PAPER)
+    for picture, place in zip(pictures, places, strict=True):
+        result.paste(picture, place)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ MOST_CLASSES = 12
 _PANEL, _LARGEST = 288, 400
 _SHEET_WIDTH, _GAP = 1300, 8
 _OPACITY = 0.5
+_MOST_OF_A_BAG = 9
 _LINE = 2
 _TEXT_SIZE, _TAG_SIZE, _CAPTION_SIZE = 13, 11, 17
 _IGNORED = (128, 128, 128)
@@ -51,13 +53,27 @@ class Example:
 def to_rgb(image: NDArray[Any], value_range: tuple[float, float]) -> Pixels:
     """An image ``(C, H, W)`` of any dtype as RGB; `value_range` are the intensities that become black and white.
 
-    One or two channels become grey, of more than three the first three are shown.
+    One or two channels become grey, of more than three the first three are shown; of a bag ``(N, C, H, W)`` some images
+    side by side.
     """
     low, high = value_range
+    if image.ndim == 4:
+        image = _side_by_side(image)
     channels = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
     scaled = (np.nan_to_num(channels.astype(np.float32), nan=low) - low) / (high - low)
     bytes_: Pixels = np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
     return bytes_.transpose(1, 2, 0)
+
+
+def _side_by_side(images: NDArray[Any]) -> NDArray[Any]:
+    """Nine of the images ``(N, C, H, W)``, spread over them, in a square."""
+    side = math.ceil(math.sqrt(min(len(images), _MOST_OF_A_BAG)))
+    shown = images[np.unique(np.linspace(0, len(images) - 1, side**2).round().astype(int))]
+    _, channels, height, width = shown.shape
+    square = np.full((side**2, channels, height, width), shown.min(), shown.dtype)
+    square[: len(shown)] = shown
+    square = square.reshape(side, side, channels, height, width)
+    return square.transpose(2, 0, 3, 1, 4).reshape(channels, side * height, side * width)
 
 
 def colour(index: int) -> Colour:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from umedpt_lightning.export.program import EncoderGraph, Graph, Program, TaskGraph, example, export_program, quiet
+from umedpt_lightning.export.program import (
+    EncoderGraph,
+    Graph,
+    ModelGraph,
+    Program,
+    Size,
+    TaskGraph,
+    example,
+    export_program,
+    quiet,
+)
 from umedpt_lightning.model import MultiTaskModel
 
 #: The largest difference between ONNX and PyTorch, as a share of an output's largest value, of 1 at least.
@@ -18,7 +31,7 @@ TOLERANCE = 1e-4
 
 
 def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, float]]:
-    """Writes ``task_<name>.onnx`` for every task and ``encoder.onnx``.
+    """Writes ``task_<name>.onnx`` for every task, ``encoder.onnx``, and ``weights.bin`` with the weights of all.
 
     Where the encoder depends on the task (BatchNorm statistics per task, say) there is an ``encoder_<name>.onnx`` for
     every task. The files take any number of images, of any size or of one; see `export_program`. The model is on the
@@ -38,45 +51,143 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
     except ImportError as error:
         raise ImportError(f"ONNX needs more packages ({error}): pip install 'umedpt-lightning[onnx]'.") from error
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.model_config()
-    for name in model.tasks:
-        about = {"task": name, **config["tasks"][name]}
-        yield _export(TaskGraph(model, name), folder / f"task_{name}.onnx", about)
-    names = list(model.tasks) if model.encoder.depends_on_task else [None]
-    for task in names:
-        file = folder / (f"encoder_{task}.onnx" if task else "encoder.onnx")
-        yield _export(EncoderGraph(model, task), file, {"encoder": config["encoder"]})
+    config, weights = model.model_config(), _SharedWeights(folder / "weights.bin")
+    encoders = set()
+    for graph, program in _programs(model):
+        whole, size = _translated(program, weights), program.size
+        for name in graph.tasks:
+            about = {"task": name, **config["tasks"][name]}
+            file = folder / f"task_{name}.onnx"
+            yield file, _write(whole, TaskGraph(model, name), f"{name}/", file, about, size)
+        file = folder / (f"encoder_{graph.name}.onnx" if graph.name else "encoder.onnx")
+        if file not in encoders:
+            encoders.add(file)
+            yield file, _write(whole, EncoderGraph(model, graph.name), "", file, {"encoder": config["encoder"]}, size)
 
 
-def _export(graph: Graph, file: Path, about: dict[str, Any]) -> tuple[Path, float]:
-    program = export_program(graph)
+def _programs(model: MultiTaskModel) -> Iterator[tuple[ModelGraph, Program]]:
+    """As many tasks at once as may be: all, those with images of one size, or else each by itself."""
+    bags = [name for name in model.tasks if model.task(name).spec.bag]
+    tasks = [name for name in model.tasks if name not in bags]
+    if bags:
+        bag = model.task(bags[0]).spec.bag
+        what = f"Task {bags[0]!r} sees the images of a {bag} together, of which there is no graph"
+        if not tasks:
+            raise ValueError(f"{what}. Use MultiTaskModel.predict, or embed its images.")
+        warnings.warn(f"{what}: it is left out. The graph of the encoder embeds its images.", stacklevel=2)
+    if model.encoder.depends_on_task:
+        for name in tasks:
+            graph = ModelGraph(model, [name], name)
+            yield graph, export_program(graph)
+        return
+    if model.encoder.exports_any_size:
+        with suppress(ValueError):
+            yield (graph := ModelGraph(model, tasks)), export_program(graph, one_size=False)
+            return
+    sizes: dict[Any, list[str]] = {}
+    for name in tasks:
+        sizes.setdefault(model.sizes.get(name), []).append(name)
+    for names in sizes.values():
+        try:
+            found = [(graph := ModelGraph(model, names), export_program(graph, one_size=True))]
+        except ValueError:
+            found = [(graph := ModelGraph(model, [name]), export_program(graph)) for name in names]
+        yield from found
+
+
+class _SharedWeights:
+    """Tensors of several graphs in one file, equal ones once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._places = file, dict[bytes, int]()
+        file.write_bytes(b"")
+
+    def take(self, graph: Any) -> None:
+        """Lets the large tensors of a graph of ``onnx_ir`` lie in the file."""
+        import onnx_ir
+
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor.nbytes < 1024:
+                continue
+            content = tensor.tobytes()
+            key = hashlib.sha256(content).digest()
+            if key not in self._places:
+                with self._file.open("ab") as file:
+                    file.write(bytes(-file.tell() % 64))  # runtimes map what is aligned
+                    self._places[key] = file.tell()
+                    file.write(content)
+            value.const_value = onnx_ir.ExternalTensor(
+                self._file.name,
+                self._places[key],
+                len(content),
+                tensor.dtype,
+                shape=tensor.shape,
+                name=value.name,
+                base_dir=self._file.parent,
+            )
+
+
+def _translated(program: Program, weights: _SharedWeights) -> Any:
+    """The graph of a program as ONNX's protobuf, its weights in the file."""
+    import onnx_ir
+
     with quiet():
         onnx = torch.onnx.export(
             program.exported, input_names=["images"], output_names=program.outputs, dynamo=True, verbose=False
         )
     if onnx is None:
-        raise ValueError(f"torch.onnx gave nothing for {file.name}.")
+        raise ValueError("torch.onnx gave nothing for the model.")
     for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
         shape: Any = onnx.model.graph.inputs[0].shape
         if not isinstance(shape[axis], int):
             onnx.rename_axes({shape[axis]: name})
-    onnx.model.metadata_props["umedpt"] = json.dumps(about)
-    onnx.save(file)
-    return file, _difference(graph, program, file)
+    weights.take(onnx.model.graph)
+    return onnx_ir.to_proto(onnx.model)
 
 
-def _difference(graph: Graph, program: Program, file: Path) -> float:
+def _write(whole: Any, graph: Graph, prefix: str, file: Path, about: dict[str, Any], size: Size | None) -> float:
+    """Writes the part of a model's graph that one task, or the encoder, needs; gives its difference from PyTorch."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    model: Any = ir.from_proto(whole)
+    part = model.graph
+    kept = [o for o in part.outputs if (o.name.startswith(prefix) if prefix else "/" not in o.name)]
+    part.outputs.clear()
+    part.outputs.extend(kept)
+    for output in kept:
+        output.name = output.name.removeprefix(prefix)
+    RemoveUnusedNodesPass()(model)
+    if prefix:  # from intensities as they are stored; one channel is repeated by what comes next
+        low, high = graph.value_range
+        scaled = part.inputs[0]
+        batch, _, *sides = scaled.shape
+        images = ir.val("images", ir.DataType.FLOAT, [batch, graph.channels, *sides])
+        scaled.name = "scaled_images"
+        ends = [ir.node("Constant", [], {"value": ir.tensor(np.float32(end))}) for end in (low, high - low)]
+        above = ir.node("Sub", [images, ends[0].outputs[0]])
+        share = ir.node("Div", [above.outputs[0], ends[1].outputs[0]])
+        scaled.replace_all_uses_with(share.outputs[0])
+        part.insert_before(part[0], [*ends, above, share])
+        part.inputs[0] = images
+    model.metadata_props["umedpt"] = json.dumps(about)
+    ir.save(model, file)
+    return _difference(graph, [output.name for output in kept], size, file)
+
+
+def _difference(graph: Graph, outputs: list[str], only: Size | None, file: Path) -> float:
     """The largest difference from PyTorch's results, for several numbers of images and sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     largest = 0.0
-    for count, size in ((1, program.size or (128, 96)), (3, program.size or (97, 161))):
+    for count, size in ((1, only or (128, 96)), (3, only or (97, 161))):
         images = example(graph, count, size)
         with torch.inference_mode():
             expected = graph(images)
-        found = session.run(program.outputs, {"images": images.numpy()})
-        for name, value in zip(program.outputs, found, strict=True):
+        found = session.run(outputs, {"images": images.numpy()})
+        for name, value in zip(outputs, found, strict=True):
             wanted = expected[name].numpy()
             if wanted.shape != value.shape:
                 raise ValueError(f"{file}: {name} has shape {value.shape} where PyTorch has {wanted.shape}.")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from umedpt_lightning.blocks import BaseEncoder
+from umedpt_lightning.blocks import BaseEncoder, Pyramid
 from umedpt_lightning.model import MultiTaskModel
 
 Size = tuple[int, int]
@@ -66,11 +67,41 @@ class EncoderGraph(nn.Module):
         Where several maps have one stride they are ``map_<stride>_<index>``. All are of the images padded below and to
         the right to multiples of the last stride.
         """
+        return self._encoded(images)[1]
+
+    def _encoded(self, images: Tensor) -> tuple[Pyramid, dict[str, Tensor]]:
         pyramid = self.encoder((images - self.encoder.mean) / self.encoder.std, self.name)
         several = len(set(pyramid.strides)) < len(pyramid.strides)  # maps of one stride are told apart by their order
         names = [f"map_{s}_{i}" if several else f"map_{s}" for i, s in enumerate(pyramid.strides)]
         maps = dict(zip(names, pyramid.maps, strict=True))
-        return {"embedding": self.pooling(pyramid), **maps}
+        return pyramid, {"embedding": self.pooling(pyramid), **maps}
+
+
+class ModelGraph(EncoderGraph):
+    """The encoder with tasks, which share it and the decoders; what a task names is ``<task>/<name>``.
+
+    Args:
+        model: The whole model, which is set to evaluation mode.
+        tasks: The tasks' names.
+        task: As for `EncoderGraph`.
+    """
+
+    def __init__(self, model: MultiTaskModel, tasks: Sequence[str], task: str | None = None) -> None:
+        super().__init__(model, task)
+        self.model, self.tasks = model, tuple(tasks)
+        self.size = model.sizes.get(tasks[0]) or model.encoder.image_size
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """All outputs, for images as `EncoderGraph` takes them."""
+        pyramid, outputs = self._encoded(images)
+        features: dict[str, Any] = {}
+        for name in self.tasks:
+            head = self.model.task(name)
+            if head.needs not in features:
+                features[head.needs] = self.model.block(head.needs)(pyramid)
+            found = head.exported(head(features[head.needs]))
+            outputs |= {f"{name}/{output}": value for output, value in found.items()}
+        return outputs
 
 
 Graph = TaskGraph | EncoderGraph
@@ -91,18 +122,26 @@ class Program:
     size: Size | None
 
 
-def export_program(graph: Graph) -> Program:
+def export_program(graph: Graph, one_size: bool | None = None) -> Program:
     """The program of a graph, for any number of images of any size.
 
     Where an encoder cannot be traced so, as one with shifted windows, images must have the one size that the task was
     trained at, or `BaseEncoder.image_size`.
 
+    Args:
+        graph: The graph.
+        one_size: Whether to take images of one size; None for where it must be.
+
     Raises:
-        ValueError: The encoder cannot be traced at all.
+        ValueError: It cannot be traced.
     """
-    if graph.encoder.exports_any_size:
-        with suppress(ValueError):
+    if not one_size and graph.encoder.exports_any_size:
+        try:
             return _export(graph, None)
+        except ValueError:
+            if one_size is False:
+                raise
+    graph.encoder.check_size(graph.size, graph.name)
     return _export(graph, graph.size)
 
 

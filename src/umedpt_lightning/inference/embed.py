@@ -103,6 +103,11 @@ def embed_reader(
         ChildProcessError: A worker died.
         MemoryError: The device has too little.
     """
+    if reader.spec.bag:
+        raise ValueError(
+            f"Samples of task {task!r} are bags (of a {reader.spec.bag}), which have no embedding without a trained "
+            "bag block. Give the reader of their images, or fine-tune the whole (`modes: [finetune]`)."
+        )
     keys = (
         [Wanted(0, index) for index in range(start, min(start + options.batch_size, len(reader)))]
         for start in range(0, len(reader), options.batch_size)

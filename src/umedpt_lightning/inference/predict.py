@@ -70,7 +70,13 @@ def predict_files(
         MemoryError: The device has too little.
     """
     options, compute, out = options or PredictOptions(), compute or ComputeOptions(), Path(out)
-    names = list(dict.fromkeys(tasks or model.tasks))
+    bags = [name for name in tasks or model.tasks if model.task(name).spec.bag]
+    names = [name for name in dict.fromkeys(tasks or model.tasks) if name not in bags]
+    if bags and (tasks or not names):
+        raise ValueError(
+            f"Task {bags[0]!r} sees the images of a {model.task(bags[0]).spec.bag} together, which files alone do not "
+            "say. Give them to MultiTaskModel.predict, a list of images for each, or choose other tasks."
+        )
     preferences = {name: options.opening(model.task(name).spec).preference for name in names}
     found = {seen: find_inputs(inputs, columns, seen, image_id) for seen in dict.fromkeys(preferences.values())}
     for files in found.values():

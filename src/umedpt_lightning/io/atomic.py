@@ -23,11 +23,9 @@ def atomic_write(file: Path, durable: bool = False) -> Iterator[Path]:
     """Replaces a file at once when all of the new one is written; yields the path to write to, where nothing is yet.
 
     The block writes to a path beside the file, with its suffix, by which libraries choose the format. When it ends,
-    that
-    path takes the file's place, which no reader can see half done; when it raises, the old file stays and nothing is
-    left
-    beside it. Every call has a path of its own, so several threads and processes may write one file at once: the last
-    one wins. The file has the usual rights, also where a library gives it others.
+    that path takes the file's place, which no reader can see half done; when it raises, the old file stays and nothing
+    is left beside it. Every call has a path of its own, so several threads and processes may write one file at once:
+    the last one wins. The file has the usual rights, also where a library gives it others.
 
     Args:
         file: The file; its folder is made.

@@ -7,9 +7,12 @@ from umedpt_lightning.labels.findings import Finding
 from umedpt_lightning.labels.masks import MaskSpec
 from umedpt_lightning.labels.multilabel import MultilabelSpec
 from umedpt_lightning.labels.numbers import RegressionSpec
+from umedpt_lightning.labels.survival import SurvivalSpec
 from umedpt_lightning.labels.views import (
     Bar,
     BoxLayer,
+    Chart,
+    Curve,
     Layer,
     LegendEntry,
     Line,
@@ -25,7 +28,9 @@ __all__ = [
     "BoxArrays",
     "BoxLayer",
     "BoxSpec",
+    "Chart",
     "ClassSpec",
+    "Curve",
     "Finding",
     "Form",
     "Layer",
@@ -37,6 +42,7 @@ __all__ = [
     "Number",
     "PageView",
     "RegressionSpec",
+    "SurvivalSpec",
     "TableRow",
     "TaskSpec",
     "View",

@@ -46,12 +46,14 @@ class TaskSpec:
         cut: How the reader made images of files: from volumes (``slices`` and ``intensity``), from slides (``tiles``),
             by the options of these, or as ``images`` (their ``dtype``, and whether DICOM was ``windowed``). Files are
             predicted by it; where it is empty, nothing is known.
+        bag: What the images of a sample are of, such as a patient; empty where a sample is one image.
         kind: A short name in files; empty for the name of the class.
         title: What an image has, in a few words; empty for the name of the class.
         hub_type: What the Hugging Face Hub calls such a task.
         form: What predictions are: it says how they are written and whether tiles of them can be joined.
         noun: What there should be one of for each of the `names`.
-        names_in: The field that has the `names`; empty where they are something else.
+        names_in: The field that has the `names`, each with a number in a row of `inspect` unless `columns` says else;
+            empty where names are something else.
     """
 
     kind: ClassVar[str] = ""
@@ -64,6 +66,7 @@ class TaskSpec:
     channels: int
     value_range: tuple[float, float] = (0.0, 255.0)
     cut: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    bag: str = ""
 
     def __post_init__(self) -> None:
         low, high = self.value_range
@@ -145,7 +148,7 @@ class TaskSpec:
     @property
     def columns(self) -> int:
         """How many numbers a row of `inspect` has."""
-        return 0
+        return len(self.names) if self.names_in and type(self).inspect is not TaskSpec.inspect else 0
 
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """What is wrong with a target of an image of that height and width, and the target as a row of numbers.

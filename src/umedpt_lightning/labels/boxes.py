@@ -62,11 +62,6 @@ class BoxSpec(TaskSpec):
             raise ValueError(f"a target is BoxArrays, but this one is a {type(target).__name__}. {CORRECT_READER}")
         return BoxArrays(np.asarray(target.boxes, np.float32), np.asarray(target.labels, np.int64))
 
-    @property
-    def columns(self) -> int:
-        """The number of boxes of each class."""
-        return len(self.classes)
-
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """Boxes without an area or outside of the image, and labels that are no class, are errors."""
         if not isinstance(target, BoxArrays):

@@ -64,11 +64,6 @@ class MaskSpec(TaskSpec):
         mask: NDArray[np.int16] = self._with_ignore_index(target).clip(_LIMITS.min, _LIMITS.max)
         return mask.astype(np.int16, copy=False)
 
-    @property
-    def columns(self) -> int:
-        """The share of the labelled pixels that each class has."""
-        return len(self.classes)
-
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """Values that are no class, and a size that is not that of the image, are errors."""
         if wrong_form := _no_mask(target):

@@ -60,11 +60,6 @@ class MultilabelSpec(TaskSpec):
         present = np.flatnonzero((targets == 1).any(axis=0)).tolist()
         return np.hstack([targets[:, present] == 1, targets == 0]), [f"label {self.labels[i]!r}" for i in present]
 
-    @property
-    def columns(self) -> int:
-        """One a label."""
-        return len(self.labels)
-
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """Anything but 0, 1 and NaN is an error."""
         return inspect_vector(target, self.labels, only=(0.0, 1.0))

@@ -75,12 +75,7 @@ class RegressionSpec(TaskSpec):
 
     def strata(self, targets: NDArray[Any], least: float) -> tuple[NDArray[np.bool_], list[str]]:
         """Each quantity in quantiles, at most so many that each part can have of all."""
-        return np.hstack([_quantiles(values.astype(np.float64), least) for values in targets.T]), []
-
-    @property
-    def columns(self) -> int:
-        """One a quantity."""
-        return len(self.quantities)
+        return np.hstack([quantiles(values.astype(np.float64), least) for values in targets.T]), []
 
     def inspect(self, target: Any, size: tuple[int, int]) -> tuple[list[Finding], Figures | None]:
         """Infinite numbers are an error."""
@@ -172,7 +167,8 @@ def inspect_vector(
     return [UNLABELLED] if np.isnan(row).all() else [], row
 
 
-def _quantiles(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+def quantiles(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+    """``(N, bins)`` in which quantile each value is, NaN in none; so many that each part of a split can have of all."""
     known = values[~np.isnan(values)]
     bins = int(np.clip(len(known) * least, 1, _MOST_BINS))
     edges = np.unique(np.quantile(known, np.arange(1, bins) / bins)) if bins > 1 else np.empty(0)

@@ -72,6 +72,34 @@ class View:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A curve of a chart: its name, and ``(N,)`` each."""
+
+    name: str
+    x: NDArray[Any]
+    y: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn of all samples of a part together.
+
+    Attributes:
+        title: What it shows.
+        x: What the horizontal axis is.
+        y: What the vertical one is.
+        curves: In the order of the legend.
+        steps: Whether each value holds until the next one.
+    """
+
+    title: str
+    x: str
+    y: str
+    curves: tuple[Curve, ...]
+    steps: bool = False
+
+
+@dataclass(frozen=True)
 class Bar:
     """A probability; the likeliest class, or a label that is likelier than not, stands out."""
 

@@ -10,14 +10,25 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 from torch import nn
 
-from umedpt_lightning.blocks import BaseEncoder, DetectionDecoder, Encoder, PixelDecoder, SharedBlock
+from umedpt_lightning.blocks import (
+    BagTransformer,
+    BaseEncoder,
+    DetectionDecoder,
+    Encoder,
+    GatedAttention,
+    MeanBag,
+    PixelDecoder,
+    SharedBlock,
+    ViTEncoder,
+)
 from umedpt_lightning.hparams import create
 from umedpt_lightning.pretrained.values import fits, from_json, to_json
 from umedpt_lightning.tasks import DEFAULT_TASKS, Task
 from umedpt_lightning.types import TaskSpec
 
 #: The only classes that a config may name, unless its reader gives more.
-KNOWN: tuple[type, ...] = (Encoder, PixelDecoder, DetectionDecoder, *DEFAULT_TASKS, *DEFAULT_TASKS.values())
+_BLOCKS = (Encoder, ViTEncoder, PixelDecoder, DetectionDecoder, GatedAttention, MeanBag, BagTransformer)
+KNOWN: tuple[type, ...] = (*_BLOCKS, *DEFAULT_TASKS, *DEFAULT_TASKS.values())
 Config = dict[str, Any]
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from umedpt_lightning.blocks.lora import has_lora, merge_lora, save_lora
 from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.folder import find_checkpoint
@@ -34,6 +35,9 @@ def export_run(
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"--out {out} is not empty. Give another folder.")
     model = MultiTaskModel.from_pretrained(str(find_checkpoint(ckpt_path, run)), classes=classes)
+    if has_lora(model.encoder):
+        save_lora(model.encoder, out / "adapter.safetensors")
+        merge_lora(model.encoder)
     metrics = run / "metrics.json"
     card = {"data": _data(run / "config.yaml"), "metrics": json.loads(metrics.read_text()) if metrics.is_file() else {}}
     model.save_pretrained(out, model_card_kwargs=card)

@@ -13,12 +13,14 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
+from umedpt_lightning.blocks.encoder import check_sizes
 from umedpt_lightning.callbacks.best_checkpoint import BEST, BestCheckpoint
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.progress import progress
 from umedpt_lightning.callbacks.report import Report
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.callbacks.task_shares import TaskShares
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint, new_folder
@@ -63,7 +65,15 @@ def fit(
     """
     check_options(trainer)
     check_callbacks(callbacks, trainer.get("limit_val_batches") not in (0, 0.0))
-    folder = _folder(run, resumes=ckpt_path is not None)
+    check_sizes(module.model.encoder, data.sizes)
+    first = not _get_rank()
+    folder = Path(run) if run is not None else new_folder() if first else default_folder()
+    if first:
+        claim(folder)
+        if ckpt_path is None and (folder / "checkpoints").exists():
+            raise ValueError(
+                f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder."
+            )
     checkpoint = None if ckpt_path is None else find_checkpoint(ckpt_path, folder, may_lack=True)
     if init_from and checkpoint is None:
         rank_zero_info(take_what_fits(module.model, Path(init_from)))
@@ -71,6 +81,8 @@ def fit(
     own = list(callbacks)
     if not trainer.get("fast_dev_run"):  # which writes nothing
         own = [*run_callbacks(own, trainer.get("enable_progress_bar") is not False), PredictionPictures()]
+        if not any(isinstance(callback, TaskMap) for callback in own):
+            own.append(TaskMap())
         if trainer.get("enable_checkpointing") is not False:
             own += [BestCheckpoint(**BEST), LastCheckpoint()]  # the last holds the state of those before it
     made = pl.Trainer(
@@ -102,16 +114,3 @@ def run_callbacks(own: Sequence[Callback], bar: bool = True) -> list[Callback]:
     if bar and not any(isinstance(callback, ProgressBar) for callback in own):
         callbacks.append(progress(terminal=sys.stdout.isatty()))
     return [*callbacks, Report()]
-
-
-def _folder(run: str | Path | None, resumes: bool) -> Path:
-    """The run's folder, claimed by the first rank."""
-    first = not _get_rank()
-    folder = Path(run) if run is not None else new_folder() if first else default_folder()
-    if first:
-        claim(folder)
-        if not resumes and (folder / "checkpoints").exists():
-            raise ValueError(
-                f"{folder} already holds a run. Go on with it by ckpt_path='last', or give another folder."
-            )
-    return folder

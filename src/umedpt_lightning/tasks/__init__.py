@@ -6,7 +6,16 @@ from umedpt_lightning.tasks.detection import Detection, Detections
 from umedpt_lightning.tasks.multilabel import MultilabelClassification
 from umedpt_lightning.tasks.regression import Regression
 from umedpt_lightning.tasks.segmentation import Segmentation
-from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, MultilabelSpec, RegressionSpec, TaskSpec
+from umedpt_lightning.tasks.survival import Survival
+from umedpt_lightning.types import (
+    BoxSpec,
+    ClassSpec,
+    MaskSpec,
+    MultilabelSpec,
+    RegressionSpec,
+    SurvivalSpec,
+    TaskSpec,
+)
 
 #: The task that a label kind gets where the config names none.
 DEFAULT_TASKS: dict[type[TaskSpec], type[Task]] = {
@@ -15,6 +24,7 @@ DEFAULT_TASKS: dict[type[TaskSpec], type[Task]] = {
     RegressionSpec: Regression,
     MaskSpec: Segmentation,
     BoxSpec: Detection,
+    SurvivalSpec: Survival,
 }
 
 
@@ -46,6 +56,7 @@ __all__ = [
     "MultilabelClassification",
     "Regression",
     "Segmentation",
+    "Survival",
     "Task",
     "default_task",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.hparams import HParamsMixin
+from umedpt_lightning.labels.views import Chart
 from umedpt_lightning.tasks.answers import Answers, picked
 from umedpt_lightning.types import BatchTargets, TaskBatch, TaskSpec, finite_rows
 
@@ -107,6 +108,10 @@ class Task(HParamsMixin, nn.Module, ABC):
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
         """The metrics of all that was added, NaN where undefined; gathers over ranks."""
+
+    def chart(self) -> Chart | None:
+        """What is drawn of all samples that the last `compute` saw, on all ranks; None for nothing."""
+        return None
 
     @abstractmethod
     def predict(self, output: Any) -> Any:

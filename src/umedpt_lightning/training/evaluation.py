@@ -57,9 +57,13 @@ class EvaluationModule(pl.LightningModule):
         metrics = self._metrics("val", tasks)
         metrics |= {f"val/{name}/loss": self._val_loss(name).compute() for name in tasks}
         self.log_dict(metrics)
-        schedule = self.lr_schedulers() if self.trainer.state.fn == TrainerFn.FITTING else None
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(metrics[schedule.monitor])
+        if follow := getattr(self.trainer.train_dataloader, "follow", None):
+            follow({name: float(metrics[f"val/{name}/loss"]) for name in tasks})
 
     def test_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""

@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from umedpt_lightning.blocks import BaseEncoder, DetectionDecoder, PixelDecoder
+from umedpt_lightning.blocks.built import BlockFactory
 from umedpt_lightning.model import (
-    BlockFactory,
     DetectionDecoderFactory,
     MultiTaskModel,
     PixelDecoderFactory,
@@ -35,7 +35,7 @@ from umedpt_lightning.training.costs import measure_costs
 from umedpt_lightning.training.evaluation import EvaluationModule, evaluated_tasks
 from umedpt_lightning.training.monitor_checks import check_monitors, check_schedule, warn_of_no_validation
 from umedpt_lightning.training.optimization import Optimization
-from umedpt_lightning.training.packing import check_packing
+from umedpt_lightning.training.packing import check_bags, check_packing
 from umedpt_lightning.training.randomness import RoundRandomness
 from umedpt_lightning.training.ranks import gather_objects
 from umedpt_lightning.training.resume import Resumption
@@ -63,7 +63,8 @@ class MultiTaskModule(EvaluationModule):
         pack_pixels: Consecutive micro-batches of a round that use the same blocks and have images of one size go
             through them together, as long as they have so many pixels at most; 0 for one after the other.
         compile: Whether torch compiles the shared blocks.
-        blocks: Builds further shared blocks, by the name that tasks of your own say in `needs`.
+        blocks: Builds further shared blocks, by the name that tasks of your own say in `needs`, and that of bags,
+            ``bag``.
         weighting: What becomes of `weights` from round to round.
         aggregator: Sees the gradients of a round task by task, and may change them; None for their sum.
 
@@ -92,6 +93,7 @@ class MultiTaskModule(EvaluationModule):
         self.automatic_optimization = False
         self.model = as_model(encoder, specs, tasks, pixel_decoder, detection_decoder, blocks=blocks)
         check_packing(self.model, pack_pixels)
+        check_bags(self.model)
         if compile:
             self.model.compile_blocks()
         self.weighting = weighting(_weights(specs, weights or {}))

@@ -39,7 +39,8 @@ def explain_memory(error: RuntimeError, batches: Sequence[TaskBatch], trainer: p
     if not ran_out:
         return
     each = [
-        f"{len(b)} images of {'x'.join(map(str, b.images.shape[1:]))} {str(b.images.dtype).removeprefix('torch.')}"
+        f"{b.images.shape[0]} images of {'x'.join(map(str, b.images.shape[1:]))} "
+        f"{str(b.images.dtype).removeprefix('torch.')}"
         for b in batches
     ]
     tasks = ", ".join(repr(b.task) for b in batches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from umedpt_lightning.blocks import BAG
 from umedpt_lightning.blocks.batch_norm import normalises_by_batch
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskBatch
@@ -59,10 +60,24 @@ def check_packing(model: MultiTaskModel, pixels: int) -> None:
         )
 
 
+def check_bags(model: MultiTaskModel) -> None:
+    """Holds that the images of a bag can go through the encoder in chunks, and again.
+
+    Raises:
+        ValueError: A task has bags, and the encoder normalises by the batch.
+    """
+    bags = [name for name in model.tasks if model.task(name).spec.bag]
+    if bags and normalises_by_batch(model.encoder):
+        raise ValueError(
+            f"Task {bags[0]!r} has bags, whose images go through the encoder in chunks, but its BatchNorm would make "
+            "each depend on the others of its chunk. Take encoder.batch_norm: freeze or group, or an encoder without."
+        )
+
+
 def _fits(first: TaskBatch, other: TaskBatch, model: MultiTaskModel) -> bool:
-    same_blocks = model.task(first.task).needs == model.task(other.task).needs
+    same_blocks = model.needs(first.task) == model.needs(other.task) != BAG  # bags go by chunks of their own
     return same_blocks and first.images.shape[2:] == other.images.shape[2:]
 
 
 def _pixels(*micro_batches: TaskBatch) -> int:
-    return sum(len(m) * m.images.shape[2] * m.images.shape[3] for m in micro_batches)
+    return sum(m.images.shape[0] * m.images.shape[2] * m.images.shape[3] for m in micro_batches)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor
 
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.training.aggregation import GradientAggregator
+from umedpt_lightning.training.aggregation.base import GradientAggregator
+from umedpt_lightning.training.aggregation.gram import Gram
+from umedpt_lightning.training.aggregation.watch import GradientWatch
 from umedpt_lightning.training.coefficients import Coefficients
 from umedpt_lightning.training.gradient_buffer import GradientBuffer
 from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale, scaled
@@ -59,6 +63,9 @@ class RoundGradients:
         pack_pixels: As above.
         coefficients: What losses are multiplied with.
         buffer: The gradients; there from `prepare` on.
+        watch: Whether the next rounds are to be measured for `gram`, where there is no aggregator; they are not packed.
+        factors: What the gradients of tasks in the shared blocks were multiplied with in the last round, besides the
+            coefficients; 1 where a task is left out.
 
     Raises:
         ValueError: `max_bad_rounds` is not positive.
@@ -78,12 +85,20 @@ class RoundGradients:
     ) -> None:
         self._module, self._model = module, model
         self._weighting, self._aggregator = weighting, aggregator
+        self._watch = GradientWatch()
+        self.watch = False
+        self.factors: Mapping[str, float] = {}
         self.pack_pixels = pack_pixels
         self.non_finite = NonFiniteCounts(max_bad_rounds)
         self.norm = math.nan
         self.coefficients = Coefficients(weighting)
         self._numbers = {task: number for number, task in enumerate(weighting.tasks)}
         self._parameter = next(model.parameters())  # knows device and dtype, after a tenth of the module's Python
+
+    @property
+    def gram(self) -> Gram | None:
+        """Of the last round that was measured, if any."""
+        return (self._aggregator or self._watch).gram
 
     def prepare(self) -> None:
         """Looks for parameters and layers; just before the first round, since a trainer may exchange layers."""
@@ -114,6 +129,7 @@ class RoundGradients:
             losses = self._pass(_observed(batch, on_micro_batch), batch.plan, number)
             if self._may_step(losses.total):
                 self.non_finite.passed(batch.plan.micro_batches)
+                self._end_round()
             else:
                 losses = self._without_non_finite(batch, number, seed)
         if losses.of_tasks.numel():
@@ -141,7 +157,11 @@ class RoundGradients:
         try:  # not a `with`: this runs for every micro-batch
             device, model = self._parameter.device, self._model
             pack = [batch.to(device, non_blocking=True) for batch in pack]
-            outputs = model.forward_pack([batch.images for batch in pack], [batch.task for batch in pack])
+            images, tasks = [batch.images for batch in pack], [batch.task for batch in pack]
+            if tasks[0] in self.factors:  # tasks that are weighed apart are not packed
+                outputs = [model(images[0], tasks[0], self.factors[tasks[0]])]
+            else:
+                outputs = model.forward_pack(images, tasks)
             losses = [
                 model.task(batch.task).loss(output, batch.targets) for batch, output in zip(pack, outputs, strict=True)
             ]
@@ -157,21 +177,23 @@ class RoundGradients:
         self, batches: Iterable[TaskBatch], plan: RoundPlan, number: int, left_out: Collection[MicroBatchId] = ()
     ) -> RoundLosses:
         self.buffer.zero()
-        if self._aggregator:
-            self._aggregator.start_round(self.buffer)
+        watcher = self._watcher
+        if watcher:
+            self.factors = watcher.plan_round(number, _without(plan, left_out), loss_scale(self._module.trainer))
+            watcher.start_round(self.buffer)
         coefficients = self.coefficients.of_round(number, plan, self._like_losses(), left_out)
         begin = scaled(coefficients, self._module.trainer)
         found: list[Tensor] = []
         tasks: list[str] = []
         samples: list[int] = []
-        for pack in packs(batches, self._model, 0 if self._aggregator else self.pack_pixels):
+        for pack in packs(batches, self._model, 0 if watcher else self.pack_pixels):
             found += self.backward(pack, begin)
             tasks += [batch.task for batch in pack]
             samples += [len(batch) for batch in pack]
-            if self._aggregator:
-                self._aggregator.after_micro_batch(pack[0].task, self.buffer)
-        if self._aggregator:
-            self._aggregator.before_exchange(self.buffer)
+            if watcher:
+                watcher.after_micro_batch(pack[0].task, self.buffer)
+        if watcher:
+            watcher.before_exchange(self.buffer)
         # in one go: what is done for every micro-batch counts where there are many small ones
         losses = torch.stack(found) if found else self._like_losses()
         factors = torch.stack([coefficients[task] for task in tasks]) if found else losses
@@ -179,6 +201,14 @@ class RoundGradients:
         total, of_tasks, *statistics = self.buffer.exchange([total, of_tasks, *self._statistics.sums()])
         self._statistics.move(statistics)
         return RoundLosses(total, tasks, losses, samples, of_tasks)
+
+    @property
+    def _watcher(self) -> GradientAggregator | None:
+        return self._aggregator or (self._watch if self.watch else None)
+
+    def _end_round(self) -> None:
+        if watcher := self._watcher:
+            watcher.end_round()
 
     def _like_losses(self) -> Tensor:
         """Empty, in the dtype of losses: float32, or float64 where the model is in that."""
@@ -231,6 +261,8 @@ class RoundGradients:
             losses = RoundLosses(losses.total, [], nothing, [], nothing)
             self.norm = 0.0
             leave_nothing_to_step(self._module)
+        else:
+            self._end_round()
         self.non_finite.add(found, plan.micro_batches, self._module.global_step)
         return losses
 
@@ -239,6 +271,14 @@ class RoundGradients:
         self.buffer.zero()
         one = torch.ones((), dtype=self._like_losses().dtype, device=self._parameter.device)
         return self.backward([batch], scaled({batch.task: one}, self._module.trainer))[0]
+
+
+def _without(plan: RoundPlan, left_out: Collection[MicroBatchId]) -> RoundPlan:
+    if not left_out:
+        return plan
+    missing = Counter(id_.task for id_ in left_out)
+    counts = {task: count - missing[task] for task, count in plan.micro_batches.items() if count > missing[task]}
+    return replace(plan, micro_batches=counts, mine=[id_ for id_ in plan.mine if id_ not in left_out])
 
 
 def _together(scalars: list[Tensor]) -> Tensor:

@@ -23,7 +23,7 @@ class RoundLog:
         self._since = time.perf_counter()
 
     def write(self, learning_rate: float) -> None:
-        """Logs mean losses, what was left out so far, weights that change, learning rate, gradient norm and speed.
+        """Logs mean losses, what was left out so far, weights that change, rate, gradient norm and speed.
 
         All ranks call it. It waits for the device.
         """
@@ -41,6 +41,8 @@ class RoundLog:
         metrics |= {f"train/{task}/dropped": float(count) for task, count in dropped.items()}
         if module.weighting.changes:
             metrics |= {f"train/{task}/weight": weight for task, weight in weight_of.items()}
+        if module.aggregator:
+            metrics |= {f"train/{task}/shared_weight": factor for task, factor in module.aggregator.factors.items()}
         if total:  # else there was no loss that is finite
             metrics["train/loss"] = sum(weight_of[task] * loss for task, loss in losses.items()) / total
         metrics["train/learning_rate"] = learning_rate

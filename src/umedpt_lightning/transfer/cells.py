@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.io.atomic import atomic_write, write_text
 
-Mode = Literal["frozen", "knn", "finetune"]
+Mode = Literal["frozen", "knn", "finetune", "lora"]
+#: Those in which the encoder learns.
+TRAINED: tuple[Mode, ...] = ("finetune", "lora")
 
 
 @dataclass(frozen=True)

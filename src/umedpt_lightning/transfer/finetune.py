@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 
+from umedpt_lightning.blocks.lora import has_lora, train_lora_alone
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
@@ -46,6 +47,7 @@ class FineTuning:
         evaluations: How often the val part is looked at while it trains.
         clip: Largest norm of all gradients together; null for no clipping.
         precision: Of the passes, as Lightning's Trainer has it.
+        lora_rank: Of the adapters that learn in the mode ``lora``.
         averaging: Decay of an exponential moving average of the weights, which then is evaluated and kept (Lightning's
             EMAWeightAveraging); null for none.
     """
@@ -58,13 +60,14 @@ class FineTuning:
     clip: float | None = 1.0
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     averaging: float | None = None
+    lora_rank: int = 8
 
     def __post_init__(self) -> None:
-        numbers = (self.steps, self.evaluations, self.layer_decay, *self.learning_rates)
+        numbers = (self.steps, self.evaluations, self.layer_decay, self.lora_rank, *self.learning_rates)
         if min(numbers) <= 0 or not self.learning_rates or self.layer_decay > 1 or self.evaluations > self.steps:
             raise ValueError(
-                "finetuning: steps, evaluations (at most one a step) and learning_rates must be positive, and "
-                f"layer_decay above 0 and at most 1, but it is {self}."
+                "finetuning: steps, evaluations (at most one a step), learning_rates and lora_rank must be positive, "
+                f"and layer_decay above 0 and at most 1, but it is {self}."
             )
 
     @property
@@ -110,8 +113,8 @@ class FineTuner:
                 first spoil the encoder: Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022,
                 arXiv:2202.10054.
             advance: Called with 1 after each step.
-            whole: Train all of it, each stage of the encoder slower than the next; else the head with its decoder on
-                the frozen encoder.
+            whole: Train all of it (of an encoder with adapters these), each stage of the encoder slower than the next;
+                else the head with its decoder on the frozen encoder.
 
         Raises:
             ValueError: The main metric is undefined after all rates, or there is no val part.
@@ -134,7 +137,13 @@ class FineTuner:
         steps = options.steps_an_evaluation
         datamodule = MultiTaskDataModule(data, self.compute.num_workers, steps_per_epoch=steps, seed=self.seed)
         model.train()
-        model.encoder.requires_grad_(whole).train(whole)  # Lightning leaves the modes as it finds them
+        encoder = model.encoder.train(whole)  # Lightning leaves the modes as it finds them
+        if has_lora(encoder):
+            train_lora_alone(encoder)
+        else:
+            encoder.requires_grad_(whole)
+        if encoder.neck is not None:
+            encoder.neck.requires_grad_(True)  # no weights to start from have it
         with torch.random.fork_rng(), _quiet():
             torch.manual_seed(self.seed)
             groups = ParameterGroups(encoder_share=options.layer_decay, layer_decay=options.layer_decay)

@@ -31,7 +31,8 @@ class Protocol:
         fractions: Of the labels of the train part.
         seeds: How many repetitions, each with other labels.
         modes: ``frozen`` (a linear probe; for masks and boxes head and decoder on the frozen encoder), ``knn``,
-            ``finetune``; one list for all methods, or lists by their names, and a method without one is left out.
+            ``finetune``, ``lora`` (adapters of the encoder learn, not itself); one list for all methods, or lists by
+            their names, and a method without one is left out.
         task: How to build the head; None for the default of the label kind.
         finetuning: How models are trained.
         external: Other centres' samples of the same task, by a name for the report, which are read as the test part is.

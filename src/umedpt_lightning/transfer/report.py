@@ -18,7 +18,7 @@ from umedpt_lightning.drawing.figures import (
     set_log_axis,
 )
 from umedpt_lightning.transfer.evaluation import Interval
-from umedpt_lightning.transfer.summary import Row, conclusions, percent
+from umedpt_lightning.transfer.summary import Difference, Row, conclusions, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,6 +98,24 @@ def draw_curves(rows: Sequence[Row], metric: str, baseline: float) -> Figure:
     return figure
 
 
+def difference_table(found: Sequence[Difference], main: str) -> str:
+    """HTML, a row a pair; nothing where there is none."""
+    if not found:
+        return ""
+    fractions = sorted({difference.fraction for difference in found})
+    rows: dict[tuple[str, str, str], dict[float, Interval]] = {}
+    for one in found:
+        rows.setdefault((one.first, one.second, one.mode), {})[one.fraction] = one.gap
+    body = [
+        [f"{escape(first)} &minus; {escape(second)}, {mode}", *map(_cell, gaps.values())]
+        for (first, second, mode), gaps in rows.items()
+    ]
+    return (
+        f"<h2>Differences</h2><p>{escape(main)}, seed by seed with the same labels: mean and 95 % interval (Student's "
+        f"<i>t</i>). Bold where it does not hold zero.</p>{html_table(['', *map(percent, fractions)], body)}"
+    )
+
+
 def html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of cells that are HTML, with or without ``<td>``."""
     lines = ["".join(f"<th>{cell}</th>" for cell in head)]
@@ -167,3 +185,12 @@ def _scale_fractions(axes: Axes, fractions: Sequence[float]) -> None:
         labels.append(percent(fraction) if fits else "")
         room = place if fits else room
     axes.set_xticks(fractions, labels[::-1])
+
+
+def _cell(gap: Interval) -> str:
+    if math.isnan(gap.mean):
+        return ""
+    if math.isnan(gap.low) or gap.low == gap.high:  # one value, whose spread over seeds is not known
+        return f"{gap.mean:+.3f}"
+    text = f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+    return f"<b>{text}</b>" if gap.low > 0 or gap.high < 0 else text

@@ -11,7 +11,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from umedpt_lightning.blocks import BatchNormMode, DetectionDecoder, Encoder, PixelDecoder, as_encoder
+from umedpt_lightning.blocks import (
+    BaseEncoder,
+    BatchNormMode,
+    DetectionDecoder,
+    Encoder,
+    PixelDecoder,
+    ViTEncoder,
+    as_encoder,
+)
+from umedpt_lightning.blocks.timm_encoder import Embedding, is_plain_vit
 from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.pretrained import SavedModel, model_arguments, read_saved_model
@@ -36,8 +45,9 @@ class WeightSource(ABC):
 class TimmSource(WeightSource):
     """Random weights, or those of timm or of a file of a timm model, ImageNet's for example.
 
-    The embedding is the mean of the last map. The normalisation that `Pooling` puts behind it is left out: these
-    weights were not trained with it, and it would take away how strong a response is.
+    The embedding is the mean of the last map, of a vision transformer what `ViTEncoder` says. The normalisation that
+    `Pooling` puts behind it is left out: these weights were not trained with it, and it would take away how strong a
+    response is.
 
     Args:
         name: Any timm model, as for `Encoder`.
@@ -48,6 +58,7 @@ class TimmSource(WeightSource):
         pixel_decoder: Builds the decoder for masks, from random weights; for a fair comparison the like of a
             checkpoint's.
         detection_decoder: Likewise for boxes.
+        embedding: Of a vision transformer, as for `ViTEncoder`.
     """
 
     def __init__(
@@ -58,7 +69,9 @@ class TimmSource(WeightSource):
         batch_norm: Literal["keep", "freeze", "group"] | None = None,
         pixel_decoder: PixelDecoderFactory = PixelDecoder,
         detection_decoder: DetectionDecoderFactory = DetectionDecoder,
+        embedding: Embedding | None = None,
     ) -> None:
+        self.embedding = embedding
         self.name, self.weights, self.in_channels = name, weights, in_channels
         self.batch_norm: BatchNormMode = batch_norm or ("group" if weights is None else "freeze")
         self.pixel_decoder, self.detection_decoder = pixel_decoder, detection_decoder
@@ -67,7 +80,11 @@ class TimmSource(WeightSource):
         """As `WeightSource.create_model`."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            encoder = Encoder(self.name, self.in_channels, self.weights, self.batch_norm)
+            encoder: BaseEncoder
+            if is_plain_vit(self.name):
+                encoder = ViTEncoder(self.name, self.in_channels, self.weights, self.embedding)
+            else:
+                encoder = Encoder(self.name, self.in_channels, self.weights, self.batch_norm)
             options = task and {name: task}
             model = MultiTaskModel(encoder, {name: spec}, options, self.pixel_decoder, self.detection_decoder)
         model.pooling.norm = nn.Identity()  # type: ignore[assignment]

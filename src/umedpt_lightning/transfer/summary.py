@@ -6,8 +6,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -88,12 +88,43 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:g} %"
 
 
+@dataclass(frozen=True)
+class Difference:
+    """The main metric of one method less that of a second, in one mode at a fraction of the labels, over the seeds.
+
+    A seed gives all methods the same labels, so they are compared seed by seed: how lucky the labels were falls out.
+    """
+
+    first: str
+    second: str
+    mode: str
+    fraction: float
+    gap: Interval
+
+
+def differences(results: Mapping[Cell, Result], main: str) -> list[Difference]:
+    """Of all pairs of methods that have a mode in common, the one named later less the other: baselines come first."""
+    found = []
+    for mode in dict.fromkeys(cell.mode for cell in results):
+        methods = dict.fromkeys(cell.method for cell in results if cell.mode == mode)
+        for second, first in combinations(methods, 2):
+            for fraction in sorted({cell.fraction for cell in results}):
+                gaps = [
+                    result.test.get(main, math.nan) - other.test.get(main, math.nan)
+                    for cell, result in results.items()
+                    if (cell.method, cell.mode, cell.fraction) == (first, mode, fraction)
+                    and (other := results.get(Cell(second, mode, fraction, cell.seed))) is not None
+                ]
+                found.append(Difference(first, second, mode, fraction, seed_interval(gaps)))
+    return found
+
+
 def write_tables(
-    rows: Sequence[Row], main: str, baseline: Mapping[str, float], folder: Path, gaps: Sequence[Any] = ()
+    rows: Sequence[Row], main: str, baseline: Mapping[str, float], folder: Path, gaps: Sequence[Difference] = ()
 ) -> None:
     """Writes ``results.csv`` (a line a row) and ``results.json`` (with the answers in words).
 
-    `baseline` has the metrics of an answer that has seen no image, `gaps` the differences of methods, dataclasses.
+    `baseline` has the metrics of an answer that has seen no image, `gaps` the differences of methods.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]

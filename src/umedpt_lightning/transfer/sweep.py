@@ -9,6 +9,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 
+from umedpt_lightning.blocks.lora import add_lora
 from umedpt_lightning.data.cache.identity import code_identity, identity
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.inference.digests import weights_digest
@@ -16,7 +17,7 @@ from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.progress import progress
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks.answers import Answers, metrics_of
-from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
+from umedpt_lightning.transfer.cells import TRAINED, Cell, CellFolder, Result, grid
 from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
 from umedpt_lightning.transfer.evaluation import evaluation_batches, patient_intervals, predict_part
 from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
@@ -82,7 +83,7 @@ class Sweep:
 
     def _key(self, cell: Cell) -> str:
         """What the result of a cell depends on."""
-        training = self._training if cell.mode == "finetune" or not self._protocol.embeds else ""
+        training = self._training if cell.mode in TRAINED or not self._protocol.embeds else ""
         parts = (self._digest(cell), self._settings, training, cell)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -94,7 +95,7 @@ class Sweep:
         if embedded:
             fit = neighbour_probe if cell.mode == "knn" else linear_probe
             probe = fit(task, embedded["train"][subset.rows], embedded["val"])
-        chosen = self._train(cell, labelled, probe) if probe is None or cell.mode == "finetune" else probe
+        chosen = self._train(cell, labelled, probe) if probe is None or cell.mode in TRAINED else probe
 
         def answered(name: str) -> Answers:
             if isinstance(chosen, FineTuned):
@@ -121,7 +122,7 @@ class Sweep:
         protocol = self._protocol
         model = self._build(cell, labelled)
         tuner = FineTuner(protocol.name, protocol.data, labelled, protocol.finetuning, self._compute, cell.seed)
-        stages = 2 if probe is None and cell.mode == "finetune" else 1
+        stages = 2 if probe is None and cell.mode in TRAINED else 1
         options = protocol.finetuning
         steps = stages * len(options.learning_rates) * options.evaluations * options.steps_an_evaluation
         with progress(str(cell), steps) as advance:
@@ -132,6 +133,8 @@ class Sweep:
                 if cell.mode == "frozen":
                     return tuned
                 model = tuned.model
+            if cell.mode == "lora":
+                add_lora(model.encoder, options.lora_rank)
             return tuner.train(model, advance)
 
     def _build(self, cell: Cell, labelled: Reader) -> MultiTaskModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks.batch_norm import (
@@ -17,30 +18,36 @@ from umedpt_lightning.blocks.batch_norm import (
     replace_per_task,
     to_group_norm,
 )
-from umedpt_lightning.blocks.checkpointing import checkpoint_blocks
-from umedpt_lightning.blocks.encoder import BaseEncoder, EncoderCard, Pyramid, pad_to_multiple, stages_by_name
+from umedpt_lightning.blocks.encoder import EncoderCard, Pyramid, pad_to_multiple, stages_by_name
+from umedpt_lightning.blocks.lora import has_lora
+from umedpt_lightning.blocks.timm_encoder.base import TimmEncoder
 from umedpt_lightning.blocks.timm_encoder.plain import loading_text, plain_state
-from umedpt_lightning.blocks.timm_encoder.weights import create_encoder
+from umedpt_lightning.blocks.timm_encoder.same_padding import constant_same_padding
 from umedpt_lightning.blocks.timm_encoder.whole_image_layers import whole_image_layer
 from umedpt_lightning.blocks.timm_encoder.windows import pad_before_shift, window_size
 from umedpt_lightning.blocks.whole_image_layers import WholeImageLayer
 
 
-class Encoder(BaseEncoder):
+class Encoder(TimmEncoder):
     """A timm model as the block that all tasks share.
 
-    Plain vision transformers have maps of one stride only: they serve classes, labels and numbers, but no masks or
-    boxes.
+    Plain vision transformers have maps of one stride only here, for classes, labels and numbers; `ViTEncoder` has all.
 
     Args:
         name: Any timm model with ``features_only`` (``timm.list_models()``).
         in_channels: Channels it takes. Images with one channel are repeated to that number.
-        weights: ``None`` for random ones, ``"timm"`` to download those of timm, or a file (``.safetensors`` or
-            ``.pth``) with the state of the whole timm model.
+        weights: ``None`` for random ones, ``"timm"`` to download those of timm, or where they are: a file
+            (``.safetensors`` or ``.pth``) with the state of the whole timm model, or with the names of the original
+            code of DINO, MAE or MoCo; a folder of a timm model (``config.json`` and ``model.safetensors``); or its id
+            on the Hugging Face Hub.
         batch_norm: What becomes of BatchNorm; see `BatchNormMode`.
         drop_path_rate: Stochastic depth, where the model knows it.
         checkpointing: Keep the inputs of blocks alone in training, and compute the rest again in the backward pass.
         channels_last: Keep weights and images with the channels of a pixel beside each other.
+        model_args: Further options of the timm model.
+        mean: Of a pixel (0..1); None for that of the weights.
+        std: Likewise.
+        lora_rank: Of adapters of the attention layers, which alone learn then; 0 for none.
 
     Raises:
         ValueError: timm knows no such model, it gives no feature maps or has no blocks to compute again, or the file
@@ -48,8 +55,6 @@ class Encoder(BaseEncoder):
         FileNotFoundError: `weights` names no file.
         ConnectionError: The weights cannot be downloaded.
     """
-
-    hparams_ignored = ("weights",)  # a saved model has its own
 
     def __init__(
         self,
@@ -60,33 +65,31 @@ class Encoder(BaseEncoder):
         drop_path_rate: float = 0.0,
         checkpointing: bool = False,
         channels_last: bool = False,
+        model_args: dict[str, Any] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        lora_rank: int = 0,
     ) -> None:
-        super().__init__()
-        self.name, self.in_channels = name, in_channels
-        self.batch_norm, self.checkpointing = batch_norm, checkpointing
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        options: dict[str, object] = {"in_chans": in_channels}
+        options: dict[str, Any] = {"features_only": True}
         if drop_path_rate:  # not every model takes it
             options["drop_path_rate"] = drop_path_rate
-        net: Any = create_encoder(name, weights, **options)  # timm's classes are not typed
-        pad_before_shift(net)
-        self.net: nn.Module = net
+        super().__init__(options, name, in_channels, weights, model_args, mean, std, checkpointing)
+        net: Any = self.net
+        any_windows = pad_before_shift(net)
+        self.batch_norm = batch_norm
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.channels: list[int] = net.feature_info.channels()
         self.strides: list[int] = net.feature_info.reduction()
         # Swin and its kin give (B, H, W, C); the shapes do not tell, as H may equal C
         self._gives_channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
-        for key in ("mean", "std"):
-            self.register_buffer(key, _per_channel(net.default_cfg[key], in_channels), persistent=False)
+        self._wants_windows = window_size(net) > 1 and not any_windows
+        self._multiples: dict[tuple[int, int], int] = {}
         self.switch = TaskSwitch()
         if batch_norm == "group":
             replace_batch_norm(self.net, to_group_norm)
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
-        if checkpointing and not checkpoint_blocks(self.net):
-            raise ValueError(
-                f"encoder.checkpointing: timm's {name} has no blocks that could be computed again, only single layers. "
-                "Take it out, or take another encoder."
-            )
+        self._finish(lora_rank)
         self.statistics_frozen = batch_norm == "freeze"
         self.train()  # what is frozen is so from the start: Lightning leaves the modes as it finds them
 
@@ -116,45 +119,35 @@ class Encoder(BaseEncoder):
             task: Whose images these are; needed where BatchNorm keeps statistics per task.
 
         Returns:
-            Maps of the images padded below and to the right with zeros (the mean) to multiples of the last stride.
+            Maps of the images padded below and to the right with zeros (the mean) to multiples of the last stride, and
+            to whole windows where timm's model wants such. Maps of networks that do not pad at edges are resampled.
         """
         self.switch.task = task
         size = (images.shape[2], images.shape[3])
-        images = pad_to_multiple(images, self.strides[-1])
-        try:
-            maps = list(self.net(images.contiguous(memory_format=self.memory_format)))
-        except (AssertionError, RuntimeError) as error:
-            if self._takes(images[:1]) or not self._takes(images.new_zeros(1, self.in_channels, *self.image_size)):
-                raise  # for another reason than the size
-            raise ValueError(
-                f"timm's {self.name} does not take images of {images.shape[2]} x {images.shape[3]} pixels ({error}). "
-                f"Give the task `size: {list(self.image_size)}`, or take another encoder."
-            ) from error
+        images = pad_to_multiple(images, self._multiple(size))
+        maps = self._checked(images)
         if self._gives_channels_last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
-        return Pyramid(maps, self.strides, size, (images.shape[2], images.shape[3]))
+        padded, embedding = (images.shape[2], images.shape[3]), None
+        wanted = [(padded[0] // stride, padded[1] // stride) for stride in self.strides]
+        if not torch.compiler.is_exporting() and [m.shape[2:] for m in maps] != wanted:
+            embedding = maps[-1].mean((2, 3))  # of what the network saw
+            maps = [F.interpolate(m, shape, mode="bilinear") for m, shape in zip(maps, wanted, strict=True)]
+        return Pyramid(maps, self.strides, size, padded, embedding)
 
-    def _takes(self, images: Tensor) -> bool:
-        """Whether the timm model has maps of such images."""
-        training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                self.net(images)
-        except (AssertionError, RuntimeError):
-            return False
-        finally:
-            self.train(training)
-        return True
+    def _multiple(self, size: tuple[int, int]) -> int:
+        """To multiples of how many pixels images of a size are padded."""
+        stride = self.strides[-1]
+        if not self._wants_windows:
+            return stride
+        if size not in self._multiples:
+            smallest = pad_to_multiple(self.mean.new_zeros(1, self.in_channels, *size), stride)
+            self._multiples[size] = stride if self._takes(smallest) else self.tile_step
+        return self._multiples[size]
 
-    def parts_to_compile(self) -> list[nn.Module]:
-        """The timm model; padding and the task's turn stay outside of the graph."""
-        if self.checkpointing:
-            raise ValueError(
-                "model.compile and encoder.checkpointing do not go together: torch.compile decides itself what is "
-                "computed again. Take one of them."
-            )
-        return [self.net]
+    def _features(self, images: Tensor) -> list[Tensor]:
+        with constant_same_padding():
+            return list(self.net(images.contiguous(memory_format=self.memory_format)))
 
     def parameter_stages(self) -> list[list[tuple[str, nn.Parameter]]]:
         """Stem, blocks and last layers, by the names that timm gives them."""
@@ -176,25 +169,14 @@ class Encoder(BaseEncoder):
         """Not with windows: every padding would be an expression of the size, which torch takes forever to simplify."""
         return window_size(self.net) == 1
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """The size that timm names."""
-        net: Any = self.net
-        height, width = net.default_cfg["input_size"][-2:]
-        return int(height), int(width)
-
     def plain_state(self) -> dict[str, Tensor] | None:
-        """Its state by the names of ``timm.create_model(name)``; None where plain timm has no such BatchNorm."""
-        if self.batch_norm in ("group", "per_task"):
+        """Its state by the names of ``timm.create_model(name)``; None where plain timm has no such layers."""
+        if self.batch_norm in ("group", "per_task") or has_lora(self):
             return None
-        return plain_state(self.name, self.in_channels, self.net)
+        return plain_state(self.name, self.in_channels, self.net, self.model_args)
 
     def card(self) -> EncoderCard:
         """The timm name, and how plain timm loads ``encoder.safetensors``."""
-        return EncoderCard(self.name, ("timm",), loading_text(self.name, self.in_channels, self.batch_norm))
-
-
-def _per_channel(values: Sequence[float], channels: int) -> Tensor:
-    if len(values) != channels:  # other channels than the RGB the weights saw: their average
-        values = [sum(values) / len(values)] * channels
-    return torch.tensor(values).view(1, channels, 1, 1)
+        return EncoderCard(
+            self.name, ("timm",), loading_text(self.name, self.in_channels, self.batch_norm, self.model_args)
+        )

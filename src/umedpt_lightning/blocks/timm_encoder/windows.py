@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 def window_size(net: nn.Module) -> int:
     """The longest side of a window in which a layer attends, places of its map; 1 where there is none."""
-    sizes = [getattr(module, "window_size", None) for module in net.modules()]
+    sizes = [getattr(module, name, None) for module in net.modules() for name in ("window_size", "partition_size")]
     sides = [side for size in sizes for side in (size if isinstance(size, tuple | list) else [size])]
     return max([1, *(side for side in sides if isinstance(side, int))])
 
 
-def pad_before_shift(net: nn.Module) -> None:
+def pad_before_shift(net: nn.Module) -> bool:
     """Pads feature maps to whole windows before they are shifted, so that opposite edges do not attend to each other.
 
     Swin shifts its windows by rolling the image, masks what was not neighbours before, and needs whole windows. timm
@@ -29,10 +29,14 @@ def pad_before_shift(net: nn.Module) -> None:
 
     Args:
         net: Its blocks become such that do so.
+
+    Returns:
+        Whether there are any.
     """
-    for module in net.modules():
-        if type(module) in _PADDED:
-            module.__class__ = _PADDED[type(module)]
+    shifted = [module for module in net.modules() if type(module) in _PADDED]
+    for module in shifted:
+        module.__class__ = _PADDED[type(module)]
+    return bool(shifted)
 
 
 def _padded(attention: Callable[[Tensor], Tensor], x: Tensor, windows: tuple[int, int]) -> Tensor:

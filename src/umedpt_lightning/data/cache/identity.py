@@ -29,8 +29,7 @@ def identity(reader: Reader) -> str:
     `data` and `labels`, the modules that the classes of the reader and its options are defined in, and the versions of
     the libraries that decode. So it is equal on all ranks, and from one run to the next, without a reader saying
     anything about itself. What it cannot see are the insides of a folder whose files the reader does not name, and
-    files
-    that are changed without their size and time of change.
+    files that are changed without their size and time of change.
 
     Raises ValueError where the reader cannot be pickled.
     """

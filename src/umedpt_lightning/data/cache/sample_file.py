@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.types import BoxArrays, PackedArray, Sample
+from umedpt_lightning.types import Bag, BoxArrays, PackedArray, Sample
 
 # Arrays begin at multiples of this, as vector instructions like it.
 _ALIGNMENT = 64
@@ -20,6 +21,8 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
 
     Raises TypeError where its target holds something else than numbers, texts, arrays, and lists and mappings of such.
     """
+    if isinstance(sample, Bag):
+        raise TypeError(f"{sample.name}: a bag of images cannot be cached, but its images can: see `Reader.cached`.")
     arrays: list[NDArray[Any]] = [sample.image]
     try:
         target, stored_target = (_to_json(value, arrays) for value in (sample.target, sample.stored_target))
@@ -34,7 +37,8 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
         "stored_target": stored_target,
         "arrays": [(array.dtype.str, array.shape) for array in arrays],
     }
-    pieces: list[bytes | memoryview] = [_padded(json.dumps(header).encode() + b"\n")]
+    line = json.dumps(header).encode() + b"\n"
+    pieces: list[bytes | memoryview] = [line, bytes(-len(line) % _ALIGNMENT)]
     for array in arrays:
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         pieces += [data.data, bytes(-len(data) % _ALIGNMENT)]
@@ -44,8 +48,9 @@ def pack(sample: Sample) -> list[bytes | memoryview]:
 def unpack(path: Path) -> Sample | None:
     """The sample in a file, with arrays of its own; None where there is no such file, or it is not whole."""
     try:
-        with path.open("rb", buffering=0) as stream:
-            content = _read(stream)
+        with path.open("rb", buffering=0) as stream:  # a third of the time that np.fromfile takes
+            content = np.empty(os.fstat(stream.fileno()).st_size, np.uint8)
+            content = content[: stream.readinto(content.data)]
     except FileNotFoundError:
         return None
     end = content[:65536].tobytes().find(b"\n") + 1
@@ -99,14 +104,3 @@ def _from_json(value: Any, arrays: list[NDArray[Any]]) -> Any:
         case list():
             return [_from_json(item, arrays) for item in value]
     return value
-
-
-def _padded(text: bytes) -> bytes:
-    return text + bytes(-len(text) % _ALIGNMENT)
-
-
-def _read(stream: IO[bytes]) -> NDArray[np.uint8]:
-    content = np.empty(stream.seek(0, 2), np.uint8)
-    stream.seek(0)
-    length = stream.readinto(content.data)  # type: ignore[attr-defined]  # a raw file has it
-    return content[:length]

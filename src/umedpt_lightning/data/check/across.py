@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 import numpy as np
@@ -15,11 +15,10 @@ from umedpt_lightning.data.task_data import TaskData
 _MANY = 0.1
 
 
-def compare_specs(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+def compare_specs(name: str, tallies: Mapping[str, Tally]) -> Iterator[Problem]:
     """Parts that say different things of themselves."""
     first, *others = tallies
     spec = tallies[first].spec
-    problems = []
     for part in others:
         other = tallies[part].spec
         keys = [f.name for f in fields(spec) if f.compare and getattr(other, f.name, None) != getattr(spec, f.name)]
@@ -31,15 +30,13 @@ def compare_specs(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
         else:
             continue
         mend = "Give the readers of both parts the same channels, value_range and classes."
-        problems.append(Problem(name, part, f"data.tasks.{name}.{part}", what, mend, "setup"))
-    return problems
+        yield Problem(name, part, f"data.tasks.{name}.{part}", what, mend, "setup")
 
 
-def compare_sizes(name: str, task: TaskData, tallies: Mapping[str, Tally]) -> list[Problem]:
+def compare_sizes(name: str, task: TaskData, tallies: Mapping[str, Tally]) -> Iterator[Problem]:
     """Parts whose images cannot be stacked to a batch."""
     if task.size is not None or task.batch_size == 1:
-        return []
-    problems = []
+        return
     for part, tally in tallies.items():
         rows = np.flatnonzero(tally.read)
         sizes, first, counts = np.unique(tally.sizes[rows], axis=0, return_index=True, return_counts=True)
@@ -54,36 +51,26 @@ def compare_sizes(name: str, task: TaskData, tallies: Mapping[str, Tally]) -> li
             f"this one is {h}x{w}"
         )
         mend = f"Write `size: [{height}, {width}]` (or another) under data.tasks.{name}, or `batch_size: 1`."
-        problems.append(Problem(name, part, tally.names[rows[first[rare]]], what, mend, "size"))
-    return problems
+        yield Problem(name, part, tally.names[rows[first[rare]]], what, mend, "size")
 
 
-def compare_dtypes(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+def compare_dtypes(name: str, tallies: Mapping[str, Tally]) -> Iterator[Problem]:
     """Images of another depth than most of the task."""
     found = np.concatenate([tally.dtypes[tally.read] for tally in tallies.values()])
     dtypes, counts = np.unique(found, return_counts=True)
     if len(dtypes) < 2:
-        return []
+        return
     common = dtypes[counts.argmax()]
     mend = "Save all images of a task with one depth: one value_range cannot fit both."
-    return [
-        Problem(
-            name,
-            part,
-            tally.names[i],
-            f"the image is {tally.dtypes[i].decode()}, but most of the task are {common.decode()}",
-            mend,
-            "image",
-        )
-        for part, tally in tallies.items()
-        for i in np.flatnonzero(tally.read & (tally.dtypes != common))
-    ]
+    for part, tally in tallies.items():
+        for i in np.flatnonzero(tally.read & (tally.dtypes != common)):
+            what = f"the image is {tally.dtypes[i].decode()}, but most of the task are {common.decode()}"
+            yield Problem(name, part, tally.names[i], what, mend, "image")
 
 
-def find_absent_classes(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+def find_absent_classes(name: str, tallies: Mapping[str, Tally]) -> Iterator[Problem]:
     """Classes, labels and quantities without samples: an error in train, since they cannot be learned."""
     samples = {part: tally.spec.samples(tally.labels) for part, tally in tallies.items()}
-    problems = []
     for part, tally in tallies.items():
         if not tally.read.any():  # that is the problem, and said elsewhere
             continue
@@ -97,15 +84,11 @@ def find_absent_classes(name: str, tallies: Mapping[str, Tally]) -> list[Problem
                 if part == "train"
                 else "It cannot be measured here: add some, or split anew."
             )
-            problems.append(
-                Problem(name, part, repr(absent), what, mend, "class", "error" if part == "train" else "warning")
-            )
-    return problems
+            yield Problem(name, part, repr(absent), what, mend, "class", "error" if part == "train" else "warning")
 
 
-def find_outside(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+def find_outside(name: str, tallies: Mapping[str, Tally]) -> Iterator[Problem]:
     """Parts with intensities outside the range that becomes 0 to 1."""
-    problems = []
     for part, tally in tallies.items():
         rows = np.flatnonzero(tally.read & (tally.outside > 0))
         if not len(rows):
@@ -118,13 +101,11 @@ def find_outside(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
             f"{tally.outside[tally.read].mean():.2%} of all pixels, {tally.outside[worst]:.2%} of this image's"
         )
         mend = "Set `value_range` of the readers so that it holds what matters, the same in all parts."
-        problems.append(Problem(name, part, tally.names[worst], what, mend, "intensity", "warning"))
-    return problems
+        yield Problem(name, part, tally.names[worst], what, mend, "intensity", "warning")
 
 
-def find_lost_objects(name: str, task: TaskData, tallies: Mapping[str, Tally], stride: float) -> list[Problem]:
+def find_lost_objects(name: str, task: TaskData, tallies: Mapping[str, Tally], stride: float) -> Iterator[Problem]:
     """Parts of which resizing takes objects, or leaves many boxes below the finest stride."""
-    problems = []
     size = f"size {task.size}" if task.size is not None else "the size that images have"
     for part, tally in tallies.items():
         total, gone, small = tally.objects.sum(axis=0).tolist()
@@ -136,12 +117,11 @@ def find_lost_objects(name: str, task: TaskData, tallies: Mapping[str, Tally], s
                 "Write a larger `size`, or a finer `spacing` of `slices`, or train on tiles or crops, so that the "
                 "smallest objects keep a pixel."
             )
-            problems.append(Problem(name, part, worst, what, mend, "size", "warning"))
+            yield Problem(name, part, worst, what, mend, "size", "warning")
         if small > _MANY * total:
             what = (
                 f"{small} of {total} boxes ({small / total:.0%}) have a side below {stride:g} pixels at {size}, the "
                 "finest stride of the detection decoder, so that each is learnt by a single place"
             )
             mend = "Write a larger `size`, train on tiles or crops, or give the detection decoder a `finest` of 4."
-            problems.append(Problem(name, part, worst, what, mend, "box", "warning"))
-    return problems
+            yield Problem(name, part, worst, what, mend, "box", "warning")

@@ -20,12 +20,9 @@ class Problem:
     """A finding, and where it is.
 
     Attributes:
-        task: The task's name.
         part: ``train``, ``val`` or ``test``; empty where it is about the whole task.
         name: What is at fault: a file, a class, a key of the config.
         what: What was found.
-        mend: What to do.
-        kind: What it is about.
         severity: An error spoils the training or its measure, a warning may be meant so.
     """
 

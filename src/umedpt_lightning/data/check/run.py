@@ -14,11 +14,10 @@ from umedpt_lightning.data.check.across import (
     find_lost_objects,
     find_outside,
 )
-from umedpt_lightning.data.check.duplicates import find_duplicates, find_shared_groups
-from umedpt_lightning.data.check.objects import FINEST_STRIDE
+from umedpt_lightning.data.check.duplicates import find_duplicates, find_empty_bags, find_shared_groups
 from umedpt_lightning.data.check.pool import read_all
 from umedpt_lightning.data.check.problems import Problem
-from umedpt_lightning.data.check.sample import Part
+from umedpt_lightning.data.check.sample import FINEST_STRIDE, Part
 from umedpt_lightning.data.check.storage import find_lossy_masks, find_unread, find_unused_range
 from umedpt_lightning.data.check.tally import Tally, statistics_of
 from umedpt_lightning.data.task_data import TaskData
@@ -98,5 +97,6 @@ def check(
                 *find_absent_classes(name, parts),
                 *find_duplicates(name, parts),
                 *find_shared_groups(name, task, parts),
+                *find_empty_bags(name, task),
             ]
     return report

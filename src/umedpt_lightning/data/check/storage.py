@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ _LEAST_USED = 0.1
 _MOST_OPENED = 1000
 
 
-def find_unread(name: str, task: TaskData) -> list[Problem]:
+def find_unread(name: str, task: TaskData) -> Iterator[Problem]:
     """Files in the folders of readers that no part of the task reads."""
     found: set[str] = set()
     read: set[str] = set()
@@ -37,7 +37,7 @@ def find_unread(name: str, task: TaskData) -> list[Problem]:
     stems = {os.path.splitext(path)[0] for path in read}
     left = sorted(path for path in found - read if not (path.endswith(COMPANIONS) and _stem(path) in stems))
     if not left:
-        return []
+        return
     kinds = Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in left)
     kinds_told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
     dicom = sum(begins_like_dicom(path) for path in left[:_MOST_OPENED])
@@ -45,25 +45,24 @@ def find_unread(name: str, task: TaskData) -> list[Problem]:
     folder = os.path.commonpath(left) if len(left) > 1 else os.path.dirname(left[0])
     what = f"{len(left)} of {len(found)} files in it are read by no part ({kinds_told}), such as {Path(left[0]).name}"
     mend = f"{hint}Convert what should be read to a format that is, and take the rest out of the folder."
-    return [Problem(name, "", _shown(folder), what, mend, "setup", "warning")]
+    relative = os.path.relpath(folder)
+    shown = folder if relative.startswith("..") else relative
+    yield Problem(name, "", shown, what, mend, "setup", "warning")
 
 
-def find_lossy_masks(name: str, task: TaskData) -> list[Problem]:
+def find_lossy_masks(name: str, task: TaskData) -> Iterator[Problem]:
     """Parts whose masks are stored with loss."""
-    problems = []
     for part, reader in task.readers.items():
         formats = {path: kind for path in reader.mask_files() if (kind := lossy_format(path))}
         if formats:
             first, kind = next(iter(formats.items()))
             what = f"{len(formats)} masks are stored with loss (this one as {kind}), which smears the edges of classes"
             mend = "Export them again as PNG: saved anew, they stay smeared."
-            problems.append(Problem(name, part, first, what, mend, "mask", "warning"))
-    return problems
+            yield Problem(name, part, first, what, mend, "mask", "warning")
 
 
-def find_unused_range(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
+def find_unused_range(name: str, tallies: Mapping[str, Tally]) -> Iterator[Problem]:
     """Parts whose images use little of the range that becomes 0 to 1, such as 12 bits in 16."""
-    problems = []
     for part, tally in tallies.items():
         if not tally.read.any():
             continue
@@ -76,8 +75,7 @@ def find_unused_range(name: str, tallies: Mapping[str, Tally]) -> list[Problem]:
                 f"{top:g}: the encoder sees hardly any contrast"
             )
             mend = f"Write `value_range: [{min(low, 0):g}, {_next_power(high):g}]` in the readers of all parts."
-            problems.append(Problem(name, part, f"data.tasks.{name}.{part}", what, mend, "intensity", "warning"))
-    return problems
+            yield Problem(name, part, f"data.tasks.{name}.{part}", what, mend, "intensity", "warning")
 
 
 def _next_power(high: float) -> float:
@@ -88,8 +86,3 @@ def _next_power(high: float) -> float:
 def _stem(path: str) -> str:
     suffix = max((suffix for suffix in COMPANIONS if path.endswith(suffix)), key=len)
     return path[: -len(suffix)]
-
-
-def _shown(folder: str) -> str:
-    relative = os.path.relpath(folder)
-    return folder if relative.startswith("..") else relative

@@ -19,11 +19,11 @@ class Tally:
     Attributes:
         read: ``(N,)`` whether the image could be looked at; only then the next five mean something.
         sizes: ``(N, 2)`` height and width, pixels.
-        dtypes: ``(N,)`` names.
         intensities: ``(N, 3)`` lowest, mean and highest.
         outside: ``(N,)`` share of pixels outside the value_range.
         digests: ``(N,)`` equal for equal pixels.
         objects: ``(N, 3)`` see `Objects`.
+        instances: ``(N,)`` images of each sample.
         seconds: ``(N,)`` time to read, 0 where it failed.
         labels: ``(N, columns)``, see `TaskSpec.inspect`; NaN where unknown.
     """
@@ -38,6 +38,7 @@ class Tally:
         self.outside = np.zeros(length, np.float32)
         self.digests = np.zeros(length, np.uint64)
         self.objects = np.zeros((length, 3), np.int32)
+        self.instances = np.ones(length, np.int32)
         self.seconds = np.zeros(length, np.float32)
         self.labels = np.full((length, spec.columns), np.nan, np.float32)
 
@@ -51,6 +52,7 @@ class Tally:
             self.names[i] = reading.name
             self.seconds[i] = reading.seconds
             self.objects[i] = reading.objects
+            self.instances[i] = reading.instances
             if reading.labels is not None:
                 self.labels[i] = reading.labels
             if look is not None:
@@ -82,6 +84,7 @@ def _of_part(tally: Tally) -> dict[str, Any]:
     return {
         "samples": len(tally),
         "readable": int(tally.read.sum()),
+        **({f"images_a_{tally.spec.bag}": spread(tally.instances[tally.read])} if tally.spec.bag else {}),
         "height": spread(sizes[:, 0]),
         "width": spread(sizes[:, 1]),
         "dtypes": {name.decode(): int(count) for name, count in zip(dtypes, counts, strict=True)},

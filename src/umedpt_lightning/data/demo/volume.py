@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def split_slices(volume: Volume, plane: str) -> dict[str, list[int]]:
     if plane == "sagittal":
         useful = useful[useful <= CUBE // 2]  # the brain is in the middle of the cube
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-    for index, part in zip(useful.tolist(), _pattern(), strict=False):
+    for index, part in zip(useful.tolist(), cycle(p for p, length in PATTERN for _ in range(length)), strict=False):
         if part:
             parts[part].append(index)
     return parts
@@ -124,12 +124,6 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
     """A grey PNG of ``(H, W)`` uint8, the same bytes every time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
-
-
-def _pattern() -> Iterator[str]:
-    while True:
-        for part, length in PATTERN:
-            yield from [part] * length
 
 
 def _corner(inside: NDArray[np.bool_]) -> tuple[int, int, int]:

@@ -146,12 +146,7 @@ _SIZE = (lambda value: (_is_whole(value) and value > 0) or str(value).isdecimal(
 
 
 class Outlines:
-    """The areas of many objects, kept as text in one numpy array: lists would be copied into every forked worker.
-
-    Args:
-        annotations: Each with an ``id`` and a ``segmentation`` without `outline_fault`.
-        file: The file that a message names.
-    """
+    """The areas of objects without `outline_fault` as text in one array: lists would be copied into every worker."""
 
     def __init__(self, annotations: list[dict[str, Any]], file: Path) -> None:
         texts = [json.dumps(annotation["segmentation"]).encode() for annotation in annotations]

@@ -1,31 +1,18 @@
-"""What columns of a table say of each row: a class, labels or numbers."""
+"""What columns of a table say of each row: a class, labels, numbers or a time to an event."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import Collector
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.formats.table import Rows, is_unknown
-from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, TaskSpec
-
-
-class Columns(Protocol):
-    """Columns that say one thing together."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Their names."""
-
-    def targets(self, rows: Rows) -> NDArray[Any]:
-        """Of each row; raises ValueError where cells, or the names, cannot be used."""
-
-    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
+from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, SurvivalSpec, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -38,15 +25,15 @@ class ClassColumn:
     """
 
     label: str
-    classes: Sequence[str | int] | None
+    classes: Sequence[str | int] | None = None
 
     @property
     def columns(self) -> Sequence[str]:
-        """As `Columns.columns`."""
+        """The names of columns."""
         return [self.label]
 
     def targets(self, rows: Rows) -> NDArray[Any]:
-        """``(N,)`` int64, `IGNORE_INDEX` where unknown."""
+        """``(N,)`` int64, `IGNORE_INDEX` where unknown; raises ValueError where cells, or the names, cannot be used."""
         names, cells = self._names(rows), rows.columns[self.label]
         known = [i for i, cell in enumerate(cells) if cell in names or not is_unknown(cell)]
         targets = np.full(len(cells), IGNORE_INDEX, np.int64)
@@ -55,7 +42,7 @@ class ClassColumn:
         return targets
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """As `Columns.spec`."""
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
         return ClassSpec(**image, classes=self._names(rows))
 
     def _names(self, rows: Rows) -> tuple[str, ...]:
@@ -74,12 +61,12 @@ class LabelColumns:
     columns: Sequence[str]
 
     def targets(self, rows: Rows) -> NDArray[Any]:
-        """``(N, L)`` float32 of 0, 1 and NaN."""
+        """``(N, L)`` float32 of 0, 1 and NaN; raises as that of `ClassColumn`."""
         names = check_names(self.columns, "labels", rows.file)
         return rows.numbers(names, "0, 1, or nothing where it is unknown", only=(0.0, 1.0))
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """As `Columns.spec`."""
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
         return MultilabelSpec(**image, labels=tuple(self.columns))
 
 
@@ -95,14 +82,59 @@ class NumberColumns:
 
     @property
     def columns(self) -> Sequence[str]:
-        """As `Columns.columns`."""
+        """The names of columns."""
         return list(self.quantities)
 
     def targets(self, rows: Rows) -> NDArray[Any]:
-        """``(N, Q)`` float32, NaN where unknown."""
+        """``(N, Q)`` float32, NaN where unknown; raises as that of `ClassColumn`."""
         names = check_names(self.quantities, "quantities", rows.file)
         return rows.numbers(names, "a number, or nothing where it is unknown")
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
-        """As `Columns.spec`."""
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
         return RegressionSpec(**image, quantities=tuple(self.quantities), units=tuple(self.quantities.values()))
+
+
+@dataclass(frozen=True)
+class SurvivalColumns:
+    """A column of times, and one that says of each whether the event was seen then.
+
+    Attributes:
+        time: The column of times, from 0 on.
+        event: The column of 1 for an event and 0 for a censored time.
+        unit: What times are in, such as months.
+        times: At which predictions state the survival; empty for the quartiles of the events.
+        intervals: As in `SurvivalSpec`.
+    """
+
+    time: str
+    event: str
+    unit: str
+    times: Sequence[float] = ()
+    intervals: int = 10
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of columns."""
+        return [self.time, self.event]
+
+    def targets(self, rows: Rows) -> NDArray[Any]:
+        """``(N, 2)`` float32; raises as that of `ClassColumn`."""
+        check_names(self.columns, "the columns of time and event", rows.file)
+        faults = Collector()
+        with faults:
+            meaning = f"the {self.unit} until the event or until nothing more is known, from 0 on"
+            times = rows.numbers([self.time], meaning, least=0.0, known=True)
+        with faults:
+            events = rows.numbers([self.event], "1 where the event was seen, else 0", (0.0, 1.0), known=True)
+        faults.raise_found()
+        return np.hstack([times, events])
+
+    def spec(self, rows: Rows, **image: Any) -> TaskSpec:
+        """What heads need to know, without statistics; `image` is what `TaskSpec` says of images."""
+        times = tuple(map(float, self.times))
+        return SurvivalSpec(**image, time_unit=self.unit, times=times, intervals=self.intervals)
+
+
+#: Columns that say one thing together.
+Columns: TypeAlias = ClassColumn | LabelColumns | NumberColumns | SurvivalColumns

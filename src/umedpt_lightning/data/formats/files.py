@@ -148,8 +148,10 @@ class Pieces(Images):
     def __len__(self) -> int:
         return len(self.owners)
 
-    def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Leaves out all images but those."""
+    def keep(self, chosen: NDArray[np.bool_], otherwise: str) -> None:
+        """Leaves out all images but those; raises ValueError with that message where none would be left."""
+        if not chosen.any():
+            raise ValueError(otherwise)
         self.owners, self.places = self.owners[chosen], self.places[chosen]
 
 

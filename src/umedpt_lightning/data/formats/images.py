@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.formats.missing import no_such_file, unreadable
 from umedpt_lightning.data.formats.tiff import is_beyond_pillow, probe_tiff, read_tiff
 from umedpt_lightning.data.volume import dicom, dicom_file
 from umedpt_lightning.data.volume.volume_files import volume_suffix
@@ -156,10 +156,8 @@ def open_image(path: Path | str, *, load: bool) -> tuple[Image.Image, str]:
                 f"{path}: a {suffix} file is a volume, no image. Read it with the Volume readers (VolumeClasses and so "
                 "on), for which a single plane is a volume of one slice, or save its slices as PNG."
             ) from error
-        raise ValueError(
-            f"{path}: not an image that can be read ({os.path.getsize(path)} bytes; {type(error).__name__}: {error}). "
-            "Save it again as PNG, JPEG or TIFF (one page, 8 or 16 bits, or one channel of 32-bit floats)."
-        ) from error
+        mend = "Save it again as PNG, JPEG or TIFF (one page, 8 or 16 bits, or one channel of 32-bit floats)."
+        raise unreadable("an image", mend, path, error) from error
     if pages != 1:
         raise ValueError(
             f"{path}: a sample is one 2-D image, but this file holds {pages} pages. Save each in its own file."

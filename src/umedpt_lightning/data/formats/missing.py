@@ -1,4 +1,4 @@
-"""Files that are missing, with a hint where something much like them is there."""
+"""Files that cannot be read, or are missing, with a hint where something much like them is there."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def check_files(paths: Sequence[Path], what: str, source: object) -> None:
 def no_such_file(path: Path | str, mend: str, why: str = "") -> FileNotFoundError:
     """The error that a file is missing, with a hint and the mend; `why` says who wanted it, after a comma."""
     return FileNotFoundError(f"{path}: there is no such file{why}. {_hint(path)}{mend}")
+
+
+def unreadable(what: str, mend: str, path: Path | str, error: object) -> ValueError:
+    """The error that a file is not `what` it should be, and why."""
+    why = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
+    size = f"{os.path.getsize(path)} bytes; " if os.path.exists(path) else ""
+    return ValueError(f"{path}: not {what} that can be read ({size}{why}). {mend}")
 
 
 def composed(name: str) -> str:

@@ -38,19 +38,14 @@ def strata_of(spec: TaskSpec, targets: NDArray[np.generic] | None, samples: int,
 def assign(
     groups: NDArray[np.str_], strata: Strata, shares: tuple[float, ...], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The part ``(N,)`` of each sample, all samples of a group in one.
+    """The part ``(N,)`` of each sample, all samples of a group ``(N,)`` in one, by shares that are 1 together.
 
     Groups that are alike are dealt by their shares as far as that goes without a remainder. The others follow one by
     one, first those that hold much of a stratum, as in iterative stratification (Sechidis et al., 2011,
     doi:10.1007/978-3-642-23808-6_10), each to the part where the sum of (count - target)^2 / target over all parts and
     strata grows least, the whole weighing as much as all other strata. A part that still has nothing of a stratum it
-    may not lack goes before all others.
-
-    Args:
-        groups: ``(N,)`` the group of each sample; the result does not depend on the order of the samples.
-        strata: Of the samples.
-        shares: Of each part, above 0 and 1 together.
-        rng: Chooses among groups that are alike.
+    may not lack goes before all others. The result does not depend on the order of the samples; `rng` chooses among
+    groups that are alike.
     """
     units, unit_of = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(units), strata.members.shape[1]), np.int64)  # (U, S)

@@ -1,22 +1,28 @@
-"""Tables of samples, one part at a time."""
+"""Tables of samples, CSV and Parquet, as columns of text and one part at a time."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.faults import raise_all
-from umedpt_lightning.data.formats.table_files import read_columns
+from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.formats.text_files import read_text
 from umedpt_lightning.labels.wording import shorten
 
 #: How programs write that nothing is known, in lower case. "none" is not among them: it is the name of many a class.
 _UNKNOWN = frozenset(
     {"", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "1.#qnan", "-1.#ind"}
 )
+_PARQUET = (".parquet", ".pq")
 
 
 def is_unknown(cell: str) -> bool:
@@ -75,22 +81,31 @@ class Rows:
             return None
         return np.array(self._filled(self.table.group, "Name the group, one of its own if nothing shares it."))
 
-    def numbers(self, columns: Sequence[str], meaning: str, only: Sequence[float] = ()) -> NDArray[np.float32]:
+    def numbers(
+        self,
+        columns: Sequence[str],
+        meaning: str,
+        only: Sequence[float] = (),
+        least: float = -np.inf,
+        known: bool = False,
+    ) -> NDArray[np.float32]:
         """``(N, len(columns))`` numbers, NaN where a cell is empty.
 
-        Raises ValueError, which says that a cell should be `meaning`, where one is no finite number, or none of `only`.
+        Raises ValueError, which says that a cell should be `meaning`, where one is no finite number, none of `only`,
+        lower than `least`, or empty where all must be `known`.
         """
         result = np.full((len(self.names), len(columns)), np.nan, np.float32)
         faults = []
         for j, column in enumerate(columns):
             for i, cell in enumerate(self.columns[column]):
-                if is_unknown(cell):
+                if is_unknown(cell) and not known:
                     continue
                 try:
                     number = float(cell)
                 except ValueError:
                     number = np.inf
-                if abs(number) > float(np.finfo(np.float32).max) or (only and number not in only):
+                most = float(np.finfo(np.float32).max)
+                if not max(least, -most) <= number <= most or (only and number not in only):
                     what = f"{column} is {cell!r}, but it should be {meaning}"
                     faults.append(ValueError(f"{self.names[i]}: {what}. Correct the cell."))
                 else:
@@ -150,3 +165,72 @@ def _of_part(split: str, parts: Sequence[str], images: Sequence[str], names: Seq
         ]
     )
     return [i for i, part in enumerate(parts) if part == split]
+
+
+def read_columns(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Cells of columns of a CSV file with a header or of Parquet, stripped, and what a message calls each row.
+
+    Raises FileNotFoundError where there is no such file, ImportError where it is Parquet and pyarrow is missing, and
+    ValueError where a column is missing or comes twice, or a row has too many or too few cells.
+    """
+    return (_parquet if file.suffix.lower() in _PARQUET else _csv)(file, wanted)
+
+
+def _csv(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    cells: dict[str, list[str]] = {column: [] for column in wanted}
+    rows: list[str] = []
+    faults: list[ValueError] = []
+    reader = csv.reader(io.StringIO(read_text(file), newline=""))
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        place = {column: _place(column, header, file) for column in wanted}
+        for found in reader:
+            if not any(found):
+                continue  # a blank line
+            rows.append(f"{file} line {reader.line_num}")
+            if len(found) != len(header):
+                what = f"{len(found)} cells, but the header has {len(header)}"
+                faults.append(ValueError(f"{rows[-1]}: {what}. Quote cells with commas."))
+                continue
+            for column in wanted:
+                cells[column].append(found[place[column]].strip())
+    except csv.Error as error:
+        raise ValueError(f"{file} line {reader.line_num}: not CSV ({error}). Write the table again.") from error
+    raise_all(faults)
+    return cells, rows
+
+
+def _parquet(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """As `_csv`; cells are as a CSV file of the same table would have them."""
+    if not file.is_file():
+        raise no_such_file(file, "Correct the path in the configuration.")
+    pyarrow, parquet = require("pyarrow", "parquet", file), require("pyarrow.parquet", "parquet", file)
+    try:
+        header = parquet.read_schema(file).names
+        for column in wanted:
+            _place(column, header, file)
+        table = parquet.read_table(file, columns=list(wanted), partitioning=None)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{file}: not a Parquet file that can be read ({error}). Write it again.") from error
+    cells = {column: [_text(value) for value in table.column(column).to_pylist()] for column in wanted}
+    return cells, [f"{file} row {i + 1}" for i in range(table.num_rows)]
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(int(value))
+        case float() if np.isnan(value):
+            return ""
+    return str(value).strip()
+
+
+def _place(column: str, header: list[str], file: Path) -> int:
+    if header.count(column) != 1:
+        raise ValueError(
+            f"{file}: the column {column!r} comes {header.count(column)} times, the header is {shorten(header, 20)}. "
+            "Correct its name in the configuration or in the file (CSV: comma separated, with a header)."
+        )
+    return header.index(column)

@@ -60,12 +60,7 @@ def read_json(file: Path) -> Any:
 
 
 def read_yaml(file: Path) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not YAML, or in another encoding.
-    """
+    """The content of a YAML file; raises as `read_text`, and ValueError where it is no YAML."""
     try:
         return yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import unreadable
 
 _SUFFIXES = (".tif", ".tiff")
 #: Colours by the photometric interpretation: RGB, separated (CMYK), YCbCr, CIE L*a*b*; one in all others.
@@ -28,6 +30,11 @@ _NOT_OF_PILLOW = frozenset({(1, 64), (2, 8), (2, 64), (3, 16), (3, 64)})
 _ALPHA = (1, 2)
 #: The axes of a series that is one image; a letter that is not among them stands for time, depth or nothing known.
 _IMAGES = frozenset({"YX", "YXS", "SYX", "CYX"})
+_MEND = (
+    "Save it again as TIFF (one page, 8 or 16 bits, no rare compression), or pip install "
+    '"umedpt-lightning[tiff]" for more decoders.'
+)
+_unreadable = partial(unreadable, "an image", _MEND)
 
 
 def is_beyond_pillow(path: Path | str) -> bool:
@@ -116,10 +123,3 @@ def _look(path: Path | str) -> tuple[int, int, list[int], str, np.dtype[Any]]:
 
 def _dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(stored.name if stored.name in ("uint8", "uint16") else "float32")
-
-
-def _unreadable(path: Path | str, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: not an image that can be read ({type(error).__name__}: {error}). Save it again as TIFF (one page, 8 "
-        'or 16 bits, no rare compression), or pip install "umedpt-lightning[tiff]" for more decoders.'
-    )

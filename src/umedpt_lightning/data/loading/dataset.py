@@ -1,19 +1,30 @@
-"""All tasks' readers behind one map-style data set, so that one worker pool serves them all."""
+"""All tasks' readers behind one map-style data set, so that one worker pool serves them all, and its micro-batches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
-from umedpt_lightning.data.loading.collate import collate
 from umedpt_lightning.data.loading.sampling import SampleKey
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.transforms import Transform
-from umedpt_lightning.types import Sample, TaskBatch
+from umedpt_lightning.io.arrays import as_tensor
+from umedpt_lightning.types import (
+    Bag,
+    Bags,
+    BatchTargets,
+    BoxArrays,
+    Boxes,
+    PackedArray,
+    Sample,
+    TaskBatch,
+    map_leaves,
+)
 
 #: What to do when a sample cannot be read.
 OnBadSample = Literal["stop", "skip"]
@@ -41,6 +52,7 @@ class MultiTaskDataset(Dataset[Item]):
         transforms: A transform a task.
         on_bad_sample: Whether a sample that cannot be read is an error, or replaced by the next one of its task that
             can. That depends on the key and the files alone, so that all workers and ranks agree, and resumed runs too.
+        training: Whether a bag gives the images that `Reader.draw` chooses, else all.
     """
 
     def __init__(
@@ -48,7 +60,9 @@ class MultiTaskDataset(Dataset[Item]):
         readers: Mapping[str, Reader],
         transforms: Mapping[str, Transform],
         on_bad_sample: OnBadSample = "stop",
+        training: bool = False,
     ) -> None:
+        self._training = training
         self.readers, self.transforms = dict(readers), dict(transforms)
         self.on_bad_sample = on_bad_sample
 
@@ -62,22 +76,25 @@ class MultiTaskDataset(Dataset[Item]):
 
     def _read(self, key: SampleKey) -> tuple[Sample, str]:
         """The sample, and what was wrong with the one that it stands in for."""
-        reader = self.readers[key.task]
+        reader, seed = self.readers[key.task], key.seed if self._training else None
         if self.on_bad_sample == "stop":
-            return prepared(reader, key.item), ""
+            return prepared(reader, key.item, seed), ""
         first = ""
         tries = min(len(reader), _MOST_IN_A_ROW)
         for step in range(tries):
             try:
-                return prepared(reader, (key.item + step) % len(reader)), first
+                return prepared(reader, (key.item + step) % len(reader), seed), first
             except (ValueError, OSError) as error:
                 first = first or str(error)
         raise ValueError(f"{tries} samples in a row cannot be read, the first: {first}")
 
 
-def prepared(reader: Reader, index: int) -> Sample:
-    """A sample with its target as training takes it; raises ValueError, which names it, where it cannot be used."""
-    sample = reader[index]
+def prepared(reader: Reader, index: int, seed: int | None = None) -> Sample:
+    """A sample with its target as training takes it; raises ValueError, which names it, where it cannot be used.
+
+    A seed is for `Reader.draw`; None gives the whole sample.
+    """
+    sample = reader[index] if seed is None else reader.draw(index, seed)
     height, width = sample.image.shape[:2]
     stored = sample.stored_target
     try:
@@ -92,3 +109,54 @@ def collate_micro_batch(items: Sequence[Item]) -> TaskBatch:
     """A micro-batch of samples that are all of one task."""
     batch = collate(items[0].task, [item.sample for item in items])
     return replace(batch, bad_samples=[item.bad_sample for item in items if item.bad_sample])
+
+
+def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
+    """Stacks at least one sample of one task, with images ``(H, W, C)`` of one shape and dtype.
+
+    Returns:
+        Images ``(B, C, H, W)`` in the dtype they were stored in, those of bags as `Bags`. Targets are ``(B,)`` int64
+        for integers, ``(B,)`` float32 for other numbers, ``(B, ...)`` for arrays of one shape and dtype, a list of
+        `Boxes` for boxes, and for anything else a list of what it is, with tensors for arrays.
+
+    Raises:
+        ValueError: There are no samples, or images differ in shape or dtype.
+    """
+    if not samples:
+        raise ValueError(f"Task {task!r}: a batch needs at least one sample, but there is none.")
+    first = samples[0]
+    each = [one for sample in samples for one in (sample.instances if isinstance(sample, Bag) else [sample])]
+    for sample in each:
+        if (sample.image.shape, sample.image.dtype) != (first.image.shape, first.image.dtype):
+            one, other = (f"{image.transpose(2, 0, 1).shape} {image.dtype}" for image in (first.image, sample.image))
+            raise ValueError(
+                f"Task {task!r}: the images (C, H, W) of a batch must have one size and dtype, but that of "
+                f"{first.name} is {one} and that of {sample.name} {other}. Give the task's transform a "
+                "`size: [H, W]`, or use batches of one."
+            )
+    stored = None
+    if any(sample.stored_target is not None for sample in samples):  # those that were not resized are as they are
+        truths = [sample.target if sample.stored_target is None else sample.stored_target for sample in samples]
+        stored = [truth if isinstance(truth, PackedArray) else PackedArray.of(truth) for truth in truths]
+    images = as_tensor([sample.image for sample in each])
+    return TaskBatch(
+        task,
+        Bags(images, [len(sample.images) for sample in samples]) if isinstance(first, Bag) else images,
+        _targets([sample.target for sample in samples]),
+        [sample.name for sample in samples],
+        [sample.stored_size for sample in samples],
+        stored_targets=stored,
+    )
+
+
+def _targets(targets: Sequence[Any]) -> BatchTargets:
+    if all(isinstance(target, BoxArrays) for target in targets):
+        return [Boxes(*(torch.from_numpy(np.ascontiguousarray(array)) for array in boxes)) for boxes in targets]
+    if all(isinstance(target, int | np.integer) for target in targets):
+        return torch.tensor(targets, dtype=torch.int64)
+    if all(isinstance(target, int | float | np.number) for target in targets):
+        return torch.tensor(targets, dtype=torch.float32)
+    arrays = [target for target in targets if isinstance(target, np.ndarray)]
+    if len(arrays) == len(targets) and len({(array.shape, array.dtype) for array in arrays}) == 1:
+        return torch.from_numpy(np.stack(arrays))
+    return [map_leaves(target, torch.from_numpy, np.ndarray) for target in targets]

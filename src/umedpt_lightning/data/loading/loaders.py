@@ -6,7 +6,7 @@ import copy
 import itertools
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,8 +74,7 @@ class WorkerPool:
         """The micro-batches of a loader, whose workers start now.
 
         Reading them raises RuntimeError where a worker died or hangs, with the sample that it was reading, or where
-        there is
-        no memory left to hand over batches in.
+        there is no memory left to hand over batches in.
         """
         with self._explained():
             batches = iter(loader)
@@ -149,14 +148,7 @@ class RoundLoader:
     """Rounds for one epoch after the other; its state is the sampler's counters.
 
     The workers read on over the end of an epoch. Lightning resumes a loader on the right batch only if it has a
-    length, a `state_dict` and a `load_state_dict`.
-
-    Args:
-        dataset: The training data.
-        sampler: Says what a round reads.
-        pool: How it is read.
-        rounds: Rounds in an epoch.
-        again: Whether every epoch has the same rounds, those of the first.
+    length, a `state_dict` and a `load_state_dict`. With `again` every epoch has the same rounds, those of the first.
     """
 
     def __init__(
@@ -172,14 +164,19 @@ class RoundLoader:
         if self.again and self.sampler.rounds % self.rounds == 0:  # else in mid-epoch, from a checkpoint
             self.sampler.rounds, self.sampler.consumed = 0, dict.fromkeys(self.sampler.consumed, 0)
             self._stream = None
-        if self._stream is None:
-            self._stream = self.pool.stream(self.pool.load(self.dataset, self.sampler))
         for _ in range(self.rounds):
+            if self._stream is None:  # at the start, and where what was read ahead is no longer wanted
+                self._stream = self.pool.stream(self.pool.load(self.dataset, self.sampler))
             before = copy.copy(self.sampler)
             before.consumed = dict(before.consumed)
             # counted when it is handed out: a checkpoint is written after the step that used it
             plan = self.sampler.advance()
             yield Round(plan, self._stream, partial(self._read_again, before, len(plan.mine)))
+
+    def follow(self, losses: Mapping[str, float]) -> None:
+        """Lets the schedule follow the losses of a validation; if it changes, the workers start anew."""
+        if self.sampler.schedule.follow(losses, self.sampler.rounds):
+            self.close()
 
     def close(self) -> None:
         """Ends the workers; what is read after that is read by new ones, which go on where the state says."""
@@ -194,13 +191,16 @@ class RoundLoader:
     def state_dict(self) -> dict[str, Any]:
         """The rounds handed out, the samples each task has consumed, over all ranks, and what the ranks go by."""
         sampler = self.sampler
-        return {"rounds": sampler.rounds, "consumed": dict(sampler.consumed), "costs": dict(sampler.costs)}
+        state: dict[str, Any] = {"rounds": sampler.rounds, "consumed": dict(sampler.consumed)}
+        state["costs"] = dict(sampler.costs)
+        return state | ({"schedule": followed} if (followed := sampler.schedule.state_dict()) else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken; a task that is new since starts at its beginning."""
         self.sampler.rounds = state["rounds"]
         for ours, theirs in ((self.sampler.consumed, state["consumed"]), (self.sampler.costs, state["costs"])):
             ours.update({task: value for task, value in theirs.items() if task in self.sampler.tasks})
+        self.sampler.schedule.load_state_dict(state.get("schedule", {}))  # not in those of the first releases
         self._stream = None
 
     @property

@@ -75,13 +75,6 @@ class RoundSampler:
     and every rank reads its own part of them. Where they share out tasks, it is ``batch_size`` samples, which one rank
     reads. The counters are the same on all ranks.
 
-    Args:
-        tasks: What a micro-batch takes of each task, by task name.
-        schedule: Which tasks are in a round.
-        rank: Which of the ranks reads here.
-        world_size: Number of ranks.
-        distribute: What the ranks share out.
-
     Attributes:
         rounds: Rounds that have been handed out.
         consumed: Samples of each task's stream that all ranks together have been handed. They do not follow from the

@@ -1,4 +1,4 @@
-"""Which tasks are in which round: a pure function of the round's number.
+"""Which tasks are in which round: a pure function of the round's number, but for what follows validation.
 
 A task's *turn* is a fixed number of micro-batches, whose mean is its loss; a schedule says how many turns of which
 tasks a round has. Every turn of a task weighs the same in whatever round it comes, so that over many rounds the mean
@@ -7,7 +7,7 @@ gradient is that of the sum of the tasks' losses, each times its weight and its 
 - `RoundRobin`, `Fixed`: every task has one turn in every round, so all count by their weights alone.
 - `SomeTasks`: every task has a turn equally often. The mean gradient is that of `RoundRobin`, that of a single round
   is noisier.
-- `Proportional`: a task with twice the turns counts twice as much; that is its purpose.
+- `Proportional`, `FollowValidation`: a task with twice the turns counts twice as much; that is their purpose.
 
 Of how many micro-batches a turn consists changes only how many samples a task's gradient is the mean of.
 """
@@ -18,10 +18,11 @@ import heapq
 import math
 import warnings
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +67,25 @@ class Schedule(ABC):
         earlier, later = self.before(number), self.before(number + 1)
         turns = {task: later[task] - earlier[task] for task in self.rates}
         return {task: count * self.rates[task].micro_batches for task, count in turns.items() if count}
+
+    def follow(self, losses: Mapping[str, float], number: int) -> bool:
+        """Called after each validation of a training, with the same on all ranks.
+
+        Args:
+            losses: Of the tasks that were validated.
+            number: Of the next round, from which on the schedule may be another.
+
+        Returns:
+            Whether it is.
+        """
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `follow` has changed, plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  # most have no state
+        """Goes on where `state` was taken, by whatever schedule."""
 
 
 def _warn_of_pace() -> None:
@@ -202,8 +222,6 @@ class Proportional(Schedule):
         self.rates = {
             task: TaskRate(self.per_round * share, 1) for task, share in zip(powers, self._shares, strict=True)
         }
-        # where tasks begin is spread evenly, so that those of equal share do not all come at once
-        self._starts = [(i + 1) * _GOLDEN % 1 for i in range(len(sizes))]
         self._known = lru_cache(maxsize=2)(self._count)
 
     def before(self, number: int) -> dict[str, int]:
@@ -211,23 +229,28 @@ class Proportional(Schedule):
         return dict(zip(self.rates, self._known(number), strict=True))
 
     def _count(self, number: int) -> list[int]:
-        """Each task has its turns at ``(start + 0, 1, 2, …) / share``; as many as there is room for, in their order."""
-        micro_batches = number * self.per_round
-        # so early all tasks together have had at most as many turns as were asked for; that many are not gone through
-        early = max(0, micro_batches - len(self._shares))
-        counts = [
-            max(0, math.floor(share * early - start)) for share, start in zip(self._shares, self._starts, strict=True)
-        ]
-        due = [
-            ((start + n) / share, i)
-            for i, (n, start, share) in enumerate(zip(counts, self._starts, self._shares, strict=True))
-        ]
-        heapq.heapify(due)
-        for _ in range(micro_batches - sum(counts)):
-            task = due[0][1]
-            counts[task] += 1
-            heapq.heapreplace(due, ((self._starts[task] + counts[task]) / self._shares[task], task))
-        return counts
+        return even_turns(self._shares, number * self.per_round)
+
+
+def even_turns(shares: Sequence[float], total: int) -> list[int]:
+    """So many turns shared out, at even distances: a task has its n-th at ``(start + n) / share``, counted from 0.
+
+    Args:
+        shares: Of each task; their sum is 1.
+        total: As many turns as there is room for, in their order.
+    """
+    # where tasks begin is spread evenly, so that those of equal share do not all come at once
+    starts = [(i + 1) * _GOLDEN % 1 for i in range(len(shares))]
+    # so early all tasks together have had at most as many turns as were asked for; that many are not gone through
+    early = max(0, total - len(shares))
+    counts = [max(0, math.floor(share * early - start)) for share, start in zip(shares, starts, strict=True)]
+    due = [((start + n) / share, i) for i, (n, start, share) in enumerate(zip(counts, starts, shares, strict=True))]
+    heapq.heapify(due)
+    for _ in range(total - sum(counts)):
+        task = due[0][1]
+        counts[task] += 1
+        heapq.heapreplace(due, ((starts[task] + counts[task]) / shares[task], task))
+    return counts
 
 
 def rounds_until(reached: Callable[[int], bool]) -> int:
@@ -235,8 +258,4 @@ def rounds_until(reached: Callable[[int], bool]) -> int:
     last = 1
     while not reached(last):
         last *= 2
-    first = last // 2  # not yet
-    while last - first > 1:
-        middle = (first + last) // 2
-        first, last = (first, middle) if reached(middle) else (middle, last)
-    return last
+    return bisect_left(range(last), True, last // 2 + 1, key=reached)  # it is not yet reached at half of it

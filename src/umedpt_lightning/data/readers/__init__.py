@@ -1,10 +1,17 @@
 """Readers: one on-disk format a file."""
 
 from umedpt_lightning.data.formats.table import Table
+from umedpt_lightning.data.readers.bags import Bags
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.coco import CocoBoxes, CocoMasks
 from umedpt_lightning.data.readers.folders import ClassFolders, MaskFolders
-from umedpt_lightning.data.readers.manifest import ManifestClasses, ManifestLabels, ManifestMasks, ManifestNumbers
+from umedpt_lightning.data.readers.manifest import (
+    ManifestClasses,
+    ManifestLabels,
+    ManifestMasks,
+    ManifestNumbers,
+    ManifestSurvival,
+)
 from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.readers.slide_annotations import SlideBoxes, SlideMasks, SlideRegions
 from umedpt_lightning.data.readers.slides import SlideClasses, SlideLabels, SlideNumbers
@@ -20,6 +27,7 @@ from umedpt_lightning.data.readers.volumes import (
 )
 
 __all__ = [
+    "Bags",
     "Centres",
     "ClassFolders",
     "CocoBoxes",
@@ -29,6 +37,7 @@ __all__ = [
     "ManifestLabels",
     "ManifestMasks",
     "ManifestNumbers",
+    "ManifestSurvival",
     "MaskFolders",
     "MedMNIST",
     "MedMNISTMultilabel",

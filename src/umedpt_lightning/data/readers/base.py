@@ -49,6 +49,19 @@ class Reader(Dataset[Sample], ABC):
             ValueError: The sample cannot be used; the message names the file and the mend.
         """
 
+    def draw(self, index: int, seed: int) -> Sample:
+        """The sample at `index` as training takes it; of a bag some images, which the seed of each pass chooses."""
+        return self[index]
+
+    def cached(self, keep: Callable[[Reader], Reader]) -> Reader:
+        """The same samples, where `keep` gives a reader that decodes each of its samples once."""
+        return keep(self)
+
+    @property
+    def without_images(self) -> frozenset[str]:
+        """Bags that have a target and no image: a check tells those that have none in any part."""
+        return frozenset()
+
     def name(self, index: int) -> str:
         """What messages call the sample at `index`; readers that can say it without reading the image do."""
         return self[index].name
@@ -83,6 +96,10 @@ class ImageReader(Reader, Generic[AnyImages]):
     _images: AnyImages
     _of_rows: NDArray[np.str_] | None = None
     _folders: tuple[Path, ...] = ()
+
+    @abstractmethod
+    def __init__(self) -> None:
+        """Sets `spec` and the images."""
 
     @abstractmethod
     def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:

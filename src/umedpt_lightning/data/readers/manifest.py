@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns
+from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, NumberColumns, SurvivalColumns
 from umedpt_lightning.data.formats.faults import Collector
 from umedpt_lightning.data.formats.files import ImageFiles
 from umedpt_lightning.data.formats.masks import MaskFiles
@@ -89,6 +89,39 @@ class ManifestNumbers(RowReader[ImageFiles]):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         self._read(table, split, NumberColumns(quantities), ImageFiles, channels, value_range)
+
+
+class ManifestSurvival(RowReader[ImageFiles]):
+    """The time until an event, from a column of times and one that says whether the event was seen.
+
+    Args:
+        table: As for `ManifestClasses`.
+        split: As for `ManifestClasses`.
+        unit: What times are in, such as months.
+        time: Column of times, from 0 on, until the event or until nothing more is known.
+        event: Column of 1 where the event was seen, else 0.
+        times: At which predictions state the survival; None for the quartiles of the events.
+        intervals: Time is cut into so many, with about as many events in each.
+        channels: As for `ManifestClasses`.
+        value_range: As for `ManifestClasses`.
+
+    Raises what `ManifestClasses` does, and ValueError where no event was seen.
+    """
+
+    def __init__(
+        self,
+        table: Table | Path | str,
+        split: str | None,
+        unit: str,
+        time: str = "time",
+        event: str = "event",
+        times: list[float] | None = None,
+        intervals: int = 10,
+        channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        columns = SurvivalColumns(time, event, unit, times or (), intervals)
+        self._read(table, split, columns, ImageFiles, channels, value_range)
 
 
 class ManifestMasks(MaskFileReader):

@@ -1,22 +1,30 @@
-"""The .npz files of MedMNIST."""
+"""The .npz files of MedMNIST, and what the `medmnist` package knows of them: class names, addresses, checksums."""
 
 from __future__ import annotations
 
+import ast
+import re
+from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvision.datasets.utils import download_url
 
-from umedpt_lightning.data.formats import medmnist_sets, npz
+from umedpt_lightning.data.formats import npz
 from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.files import Images, check_channels, full_range
 from umedpt_lightning.data.formats.images import to_channels
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.readers.base import TargetReader
+from umedpt_lightning.io.atomic import atomic_write
+from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import ClassSpec, MultilabelSpec, Sample
 
 Split = Literal["train", "val", "test"]
+_NAME = re.compile(r"(?P<set>[a-z]+mnist)(?P<size>_\d+)?")
 
 
 class MedMNIST(TargetReader["_Images"]):
@@ -59,7 +67,7 @@ class MedMNIST(TargetReader["_Images"]):
         if classes is None:  # the labels of other splits too, so that all parts agree
             path = self._images.file
             count = 1 + max(int(npz.load(path, key).max()) for key in npz.keys(path) if key.endswith("_labels"))
-            classes = [*(medmnist_sets.label_names(path, count) or range(count))]
+            classes = [*(label_names(path, count) or range(count))]
         names = check_names(classes, "classes", file)
         _check_range(labels, len(names), self._images, "Name all classes in `classes`.")
         self.targets = labels[:, 0].astype(np.int64)  # (N,)
@@ -92,7 +100,7 @@ class MedMNISTMultilabel(TargetReader["_Images"]):
         self._images = _Images(file, split, channels, value_range, download)
         values = _read_labels(self._images)  # (N, L)
         count = values.shape[1]
-        labels = labels or medmnist_sets.label_names(self._images.file, count) or [str(i) for i in range(count)]
+        labels = labels or label_names(self._images.file, count) or [str(i) for i in range(count)]
         names = check_names(labels, "labels", file)
         if len(names) != count:
             raise ValueError(f"{file}: {count} labels an image, but `labels` names {len(names)}. Name all.")
@@ -109,7 +117,7 @@ class _Images(Images):
     ) -> None:
         self.file, self.split = Path(file), split
         if fetch and not self.file.is_file():
-            medmnist_sets.download(self.file)
+            fetch_file(self.file)
         self._key = f"{split}_images"
         shape, dtype = npz.header(self.file, self._key)
         if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
@@ -162,3 +170,59 @@ def _check_range(labels: NDArray[Any], stop: int, images: _Images, mend: str) ->
             for i in rows.tolist()
         ]
     )
+
+
+def label_names(file: Path, labels: int) -> list[str] | None:
+    """Names of the classes or labels of a file such as ``pathmnist_224.npz``.
+
+    None where the package is not installed, or does not know the set, or knows another number of `labels`.
+    """
+    match = _NAME.fullmatch(file.stem)
+    known = _sets().get(match["set"]) if match else None
+    return list(known["label"].values()) if known and len(known["label"]) == labels else None
+
+
+def fetch_file(file: Path) -> None:
+    """Fetches a file that is not there, such as ``pathmnist_224.npz``.
+
+    Raises ImportError without the package, ValueError where it knows no such set or size, OSError where that fails.
+    """
+    sets = _sets()
+    if not sets:
+        raise ImportError(
+            f"{file}: its address comes from medmnist, which is not installed. Install it with: "
+            'pip install "umedpt-lightning[medmnist]"'
+        )
+    match = _NAME.fullmatch(file.stem)
+    known, size = (sets.get(match["set"], {}), match["size"] or "") if match else ({}, "")
+    if file.suffix != ".npz" or f"url{size}" not in known:
+        names = [name for name in sets if not name.endswith("3d")]
+        raise ValueError(
+            f"{file}: MedMNIST has no file of that name, but {shorten(names, 20)}, each as NAME.npz (28 pixels), "
+            "NAME_64.npz, NAME_128.npz and NAME_224.npz. Correct the name."
+        )
+    url, md5 = known[f"url{size}"], known[f"MD5{size}"]
+    try:
+        with atomic_write(file) as unfinished:
+            download_url(url, unfinished.parent, unfinished.name, md5)
+    except (OSError, HTTPException, RuntimeError) as error:  # the last is that of the checksum
+        raise OSError(
+            f"{file}: it could not be fetched from {url} ({error}). Try again with a network, or fetch it elsewhere "
+            f"(MD5 {md5}), put it there, and leave `download` out."
+        ) from error
+
+
+def _sets() -> dict[str, Any]:
+    """The table of the package; empty where it is not installed.
+
+    It is read, not imported: the import makes a folder in the user's home, and takes seconds for pandas.
+    """
+    package = find_spec("medmnist")
+    if package is None or package.origin is None:
+        return {}
+    source = ast.parse(Path(package.origin).with_name("info.py").read_text(encoding="utf-8"))
+    for node in source.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["INFO"]:
+            table: dict[str, Any] = ast.literal_eval(node.value)
+            return table
+    return {}

@@ -64,12 +64,11 @@ class SlideRegions(TargetReader[TileImages]):
                 shares = labels.shares(index, len(names))
                 self.targets[index] = shares.argmax() if shares.max() >= share else -1
         chosen = self.targets >= 0
-        if not chosen.any():
-            raise ValueError(
-                f"{rows.file}: a class covers a share of {share} of none of the {len(chosen)} tiles. Lower `share` or "
-                "the `size` of the `tiles`, or name the class of the `rest`."
-            )
-        self._images.keep(chosen)
+        self._images.keep(
+            chosen,
+            f"{rows.file}: a class covers a share of {share} of none of the {len(chosen)} tiles. Lower `share` or the "
+            "`size` of the `tiles`, or name the class of the `rest`.",
+        )
         self.targets = self.targets[chosen]
         self.spec = ClassSpec(**self._images.facts, classes=names).with_statistics(self.targets)
 
@@ -114,22 +113,13 @@ class SlideMasks(ImageReader[TileImages]):
         self._values = np.arange(len(drawn), dtype=np.int16)
         self._values[len(names) :] = IGNORE_INDEX
         if foreground_only:
-            chosen = np.array([self._has_foreground(index) for index in range(len(self._images))])
-            if not chosen.any():
-                raise ValueError(
-                    f"{rows.file}: no tile has foreground. Correct the pairs, or `foreground_only: false`."
-                )
-            self._images.keep(chosen)
+            chosen = np.array([(self._labels.mask(i, self._values) > 0).any() for i in range(len(self._images))])
+            mend = "Correct the pairs, or `foreground_only: false`."
+            self._images.keep(chosen, f"{rows.file}: no tile has foreground. {mend}")
         self.spec = MaskSpec(**self._images.facts, classes=names)
 
     def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:
         return self._labels.mask(index, self._values)
-
-    def _has_foreground(self, index: int) -> bool:
-        if not self._labels.touched(index):
-            return False
-        mask = self._labels.mask(index, self._values)
-        return bool((mask > 0).any())
 
 
 class SlideBoxes(ImageReader[TileImages]):
@@ -172,11 +162,8 @@ class SlideBoxes(ImageReader[TileImages]):
         self._visible = visible
         if foreground_only:
             chosen = np.array([len(self._labels.boxes(i, visible).labels) > 0 for i in range(len(self._images))])
-            if not chosen.any():
-                raise ValueError(
-                    f"{rows.file}: no tile has a box. Correct the pairs, or write `foreground_only: false`."
-                )
-            self._images.keep(chosen)
+            mend = "Correct the pairs, or write `foreground_only: false`."
+            self._images.keep(chosen, f"{rows.file}: no tile has a box. {mend}")
         self.spec = BoxSpec(**self._images.facts, classes=names)
 
     def _target(self, index: int, image: NDArray[Any], name: str) -> SampleTarget:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,23 @@ class Selection(Reader):
     def __getitem__(self, index: int) -> Sample:
         """The sample at `index` of this part."""
         return self._reader[int(self._rows[self._at(index)])]
+
+    def draw(self, index: int, seed: int) -> Sample:
+        """As that of the whole."""
+        return self._reader.draw(int(self._rows[self._at(index)]), seed)
+
+    def cached(self, keep: Callable[[Reader], Reader]) -> Reader:
+        """Of bags, the images of the whole."""
+        if not self.spec.bag:
+            return keep(self)
+        part = copy.copy(self)
+        part._reader = self._reader.cached(keep)
+        return part
+
+    @property
+    def without_images(self) -> frozenset[str]:
+        """As those of the whole."""
+        return self._reader.without_images
 
     def name(self, index: int) -> str:
         """As that of the whole."""

@@ -121,7 +121,7 @@ class _VolumeMaskReader(ImageReader[VolumeImages]):
     def _take(self, masks: LabelVolumes, foreground_only: bool) -> None:
         self._masks = masks
         if foreground_only:
-            self._images.keep(masks.with_foreground())
+            masks.keep_foreground()
         self.spec = MaskSpec(**self._images.facts, classes=masks.classes)
 
     def __getitem__(self, index: int) -> Sample:

@@ -87,17 +87,14 @@ class Tiles:
 
 
 class TileImages(Pieces):
-    """The tiles of many slides.
+    """The tiles of many whole-slide images, which `source` names.
 
     Args:
-        paths: Whole-slide images.
         tiles: How they are cut.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first slide has.
         value_range: The stored intensities that become 0 and 1; None the full range of the dtype.
-        source: The file that names the slides.
 
     Attributes:
-        slides: All slides.
         places: ``(N, 2)`` x and y of each tile's corner in pixels of its slide's finest level.
 
     Raises:

@@ -65,9 +65,8 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
         return _displayed(values, padding, header, frame or 0)[..., None]
     values, padding = _measured(stored, header, frame or 0)
     if padding is not None:
-        values[padding] = values[~padding].min(
-            initial=_AIR if values.dtype.kind == "f" and _is_hounsfield(header) else 0
-        )
+        is_hounsfield = header.get("Modality") == "CT" or header.get("RescaleType") == "HU"
+        values[padding] = values[~padding].min(initial=_AIR if values.dtype.kind == "f" and is_hounsfield else 0)
     return np.ascontiguousarray(values[..., None])
 
 
@@ -86,10 +85,6 @@ def read_slice(path: Path, frame: int) -> NDArray[Any]:
 def measures(header: Any) -> bool:
     """Whether the grey values have a unit."""
     return header.get("Modality") in _MEASURING or header.get("RescaleType") == "HU"
-
-
-def _is_hounsfield(header: Any) -> bool:
-    return bool(header.get("Modality") == "CT" or header.get("RescaleType") == "HU")
 
 
 def value_dtype(header: Any, frame: int = 0) -> np.dtype[Any]:
@@ -130,7 +125,9 @@ def _measured(stored: NDArray[Any], header: Any, frame: int) -> tuple[NDArray[An
     """As `_values`, a new array, and more is brighter."""
     values, padding = _values(stored, header, frame)
     if header.PhotometricInterpretation == "MONOCHROME1":
-        low, high = (_rescaled(np.array([end]), header, frame)[0] for end in _stored_range(header))
+        least = -(2 ** (int(header.BitsStored) - 1)) if header.get("PixelRepresentation") else 0
+        ends = least, least + 2 ** int(header.BitsStored) - 1
+        low, high = (_rescaled(np.array([end]), header, frame)[0] for end in ends)
         return (values.dtype.type(low) + values.dtype.type(high)) - values, padding
     return np.array(values), padding
 
@@ -143,11 +140,6 @@ def _meaningful_bits(stored: NDArray[Any], header: Any) -> NDArray[Any]:
         return stored
     # up to the top and back down: fills with the sign, or with zeros if there is none
     return (stored << (allocated - 1 - high)) >> (allocated - bits)
-
-
-def _stored_range(header: Any) -> tuple[int, int]:
-    bits = int(header.BitsStored)
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if header.get("PixelRepresentation") else (0, 2**bits - 1)
 
 
 def _rescale_of(header: Any, frame: int) -> tuple[float, float, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import unreadable
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".dic", ".dc3"})
 #: Attributes beside the pixel description (group 0028) that say how to read the pixels.
@@ -21,6 +23,11 @@ _TAGS = [
 #: A file that is read with force is DICOM if it has one of these.
 _MARKS = ("SOPClassUID", "Modality", "Rows")
 _KINDS = ("", "Float", "DoubleFloat")  # of pixels: each has attributes of its own
+_MEND = (
+    'Export it again, or, where a decoder is missing, pip install "umedpt-lightning[dicom]", or save it without '
+    "compression."
+)
+_unreadable = partial(unreadable, "a DICOM image", _MEND)
 
 
 def is_dicom(path: Path | str) -> bool:
@@ -124,13 +131,6 @@ def _read(path: Path, **options: Any) -> Any:
         dataset.file_meta = meta = pydicom.dataset.FileMetaDataset() if meta is None else meta
         meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else plain
     return dataset
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: not a DICOM image that can be read ({type(error).__name__}: {error}). Export it again, or, where a "
-        'decoder is missing, pip install "umedpt-lightning[dicom]", or save it without compression.'
-    )
 
 
 def is_padded(header: Any) -> bool:

@@ -30,14 +30,9 @@ _ROUNDING = 1e-6
 
 
 class LabelVolumes:
-    """The masks of the slices of many volumes.
+    """The masks of the slices of many volumes, one file a volume, maybe stored in another orientation than the image.
 
-    Args:
-        images: The slices.
-        paths: Files, one a volume. They may be stored in another orientation than the image.
-        classes: As for `MaskValues`.
-        ignore: As for `MaskValues`.
-        source: The file or folder that names the labels.
+    `classes` and `ignore` are as for `MaskValues`, and `source` names the files.
 
     Raises:
         FileNotFoundError: A label volume is missing.
@@ -75,20 +70,18 @@ class LabelVolumes:
         mask = np.ascontiguousarray(self._images.slices.resize(stored, self._images.volumes[owner], mask=True))
         return mask, None if mask.shape == stored.shape else stored
 
-    def with_foreground(self) -> NDArray[np.bool_]:
-        """``(N,)`` which slices hold another class than the first; reads all label volumes.
+    def keep_foreground(self) -> None:
+        """Leaves out slices with no other class than the first; reads all label volumes.
 
-        Raises ValueError where none does, or a label volume cannot be used.
+        Raises ValueError where none is left, or a label volume cannot be used.
         """
         slices = zip(self._images.owners.tolist(), self._images.places.tolist(), strict=True)
         planes = (self._plane(owner, place) for owner, place in slices)
-        found = np.fromiter(((p > 0).any() for p in planes), np.bool_, len(self._images))
-        if not found.any():
-            raise ValueError(
-                f"{self._volumes[0].path} and all other label volumes hold no class but {self.classes[0]}. Correct "
-                "`classes`, or leave `foreground_only` out."
-            )
-        return found
+        self._images.keep(
+            np.fromiter(((p > 0).any() for p in planes), np.bool_, len(self._images)),
+            f"{self._volumes[0].path} and all other label volumes hold no class but {self.classes[0]}. Correct "
+            "`classes`, or leave `foreground_only` out.",
+        )
 
     def _plane(self, owner: int, place: int) -> NDArray[np.int16]:
         """Class indices, RAS order."""

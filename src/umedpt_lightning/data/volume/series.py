@@ -146,6 +146,8 @@ def _frames(path: Path) -> list[_Frame]:
         what = f"in colour ({header.get('PhotometricInterpretation')})" if "Rows" in header else "no image"
         raise ValueError(f"{path}: a volume has grey slices, but this file is {what}. Take it out of the folder.")
     count = int(header.get("NumberOfFrames") or 1)
+    # the frames of one file may each have their own scale, which is not looked for
+    dtype = dicom.value_dtype(header) if count == 1 else np.dtype(np.float32)
     result = []
     for number in range(count):
         position = dicom_file.frame_value(header, number, "PlanePositionSequence", "ImagePositionPatient")
@@ -168,16 +170,11 @@ def _frames(path: Path) -> list[_Frame]:
                 spacing=(float(spacing[0]), float(spacing[1])),
                 position=np.array(position, np.float64),
                 along=directions / np.linalg.norm(directions, axis=1, keepdims=True),
-                dtype=_dtype(header, count),
+                dtype=dtype,
                 padded=dicom_file.is_padded(header),
             )
         )
     return result
-
-
-def _dtype(header: Any, frames: int) -> np.dtype[Any]:
-    # the frames of one file may each have their own scale, which is not looked for
-    return dicom.value_dtype(header) if frames == 1 else np.dtype(np.float32)
 
 
 def _sorted(frames: list[_Frame], path: Path) -> list[_Frame]:

@@ -114,19 +114,14 @@ class Slices:
 
 
 class VolumeImages(Pieces):
-    """The slices of many volumes.
+    """The slices of many volumes: NIfTI files, or DICOM files or folders, which `source` names.
 
     Args:
-        paths: NIfTI files, or DICOM files or folders.
-        slices: How they are cut.
+        slices: How they are cut; None all axial slices.
         intensity: What becomes 0 and 1; None keeps the stored intensities.
-        channels: As many as slices an image, or 3 to repeat a single one; None as many as slices an image.
+        channels: 3 to repeat a single slice; None as many as slices an image.
         value_range: The intensities that become 0 and 1 where `intensity` is None; None the full range of uint8 or
             uint16.
-        source: The file or folder that names the volumes.
-
-    Attributes:
-        volumes: All volumes.
 
     Raises:
         FileNotFoundError: A volume is missing.

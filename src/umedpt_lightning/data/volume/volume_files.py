@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import unreadable
 from umedpt_lightning.data.volume.volumes import NibabelVolume, NiftiVolume, Volume, mapped_plane, three_axes
 
 #: SimpleITK's words for the types of voxels that are real numbers.
@@ -66,10 +67,7 @@ class ItkVolume(Volume):
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     last = str(error).strip().splitlines()[-1:]  # the others are of SimpleITK's own code
-    return ValueError(
-        f"{path}: not a volume that can be read ({path.stat().st_size} bytes; {''.join(last)}). Export it again, or as "
-        "NIfTI."
-    )
+    return unreadable("a volume", "Export it again, or as NIfTI.", path, "".join(last))
 
 
 #: What opens a file by the end of its name. A pair of ``.img`` and ``.hdr`` goes by the file with the voxels.

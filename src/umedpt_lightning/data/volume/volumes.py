@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.cache.unpacked import fingerprint, unpacked
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.missing import unreadable
 
 Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
 #: The RAS axis across the planes: the first runs to the patient's right, the second to the front, the third to the top.
@@ -25,6 +26,7 @@ _COMPRESSED = (".gz", ".mgz")
 _WITHOUT_SIDES = ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage")
 #: Bytes of a file that are mapped at once.
 _PIECE = 1 << 24
+_unreadable = partial(unreadable, "a volume", "Download or export it again.")
 
 
 class Volume(ABC):
@@ -34,14 +36,12 @@ class Volume(ABC):
 
     Args:
         path: File or folder.
-        shape: ``(I, J, K)`` as stored.
-        affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
+        shape: ``(I, J, K)`` as stored; the attribute is ``(X, Y, Z)`` in RAS order.
+        affine: ``(4, 4)`` from stored voxel index to mm, RAS+; the attribute is from RAS index.
         dtype: Of the values: uint8, uint16 or float32.
         padded: Whether voxels may be padding, which was not measured.
 
     Attributes:
-        shape: ``(X, Y, Z)`` in RAS order.
-        affine: ``(4, 4)`` from RAS index to mm.
         stored_affine: ``(4, 4)`` from stored voxel index to mm, RAS+.
         spacing: ``(3,)`` mm between voxels along the RAS axes.
 
@@ -210,10 +210,3 @@ def _decompress(path: Path, most: int, stream: IO[bytes]) -> None:
             stream.write(piece)
             most -= len(piece)
         packed.read(1)  # at the end of the file its checksum is looked at
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: not a volume that can be read ({path.stat().st_size} bytes; {type(error).__name__}: {error}). "
-        "Download or export it again."
-    )

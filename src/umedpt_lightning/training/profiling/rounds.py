@@ -185,7 +185,8 @@ class RoundTimer(pl.Callback):
         cost = self._tasks.setdefault(batch.task, TaskCost())
         if (size := _bytes(batch)) > cost.batch_bytes:
             cost.batch_bytes, cost.images = size, tuple(batch.images.shape)
-        self._pixels[batch.task] = batch.images[:, 0].numel()
+        count, _, height, width = batch.images.shape
+        self._pixels[batch.task] = count * height * width
         if not cost.saved_bytes and self._meter is None:  # once: it takes time
             self._meter = SavedBytes(self._module)
 

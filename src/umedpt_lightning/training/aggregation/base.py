@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from umedpt_lightning.training.aggregation.gram import Gram
 from umedpt_lightning.training.gradient_buffer import GradientBuffer
+from umedpt_lightning.types import RoundPlan
 
 
 class GradientAggregator:
@@ -15,8 +19,29 @@ class GradientAggregator:
     and at 16-mixed with the loss scale. On several ranks every rank sees its own micro-batches until
     `before_exchange`, after which the buffers are summed. With an aggregator micro-batches are not packed.
 
-    A round with a micro-batch that is not finite is begun anew, `start_round` included.
+    A round with a micro-batch that is not finite is begun anew, `plan_round` included.
+
+    Attributes:
+        gram: Of the tasks' gradients in the last round, where the aggregator knows it, for the map of the tasks.
+        factors: What the tasks' gradients in the shared blocks were multiplied with in the last round, for the log.
     """
+
+    gram: Gram | None = None
+    factors: Mapping[str, float] = MappingProxyType({})
+
+    def plan_round(self, number: int, plan: RoundPlan, loss_scale: float) -> Mapping[str, float]:
+        """Called before anything else of a round.
+
+        Args:
+            number: Of the round, counted from 0 over the whole run.
+            plan: What it consists of, the same on every rank but for ``mine``.
+            loss_scale: What all losses are multiplied with at 16-mixed, else 1.
+
+        Returns:
+            What the gradient that a task's head hands down to the shared blocks is multiplied with; 1 where a task is
+            left out. The head's own gradient stays as it is.
+        """
+        return {}
 
     def start_round(self, buffer: GradientBuffer) -> None:
         """Called with a buffer of zeros before the first micro-batch."""
@@ -31,6 +56,9 @@ class GradientAggregator:
 
     def before_exchange(self, buffer: GradientBuffer) -> None:
         """Called after the last micro-batch of this rank; what is in the buffer afterwards is summed over the ranks."""
+
+    def end_round(self) -> None:
+        """Called when all gradients of the round are found finite, before the step; not for one that is left out."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, tensors and plain values; in the checkpoint it is the first rank's."""

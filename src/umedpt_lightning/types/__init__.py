@@ -18,40 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from umedpt_lightning.labels import (
-    IGNORE_INDEX,
-    BoxArrays,
-    BoxSpec,
-    ClassSpec,
-    MaskSpec,
-    MultilabelSpec,
-    RegressionSpec,
-    TaskSpec,
-)
-
-__all__ = [
-    "IGNORE_INDEX",
-    "BatchTargets",
-    "BoxArrays",
-    "BoxSpec",
-    "Boxes",
-    "ClassSpec",
-    "MaskSpec",
-    "MicroBatchId",
-    "MultilabelSpec",
-    "PackedArray",
-    "RegressionSpec",
-    "Round",
-    "RoundPlan",
-    "Sample",
-    "SampleTarget",
-    "TaskBatch",
-    "TaskRate",
-    "TaskSpec",
-    "finite_rows",
-    "map_leaves",
-    "to_numpy",
-]
+from umedpt_lightning.labels import IGNORE_INDEX as IGNORE_INDEX
+from umedpt_lightning.labels import BoxArrays as BoxArrays
+from umedpt_lightning.labels import BoxSpec as BoxSpec
+from umedpt_lightning.labels import ClassSpec as ClassSpec
+from umedpt_lightning.labels import MaskSpec as MaskSpec
+from umedpt_lightning.labels import MultilabelSpec as MultilabelSpec
+from umedpt_lightning.labels import RegressionSpec as RegressionSpec
+from umedpt_lightning.labels import SurvivalSpec as SurvivalSpec
+from umedpt_lightning.labels import TaskSpec as TaskSpec
+from umedpt_lightning.types.bags import Bags as Bags
 
 
 class Boxes(NamedTuple):
@@ -115,6 +91,28 @@ class Sample:
         if self.stored_size == (0, 0):
             self.stored_size = (self.image.shape[0], self.image.shape[1])
 
+    @property
+    def images(self) -> list[NDArray[Any]]:
+        """The image, or all images of a bag."""
+        return [self.image]
+
+
+@dataclass
+class Bag(Sample):
+    """Several images with one target: the slices, tiles or visits of a patient; `image` is the first of them."""
+
+    instances: list[Sample] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, instances: list[Sample], target: SampleTarget, name: str) -> Bag:
+        """A bag of these, at least one."""
+        return cls(instances[0].image, target, name, instances=instances)
+
+    @property
+    def images(self) -> list[NDArray[Any]]:
+        """Of all instances."""
+        return [instance.image for instance in self.instances]
+
 
 @dataclass
 class TaskBatch:
@@ -122,16 +120,16 @@ class TaskBatch:
 
     Attributes:
         task: The task's name.
-        images: ``(B, C, H, W)`` in the dtype they were stored in.
+        images: ``(B, C, H, W)`` in the dtype they were stored in, or `Bags` of them, one a sample.
         targets: See `BatchTargets`.
-        names: What a message calls the samples, one an image.
+        names: What a message calls the samples, one a sample.
         stored_sizes: Height and width of each image before it was resized, pixels.
         bad_samples: What was wrong with samples that could not be read, for which others stand in this batch.
         stored_targets: See `Sample.stored_target`, one an image; None where targets were not resized.
     """
 
     task: str
-    images: Tensor
+    images: Tensor | Bags
     targets: BatchTargets
     names: list[str]
     stored_sizes: list[tuple[int, int]]
@@ -139,7 +137,7 @@ class TaskBatch:
     stored_targets: list[PackedArray] | None = None
 
     def __len__(self) -> int:
-        return self.images.shape[0]
+        return len(self.images)
 
     def __getstate__(self) -> dict[str, Any]:
         """Small targets travel from a worker as arrays: a tensor opens a file and a connection, 0.25 ms each.
@@ -173,7 +171,7 @@ class TaskBatch:
             yield torch.from_numpy(target.unpack()).to(self.images.device)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> TaskBatch:
-        return replace(self, images=function(self.images), targets=map_leaves(self.targets, function))
+        return replace(self, images=map_leaves(self.images, function), targets=map_leaves(self.targets, function))
 
 
 def map_leaves(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
@@ -264,11 +262,8 @@ class Round:
 
     Args:
         plan: What it consists of.
-        stream: Where the micro-batches of this rank come from.
+        stream: Where the micro-batches of this rank come from; may be replaced before the round is iterated.
         again: Reads the same micro-batches anew, without the workers; as often as it is called.
-
-    Attributes:
-        stream: As above; may be replaced before the round is iterated, by one that watches it.
     """
 
     def __init__(self, plan: RoundPlan, stream: Iterator[TaskBatch], again: Callable[[], Iterator[TaskBatch]]) -> None:

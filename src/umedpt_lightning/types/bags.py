@@ -1,0 +1,90 @@
+"""The images of several bags, in the place of a tensor of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from umedpt_lightning.io.arrays import as_tensor
+
+
+@dataclass
+class Bags:
+    """The images of the bags of a micro-batch.
+
+    Attributes:
+        images: ``(N, C, H, W)``, those of the first bag first.
+        sizes: How many each bag has.
+    """
+
+    images: Tensor
+    sizes: list[int]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of all images."""
+        return self.images.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images."""
+        return self.images.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the images."""
+        return self.images.device
+
+    @property
+    def nbytes(self) -> int:
+        """Of the images."""
+        return self.images.nbytes
+
+    def __len__(self) -> int:
+        """Number of bags."""
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The images of one bag."""
+        return torch.split(self.images, self.sizes)[index]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Bags:
+        """The same on `device`."""
+        return Bags(self.images.to(device, non_blocking=non_blocking), self.sizes)
+
+
+def named_images(images: Sequence[Any], bags: bool) -> tuple[dict[str, Any], list[int] | None]:
+    """Images by what messages call them, and how many each bag has; None where they are single ones."""
+    named = {f"images[{i}]": image for i, image in enumerate(images)}
+    if not bags:
+        return named, None
+    return (
+        {f"{name}[{i}]": image for name, bag in named.items() for i, image in enumerate(bag)},
+        [len(bag) for bag in images],
+    )
+
+
+def one_by_one(images: Sequence[NDArray[Any]], counts: Sequence[int]) -> Iterator[tuple[int, Bags]]:
+    """One bag after the other, with its number.
+
+    Args:
+        images: ``(H, W, C)`` each, those of the first bag first.
+        counts: How many each bag has.
+
+    Raises:
+        ValueError: A bag has none, or images of several sizes or depths.
+    """
+    start = 0
+    for number, count in enumerate(counts):
+        bag = images[start : start + count]
+        start += count
+        if not bag:
+            raise ValueError(f"images[{number}] is a bag without images. Leave it out.")
+        if len({(image.shape, image.dtype) for image in bag}) > 1:
+            raise ValueError(f"images[{number}] is a bag of images of several sizes or depths. Give them one.")
+        yield number, Bags(as_tensor(bag), [count])
