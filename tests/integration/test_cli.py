@@ -74,11 +74,17 @@ def test_test_and_validate_run_from_the_saved_config(run: Path, capsys: pytest.C
     assert (run / "pictures" / "test_boxes.png").is_file()
 
 
-def test_validation_of_the_best_checkpoint_gives_the_metrics_it_was_saved_with(project: Path, run: Path) -> None:
+@pytest.mark.parametrize("chosen", [["--ckpt_path", "best"], []], ids=["best", "none asked for"])
+def test_validation_of_the_best_checkpoint_gives_the_metrics_it_was_saved_with(run: Path, chosen: list[str]) -> None:
     before = json.loads((run / "metrics.json").read_text())["val"]
-    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    main(["validate", "--config", str(run / "config.yaml"), *chosen])
     after = json.loads((run / "metrics.json").read_text())["val"]
     assert after["metrics"] == pytest.approx(before["metrics"], abs=1e-5, nan_ok=True)
+
+
+def test_weights_that_nothing_has_trained_are_told(project: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"no checkpoint in .*empty: .* the config begins with\. Give trained ones"):
+        main(["validate", "--config", str(project / "config.yaml"), "--run", str(tmp_path / "empty")])
 
 
 def test_predict_takes_a_run_or_a_checkpoint_as_the_model(project: Path, run: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from umedpt_lightning.blocks.whole_image_layers import WholeImageLayer, whole_im
 from umedpt_lightning.inference.options import TILE, PredictOptions
 from umedpt_lightning.inference.tiles.grid import TileBlender, Tiling, aligned_tiling, overlap_for_radius
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
-from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap, receptive_field
+from umedpt_lightning.inference.tiles.receptive_field import chosen_overlap, default_overlap, receptive_field
 from umedpt_lightning.inference.tiles.tiled import TiledTask
 from umedpt_lightning.model import MultiTaskModel
 
@@ -80,14 +80,14 @@ def test_tiles_overlap_by_what_is_seen_and_say_so_where_they_cannot() -> None:
     assert seen is not None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        overlap = needed_overlap(model, "a_mask", TILE)
+        overlap = chosen_overlap(model, "a_mask", TILE)
     assert overlap == overlap_for_radius(model.encoder, seen)
     for tile in PredictOptions().tiling(model, "a_mask").grid(3000, 5000):
         for span, length in ((tile.down, 3000), (tile.across, 5000)):
             assert span.shown.start - span.start >= seen or span.start == 0
             assert span.stop - span.shown.stop >= seen or span.stop == length
     with pytest.warns(UserWarning, match=rf"Tiles of 128 pixels are small .* radius of {seen} pixels: .* 'a_mask'"):
-        assert needed_overlap(model, "a_mask", 128) == default_overlap(128)
+        assert chosen_overlap(model, "a_mask", 128) == default_overlap(128)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_encoder_that_looks_at_everything_in_another_way_has_no_receptive_fie
     model = model_with(encoder_with(name, **options))
     assert receptive_field(model, "a_mask") is None
     with pytest.warns(UserWarning, match="looks at all of an image at once in a way that tiles cannot share"):
-        assert needed_overlap(model, "a_mask", 1024) == 384
+        assert chosen_overlap(model, "a_mask", 1024) == 384
 
 
 @pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -140,6 +140,16 @@ def test_tiles_share_what_layers_learn_of_all_of_an_image(
 
     monkeypatch.setattr("umedpt_lightning.inference.tiles.shared_statistics.whole_image_layers", norms_only)
     assert tiles_difference(model, image, tiling) > 2e-3, "they need it"
+
+
+def test_tiles_that_are_asked_to_share_too_little_are_told() -> None:
+    model = model_with(encoder_with("test_convnext"))
+    needed = chosen_overlap(model, "a_mask", 1024)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert PredictOptions(overlap=needed).tiling(model, "a_mask", 1024).overlap == needed
+    with pytest.warns(UserWarning, match=r"share 32 pixels are small for .* radius of .*--tile \d+ or larger, without"):
+        assert PredictOptions(tile=64, overlap=32).tiling(model, "a_mask").overlap == 32
 
 
 @pytest.mark.slow

@@ -29,7 +29,8 @@ from umedpt_lightning.types import (
 
 def walk(base: type[Reader]) -> Iterator[type[Reader]]:
     for cls in base.__subclasses__():
-        if cls.__module__.startswith(readers.__name__) and not inspect.isabstract(cls):
+        whole = "__init__" in vars(cls) and not inspect.isabstract(cls)  # bases leave it to those below them
+        if cls.__module__.startswith(readers.__name__) and whole:
             yield cls
         yield from walk(cls)
 

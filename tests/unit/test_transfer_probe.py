@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -181,17 +179,14 @@ def test_the_choice_is_that_of_the_val_part() -> None:
     assert fitted.options != other.options
 
 
-@pytest.mark.parametrize(("probe", "worth"), [*zip(PROBES, ("_negative_loss", "_main_metric"), strict=True)])
-def test_a_choice_whose_worth_is_undefined_is_never_taken(
-    probe: Any, worth: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for values, right in (([np.nan, 0.2, np.nan, 0.3, 0.1], 3), ([np.nan, np.nan, 0.1], 2), ([0.2, np.nan], 0)):
-        found = iter(values)
-        monkeypatch.setattr(module, "STRENGTHS", STRENGTHS[: len(values)])
-        monkeypatch.setattr(module, "NEIGHBOURS", NEIGHBOURS[: len(values)])
-        monkeypatch.setattr(module, worth, lambda *_, found=found: next(found))
-        (chosen,) = probe(task_of("class"), data("class", 60, 0), data("class", 60, 1)).options.values()
-        assert chosen == (STRENGTHS if worth == "_negative_loss" else NEIGHBOURS)[right]
+def test_a_choice_whose_worth_is_undefined_is_never_taken() -> None:
+    val = data("class", 60, 1)
+    outputs = np.random.default_rng(0).normal(size=(60, 3))
+    for worths, right in (([np.nan, 0.2, np.nan, 0.3, 0.1], 3), ([np.nan, np.nan, 0.1], 2), ([0.2, np.nan], 0)):
+        candidates = [({"k": float(k)}, lambda features: features, outputs) for k in range(len(worths))]
+        found = iter(worths)
+        chosen, _, _ = module._best(task_of("class"), candidates, val.targets, lambda *_, found=found: next(found))
+        assert chosen == {"k": right}
 
 
 def test_labelled_samples_of_one_class_answer_with_it_and_say_so() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
+from lightning.pytorch.utilities import rank_zero_warn
 
 from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.data.presets import read_augmentations
@@ -39,6 +40,7 @@ def settle(config: Namespace, command: str) -> None:
         _settle_run(config)
     else:
         config.run = _evaluated_run(config)
+        config.ckpt_path = config.ckpt_path or _usual_checkpoint(Path(config.run))
     config.trainer.default_root_dir = config.run
     if config.ckpt_path:
         config.ckpt_path = find_checkpoint(config.ckpt_path, Path(config.run), may_lack=command == "fit")
@@ -85,6 +87,18 @@ def _evaluated_run(config: Namespace) -> str:
             if (beside / "checkpoints").is_dir():
                 return str(beside)
     return str(run)
+
+
+def _usual_checkpoint(run: Path) -> str | None:
+    """The checkpoint that is evaluated where none is asked for; None, with a warning, where a run has none."""
+    for name in ("best", "last"):
+        if (run / "checkpoints" / f"{name}.ckpt").is_file():
+            return name
+    rank_zero_warn(
+        f"There is no checkpoint in {run}: what is evaluated are the weights that the config begins with. Give trained "
+        "ones by --ckpt_path, or their run by --run."
+    )
+    return None
 
 
 def _requeued(run: Path) -> bool:

@@ -10,7 +10,7 @@ from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.inference.tiles.grid import Tiling, aligned_tiling
-from umedpt_lightning.inference.tiles.receptive_field import default_overlap, needed_overlap
+from umedpt_lightning.inference.tiles.receptive_field import chosen_overlap, default_overlap
 from umedpt_lightning.inference.tiles.tiled import MOST_PIXELS
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import TaskSpec
@@ -91,7 +91,7 @@ class PredictOptions:
         """
         side, shown = tile or self.tile or TILE, model.sizes.get(task)
         if shown is None:
-            overlap = needed_overlap(model, task, side) if self.overlap is None else self.overlap
+            overlap = chosen_overlap(model, task, side, self.overlap)
             return aligned_tiling(model.encoder, side, overlap)
         overlap = default_overlap(side) if self.overlap is None else self.overlap
         return Tiling((side, max(1, round(side * shown[1] / shown[0]))), overlap, whole=True)

@@ -40,7 +40,7 @@ def fcos_loss(raw: Mapping[str, Tensor], anchors: Tensor, targets: PaddedBoxes, 
     centred = torch.ones_like(left)
     for one, other in ((left, right), (top, bottom)):
         centred = centred * torch.minimum(one, other).clamp_min(0) / torch.maximum(one, other)
-    # the only place of a box is its best one, wherever it lies
+    # the only place of a box is its best one, wherever it lies: with the formula's 0 such boxes were ranked worse
     centred = centred.sqrt().where(~assigned.extra, 1)
     centre = F.binary_cross_entropy_with_logits(raw["bbox_ctrness"].squeeze(-1), centred, reduction="none")
 

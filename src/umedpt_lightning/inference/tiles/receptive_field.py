@@ -41,29 +41,29 @@ def receptive_field(model: MultiTaskModel, task: str) -> int | None:
     return known[needs]
 
 
-def needed_overlap(model: MultiTaskModel, task: str, tile: int) -> int:
-    """The overlap, pixels, of tiles with that side that give what the whole image would.
+def chosen_overlap(model: MultiTaskModel, task: str, tile: int, asked: int | None = None) -> int:
+    """The overlap, pixels, of tiles with that side that give what the whole image would, or what was asked for.
 
-    Where there is none, `default_overlap` and a warning. The model is in evaluation mode.
+    Where there is none it is `default_overlap`; with that, or where too little was asked for, there is a warning. The
+    model is in evaluation mode.
     """
     radius = receptive_field(model, task)
     needed = None if radius is None else overlap_for_radius(model.encoder, radius)
-    if needed is not None and 4 * needed <= 3 * tile:  # else most of each tile would be seen by others as well
-        return needed
-    told = (
-        "The encoder looks at all of an image at once in a way that tiles cannot share (attention over all of it, say)"
-        if radius is None
-        else f"Tiles of {tile} pixels are small for an encoder whose receptive field has a radius of {radius} pixels"
+    # with more than three quarters of it most of each tile would be seen by others as well
+    if needed is not None and (4 * needed <= 3 * tile if asked is None else asked >= needed):
+        return needed if asked is None else asked
+    told, mend = (
+        "The encoder looks at all of an image at once in a way that tiles cannot share (attention over all of it, say)",
+        "Images that fit are seen whole with a --tile that is larger than they are.",
     )
-    mend = (
-        "Images that fit are seen whole with a --tile that is larger than they are."
-        if needed is None
-        else f"--tile {-(-4 * needed // 3)} or larger is exact."
-    )
+    if needed is not None:
+        what = f"Tiles of {tile} pixels" if asked is None else f"Tiles that share {asked} pixels"
+        told = f"{what} are small for an encoder whose receptive field has a radius of {radius} pixels"
+        mend = f"--tile {-(-4 * needed // 3)} or larger, without --overlap, is exact."
     warnings.warn(
         f"{told}: where tiles meet, task {task!r} may differ from what the whole image would give. {mend}", stacklevel=2
     )
-    return default_overlap(tile)
+    return default_overlap(tile) if asked is None else asked
 
 
 def default_overlap(tile: int) -> int:
