@@ -40,14 +40,7 @@ _OPTIONS = ("-qq", "-x", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore::
 
 @dataclass(frozen=True)
 class Mutant:
-    """A line that is broken.
-
-    Attributes:
-        file: Below the package.
-        old: Stands once in it.
-        new: Takes its place.
-        tests: Files below ``tests/`` that are to find it, or single tests of them.
-    """
+    """A file of the package in which `new` takes the place of `old`, and tests below ``tests/`` that are to find it."""
 
     file: str
     old: str
@@ -58,11 +51,7 @@ class Mutant:
         return f"{self.file}: {self.old!r} -> {self.new!r}"
 
     def of(self, text: str) -> str:
-        """The file's text with the broken line.
-
-        Raises:
-            ValueError: The line is not there any more, or there are several.
-        """
+        """The file's text with the broken line; a ValueError where it is not there any more, or several times."""
         if text.count(self.old) != 1 or self.old == self.new:
             raise ValueError(f"{LIST.name}: {self} is out of date, it stands {text.count(self.old)} times. Correct it.")
         return text.replace(self.old, self.new)

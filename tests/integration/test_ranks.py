@@ -155,7 +155,8 @@ def briefly(world_size: int, times: int = 1, encoder: Any = small_encoder) -> tu
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3)
     module, norms = module_of(data, encoder, weights={"b": 3.0}), Norms()
     strategy = "ddp" if world_size > 1 else "auto"
-    ranks_trainer_of(devices=world_size, strategy=strategy, max_steps=3, callbacks=[norms]).fit(module, data)
+    options = {"devices": world_size, "strategy": strategy, "max_steps": 3, "limit_val_batches": 0}
+    ranks_trainer_of(**options, callbacks=[norms]).fit(module, data)
     return norms.found, module.model.state_dict()
 
 
@@ -211,7 +212,8 @@ def said(distribute: str) -> tuple[list[tuple[str, int]], int]:
     data = data_of(distribute)
     module = module_of(data, partial(small_encoder, name="test_resnet"))
     with Collectives() as collectives:
-        ranks_trainer_of(devices=2, strategy="ddp", max_steps=4, log_every_n_steps=50).fit(module, data)
+        options = {"max_steps": 4, "log_every_n_steps": 50, "limit_val_batches": 0}
+        ranks_trainer_of(devices=2, strategy="ddp", **options).fit(module, data)
     return collectives.calls, sum(p.nbytes for p in module.parameters() if p.requires_grad)
 
 

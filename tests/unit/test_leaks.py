@@ -1,0 +1,36 @@
+"""What is seen of processes that outlive their test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from multiprocessing import get_context
+
+import leaks
+import torch
+from torch.utils.data import DataLoader
+
+
+def test_a_process_that_lives_on_is_seen_and_one_that_has_ended_is_not() -> None:
+    before = leaks.children()
+    process = subprocess.Popen(["sleep", "60"])
+    assert leaks.living(leaks.children() - before) == {process.pid: "sleep 60"}
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert leaks.children() - before == {process.pid}
+    assert leaks.living(leaks.children() - before) == {}
+    process.wait()
+
+
+def test_workers_that_read_on_are_seen_and_helpers_of_python_are_not() -> None:
+    before = leaks.children()
+    batches = iter(DataLoader(torch.arange(100), num_workers=2))  # type: ignore[arg-type]
+    next(batches)
+    assert len(leaks.living(leaks.children() - before)) == 2
+    del batches
+    before = leaks.children()
+    context = get_context("forkserver")
+    process = context.Process(target=os.getpid)
+    process.start()
+    process.join()
+    assert leaks.living(leaks.children() - before) == {}
