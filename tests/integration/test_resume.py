@@ -23,8 +23,8 @@ from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.cli import main
-from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data import readers as readers_module
+from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.sampling import RoundSampler, TaskSamples, TaskStream
 from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
 from umedpt_lightning.data.readers import Reader
