@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -124,17 +123,6 @@ def test_bags_beside_masks_have_metrics_baselines_and_pictures(run: Path) -> Non
     assert report["baseline"]["death/cindex"] == 0.5
     for picture in ("val_death.png", "val_death_chart.png", "val_months.png", "val_squares.png"):
         assert np.asarray(Image.open(run / "pictures" / picture)).std() > 0
-
-
-def test_a_run_that_goes_on_is_as_if_it_had_not_stopped(config: Path, run: Path, tmp_path: Path) -> None:
-    main(["fit", "--config", str(config), "--run", str(tmp_path / "half"), "--trainer.max_epochs", "1"])
-    half = str(tmp_path / "half" / "config.yaml")
-    main(["fit", "--config", half, "--ckpt_path", "last", "--trainer.max_epochs", "2"])
-    states = [
-        torch.load(place / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for place in (run, tmp_path / "half")
-    ]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_an_exported_model_predicts_bags_and_says_what_it_cannot(run: Path, folder: Path, tmp_path: Path) -> None:

