@@ -74,12 +74,16 @@ def fill(path: str, cells: Mapping[str, Sequence[str]], rows: Sequence[str], roo
     for file in glob.glob(glob.escape(before) + _COLUMN.sub("*", path), recursive=True):
         if match := expression.fullmatch(file):
             found.setdefault(tuple(match[f"c{i}"] for i in range(len(columns))), []).append(file)
-    counts = [len(found.get(value, [])) for value in values]
+    for value in values:
+        if value not in found:  # its columns may be split in another way than they are found by
+            escaped = {column: glob.escape(cell) for column, cell in zip(columns, value, strict=True)}
+            found[value] = glob.glob(glob.escape(before) + _filled(path, escaped), recursive=True)
+    mend = f"but {source} names one. Correct the path or them."
     raise_all(
         [
-            ValueError(f"{row}: {count} files are {before}{one}, but {source} names one. Correct the path or them.")
-            for row, one, count in zip(rows, filled, counts, strict=True)
-            if count != 1
+            ValueError(f"{row}: {len(found[value])} files are {before}{one}, {mend}")
+            for row, one, value in zip(rows, filled, values, strict=True)
+            if len(found[value]) != 1
         ]
     )
     return [found[value][0] for value in values]
