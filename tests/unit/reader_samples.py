@@ -218,10 +218,10 @@ def named_classes(folder: Path, part: str) -> readers.Reader:
 
 
 def npy_masks(folder: Path, part: str) -> readers.Reader:
-    """64-bit images with a plane of objects and one of their classes."""
+    """Masks with a plane of objects and one of their classes."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / f"{part}.npy", rng.integers(0, 256, (PARTS[part], 12, 16, 3)).astype(np.float64))
+    np.save(folder / f"{part}.npy", rng.integers(0, 256, (PARTS[part], 12, 16, 3), np.uint8))
     np.save(folder / f"{part}_masks.npy", rng.integers(0, 3, (PARTS[part], 12, 16, 2)))
     names = table(folder / f"{part}.csv", [{"name": f"{part}{i // 2}-{i}"} for i in range(PARTS[part])])
     return readers.NpyMasks(
@@ -230,7 +230,6 @@ def npy_masks(folder: Path, part: str) -> readers.Reader:
         ["no", "a", "b"],
         plane=1,
         names=readers.Table(names, path="name"),
-        value_range=(0, 255),
     )
 
 
