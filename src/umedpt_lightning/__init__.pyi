@@ -21,7 +21,10 @@ from .data.readers import ManifestSurvival as ManifestSurvival
 from .data.readers import MaskFolders as MaskFolders
 from .data.readers import MedMNIST as MedMNIST
 from .data.readers import MedMNISTMultilabel as MedMNISTMultilabel
+from .data.readers import NamedClasses as NamedClasses
+from .data.readers import NpyMasks as NpyMasks
 from .data.readers import Reader as Reader
+from .data.readers import RunLengthMasks as RunLengthMasks
 from .data.readers import SlideBoxes as SlideBoxes
 from .data.readers import SlideClasses as SlideClasses
 from .data.readers import SlideLabels as SlideLabels
@@ -31,6 +34,7 @@ from .data.readers import SlideRegions as SlideRegions
 from .data.readers import Split as Split
 from .data.readers import Subset as Subset
 from .data.readers import Table as Table
+from .data.readers import TableBoxes as TableBoxes
 from .data.readers import VocBoxes as VocBoxes
 from .data.readers import VolumeClasses as VolumeClasses
 from .data.readers import VolumeLabels as VolumeLabels

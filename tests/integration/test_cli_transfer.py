@@ -207,3 +207,22 @@ def test_masks_are_measured_with_the_decoder_that_is_asked_for(project: Path, tm
     (cell,) = (run / "cells").rglob("*.json")
     assert 0 <= json.loads(cell.read_text())["test"]["dice"] <= 1
     assert "Confusion" not in (run / "report.html").read_text()
+
+
+def test_shots_stand_beside_fractions_in_page_tables_and_figures(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _run(tmp_path, _config(project, "sizes", fractions=[1.0], seeds=1), "--shots", "2,4")
+    shown = capsys.readouterr().out
+    for share in ("100 %", "2 shots", "4 shots"):
+        assert share in shown
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    found = [(row["fraction"], row["shots"], row["labels"]) for row in rows[:3]]
+    assert found == [("1.0", "", "12"), ("", "2", "4"), ("", "4", "8")]
+    page = (run / "report.html").read_text()
+    assert "<td>2 shots</td>" in page
+    assert "<th>4 shots</th>" in page, "differences"
+    assert "Confusion at 100 % of the labels" in page
+    assert {"curve.svg", "shots.svg", "curve.png", "shots.png"} <= {file.name for file in run.iterdir()}
+    with pytest.raises(SystemExit, match="--shots 2,x: it should be whole numbers"):
+        _run(tmp_path, _config(project, "sizes"), "--shots", "2,x")

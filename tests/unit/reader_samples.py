@@ -210,6 +210,50 @@ def slides(folder: Path) -> Path:
     return table(folder / "slides.csv", rows)
 
 
+def named_classes(folder: Path, part: str) -> readers.Reader:
+    for i in range(PARTS[part]):
+        image(folder / part / f"x{i}" / f"{i}_{i % 2}.png", i)
+        image(folder / part / f"y{i}" / "other.png", i)
+    return readers.NamedClasses(folder / part, r"_([01])\.png$", {"no": "0", "yes": "1"}, "x*")
+
+
+def npy_masks(folder: Path, part: str) -> readers.Reader:
+    """Masks with a plane of objects and one of their classes."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"{part}.npy", rng.integers(0, 256, (PARTS[part], 12, 16, 3), np.uint8))
+    np.save(folder / f"{part}_masks.npy", rng.integers(0, 3, (PARTS[part], 12, 16, 2)))
+    names = table(folder / f"{part}.csv", [{"name": f"{part}{i // 2}-{i}"} for i in range(PARTS[part])])
+    return readers.NpyMasks(
+        folder / f"{part}.npy",
+        folder / f"{part}_masks.npy",
+        ["no", "a", "b"],
+        plane=1,
+        names=readers.Table(names, path="name"),
+    )
+
+
+def objects(folder: Path) -> readers.Table:
+    """Two rows of the first image, one without an object of the second, one of each other."""
+    rows: list[dict[str, object]] = []
+    for part, size in PARTS.items():
+        for i in range(size):
+            image(folder / "images" / f"{part}{i}.png", i)
+            one = {"id": f"{part}{i}", "split": part, "kind": "ab"[i % 2], "patient": f"{part}{i // 2}"}
+            some = {"runs": "1 3 13 2", "x": 1, "y": 2, "w": 3, "h": 4}
+            none = dict.fromkeys(some, "")
+            rows += [one | (none if i == 1 else some), *([one | some | {"kind": "b", "x": 5}] if i == 0 else [])]
+    return readers.Table(table(folder / "objects.csv", rows), path="images/{id}.png", group="patient")
+
+
+def run_lengths(folder: Path, part: str) -> readers.Reader:
+    return readers.RunLengthMasks(objects(folder), part, ["no", "a", "b"], runs="runs", label="kind")
+
+
+def table_boxes(folder: Path, part: str) -> readers.Reader:
+    return readers.TableBoxes(objects(folder), part, ["a", "b"], "kind", ("x", "y", "w", "h"), sized=True)
+
+
 make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.Centres: centres,
     readers.ClassFolders: class_folders,
@@ -223,6 +267,9 @@ make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.MaskFolders: mask_folders,
     readers.MedMNIST: lambda folder, part: readers.MedMNIST(medmnist(folder / "a.npz"), part),
     readers.MedMNISTMultilabel: lambda folder, part: readers.MedMNISTMultilabel(medmnist(folder / "m.npz", 5), part),
+    readers.NamedClasses: named_classes,
+    readers.NpyMasks: npy_masks,
+    readers.RunLengthMasks: run_lengths,
     readers.Split: split,
     readers.SlideBoxes: lambda folder, part: readers.SlideBoxes(slides(folder), part, ["a", "b"], tiles=TILES),
     readers.SlideClasses: lambda folder, part: readers.SlideClasses(slides(folder), part, tiles=TILES),
@@ -231,6 +278,7 @@ make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.SlideNumbers: lambda folder, part: readers.SlideNumbers(slides(folder), part, {"z": "mm"}, tiles=TILES),
     readers.SlideRegions: lambda folder, part: readers.SlideRegions(slides(folder), part, ["a", "b"], tiles=TILES),
     readers.Subset: subset,
+    readers.TableBoxes: table_boxes,
     readers.VocBoxes: voc_part,
     readers.VolumeClasses: lambda folder, part: readers.VolumeClasses(volumes(folder), part),
     readers.VolumeLabels: lambda folder, part: readers.VolumeLabels(volumes(folder), part, ["old", "mass"]),

@@ -141,3 +141,54 @@ def test_the_subset_is_a_reader_with_statistics_of_its_own() -> None:
     part = Labelled(reader, rows)
     assert part.spec.counts == tuple(np.bincount(reader.targets[rows], minlength=4))
     assert part.name(2) == f"sample {rows[2]}"
+
+
+@every_kind
+@every_seed
+@pytest.mark.parametrize("grouped", [False, True])
+def test_shots_are_nested_and_so_many_of_each_class_or_in_all(kind: str, grouped: bool, seed: int) -> None:
+    reader = samples(kind, grouped, seed)
+    subsets = LabelSubsets(reader, seed)
+    found = [subsets.shots(number) for number in (1, 4, 16, 48)]
+    for smaller, larger in pairwise(found):
+        assert set(smaller.rows) <= set(larger.rows)
+    for number, subset in zip((1, 4, 16, 48), found, strict=True):
+        if kind == "class":
+            there = np.bincount(reader.targets, minlength=4)
+            assert np.bincount(reader.targets[subset.rows], minlength=4).tolist() == np.minimum(there, number).tolist()
+            told = [name for name in "abcd" if f"of class '{name}'" in " ".join(subset.notes)]
+            assert told == [name for name, count in zip("abcd", there, strict=True) if count < number]
+        else:
+            assert len(subset.rows) == number
+    other = LabelSubsets(reader, seed + 1).shots(16)
+    assert set(other.rows) != set(found[2].rows)
+
+
+@every_seed
+def test_shots_come_from_as_many_patients_as_there_are_before_any_gives_a_second(seed: int) -> None:
+    reader = samples("mask", True, seed)
+    assert reader.of is not None
+    patients = len(set(reader.of))
+    for number in (3, patients, patients + 2):
+        rows = LabelSubsets(reader, seed).shots(number).rows
+        assert len(set(reader.of[rows])) == min(number, patients)
+        assert len(rows) == number
+
+
+def test_more_shots_than_samples_are_all_of_them_and_told() -> None:
+    reader = samples("numbers", False, 0)
+    assert reader.targets is not None
+    known = np.flatnonzero(~np.isnan(reader.targets).all(axis=1))
+    subset = LabelSubsets(reader, 0).shots(10_000)
+    assert subset.rows.tolist() == known.tolist()
+    assert subset.notes == (f"10000 shots were asked for, but there are only {len(known)}.",)
+
+
+def test_shots_are_spread_over_labels_like_the_whole() -> None:
+    reader = samples("numbers", False, 1)
+    assert reader.targets is not None
+    halves = [
+        float(np.nanmean(reader.targets[LabelSubsets(reader, seed).shots(16).rows] > np.nanmedian(reader.targets)))
+        for seed in range(5)
+    ]
+    assert all(0.35 <= half <= 0.65 for half in halves)

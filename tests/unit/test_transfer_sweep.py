@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from builders import KINDS, MemoryReader, spec_of
@@ -15,7 +16,7 @@ from builders import KINDS, MemoryReader, spec_of
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.tasks import Classification
-from umedpt_lightning.transfer import evaluation
+from umedpt_lightning.transfer import evaluation, sweep
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, grid
 from umedpt_lightning.transfer.embeddings import embeddings
 from umedpt_lightning.transfer.evaluation import predict_part
@@ -261,3 +262,47 @@ def test_parts_that_are_missing_or_differ_are_told() -> None:
         Protocol(TaskData(**parts, test=MemoryReader("class", channels=1)), {"random": TimmSource("test_convnext")})
     with pytest.raises(ValueError, match="layer_decay above 0"):
         FineTuning(layer_decay=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_shots_are_measured_beside_fractions_with_as_few_to_choose_by(kind: str, tmp_path: Path) -> None:
+    results = run(kind, tmp_path, fractions=[1.0], shots=[2, 4], seeds=1)
+    shots = {cell.shots: result for cell, result in results.items() if cell.mode == "frozen"}
+    # these readers do not know their targets without reading, so that shots cannot be counted for each class
+    assert {number: result.labels for number, result in shots.items()} == {0: 16, 2: 2, 4: 4}
+    assert (tmp_path / "random" / "frozen" / "2shots_0.json").is_file()
+
+
+@pytest.mark.parametrize("shots", [[], [2]])
+def test_no_test_label_has_a_part_in_what_is_chosen_or_answered(shots: list[int], tmp_path: Path) -> None:
+    one, other = (protocol("class", fractions=[] if shots else [1.0], shots=shots, seeds=1) for _ in range(2))
+    test = other.data.test
+    assert isinstance(test, MemoryReader)
+    test.values = [(value + 1) % len(test.spec.names) for value in test.values]
+    folders = [CellFolder(tmp_path / name) for name in ("one", "other")]
+    first, second = (Sweep(p, f, ComputeOptions()).run() for p, f in zip((one, other), folders, strict=True))
+    for cell, result in first.items():
+        assert (result.options, result.val) == (second[cell].options, second[cell].val)
+        assert result.test != second[cell].test
+        answers = [folder.answers(cell) for folder in folders]
+        assert answers[0] is not None
+        assert answers[1] is not None
+        np.testing.assert_array_equal(answers[0]["predictions"], answers[1]["predictions"])
+
+
+def test_the_test_part_is_embedded_after_all_has_been_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    embedded, probed = Sweep._embeddings, sweep.linear_probe
+    monkeypatch.setattr(
+        Sweep, "_embeddings", lambda self, cell, part: (order.append(part), embedded(self, cell, part))[1]
+    )
+    monkeypatch.setattr(sweep, "linear_probe", lambda *parts: (order.append("choose"), probed(*parts))[1])
+    run("class", tmp_path, fractions=[], shots=[2], seeds=1, modes=["frozen"])
+    assert order == ["train", "val", "choose", "test"]
+
+
+def test_shots_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shots: \[0\] are numbers of labelled samples"):
+        protocol("class", shots=[0])
+    with pytest.raises(ValueError, match=r"fractions \(or shots\)"):
+        protocol("class", fractions=[])

@@ -38,6 +38,7 @@ COMMANDS = {
         "`data check` lists what is wrong with the data of a config, `data preview` draws them",
         "umedpt_lightning.cli.data",
     ),
+    "zoo": Command("public data sets: what they are, and configs that train on them", "umedpt_lightning.cli.zoo"),
     "profile": Command("time and memory of training, task by task, before a long run", "umedpt_lightning.cli.profile"),
     "lr-find": Command("which learning rate to use, by a sweep", "umedpt_lightning.cli.lr_find"),
     "affinity": Command("which task helps which, and a mix of tasks", "umedpt_lightning.cli.affinity"),

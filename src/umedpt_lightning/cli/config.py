@@ -11,6 +11,7 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.utilities import rank_zero_warn
 
 from umedpt_lightning.cli.options import fill_root
+from umedpt_lightning.cli.task_files import choose, in_words
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
 from umedpt_lightning.model import check_task_names
@@ -21,10 +22,11 @@ from umedpt_lightning.runs.trainer_options import check_best, check_options
 def settle(config: Namespace, command: str) -> None:
     """Checks the names of tasks, settles the run's folder and checkpoint, fills in ``${root}`` and presets, in place.
 
-    Raises ValueError where a task name or preset does not fit, or `fit` would write into the folder of another run, and
-    FileNotFoundError where there is no such checkpoint.
+    Raises ValueError where a name of a task or preset does not fit, or `fit` would write into the folder of another
+    run, and FileNotFoundError where there is no such checkpoint.
     """
     fill_root(config, config.root)
+    _leave_out(config)
     check_options(vars(config.trainer))
     if config.trainer.overfit_batches:
         config.data.overfit, config.trainer.overfit_batches = config.trainer.overfit_batches, 0.0
@@ -54,6 +56,16 @@ def settle(config: Namespace, command: str) -> None:
             logger.init_args.save_dir = config.run
             if command == "fit" and logger.init_args.id is None:
                 logger.init_args.id = wandb_id(Path(config.run))
+
+
+def _leave_out(config: Namespace) -> None:
+    """Takes tasks out, with their heads and weights, so that the run's config is whole without this option."""
+    for name in choose(in_words(config.leave_out), "--leave_out", config.data.tasks):
+        for described in (config.data.tasks, config.model.tasks or {}, config.model.weights or {}):
+            described.pop(name, None)
+    config.leave_out = ""
+    if not config.data.tasks:
+        raise ValueError("--leave_out leaves no task. Leave out fewer.")
 
 
 def _settle_run(config: Namespace) -> None:

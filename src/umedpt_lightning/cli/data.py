@@ -21,6 +21,7 @@ from rich.text import Text
 from umedpt_lightning.cli.data_preview import add_options, preview
 from umedpt_lightning.cli.data_tasks import build, read_config, read_stride
 from umedpt_lightning.cli.options import at_least, clear_errors, cores
+from umedpt_lightning.cli.task_files import in_words
 from umedpt_lightning.data.check import Problem, Report, check
 from umedpt_lightning.io.atomic import write_json
 from umedpt_lightning.labels import TaskSpec
@@ -43,7 +44,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
 def _check(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     with clear_errors():
-        config = read_config(options.config, options.root)
+        config = read_config(options.config, options.root, options.tasks)
     tasks, problems = build(config)
     with _progress(sum(len(reader) for task in tasks.values() for reader in task.readers.values())) as advance:
         report = check(tasks, options.workers, advance, read_stride(options.config))
@@ -76,6 +77,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     )
     checking.add_argument("--workers", type=at_least(1), default=cores(), help="processes (%(default)s, one a core)")
     checking.add_argument("--json", type=Path, help="file for all statistics and problems")
+    checking.add_argument("--tasks", type=in_words, default=[], metavar="A,B", help="check these tasks only")
     checking.set_defaults(run=_check)
     previewing = kinds.add_parser(
         "preview",

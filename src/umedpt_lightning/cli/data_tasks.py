@@ -10,39 +10,32 @@ import jsonargparse
 
 from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.cli.parser_errors import config_files, explain
+from umedpt_lightning.cli.task_files import PARTS, choose, gather, load, root_of
 from umedpt_lightning.data.check import Problem
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.check.sample import FINEST_STRIDE
 from umedpt_lightning.data.formats.faults import each_of
-from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 
-PARTS = ("train", "val", "test")
 
-
-def read_config(files: Sequence[Path], root: str | None) -> dict[str, Any]:
+def read_config(files: Sequence[Path], root: str | None, only: Sequence[str] = ()) -> dict[str, Any]:
     """What configs say under ``data.tasks``, with ``${root}`` filled in; all else in them is ignored.
 
-    As for `umedpt fit`, the tasks of a run are those of the last file that names any, and each keeps what earlier files
-    say of it and later ones do not. ``${root}`` is `root`, else what the files say, else the working folder.
+    The tasks of the files add up, as for `umedpt fit`; `only` names those that are wanted, none for all. ``${root}`` is
+    `root`, else what the files say, else the working folder.
 
-    Raises ValueError where a file is no YAML of that form, or names no task, and OSError where it cannot be read.
+    Raises ValueError where a file is no YAML of that form, or names no task, or there is none of a wanted name, and
+    OSError where one cannot be read.
     """
-    tasks: dict[str, Any] = {}
-    in_files = "."
-    for file, content in zip(files, map(_load, files), strict=True):
-        in_files = str(content.get("root") or in_files)
-        found = _data(content).get("tasks")
-        if found is None:
-            continue
-        if not isinstance(found, dict) or not all(isinstance(task, dict) for task in found.values()):
-            raise ValueError(f"{file}: data.tasks must hold a mapping of options a task. Correct it.")
-        tasks = {str(name): {**tasks.get(str(name), {}), **task} for name, task in found.items()}
+    contents = {file: load(file) for file in files}
+    tasks = gather(contents, root).get("data", {}).get("tasks", {})
     if not tasks:
         raise ValueError(f"{', '.join(map(str, files))}: no task is described under data.tasks. Add one.")
-    filled: dict[str, Any] = fill_root(tasks, in_files if root is None else root)
+    if only:
+        tasks = {name: tasks[name] for name in choose(only, "--tasks", tasks)}
+    filled: dict[str, Any] = fill_root(tasks, root_of(contents, root))
     return filled
 
 
@@ -50,7 +43,7 @@ def read_seed(files: Sequence[Path]) -> int:
     """What configs say under ``data.seed``, the last one counts, else 0; raises ValueError for what is no number."""
     seed: Any = 0
     for file in files:
-        seed = _data(_load(file)).get("seed", seed)
+        seed = _data(load(file)).get("seed", seed)
     if not isinstance(seed, int):
         raise ValueError(f"data.seed must be a whole number, but it is {seed!r}.")
     return seed
@@ -60,14 +53,9 @@ def read_stride(files: Sequence[Path]) -> float:
     """The finest stride of the detection decoder, as configs say it, pixels; the last one counts."""
     stride: Any = FINEST_STRIDE
     for file in files:
-        decoder = (_load(file).get("model") or {}).get("detection_decoder") or {}
+        decoder = (load(file).get("model") or {}).get("detection_decoder") or {}
         stride = (decoder.get("init_args") or {}).get("finest", stride) if isinstance(decoder, dict) else stride
     return float(stride) if isinstance(stride, int | float) else FINEST_STRIDE
-
-
-def _load(file: Path) -> dict[str, Any]:
-    content = read_yaml(file)
-    return content if isinstance(content, dict) else {}
 
 
 def _data(content: dict[str, Any]) -> dict[str, Any]:

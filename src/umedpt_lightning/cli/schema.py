@@ -91,6 +91,13 @@ def config_schema() -> Schema:
             option.pop("type", None)
             option["anyOf"] = [{"type": "string"}, _ANY_CLASS]
     del schema["properties"]["model"]["properties"]["specs"]  # the data module says them
+    data = schema["properties"]["data"]["properties"]
+    described = data["tasks"]
+    some = {"anyOf": [{key: value for key, value in described.items() if key != "description"}, {"type": "string"}]}
+    data["tasks"] = {
+        "description": described.get("description", ""),
+        "anyOf": [*some["anyOf"], {"type": "array", "items": some}],
+    }
     schema["properties"]["run"]["type"] = ["string", "null"]  # its default is none
     for section in (schema, *schema["properties"].values()):
         section.pop("required", None)
@@ -118,6 +125,7 @@ def _parser() -> LightningArgumentParser:
     centres = "Of `umedpt transfer`: what finds the centre, each of which is left out in turn."
     parser.add_argument("--centres", type=str | None, default=None, help=centres)
     parser.add_argument("--wandb", type=str | None, default=None, help="Of `umedpt transfer`: [entity/]project.")
+    parser.add_argument("--shots", type=str | list[int], default=[], help="Of `umedpt transfer`: as transfer.shots.")
     parser.add_class_arguments(Protocol, "transfer")
     parser.add_class_arguments(MedMNISTProtocol, "medmnist")
     return parser

@@ -24,7 +24,8 @@ from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.cli.data_tasks import task_faults
 from umedpt_lightning.cli.options import clear_errors, find_class
-from umedpt_lightning.cli.parser_errors import parse
+from umedpt_lightning.cli.parser_errors import config_files, parse
+from umedpt_lightning.cli.task_files import with_all_tasks
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, Part
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.hparams import create
@@ -84,13 +85,21 @@ class UmedptCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses without Lightning's warning that the process has arguments too."""
         given = [*map(str, args)] if isinstance(args, list) else []  # it is one, as it was given above
-        self.config = parse(parser, given, lambda: task_faults(given))
+        with clear_errors():
+            gathered = with_all_tasks(given)
+        self.config = parse(parser, gathered, lambda: task_faults(given))
+        files = config_files(given)
+        if len(self.config[self.command].config or []) == len(files):  # contents took the places of some
+            self.config[self.command].config = files
 
     @staticmethod
     def add_arguments_to_parser(parser: LightningArgumentParser) -> None:
         """Adds the run's folder, a root for paths, and the callbacks that every run has."""
         parser.add_argument("--run", type=str, default=None, help="Folder of the run; runs/<date-time> by default.")
         parser.add_argument("--root", type=str, default=".", help="What ${root} stands for in the paths of a config.")
+        parser.add_argument(
+            "--leave_out", type=str | list[str], default="", help="Tasks to leave out, as a list or with commas."
+        )
         parser.add_argument(
             "--init_from",
             type=str | None,

@@ -29,12 +29,12 @@ from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.io.atomic import write_text
 from umedpt_lightning.tasks import Task
-from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
+from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, in_words, largest
 from umedpt_lightning.transfer.centres import leave_one_out, left_out_table, write_centres
 from umedpt_lightning.transfer.error_analysis import error_analysis
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.report import difference_table, draw_curves, write_page
-from umedpt_lightning.transfer.summary import Row, conclusions, differences, percent, summarise, write_tables
+from umedpt_lightning.transfer.summary import Row, by_kind, conclusions, differences, summarise, write_tables
 from umedpt_lightning.transfer.sweep import Sweep, baseline_score
 
 _PARTS = ("train", "val", "test")
@@ -63,11 +63,22 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
         help="Leave every centre out in turn. What finds it in the group of a sample, as ^([A-Z]+)-; (.+) takes all.",
     )
     parser.add_argument("--wandb", metavar="[ENTITY/]PROJECT", default=None, help="Log the results there, too.")
+    few = "Measure with so many labelled samples, too, as transfer.shots says."
+    parser.add_argument("--shots", type=str | list[int], default=[], metavar="N,N", help=few)
     parser.add_class_arguments(Protocol, "transfer")
     return parser
 
 
+def _numbers(shots: str | list[int]) -> list[int]:
+    numbers = shots.split(",") if isinstance(shots, str) else shots
+    if not all(str(number).strip().isdecimal() for number in numbers):
+        raise ValueError(f"--shots {shots}: it should be whole numbers with commas, as 16,48.")
+    return [int(number) for number in numbers]
+
+
 def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) -> None:
+    if config.shots:
+        config.transfer.shots = _numbers(config.shots)
     folder = config.run or Path(time.strftime("runs/%Y%m%d-%H%M%S"))
     described = config.transfer.clone()
     protocol: Protocol = parser.instantiate(config).transfer
@@ -83,7 +94,7 @@ def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) ->
     table = Table("left out", "method", "labels", f"{main_metric}, others", "there", "gap", title=protocol.name)
     for centre, row, there, gap in left_out_table(rows):
         values = (interval.mean for interval in (row.metrics[main_metric], there))
-        table.add_row(centre, row.line, percent(row.fraction), *(f"{v:.3f}" for v in values), f"{gap.mean:+.3f}")
+        table.add_row(centre, row.line, in_words(row.share), *(f"{v:.3f}" for v in values), f"{gap.mean:+.3f}")
     Console().print(table)
     print(f"centres: {folder / 'centres.csv'}")
 
@@ -116,13 +127,16 @@ def _measure(
     write_tables(rows, main_metric, baseline, folder, gaps)
     page = write_page(protocol.name, rows, main_metric, baseline, details)
     write_text(folder / "report.html", page)
-    figure = draw_curves(rows, main_metric, baseline.get(main_metric, float("nan")))
-    curve = as_picture(figure)
-    write_text(folder / "curve.svg", as_svg(figure, f"{main_metric} over the fraction of labels"))
-    save(curve, folder / "curve.png")
+    curves = dict[str, Image.Image]()
+    for kind in by_kind(rows):
+        figure = draw_curves(kind, main_metric, baseline.get(main_metric, float("nan")))
+        title = "shots" if curves else "curve"  # beside a curve over fractions
+        curves[title] = as_picture(figure)
+        write_text(folder / f"{title}.svg", as_svg(figure, f"{main_metric} over the labels"))
+        save(curves[title], folder / f"{title}.png")
     if config.wandb:
         asked = yaml.safe_load(parser.dump(config, skip_validation=True))
-        log_sweep(folder, config.wandb, asked, {"curve": curve, **sheets})
+        log_sweep(folder, config.wandb, asked, {**curves, **sheets})
     _show(rows, main_metric, protocol.name)
     print(f"report: {folder / 'report.html'}")
     return rows
@@ -133,10 +147,10 @@ def _head(protocol: Protocol) -> Task:
 
 
 def _show(rows: Sequence[Row], main_metric: str, name: str) -> None:
-    fractions = sorted({row.fraction for row in rows})
+    shares = sorted({row.share for row in rows})
     table = Table("method", title=f"{name}: {main_metric} on the test part", title_justify="left")
-    for fraction in fractions:
-        table.add_column(percent(fraction), justify="right")
+    for share in shares:
+        table.add_column(in_words(share), justify="right")
     for line in dict.fromkeys(row.line for row in rows):
         table.add_row(line, *(f"{row.metrics[main_metric].mean:.3f}" for row in rows if row.line == line))
     console = Console()
@@ -153,9 +167,7 @@ def draw_samples(
     The answers are of the cell with all labels that is best on the val part by the main metric of the head `task`.
     """
     main = task.main_metric
-    largest = max(cell.fraction for cell in results)
-    whole = [cell for cell in results if cell.fraction == largest]
-    best = max(whole, key=lambda cell: np.nan_to_num(results[cell].val.get(main, -np.inf), nan=-np.inf))
+    best = max(largest(results), key=lambda cell: np.nan_to_num(results[cell].val.get(main, -np.inf), nan=-np.inf))
     answers = cells.answers(best)
     if answers is None or task.answers().prediction(answers, 0) is None:
         return {}

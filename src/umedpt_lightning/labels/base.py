@@ -143,6 +143,11 @@ class TaskSpec:
         """
         return np.empty((len(targets), 0), np.bool_), []
 
+    @property
+    def is_one_of_names(self) -> bool:
+        """Whether an image is of one of `names` alone, so that few labels are counted for each of them."""
+        return False
+
     # the data check
 
     @property

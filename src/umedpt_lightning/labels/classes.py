@@ -77,6 +77,11 @@ class ClassSpec(TaskSpec):
         return targets[:, None] == np.array(present, np.int64), [f"class {self.classes[i]!r}" for i in present]
 
     @property
+    def is_one_of_names(self) -> bool:
+        """As `TaskSpec.is_one_of_names`."""
+        return True
+
+    @property
     def columns(self) -> int:
         """The class index."""
         return 1

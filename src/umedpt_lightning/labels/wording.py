@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -107,3 +108,10 @@ def _numbers(array: Any, name: str) -> Iterator[tuple[str, float | str]]:
 
 def _below(name: str, part: str) -> str:
     return "_".join(filter(None, (name, part)))
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The sentence that ends a message on a name that is not known."""
+    names = list(known)
+    alike = difflib.get_close_matches(name, names, n=3)
+    return f"Did you mean {' or '.join(alike)}?" if alike else f"There are {', '.join(names)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,20 +21,44 @@ Mode = Literal["frozen", "knn", "finetune", "lora"]
 TRAINED: tuple[Mode, ...] = ("finetune", "lora")
 
 
+#: How many labels: shots and fraction, one of which is 0.
+Share = tuple[int, float]
+
+
+def in_words(share: Share) -> str:
+    """A share as people say it: ``10 %``, or ``16 shots``."""
+    shots, fraction = share
+    return f"{shots} shot{'s' * (shots > 1)}" if shots else f"{fraction * 100:g} %"
+
+
+def largest(cells: Iterable[Cell]) -> list[Cell]:
+    """Those with the most labels: of the largest fraction, or the most shots where there are no fractions."""
+    found = list(cells)
+    most = max((cell.fraction, cell.shots) for cell in found)
+    return [cell for cell in found if (cell.fraction, cell.shots) == most]
+
+
 @dataclass(frozen=True)
 class Cell:
-    """What is measured once: a method (source of weights) in a mode with a fraction of the labels.
+    """What is measured once: a method (source of weights) in a mode with a fraction of the labels, or with shots.
 
-    The seed chooses these, and what else is random.
+    The seed chooses these, and what else is random. Shots are samples, of each class where there are classes; one of
+    fraction and shots is 0.
     """
 
     method: str
     mode: Mode
     fraction: float
     seed: int
+    shots: int = 0
+
+    @property
+    def share(self) -> Share:
+        """How many labels, in the order of reports: fractions before shots."""
+        return self.shots, self.fraction
 
     def __str__(self) -> str:
-        return f"{self.method} {self.mode} {self.fraction * 100:g} % seed {self.seed}"
+        return f"{self.method} {self.mode} {in_words(self.share)} seed {self.seed}"
 
 
 @dataclass
@@ -116,7 +140,8 @@ class CellFolder:
             return None
 
     def _file(self, cell: Cell, suffix: str) -> Path:
-        return self._folder / cell.method / cell.mode / f"{cell.fraction:g}_{cell.seed}{suffix}"
+        share = f"{cell.shots}shots" if cell.shots else f"{cell.fraction:g}"
+        return self._folder / cell.method / cell.mode / f"{share}_{cell.seed}{suffix}"
 
 
 def null_for_nan(value: Any) -> Any:
@@ -134,9 +159,11 @@ def _replaced(value: Any, wanted: Callable[[Any], bool], new: float | None) -> A
     return new if wanted(value) else value
 
 
-def grid(modes: Mapping[str, list[Mode]], fractions: list[float], seeds: int) -> Iterator[Cell]:
+def grid(
+    modes: Mapping[str, list[Mode]], fractions: Sequence[float], seeds: int, shots: Sequence[int] = ()
+) -> Iterator[Cell]:
     """All cells, those that share a model one after the other, of each method with its modes."""
     for method in modes:
         for seed in range(seeds):
-            for fraction in fractions:
-                yield from (Cell(method, mode, fraction, seed) for mode in modes[method])
+            for number, fraction in [*((0, fraction) for fraction in fractions), *((number, 0.0) for number in shots)]:
+                yield from (Cell(method, mode, fraction, seed, number) for mode in modes[method])

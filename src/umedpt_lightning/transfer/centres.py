@@ -9,6 +9,7 @@ from typing import Any
 
 from umedpt_lightning.data.readers.subset import Centres, centres_of
 from umedpt_lightning.io.atomic import write_csv
+from umedpt_lightning.transfer.cells import in_words
 from umedpt_lightning.transfer.evaluation import Interval
 from umedpt_lightning.transfer.protocol import PARTS, Protocol
 from umedpt_lightning.transfer.summary import Row
@@ -50,5 +51,6 @@ def write_centres(rows: Mapping[str, Sequence[Row]], main: str, folder: Path) ->
     lines = []
     for centre, row, there, gap in left_out_table(rows):
         values = [v for one in (row.metrics[main], there, gap) for v in (one.mean, one.low, one.high)]
-        lines.append([centre, row.method, row.mode, row.fraction, *(f"{v:.6g}" if v == v else "" for v in values)])
+        share = in_words(row.share) if row.shots else row.fraction
+        lines.append([centre, row.method, row.mode, share, *(f"{v:.6g}" if v == v else "" for v in values)])
     write_csv(folder / "centres.csv", ["centre", "method", "mode", "fraction", *numbers], lines)

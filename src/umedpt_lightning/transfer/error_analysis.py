@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from umedpt_lightning.drawing.figures import PALE, add_legend, as_svg, house_style, line_style, new_axes
 from umedpt_lightning.labels import TaskSpec
 from umedpt_lightning.labels.calibration import Stated, reliability
-from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
+from umedpt_lightning.transfer.cells import Cell, CellFolder, Result, in_words, largest
 from umedpt_lightning.transfer.report import html_table
-from umedpt_lightning.transfer.summary import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,8 +23,8 @@ _SIDE = 4.4  # inches
 
 def error_analysis(results: Mapping[Cell, Result], cells: CellFolder, spec: TaskSpec) -> str:
     """HTML for a task whose answer is one class an image, of all cells and their answers; nothing for others."""
-    largest = max(cell.fraction for cell in results)
-    whole = [cell for cell in results if cell.fraction == largest]
+    whole = largest(results)
+    labels = in_words(whole[0].share) + ("" if whole[0].shots else " of the labels")
     parts = []
     stated: dict[str, Stated] = {}
     for method, mode in dict.fromkeys((cell.method, cell.mode) for cell in whole):
@@ -41,9 +40,9 @@ def error_analysis(results: Mapping[Cell, Result], cells: CellFolder, spec: Task
         return ""
     figure = as_svg(draw_reliability(stated), "how often answers are right over their stated probability")
     return (
-        f"<h2>Confusion at {percent(largest)} of the labels</h2><p>All seeds together; rows are the truth.</p>"
+        f"<h2>Confusion at {labels}</h2><p>All seeds together; rows are the truth.</p>"
         f'<div class="row">{"".join(parts)}</div>'
-        f"<h2>Reliability at {percent(largest)} of the labels</h2>{figure}"
+        f"<h2>Reliability at {labels}</h2>{figure}"
     )
 
 

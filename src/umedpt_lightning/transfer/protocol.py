@@ -28,7 +28,9 @@ class Protocol:
         data: Train, val and test part of the new task.
         methods: Where weights come from, by a name for the report.
         name: What the task is called.
-        fractions: Of the labels of the train part.
+        fractions: Of the labels of the train part; null or an empty list for none where there are shots.
+        shots: Labelled samples of the train part, and as many of the val part: of each class where there are classes,
+            else in all.
         seeds: How many repetitions, each with other labels.
         modes: ``frozen`` (a linear probe; for masks and boxes head and decoder on the frozen encoder), ``knn``,
             ``finetune``, ``lora`` (adapters of the encoder learn, not itself); one list for all methods, or lists by
@@ -41,14 +43,18 @@ class Protocol:
     data: TaskData
     methods: dict[str, WeightSource]
     name: str = "task"
-    fractions: list[float] = field(default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0])
+    fractions: list[float] | None = field(default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0])
     seeds: int = 5
     modes: list[Mode] | dict[str, list[Mode]] = field(default_factory=lambda: list[Mode](("frozen", "knn")))
     task: TaskFactory | None = None
     finetuning: FineTuning = field(default_factory=FineTuning)
     external: dict[str, Reader] = field(default_factory=dict)
+    shots: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.fractions = self.fractions or []
+        if any(number < 1 for number in self.shots):
+            raise ValueError(f"shots: {self.shots} are numbers of labelled samples, so each must be at least 1.")
         for name, reader in self.readers.items():
             if reader.spec != self.part("train").spec:
                 raise ValueError(
@@ -65,8 +71,8 @@ class Protocol:
                 f"{', '.join(self.methods)}. Correct the name."
             )
         modes = [mode for method in self.methods for mode in self.modes_of(method)]
-        if not self.methods or not self.fractions or not modes or self.seeds < 1:
-            raise ValueError("methods, fractions and modes must not be empty, and seeds at least 1.")
+        if not self.methods or not (self.fractions or self.shots) or not modes or self.seeds < 1:
+            raise ValueError("methods, fractions (or shots) and modes must not be empty, and seeds at least 1.")
         for name in self.methods:
             if not name or "/" in name or name.startswith("."):
                 raise ValueError(f"methods: {name!r} cannot name a method, since its folder is called so. Rename it.")

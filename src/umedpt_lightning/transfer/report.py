@@ -1,4 +1,4 @@
-"""A sweep as one HTML page that needs no other file, with a metric over the fraction of labels as a figure."""
+"""A sweep as one HTML page that needs no other file, with a metric over the labels as a figure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from umedpt_lightning.drawing.figures import (
     new_axes,
     set_log_axis,
 )
+from umedpt_lightning.transfer.cells import Share, in_words
 from umedpt_lightning.transfer.evaluation import Interval
-from umedpt_lightning.transfer.summary import Difference, Row, conclusions, percent
+from umedpt_lightning.transfer.summary import Difference, Row, by_kind, conclusions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,17 +48,18 @@ def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str,
         baseline: The metrics of an answer that has seen no image.
         details: More of it, as HTML.
     """
-    figure = draw_curves(rows, main, baseline.get(main, math.nan))
+    base = baseline.get(main, math.nan)
+    figures = "".join(as_svg(draw_curves(kind, main, base), f"{main} over the labels") for kind in by_kind(rows))
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in conclusions(rows, main))
-    notes = dict.fromkeys(f"{row.line}, {percent(row.fraction)}: {note}" for row in rows for note in row.notes)
+    notes = dict.fromkeys(f"{row.line}, {in_words(row.share)}: {note}" for row in rows for note in row.notes)
     noted = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: labels needed</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(name)}: how many labels are needed</h1>"
-        f"<ul>{sentences}</ul>{as_svg(figure, f'{main} over the fraction of labels')}"
-        f"<p>Test part. Lines are means over the seeds, bands their 95 % intervals (Student's t). Everything that is "
-        f"free was chosen on the val part. Where all seeds have the same labels, as at 100 %, a frozen encoder has no "
-        f"spread over the seeds; the interval over patients tells how sure the figure is.</p>"
+        f"<ul>{sentences}</ul>{figures}<p>Test part. Lines are means over the seeds, bands their 95 % intervals "
+        f"(Student's t). Everything that is free was chosen on the val part, with as many shots of it as of the train "
+        f"part. Where all seeds have the same labels, as at 100 %, a frozen encoder has no spread over the seeds; the "
+        f"interval over patients tells how sure the figure is.</p>"
         f"{_table(rows, main, baseline)}{_centres(rows, main)}{details}"
         + (f"<h2>Notes</h2><ul>{noted}</ul>" if noted else "")
         + "</body></html>\n"
@@ -66,7 +68,9 @@ def write_page(name: str, rows: Sequence[Row], main: str, baseline: Mapping[str,
 
 @house_style()
 def draw_curves(rows: Sequence[Row], metric: str, baseline: float) -> Figure:
-    """One line a method and mode with its 95 % interval over seeds as a band, over a logarithmic fraction.
+    """One line a method and mode with its 95 % interval over seeds as a band, over the labels, logarithmic.
+
+    All rows are of fractions, or all of shots.
 
     The vertical axis fits the means. Bands and the baseline widen it to twice that at most; a baseline (what an answer
     without an image reaches, NaN for none) is a dashed line, or is told in words where it is further away.
@@ -78,14 +82,14 @@ def draw_curves(rows: Sequence[Row], metric: str, baseline: float) -> Figure:
             lines.setdefault(row.line, []).append(row)
     entries, means, bands = [], list[float](), list[float]()
     for index, (name, line) in enumerate(lines.items()):
-        style, fractions = line_style(index), [row.fraction for row in line]
+        style, fractions = line_style(index), [sum(row.share) for row in line]
         middle, low, high = zip(*((i.mean, i.low, i.high) for i in (row.metrics[metric] for row in line)), strict=True)
         (drawn,) = axes.plot(fractions, middle, **style, markersize=4.5)
         axes.fill_between(fractions, low, high, color=style["color"], alpha=0.12, lw=0)
         entries.append((drawn, name))
         means += filter(math.isfinite, middle)
         bands += filter(math.isfinite, (*low, *high))
-    _scale_fractions(axes, sorted({row.fraction for row in rows}))
+    _scale_labels(axes, sorted({row.share for row in rows}))
     if means:
         lowest, highest = min(means), max(means)
         least = 0.02 * max(abs(lowest), abs(highest))  # what is all but equal should look so
@@ -102,17 +106,17 @@ def difference_table(found: Sequence[Difference], main: str) -> str:
     """HTML, a row a pair; nothing where there is none."""
     if not found:
         return ""
-    fractions = sorted({difference.fraction for difference in found})
-    rows: dict[tuple[str, str, str], dict[float, Interval]] = {}
+    shares = sorted({(difference.shots, difference.fraction) for difference in found})
+    rows: dict[tuple[str, str, str], dict[Share, Interval]] = {}
     for one in found:
-        rows.setdefault((one.first, one.second, one.mode), {})[one.fraction] = one.gap
+        rows.setdefault((one.first, one.second, one.mode), {})[one.shots, one.fraction] = one.gap
     body = [
         [f"{escape(first)} &minus; {escape(second)}, {mode}", *map(_cell, gaps.values())]
         for (first, second, mode), gaps in rows.items()
     ]
     return (
         f"<h2>Differences</h2><p>{escape(main)}, seed by seed with the same labels: mean and 95 % interval (Student's "
-        f"<i>t</i>). Bold where it does not hold zero.</p>{html_table(['', *map(percent, fractions)], body)}"
+        f"<i>t</i>). Bold where it does not hold zero.</p>{html_table(['', *map(in_words, shares)], body)}"
     )
 
 
@@ -130,7 +134,7 @@ def _table(rows: Sequence[Row], main: str, baseline: Mapping[str, float]) -> str
         low, high = row.patients
         patients = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
         metrics = [_interval(row.metrics.get(name)) for name in names]
-        body.append([escape(row.line), percent(row.fraction), f"{row.labels:.0f}", *metrics, patients])
+        body.append([escape(row.line), in_words(row.share), f"{row.labels:.0f}", *metrics, patients])
     seen = [f"{baseline[name]:.3f}" if name in baseline else "" for name in names]
     head = ["method", "of labels", "labels", *map(escape, names), f"{escape(main)} over patients"]
     return html_table(head, [*body, ["baseline", "", "", *seen, ""]])
@@ -144,7 +148,7 @@ def _centres(rows: Sequence[Row], main: str) -> str:
     body = []
     for row in rows:
         both = [_interval(interval) for name in names for interval in row.external[name]]
-        body.append([escape(row.line), percent(row.fraction), _interval(row.metrics.get(main)), *both])
+        body.append([escape(row.line), in_words(row.share), _interval(row.metrics.get(main)), *both])
     head = [title for name in names for title in (escape(name), "gap")]
     return (
         f"<h2>Other centres</h2><p>{escape(main)} there, and how far it lies above that of the test part.</p>"
@@ -173,16 +177,17 @@ def _draw_baseline(axes: Axes, baseline: float) -> None:
             axes.set_ylim(limits(min(low, baseline), max(high, baseline)))
 
 
-def _scale_fractions(axes: Axes, fractions: Sequence[float]) -> None:
-    """A logarithmic axis with a tick at each fraction, and a label where there is room."""
+def _scale_labels(axes: Axes, shares: Sequence[Share]) -> None:
+    """A logarithmic axis with a tick at each share, and a label where there is room."""
+    fractions = [sum(share) for share in shares]
     set_log_axis(axes, fractions[0], fractions[-1])
     axes.minorticks_off()
     first, last = math.log(fractions[0]), math.log(fractions[-1])
     labels, room = [], math.inf
-    for fraction in reversed(fractions):  # the one with all labels has its name first
-        place = (math.log(fraction) - first) / (last - first) if last > first else 0.5
+    for share in reversed(shares):  # the one with all labels has its name first
+        place = (math.log(sum(share)) - first) / (last - first) if last > first else 0.5
         fits = room - place > _APART
-        labels.append(percent(fraction) if fits else "")
+        labels.append(in_words(share) if fits else "")
         room = place if fits else room
     axes.set_xticks(fractions, labels[::-1])
 

@@ -86,6 +86,49 @@ class LabelSubsets:
             notes.append(f"{fraction:.3g} of {total} samples came to {len(rows)}{kept}.")
         return LabelSubset(rows, tuple(notes))
 
+    def shots(self, number: int) -> LabelSubset:
+        """So many samples, of each class where a sample is of one class, else in all; fewer shots are among more.
+
+        They come from as many groups as there are: one sample of each group in their order, before a second one of any.
+        """
+        spec, targets = self._reader.spec, self._reader.targets
+        labelled = np.ones(len(self._reader), bool)
+        if targets is not None:
+            labelled = spec.labelled(targets) & ~np.isnan(targets.reshape(len(targets), -1)).all(axis=1)
+        of_each = {"": np.flatnonzero(labelled)}
+        if targets is not None and spec.is_one_of_names:
+            members = self._strata.members[:, 1 : len(self._strata.names)]
+            of_each = {n: np.flatnonzero(m) for n, m in zip(self._strata.names[1:], members.T, strict=True)}
+        chosen = {name: self._first_samples(rows, number) for name, rows in of_each.items()}
+        counts = {name: len(rows) for name, rows in chosen.items() if len(rows) < number}
+        few = [f"{count} of {name}" if name else str(count) for name, count in counts.items()]
+        rows = np.unique(np.concatenate(list(chosen.values())))
+        notes = [f"{number} shots were asked for, but there are only {', '.join(few)}."] if few else []
+        lacking = [n for i, n in enumerate(self._strata.names) if not self._strata.members[rows, i].any()]
+        notes += [f"The {number} shots hold no {', no '.join(lacking)}."] if lacking else []
+        return LabelSubset(rows, tuple(notes))
+
+    def _first_samples(self, rows: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """The first of some samples: one a unit in the order of the units, then a second one of each, and so on."""
+        wanted = np.zeros(len(self._units), bool)
+        wanted[self._unit_of[rows]] = True
+        places = [(np.arange(len(self._units)), "")]
+        queue: list[tuple[int, int, int]] = []  # which of its unit, the unit's place in the order, row
+        units = 0
+        while places and units < number:
+            node, path = places.pop()
+            if not wanted[node].any():
+                continue
+            if len(node) > 1:
+                first, second = self._halved(node, path)
+                places += [(second, path + "1"), (first, path + "0")]
+                continue
+            inside = rows[self._unit_of[rows] == node[0]]
+            inside = np.random.default_rng([self._seed, int(node[0])]).permutation(inside)
+            queue += [(i, units, row) for i, row in enumerate(inside.tolist())]
+            units += 1
+        return np.array([row for _, _, row in sorted(queue)[:number]], np.int64)
+
     def _beginning(self, samples: float) -> Units:
         """The first units of the order, with as near as can be so many samples."""
         node, path, kept = np.arange(len(self._units)), "", [np.empty(0, np.int64)]

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from umedpt_lightning.io.atomic import write_csv, write_text
-from umedpt_lightning.transfer.cells import Cell, Result, null_for_nan
+from umedpt_lightning.transfer.cells import Cell, Result, Share, in_words, null_for_nan
 from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 
 
 @dataclass(frozen=True)
 class Row:
-    """All seeds of a method in a mode at a fraction of the labels.
+    """All seeds of a method in a mode at a fraction of the labels, or with shots, as in `Cell`.
 
     Attributes:
         labels: Labelled samples, mean over the seeds.
@@ -36,6 +36,12 @@ class Row:
     patients: tuple[float, float]
     notes: tuple[str, ...]
     external: dict[str, tuple[Interval, Interval]]
+    shots: int = 0
+
+    @property
+    def share(self) -> Share:
+        """As `Cell.share`."""
+        return self.shots, self.fraction
 
     @property
     def line(self) -> str:
@@ -47,8 +53,8 @@ def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
     """The rows of a sweep, methods and modes in their order, fractions ascending."""
     rows = []
     for method, mode in dict.fromkeys((cell.method, cell.mode) for cell in results):
-        for fraction in sorted({cell.fraction for cell in results}):
-            found = [r for c, r in results.items() if (c.method, c.mode, c.fraction) == (method, mode, fraction)]
+        for share in sorted({cell.share for cell in results}):
+            found = [r for c, r in results.items() if (c.method, c.mode, c.share) == (method, mode, share)]
             names = dict.fromkeys(name for result in found for name in result.test)
             metrics = {name: seed_interval([result.test.get(name, math.nan) for result in found]) for name in names}
             ends = np.array([result.intervals.get(main, (math.nan, math.nan)) for result in found]).mean(0)
@@ -59,33 +65,36 @@ def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
                 there = [result.external[centre].get(main, math.nan) for result in found]
                 gaps = [value - result.test.get(main, math.nan) for value, result in zip(there, found, strict=True)]
                 external[centre] = seed_interval(there), seed_interval(gaps)
-            rows.append(Row(method, mode, fraction, labels, metrics, (float(ends[0]), float(ends[1])), notes, external))
+            patients = float(ends[0]), float(ends[1])
+            rows.append(Row(method, mode, share[1], labels, metrics, patients, notes, external, share[0]))
     return rows
 
 
 def conclusions(rows: Sequence[Row], main: str) -> list[str]:
     """What the curves say in words: where one reaches with few labels what another reaches with all."""
     lines: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in by_kind(rows)[0]:
         lines.setdefault(row.line, []).append(row)
     sentences = []
     for ours in lines.values():
         for theirs in lines.values():
             goal = theirs[-1].metrics[main].mean
             reached = [row for row in ours if row.metrics[main].mean >= goal]
-            if ours[0].method != theirs[0].method and reached and reached[0].fraction < theirs[-1].fraction:
+            if ours[0].method != theirs[0].method and reached and reached[0].share < theirs[-1].share:
                 first = reached[0]
+                of_labels = "" if first.shots else " of the labels"
                 sentences.append(
-                    f"{first.line}: {percent(first.fraction)} of the labels ({first.labels:.0f}) reach {main} "
+                    f"{first.line}: {in_words(first.share)}{of_labels} ({first.labels:.0f}) reach {main} "
                     f"{first.metrics[main].mean:.3f}, which is at least what {theirs[-1].line} reaches with "
-                    f"{percent(theirs[-1].fraction)} ({goal:.3f})."
+                    f"{in_words(theirs[-1].share)} ({goal:.3f})."
                 )
     return sentences or ["No method reaches with fewer labels what another one reaches with all."]
 
 
-def percent(fraction: float) -> str:
-    """A fraction as people say it."""
-    return f"{fraction * 100:g} %"
+def by_kind(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of fractions, and rows of shots; without what there is none of."""
+    kinds = [[row for row in rows if bool(row.shots) == shots] for shots in (False, True)]
+    return [kind for kind in kinds if kind]
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,7 @@ class Difference:
     mode: str
     fraction: float
     gap: Interval
+    shots: int = 0
 
 
 def differences(results: Mapping[Cell, Result], main: str) -> list[Difference]:
@@ -108,14 +118,14 @@ def differences(results: Mapping[Cell, Result], main: str) -> list[Difference]:
     for mode in dict.fromkeys(cell.mode for cell in results):
         methods = dict.fromkeys(cell.method for cell in results if cell.mode == mode)
         for second, first in combinations(methods, 2):
-            for fraction in sorted({cell.fraction for cell in results}):
+            for shots, fraction in sorted({cell.share for cell in results}):
                 gaps = [
                     result.test.get(main, math.nan) - other.test.get(main, math.nan)
                     for cell, result in results.items()
-                    if (cell.method, cell.mode, cell.fraction) == (first, mode, fraction)
-                    and (other := results.get(Cell(second, mode, fraction, cell.seed))) is not None
+                    if (cell.method, cell.mode, cell.share) == (first, mode, (shots, fraction))
+                    and (other := results.get(replace(cell, method=second))) is not None
                 ]
-                found.append(Difference(first, second, mode, fraction, seed_interval(gaps)))
+                found.append(Difference(first, second, mode, fraction, seed_interval(gaps), shots))
     return found
 
 
@@ -137,8 +147,9 @@ def write_tables(
         numbers += [interval.mean for centre in centres for interval in row.external[centre]]
         cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
         seeds = max((interval.count for interval in intervals), default=0)
-        lines.append([row.method, row.mode, row.fraction, f"{row.labels:g}", seeds, *cells])
-    write_csv(folder / "results.csv", ["method", "mode", "fraction", "labels", "seeds", *ends], lines)
+        fraction = "" if row.shots else row.fraction
+        lines.append([row.method, row.mode, fraction, f"{row.labels:g}", seeds, row.shots or "", *cells])
+    write_csv(folder / "results.csv", ["method", "mode", "fraction", "labels", "seeds", "shots", *ends], lines)
     content = {
         "main_metric": main,
         "answers": conclusions(rows, main),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
 from umedpt_lightning.transfer.evaluation import evaluation_batches, patient_intervals, predict_part
 from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
-from umedpt_lightning.transfer.protocol import Protocol
+from umedpt_lightning.transfer.protocol import Part, Protocol
 from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
 
 
@@ -44,7 +45,7 @@ class Sweep:
         )
         self._settings = repr((parts, protocol.data.size, protocol.name, head, code))
         self._training = training
-        self._subsets = cache(partial(LabelSubsets, protocol.part("train")))
+        self._subsets = cache(lambda part, seed: LabelSubsets(protocol.part(part), seed))
         self._digests: dict[tuple[str, int], str] = {}
         self._embedded: dict[tuple[str, str], Embeddings] = {}
 
@@ -54,7 +55,8 @@ class Sweep:
         Several processes may run the same sweep in the same folder, on a GPU each: they share the cells out.
         """
         protocol, results = self._protocol, dict[Cell, Result]()
-        cells = list(grid({m: protocol.modes_of(m) for m in protocol.methods}, protocol.fractions, protocol.seeds))
+        modes = {method: protocol.modes_of(method) for method in protocol.methods}
+        cells = list(grid(modes, protocol.fractions or [], protocol.seeds, protocol.shots))
         with progress(f"{protocol.name}: cells", len(cells)) as advance:
             for wait in (False, True):  # those that another process is at come last
                 for cell in cells:
@@ -75,7 +77,7 @@ class Sweep:
             if found is not None or not mine:
                 return found
             try:
-                found, answers = self._measure(cell, self._subsets(cell.seed)(cell.fraction))
+                found, answers = self._measure(cell, self._labelled(cell, "train"))
             except ValueError as error:
                 raise ValueError(f"{cell}: {error}") from error
             self._cells.write(cell, key, found, answers.arrays())
@@ -87,15 +89,31 @@ class Sweep:
         parts = (self._digest(cell), self._settings, training, cell)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
+    def _labelled(self, cell: Cell, part: Part) -> LabelSubset:
+        """What may be looked at: a share of the train part, and of the val part where there are few shots."""
+        if part == "val" and not cell.shots:
+            return LabelSubset(np.arange(len(self._protocol.part(part))), ())
+        subsets: LabelSubsets = self._subsets(part, cell.seed)
+        return subsets.shots(cell.shots) if cell.shots else subsets(cell.fraction)
+
     def _measure(self, cell: Cell, subset: LabelSubset) -> tuple[Result, Answers]:
+        choosing = self._labelled(cell, "val")
         labelled = Labelled(self._protocol.part("train"), subset.rows)
-        embedded = {name: self._embeddings(cell, name) for name in self._readers} if self._protocol.embeds else {}
+        val = Labelled(self._protocol.part("val"), choosing.rows) if cell.shots else self._protocol.part("val")
+        embedded: dict[str, Embeddings] = {}
+        if self._protocol.embeds:
+            embedded = {part: self._embeddings(cell, part) for part in ("train", "val")}
         started = time.monotonic()
         task, probe = self._protocol.head(labelled.spec), None
         if embedded:
             fit = neighbour_probe if cell.mode == "knn" else linear_probe
-            probe = fit(task, embedded["train"][subset.rows], embedded["val"])
-        chosen = self._train(cell, labelled, probe) if probe is None or cell.mode in TRAINED else probe
+            probe = fit(task, embedded["train"][subset.rows], embedded["val"][choosing.rows])
+        chosen = self._train(cell, labelled, val, probe) if probe is None or cell.mode in TRAINED else probe
+        elapsed = time.monotonic() - started
+        # the test part is read from here on, after all has been chosen
+        if isinstance(chosen, Probe):
+            embedded = {name: self._embeddings(cell, name) for name in ("test", *self._protocol.external)}
+        started = time.monotonic() - elapsed
 
         def answered(name: str) -> Answers:
             if isinstance(chosen, FineTuned):
@@ -112,16 +130,17 @@ class Sweep:
             chosen.val,
             test.score(),
             patient_intervals(test, self._readers["test"]),
-            [*subset.notes, *(probe.notes if probe else ())],
+            [*subset.notes, *(f"To choose by: {note}" for note in choosing.notes), *(probe.notes if probe else ())],
             {name: answered(name).score() for name in self._protocol.external},
         )
         result.seconds = round(time.monotonic() - started, 2)
         return result, test
 
-    def _train(self, cell: Cell, labelled: Reader, probe: Probe | None) -> FineTuned:
+    def _train(self, cell: Cell, labelled: Reader, val: Reader, probe: Probe | None) -> FineTuned:
         protocol = self._protocol
         model = self._build(cell, labelled)
-        tuner = FineTuner(protocol.name, protocol.data, labelled, protocol.finetuning, self._compute, cell.seed)
+        data = replace(protocol.data, val=val)
+        tuner = FineTuner(protocol.name, data, labelled, protocol.finetuning, self._compute, cell.seed)
         stages = 2 if probe is None and cell.mode in TRAINED else 1
         options = protocol.finetuning
         steps = stages * len(options.learning_rates) * options.evaluations * options.steps_an_evaluation

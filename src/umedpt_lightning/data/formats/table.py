@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.missing import no_such_file
+from umedpt_lightning.data.formats.patterns import columns_of, fill
 from umedpt_lightning.data.formats.text_files import read_text
 from umedpt_lightning.labels.wording import shorten
 
@@ -36,10 +37,12 @@ class Table:
 
     Attributes:
         file: CSV with a header or Parquet (``.parquet``, with the extra ``parquet``).
-        path: Column of the files.
+        path: Column of the files. Or a path with columns in braces, such as ``images/{patient}.png``, where ``*`` (and
+            ``**/`` for folders) stands for what no column says.
         split_column: Column that says the part; it need not be there where all rows are read.
         root: Folder that relative paths start from; None the table's own.
         group: Column of patients, centres or whatever else must not be parted by a split; None if there is none.
+        unknown: Cells that say that nothing is known, besides those that are empty, NA, nan or null, such as ``-1.0``.
     """
 
     file: Path | str
@@ -47,6 +50,7 @@ class Table:
     split_column: str = "split"
     root: Path | str | None = None
     group: str | None = None
+    unknown: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -133,16 +137,23 @@ def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[st
     """
     if not isinstance(table, Table):
         table = Table(table)
-    kept = list(dict.fromkeys([table.path, *columns, *([] if table.group is None else [table.group])]))
+    parts = columns_of(table.path)
+    kept = list(dict.fromkeys([*(parts or [table.path]), *columns, *([] if table.group is None else [table.group])]))
     wanted = list(dict.fromkeys([*kept, *([] if split is None else [table.split_column])]))
     cells, names = read_columns(Path(table.file), wanted)
+    if table.unknown:
+        cells = {column: ["" if c in table.unknown else c for c in found] for column, found in cells.items()}
+    if parts:
+        root = Path(table.file).parent if table.root is None else Path(table.root)
+        cells[table.path] = fill(table.path, cells, names, root, table.file)
+        kept.append(table.path)
     chosen = list(range(len(names)))
     if split is not None:
         chosen = _of_part(split, cells[table.split_column], cells[table.path], names)
     if not chosen:
         found = "no row at all" if split is None else f"no row has {split!r} in the column {table.split_column}, only "
-        parts = "" if split is None else shorten(sorted(set(cells[table.split_column])))
-        raise ValueError(f"{table.file}: {found}{parts}. Correct `split` or the table, or leave this part out.")
+        there = "" if split is None else shorten(sorted(set(cells[table.split_column])))
+        raise ValueError(f"{table.file}: {found}{there}. Correct `split` or the table, or leave this part out.")
     return Rows(
         table,
         columns={column: [cells[column][i] for i in chosen] for column in kept},

@@ -13,10 +13,14 @@ from umedpt_lightning.data.readers.manifest import (
     ManifestSurvival,
 )
 from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
+from umedpt_lightning.data.readers.named_classes import NamedClasses
+from umedpt_lightning.data.readers.npy_masks import NpyMasks
+from umedpt_lightning.data.readers.run_lengths import RunLengthMasks
 from umedpt_lightning.data.readers.slide_annotations import SlideBoxes, SlideMasks, SlideRegions
 from umedpt_lightning.data.readers.slides import SlideClasses, SlideLabels, SlideNumbers
 from umedpt_lightning.data.readers.split import FileSplit, Split
 from umedpt_lightning.data.readers.subset import Centres, Subset
+from umedpt_lightning.data.readers.table_boxes import TableBoxes
 from umedpt_lightning.data.readers.voc import VocBoxes
 from umedpt_lightning.data.readers.volumes import (
     VolumeClasses,
@@ -41,7 +45,10 @@ __all__ = [
     "MaskFolders",
     "MedMNIST",
     "MedMNISTMultilabel",
+    "NamedClasses",
+    "NpyMasks",
     "Reader",
+    "RunLengthMasks",
     "SlideBoxes",
     "SlideClasses",
     "SlideLabels",
@@ -51,6 +58,7 @@ __all__ = [
     "Split",
     "Subset",
     "Table",
+    "TableBoxes",
     "VocBoxes",
     "VolumeClasses",
     "VolumeLabels",

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from umedpt_lightning.data.formats.columns import Columns
 from umedpt_lightning.data.formats.faults import Collector
-from umedpt_lightning.data.formats.files import Images, walk
+from umedpt_lightning.data.formats.files import ImageFiles, Images, walk
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.types import Sample, SampleTarget, TaskSpec
 
@@ -131,6 +131,15 @@ class ImageReader(Reader, Generic[AnyImages]):
         owners = self._images.owners
         # made anew: as many long texts would fill memory
         return groups if groups is None or owners is None else groups[owners]
+
+
+class ListedReader(ImageReader[ImageFiles]):
+    """A reader of the image files that another file names."""
+
+    def found(self) -> Iterable[Path]:
+        """As `Reader.found`: what lies beside these."""
+        folders = {os.path.dirname(self.name(i)) for i in range(len(self))}
+        return chain.from_iterable(walk(Path(folder), deep=False) for folder in sorted(folders))
 
 
 class TargetReader(ImageReader[AnyImages]):

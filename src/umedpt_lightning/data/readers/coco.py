@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +11,13 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.formats.box_table import BoxTable, check_size, clip_boxes
 from umedpt_lightning.data.formats.coco_file import CocoFile, Outlines, outline_fault
 from umedpt_lightning.data.formats.faults import Collector
-from umedpt_lightning.data.formats.files import ImageFiles, walk
+from umedpt_lightning.data.formats.files import ImageFiles
 from umedpt_lightning.data.formats.labels import check_names
-from umedpt_lightning.data.readers.base import ImageReader
+from umedpt_lightning.data.readers.base import ListedReader
 from umedpt_lightning.types import IGNORE_INDEX, BoxSpec, MaskSpec, SampleTarget
 
 
-class _CocoReader(ImageReader[ImageFiles]):
-    def found(self) -> Iterable[Path]:
-        """What lies beside the images that the file names."""
-        folders = {os.path.dirname(self.name(i)) for i in range(len(self))}
-        return chain.from_iterable(walk(Path(folder), deep=False) for folder in sorted(folders))
-
-
-class CocoBoxes(_CocoReader):
+class CocoBoxes(ListedReader):
     """Any number of boxes an image, from a COCO JSON file; images without annotations have none.
 
     Crowd regions are dropped: they are not one object.
@@ -74,7 +64,7 @@ class CocoBoxes(_CocoReader):
         return self._boxes.read(index, image, name)
 
 
-class CocoMasks(_CocoReader):
+class CocoMasks(ListedReader):
     """One class a pixel, painted from the outlines (polygons or run lengths) of objects in a COCO JSON file.
 
     Where objects overlap, the smaller one is on top: a nucleus is not hidden by its cell. Crowd regions are unlabelled

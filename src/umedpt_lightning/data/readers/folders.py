@@ -13,6 +13,7 @@ from umedpt_lightning.data.formats.files import ImageFiles, check_pairs, list_im
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.formats.masks import MaskFiles
 from umedpt_lightning.data.formats.missing import check_folder
+from umedpt_lightning.data.formats.patterns import by_wildcards, is_pattern
 from umedpt_lightning.data.readers.base import ImageReader, TargetReader
 from umedpt_lightning.types import ClassSpec, MaskSpec, SampleTarget
 
@@ -77,8 +78,10 @@ class MaskFolders(MaskFileReader):
     """One class a pixel: the mask of ``images/a.jpg`` is ``masks/a.png``, whatever the two suffixes are.
 
     Args:
-        images: Folder of images, read in natural order of their names.
-        masks: Folder of masks, one an image.
+        images: Folder of images, read in natural order of their names. Or a pattern of files such as
+            ``x/*_image.png``.
+        masks: Folder of masks, one an image. Or a pattern such as ``x/*_mask.png``: a pair has the same in place of the
+            wildcards.
         classes: Names of the classes stored as 0, 1, ..., the background first; or a stored value for each name, such
             as ``{background: 0, nodule: 255}``.
         ignore: The stored value of unlabelled pixels; None if every pixel is labelled.
@@ -100,9 +103,12 @@ class MaskFolders(MaskFileReader):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         images, masks = Path(images), Path(masks)
-        image_of, mask_of = (one_by_name((stem_of(path), path) for path in list_images(f)) for f in (images, masks))
+        image_of, mask_of = (
+            by_wildcards(f) if is_pattern(f) else one_by_name((stem_of(path), path) for path in list_images(f))
+            for f in (images, masks)
+        )
         check_pairs(image_of, mask_of, images, masks)
-        self._folders = images, masks
+        self._folders = tuple(f for f in (images, masks) if not is_pattern(f))
         self._images = ImageFiles(list(image_of.values()), channels, value_range, images)
         self._masks = MaskFiles([mask_of[stem] for stem in image_of], classes, ignore, masks)
         self.spec = MaskSpec(**self._images.facts, classes=self._masks.classes)

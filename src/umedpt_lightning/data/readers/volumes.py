@@ -12,6 +12,7 @@ from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, Num
 from umedpt_lightning.data.formats.files import check_pairs, one_by_name
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import check_folder, composed
+from umedpt_lightning.data.formats.patterns import by_wildcards, is_pattern
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.readers.base import ImageReader, RowReader
 from umedpt_lightning.data.volume.dicom_file import SUFFIXES, is_dicom
@@ -180,8 +181,10 @@ class VolumeMaskFolders(_VolumeMaskReader):
     """One class a voxel: the labels of ``images/a.nii.gz``, or of the series in ``images/a``, are ``masks/a.nii``.
 
     Args:
-        images: Folder of NIfTI files, DICOM files, or folders of one DICOM series each.
-        masks: Folder of NIfTI label volumes, one a volume.
+        images: Folder of NIfTI files, DICOM files, or folders of one DICOM series each. Or a pattern of files such as
+            ``*/*_flair.nii.gz``.
+        masks: Folder of NIfTI label volumes, one a volume. Or a pattern such as ``*/*_seg.nii.gz``: a pair has the same
+            in place of the wildcards.
         classes: As for `VolumeMasks`.
         ignore: As for `VolumeMasks`.
         foreground_only: As for `VolumeMasks`.
@@ -208,8 +211,9 @@ class VolumeMaskFolders(_VolumeMaskReader):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        self._folders = Path(images), Path(masks)
-        image_of, mask_of = (one_by_name(_volumes(folder)) for folder in self._folders)
+        folders = Path(images), Path(masks)
+        self._folders = tuple(folder for folder in folders if not is_pattern(folder))
+        image_of, mask_of = (by_wildcards(f) if is_pattern(f) else one_by_name(_volumes(f)) for f in folders)
         check_pairs(image_of, mask_of, images, masks)
         self._images = VolumeImages(list(image_of.values()), slices, intensity, channels, value_range, images)
         paths = [mask_of[name] for name in image_of]
