@@ -9,7 +9,7 @@ from pathlib import Path
 from umedpt_lightning.data.formats.files import ImageFiles, list_images
 from umedpt_lightning.data.formats.labels import check_names, class_indices
 from umedpt_lightning.data.readers.base import TargetReader
-from umedpt_lightning.data.readers.split import matches
+from umedpt_lightning.data.readers.subset import matches
 from umedpt_lightning.types import ClassSpec
 
 
