@@ -223,9 +223,8 @@ def test_a_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
         balance = SketchBalance(torchjd.PCGradWeighting(), memory=0.5)
         saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
         module = module_of(data, aggregator=balance)
-        trainer_of(max_steps=6, callbacks=[saver, TaskMap(every=2)], enable_checkpointing=True).fit(
-            module, data, ckpt_path=checkpoint
-        )
+        options = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+        trainer_of(max_steps=6, callbacks=[saver, TaskMap(every=2)], **options).fit(module, data, ckpt_path=checkpoint)
         return module.state_dict(), balance.state_dict()
 
     state, average = run(None)
@@ -253,12 +252,12 @@ def test_a_task_of_weight_0_does_not_count(balance: Any) -> None:
 
 
 @pytest.mark.parametrize("balance", [SketchBalance, ExactBalance])
-def test_one_task_alone_is_trained_as_it_is(balance: Any) -> None:
+def test_one_task_alone_is_trained_as_it_is(balance: Any, tmp_path: Path) -> None:
     states = []
     for aggregator in (None, balance(torchjd.MGDAWeighting())):
         data = MultiTaskDataModule({"a": TaskData(train=MemoryReader("class"), batch_size=2)}, num_workers=0)
         module = module_of(data, aggregator=aggregator)
-        trainer_of(max_steps=3, callbacks=[TaskMap(every=1)]).fit(module, data)
+        trainer_of(max_steps=3, callbacks=[TaskMap(every=1)], default_root_dir=tmp_path).fit(module, data)
         states.append(module.state_dict())
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=0, atol=1e-12)
@@ -340,12 +339,12 @@ def test_a_run_has_a_map_before_each_validation(
     assert (tmp_path / "run" / "pictures" / "tasks.png").stat().st_size > 5000
 
 
-def test_the_map_does_not_change_the_training() -> None:
+def test_the_map_does_not_change_the_training(tmp_path: Path) -> None:
     states = []
     for every in (0, 1):
         data = data_of()
         module = module_of(data)
-        trainer_of(max_steps=3, callbacks=[TaskMap(every=every)]).fit(module, data)
+        trainer_of(max_steps=3, callbacks=[TaskMap(every=every)], default_root_dir=tmp_path).fit(module, data)
         states.append(module.state_dict())
         assert (module.gradients.gram is None) == (every == 0)
     assert all(torch.equal(states[1][name], value) for name, value in states[0].items())
