@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.io.atomic import atomic_write, write_text
+from umedpt_lightning.io.atomic import atomic_write, write_json
 
 Mode = Literal["frozen", "knn", "finetune", "lora"]
 #: Those in which the encoder learns.
@@ -105,14 +105,13 @@ class CellFolder:
         if content.pop("key", None) != key:
             return None
         del content["cell"]
-        return Result(**_replaced(content, lambda leaf: leaf is None, math.nan))
+        return Result(**_nan_for_null(content))
 
     def write(self, cell: Cell, key: str, result: Result, answers: Mapping[str, NDArray[Any]]) -> None:
         """Keeps a finished cell, with the answers for the test part; whoever finds its file finds all of it."""
         with atomic_write(self._file(cell, ".npz")) as unfinished:
             np.savez_compressed(unfinished, **dict[str, Any](answers))
-        content = null_for_nan({"key": key, "cell": asdict(cell), **asdict(result)})
-        write_text(self._file(cell, ".json"), json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_json(self._file(cell, ".json"), {"key": key, "cell": asdict(cell), **asdict(result)})
 
     @contextmanager
     def claim(self, cell: Cell, wait: bool) -> Iterator[bool]:
@@ -144,26 +143,11 @@ class CellFolder:
         return self._folder / cell.method / cell.mode / f"{share}_{cell.seed}{suffix}"
 
 
-def null_for_nan(value: Any) -> Any:
-    """JSON has no NaN: what is undefined becomes null."""
-    return _replaced(value, lambda leaf: isinstance(leaf, float) and not math.isfinite(leaf), None)
-
-
-def _replaced(value: Any, wanted: Callable[[Any], bool], new: float | None) -> Any:
-    """The value with another one for some of what is in it."""
+def _nan_for_null(value: Any) -> Any:
+    """The same value with NaN for None in it, which JSON had in its place."""
     match value:
         case dict():
-            return {key: _replaced(item, wanted, new) for key, item in value.items()}
-        case list() | tuple():
-            return [_replaced(item, wanted, new) for item in value]
-    return new if wanted(value) else value
-
-
-def grid(
-    modes: Mapping[str, list[Mode]], fractions: Sequence[float], seeds: int, shots: Sequence[int] = ()
-) -> Iterator[Cell]:
-    """All cells, those that share a model one after the other, of each method with its modes."""
-    for method in modes:
-        for seed in range(seeds):
-            for number, fraction in [*((0, fraction) for fraction in fractions), *((number, 0.0) for number in shots)]:
-                yield from (Cell(method, mode, fraction, seed, number) for mode in modes[method])
+            return {key: _nan_for_null(item) for key, item in value.items()}
+        case list():
+            return [_nan_for_null(item) for item in value]
+    return math.nan if value is None else value

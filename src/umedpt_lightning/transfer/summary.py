@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from umedpt_lightning.io.atomic import write_csv, write_text
-from umedpt_lightning.transfer.cells import Cell, Result, Share, in_words, null_for_nan
+from umedpt_lightning.io.atomic import write_csv, write_json
+from umedpt_lightning.transfer.cells import Cell, Result, Share, in_words
 from umedpt_lightning.transfer.evaluation import Interval, seed_interval
 
 
@@ -157,4 +156,4 @@ def write_tables(
         "differences": [asdict(gap) for gap in gaps],
         "rows": [asdict(row) for row in rows],
     }
-    write_text(folder / "results.json", json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n")
+    write_json(folder / "results.json", content)
