@@ -21,7 +21,7 @@ from umedpt_lightning.export import EncoderGraph, TaskGraph, export_program
 from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.inference.tiles.grid import aligned_tiling
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
-from umedpt_lightning.inference.tiles.receptive_field import needed_overlap, receptive_field
+from umedpt_lightning.inference.tiles.receptive_field import chosen_overlap, receptive_field
 from umedpt_lightning.inference.tiles.tiled import TiledTask
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs import fit
@@ -236,7 +236,7 @@ def test_tiles_differ_from_the_whole_and_the_reason_is_told() -> None:
     model = model_of(tiny(spread=True), "mask")
     assert receptive_field(model, "a_mask") is None
     with pytest.warns(UserWarning, match=r"looks at all of an image"):
-        needed_overlap(model, "a_mask", 192)
+        chosen_overlap(model, "a_mask", 192)
     image = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
     tiled = TiledTask(model, "a_mask", aligned_tiling(model.encoder, 96, 32)).predict(ArrayPixels(image, 3))
     assert torch.as_tensor(tiled).shape == (150, 200)
