@@ -90,7 +90,8 @@ def conic(folder: Path) -> None:
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", _pixels((8, *RGB)))
     labels = np.zeros((8, SIDE, SIDE, 2), np.uint16)
-    labels[:, 4:20, 4:20, 0], labels[:, 4:20, 4:20, 1] = 1, (1 + np.arange(8) % 6)[:, None, None]
+    for kind in range(1, 7):
+        labels[:, 5 * kind - 4 : 5 * kind, 4:20] = kind
     np.save(folder / "labels.npy", labels)
     _table(folder / "patch_info.csv", [{"patch_info": f"consep_{i // 2}-{i:04d}"} for i in range(8)])
 
@@ -192,16 +193,35 @@ def rsna_pneumonia(folder: Path) -> None:
 
 
 def vindr_cxr(folder: Path) -> None:
-    kinds = ["Cardiomegaly", "Nodule/Mass", "No finding", "Other lesion", "ILD", "No finding"]
+    corners = ("x_min", "y_min", "x_max", "y_max")
+    kinds = [
+        "Aortic enlargement",
+        "Atelectasis",
+        "Calcification",
+        "Cardiomegaly",
+        "Consolidation",
+        "ILD",
+        "Infiltration",
+        "Lung Opacity",
+        "Nodule/Mass",
+        "Other lesion",
+        "Pleural effusion",
+        "Pleural thickening",
+        "Pneumothorax",
+        "Pulmonary fibrosis",
+    ]
     rows: list[dict[str, object]] = []
-    for i, kind in enumerate(kinds):
+    for i in range(6):
         name = f"{i:032x}"
         _xray(folder / "train" / f"{name}.dicom")
         for reader in ("R9", "R10"):
-            box = dict.fromkeys(("x_min", "y_min", "x_max", "y_max"), "")
-            if kind != "No finding":
-                box = {"x_min": "2.0", "y_min": "3.0", "x_max": "20.0", "y_max": "25.0"}
-            rows.append({"image_id": name, "class_name": kind, "class_id": i, "rad_id": reader} | box)
+            about = {"image_id": name, "rad_id": reader}
+            if i == 2:
+                rows.append(about | {"class_name": "No finding", "class_id": 14} | dict.fromkeys(corners, ""))
+                continue
+            for k, kind in enumerate(kinds):
+                box = dict(zip(corners, (k, 3.0, k + 12.0, 25.0), strict=True))
+                rows.append(about | {"class_name": kind, "class_id": k} | box)
     _table(folder / "train.csv", rows)
 
 
