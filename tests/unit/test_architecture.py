@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 #: What a part may import of the package; a part that is not named may import anything.
 MAY_IMPORT = {
     "labels": {"labels"},
-    "types": {"labels"},
+    "types": {"labels", "types"},
     "hparams": set(),
     "io": {"io"},
     "inference": {"types", "labels", "io", "blocks", "tasks", "model", "data", "drawing", "inference"},

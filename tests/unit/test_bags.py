@@ -14,7 +14,7 @@ from builders import MemoryReader, small_encoder, spec_of
 from reader_samples import image, table
 from torch import Tensor, nn
 
-from umedpt_lightning.blocks import BagBlock, BagTransformer, GatedAttention, MeanBag
+from umedpt_lightning.blocks import BagBlock, BagTransformer, GatedAttention, MeanBag, Pyramid
 from umedpt_lightning.data.cache.cached import CachedReader
 from umedpt_lightning.data.check import check
 from umedpt_lightning.data.formats.columns import ClassColumn, NumberColumns, SurvivalColumns
@@ -172,7 +172,7 @@ def test_the_check_reads_all_images_and_names_bags_without_any(images: Path) -> 
     told = patients(images.parent, rows)
     reader = Bags(instances(images), "patient", table=told, columns=ClassColumn("y", ["a", "b"]))
     (images.parent / "p2_7.png").write_bytes(b"no image")
-    report = check({"t": TaskData(train=reader, size=8)}, workers=0)
+    report = check({"t": TaskData(train=reader, size=8)}, workers=1)
     messages = [f"{one.name}: {one.what}" for one in report.problems]
     assert "p9: its target is known, but no image is of it" in messages
     assert any("p2_7.png" in message for message in messages)
@@ -183,7 +183,7 @@ def test_the_check_reads_all_images_and_names_bags_without_any(images: Path) -> 
 
 def test_a_patient_in_two_parts_is_found(images: Path) -> None:
     reader = Bags(instances(images), "patient")
-    report = check({"t": TaskData(train=reader, val=reader, size=8)}, workers=0)
+    report = check({"t": TaskData(train=reader, val=reader, size=8)}, workers=1)
     assert sum(one.kind == "group" for one in report.problems) == 4
 
 
@@ -285,14 +285,17 @@ def test_gradients_in_chunks_are_those_of_one_go(dtype: torch.dtype, error: floa
 class Noisy(nn.Module):
     """An encoder that draws random numbers."""
 
-    in_channels, channels, strides, mean, std = 3, [8], [4], [0.5] * 3, [0.5] * 3
+    in_channels, channels, strides = 3, (8,), (4,)
 
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Dropout(0.5), nn.Conv2d(8, 8, 1))
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5), persistent=False)
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.5), persistent=False)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [self.net(images)]
+    def forward(self, images: Tensor, task: str | None = None) -> Pyramid:
+        size = (images.shape[2], images.shape[3])
+        return Pyramid([self.net(images)], [4], size, size)
 
 
 def test_random_numbers_are_the_same_in_both_passes(monkeypatch: pytest.MonkeyPatch) -> None:

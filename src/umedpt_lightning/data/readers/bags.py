@@ -131,7 +131,7 @@ class Bags(Reader):
                 f"The reader's images have no class, labels or numbers. Give a `table` of what {of}s have."
             )
         differ = []
-        for name, rows in zip(self._names, self._members, strict=True):
+        for name, rows in zip(self._names.tolist(), self._members, strict=True):
             others = rows[[not np.array_equal(targets[row], targets[rows[0]], equal_nan=True) for row in rows]]
             if len(others):
                 one, other = self._reader.name(rows[0]), self._reader.name(others[0])
