@@ -137,11 +137,9 @@ class FineTuner:
         steps = options.steps_an_evaluation
         datamodule = MultiTaskDataModule(data, self.compute.num_workers, steps_per_epoch=steps, seed=self.seed)
         model.train()
-        encoder = model.encoder.train(whole)  # Lightning leaves the modes as it finds them
+        encoder = model.encoder.requires_grad_(whole).train(whole)  # Lightning leaves the modes as it finds them
         if has_lora(encoder):
             train_lora_alone(encoder)
-        else:
-            encoder.requires_grad_(whole)
         if encoder.neck is not None:
             encoder.neck.requires_grad_(True)  # no weights to start from have it
         with torch.random.fork_rng(), _quiet():

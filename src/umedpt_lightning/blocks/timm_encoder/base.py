@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from abc import abstractmethod
@@ -49,7 +48,6 @@ class TimmEncoder(BaseEncoder):
     ) -> None:
         super().__init__()
         self.name, self.in_channels, self.checkpointing = name, in_channels, checkpointing
-        self._multiples: dict[tuple[int, int], int] = {}  # to which images of a size are padded
         made = create_encoder(name, weights, model_args or {}, in_chans=in_channels, **net)
         self.net: nn.Module = made.net
         if made.told:
@@ -99,26 +97,14 @@ class TimmEncoder(BaseEncoder):
         return self.strides[-1]
 
     def check_size(self, size: tuple[int, int], task: str | None = None) -> None:
-        """Tries an image: shapes alone, and where these fail numbers, whose errors are told."""
-        training, image = self.training, self.mean.new_zeros(1, self.in_channels, *size)
+        """Tries an image; shapes alone would not tell of tables that are too short."""
+        training = self.training
         self.eval()
         try:
             with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                try:
-                    self._without_numbers()(image.to("meta"), task)
-                except Exception:  # of the size, or as a layer needs numbers
-                    self(image, task)
+                self(self.mean.new_zeros(1, self.in_channels, *size), task)
         finally:
             self.train(training)
-
-    def _without_numbers(self) -> nn.Module:
-        """A copy that computes shapes; the encoder itself would keep what some layers remember of an image."""
-        tensors = [*self.parameters(), *self.buffers()]
-        shapes = [tensor.detach().to("meta") for tensor in tensors]
-        memo: dict[int, Any] = {id(self._multiples): self._multiples}
-        for tensor, shape in zip(tensors, shapes, strict=True):
-            memo[id(tensor)] = nn.Parameter(shape, False) if isinstance(tensor, nn.Parameter) else shape
-        return copy.deepcopy(self, memo)
 
     def _takes(self, images: Tensor) -> bool:
         """Whether the timm model has features of such images."""

@@ -83,6 +83,7 @@ class Encoder(TimmEncoder):
         # Swin and its kin give (B, H, W, C); the shapes do not tell, as H may equal C
         self._gives_channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
         self._wants_windows = window_size(net) > 1 and not any_windows
+        self._multiples: dict[tuple[int, int], int] = {}  # to which images of a size are padded
         self.switch = TaskSwitch()
         if batch_norm == "group":
             replace_batch_norm(self.net, to_group_norm)
