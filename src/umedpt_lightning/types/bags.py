@@ -51,7 +51,8 @@ class Bags:
 
     def __getitem__(self, index: int) -> Tensor:
         """The images of one bag."""
-        return self.images.split(self.sizes)[index]
+        start = sum(self.sizes[:index])
+        return self.images[start : start + self.sizes[index]]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Bags:
         """The same on `device`."""

@@ -129,7 +129,7 @@ def _inspect_images(sample: Sample, spec: TaskSpec) -> tuple[list[Finding], Look
     if not looks:
         return found, None
     lows, means, highs, outside = np.array([(one.low, one.mean, one.high, one.outside) for one in looks]).T
-    first, digest = looks[0], xxhash.xxh3_64_intdigest(repr([one.digest for one in looks]))
+    first, digest = looks[0], xxhash.xxh3_64_intdigest(repr([one.digest for one in looks]).encode())
     if len(kinds := {(one.size, one.dtype) for one in looks}) > 1:
         what = f"its images have {len(kinds)} sizes and depths, such as {min(kinds)} and {max(kinds)}"
         mend = "Save them alike; a `size` under data.tasks makes one size of all."

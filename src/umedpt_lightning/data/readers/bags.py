@@ -15,7 +15,7 @@ from umedpt_lightning.data.formats.columns import ClassColumn, LabelColumns, Num
 from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.table import Rows, Table, read_rows
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.readers.split import matches
+from umedpt_lightning.data.readers.subset import matches
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Bag, Sample, TaskSpec
 
