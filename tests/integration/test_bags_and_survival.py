@@ -48,8 +48,8 @@ def planted(folder: Path, parts: dict[str, int], seed: int = 0) -> Path:
     return folder
 
 
-def reader(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"class_path": name, "init_args": arguments}
+def reader(class_path: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": class_path, "init_args": arguments}
 
 
 def config_of(folder: Path, tasks: dict[str, Any], epochs: int, steps: int, **data: Any) -> Path:

@@ -15,8 +15,8 @@ from umedpt_lightning.blocks.timm_encoder.imagenet import write_efficientnet_lit
 from umedpt_lightning.cli import main
 
 
-def reader(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"class_path": name, "init_args": arguments}
+def reader(class_path: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": class_path, "init_args": arguments}
 
 
 @pytest.mark.slow
