@@ -151,3 +151,13 @@ def _nan_for_null(value: Any) -> Any:
         case list():
             return [_nan_for_null(item) for item in value]
     return math.nan if value is None else value
+
+
+def grid(
+    modes: Mapping[str, list[Mode]], fractions: Sequence[float], seeds: int, shots: Sequence[int] = ()
+) -> Iterator[Cell]:
+    """All cells, those that share a model one after the other, of each method with its modes."""
+    for method in modes:
+        for seed in range(seeds):
+            for number, fraction in [*((0, fraction) for fraction in fractions), *((number, 0.0) for number in shots)]:
+                yield from (Cell(method, mode, fraction, seed, number) for mode in modes[method])
