@@ -143,11 +143,11 @@ def test_tiles_share_what_layers_learn_of_all_of_an_image(
 
 
 def test_tiles_that_are_asked_to_share_too_little_are_told() -> None:
-    model = model_with(encoder_with("test_convnext"))
-    needed = chosen_overlap(model, "a_mask", 1024)
+    model = model_with(small_encoder())
+    needed = chosen_overlap(model, "a_mask", TILE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert PredictOptions(overlap=needed).tiling(model, "a_mask", 1024).overlap == needed
+        assert PredictOptions(overlap=needed).tiling(model, "a_mask").overlap == needed
     with pytest.warns(UserWarning, match=r"share 32 pixels are small for .* radius of .*--tile \d+ or larger, without"):
         assert PredictOptions(tile=64, overlap=32).tiling(model, "a_mask").overlap == 32
 
