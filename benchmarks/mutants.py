@@ -35,7 +35,8 @@ _SECONDS = 240  # for the tests of a mutant; one that hangs is found
 #: What the exit codes of pytest say of a mutant.
 _VERDICTS = {0: "SURVIVES", 1: "found", -signal.SIGKILL: "found, since it hangs,"}
 # It warns that it cannot rewrite the assertions of plugins that are imported already.
-_OPTIONS = ("-qq", "-x", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+_REWRITES = "pytest.PytestAssertRewriteWarning"
+_OPTIONS = ("-qq", "-x", "--tb=short", "-m", "not slow", "-p", "no:cacheprovider", "-W", f"ignore::{_REWRITES}")
 
 
 @dataclass(frozen=True)

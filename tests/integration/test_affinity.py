@@ -18,11 +18,6 @@ from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.training.affinity import Affinity, LookAhead, measure_affinity, propose
 from umedpt_lightning.types import RegressionSpec
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
-
 
 def module_of(data: MultiTaskDataModule, seed: int = 0) -> MultiTaskModule:
     torch.manual_seed(seed)

@@ -26,13 +26,6 @@ from umedpt_lightning.training.aggregation import ExactBalance, GradientAggregat
 from umedpt_lightning.training.aggregation.gram_weights import GramWeights
 
 torchjd = pytest.importorskip("torchjd.aggregation")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
-]
 KINDS = {"a": "class", "b": "mask", "c": "class", "d": "regression"}
 UNCLIPPED = Optimization(clip=None)
 

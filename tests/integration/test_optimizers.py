@@ -17,7 +17,6 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.training import MultiTaskModule, Optimization, ParameterGroups
 
 
-@pytest.mark.filterwarnings("ignore:.ModelCheckpoint.* could not find the monitored key")  # nothing is validated
 def test_all_of_it_comes_from_a_config_and_a_file_of_ones_own(config: dict[str, Any], tmp_path: Path) -> None:
     config["model"] |= {
         "optimization": {

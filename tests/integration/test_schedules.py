@@ -111,9 +111,6 @@ def test_a_schedule_is_set_in_a_config_and_one_that_does_not_fit_is_told(
         main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")])
 
 
-@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-@pytest.mark.filterwarnings("ignore:.*exists and is not empty")
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_follows_validation_goes_on_with_the_same_bits(workers: int, tmp_path: Path) -> None:
     def run(checkpoint: Path | None) -> tuple[dict[str, Tensor], Any]:
