@@ -221,7 +221,7 @@ def npy_masks(folder: Path, part: str) -> readers.Reader:
     """Masks with a plane of objects and one of their classes."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / f"{part}.npy", rng.integers(0, 256, (PARTS[part], 12, 16, 3), np.uint8))
+    np.save(folder / f"{part}.npy", rng.integers(0, 256, (PARTS[part], 12, 16), np.uint8))
     np.save(folder / f"{part}_masks.npy", rng.integers(0, 3, (PARTS[part], 12, 16, 2)))
     names = table(folder / f"{part}.csv", [{"name": f"{part}{i // 2}-{i}"} for i in range(PARTS[part])])
     return readers.NpyMasks(

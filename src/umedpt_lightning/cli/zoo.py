@@ -106,16 +106,20 @@ def _list(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     one = _find(options.name)
     for key, called in FACTS.items():
-        print(textwrap.fill(f"{called + ':':<9} {one[key]}", _WIDTH, subsequent_indent=" " * 10))
+        print(_wrapped(f"{called + ':':<9} {one[key]}", 10))
     if one["non_commercial"]:
         print("          Not for commercial use.")
     if "extras" in one:
         print(f'needs:    pip install "umedpt-lightning[{",".join(one["extras"])}]"')
     for title, lines in (("traps", one["traps"]), ("sources of the layout", one["source"])):
         print(f"\n{title}")
-        print(*(textwrap.fill(f"- {line}", _WIDTH, subsequent_indent="  ") for line in lines), sep="\n")
+        print(*(_wrapped(f"- {line}", 2) for line in lines), sep="\n")
     print(f"\nunpacked into ROOT/{options.name}\n{textwrap.indent(one['layout'], '  ')}\nreaders")
     print(textwrap.indent(yaml.dump(one["tasks"], Dumper=_WithoutAnchors, sort_keys=False, width=_WIDTH), "  "))
+
+
+def _wrapped(text: str, indent: int) -> str:
+    return textwrap.fill(text, _WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False)
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
