@@ -22,7 +22,8 @@ from umedpt_lightning.blocks import (
     as_encoder,
 )
 from umedpt_lightning.blocks.bag import in_chunks
-from umedpt_lightning.blocks.built import BlockFactory, BuiltBlocks, needs_of
+from umedpt_lightning.blocks.built import BlockFactory as BlockFactory
+from umedpt_lightning.blocks.built import BuiltBlocks, needs_of
 from umedpt_lightning.blocks.gradient_scale import scale_gradient
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
@@ -82,12 +83,11 @@ class MultiTaskModel(PretrainedModel):
         self.sizes = dict(sizes or {})
         self.pooling = Pooling(encoder.embedding_channels)
         decoders = {"pixels": pixel_decoder, "detection": detection_decoder}
-        built = BuiltBlocks(encoder, {**decoders, BAG: GatedAttention, **(blocks or {})})
+        built = BuiltBlocks(encoder, specs, {**decoders, BAG: GatedAttention, **(blocks or {})})
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
             factory = (tasks or {}).get(name) or default_task(spec, name)
-            width = partial(built.width, name)
-            self.tasks[name] = factory(spec, FeatureWidths(lambda needs, s=spec, w=width: w(needs_of(s, needs))))
+            self.tasks[name] = factory(spec, FeatureWidths(partial(built.width, name)))
         # a head may have asked for a width that it does not need
         needs = {self.needs(name): name for name in specs}
         needed = {need: block for need, name in needs.items() if (block := built.block(name, need)) is not None}

@@ -37,11 +37,11 @@ class BagBlock(SharedBlock):
 
     def forward(self, instances: Tensor, sizes: Sequence[int]) -> Tensor:  # type: ignore[override]  # after the pooling
         """Features ``(B, D)`` of bags of these sizes, of the embeddings ``(N, D)`` of all their images."""
-        return torch.stack([self.pool(bag)[0] for bag in instances.split(list(sizes))])
+        return torch.stack([self.pool(bag)[0] for bag in torch.split(instances, list(sizes))])
 
     def attention(self, instances: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """How much each image counts in its bag, 1 together; one vector a bag."""
-        return [self.pool(bag)[1] for bag in instances.split(list(sizes))]
+        return [self.pool(bag)[1] for bag in torch.split(instances, list(sizes))]
 
     @abstractmethod
     def pool(self, bag: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ def in_chunks(embed: Callable[[Tensor], Tensor], images: Tensor, chunk: int) -> 
     With gradients, each chunk is embedded without keeping what is computed on the way, and again, with the same random
     numbers, when the gradients of its embeddings are there.
     """
-    chunks = images.split(chunk)
+    chunks = torch.split(images, chunk)
     if len(chunks) == 1 or not torch.is_grad_enabled():
         return torch.cat([embed(one) for one in chunks])
     return torch.cat([checkpoint(embed, one, use_reentrant=False) for one in chunks])

@@ -30,8 +30,10 @@ def needs_of(spec: TaskSpec, needs: str) -> str:
 class BuiltBlocks:
     """Builds each shared block when the first task needs it."""
 
-    def __init__(self, encoder: BaseEncoder, factories: Mapping[str, BlockFactory]) -> None:
-        self._encoder, self._factories = encoder, factories
+    def __init__(
+        self, encoder: BaseEncoder, specs: Mapping[str, TaskSpec], factories: Mapping[str, BlockFactory]
+    ) -> None:
+        self._encoder, self._specs, self._factories = encoder, specs, factories
         self._built: dict[str, SharedBlock] = {}
 
     def block(self, task: str, needs: str) -> SharedBlock | None:
@@ -58,6 +60,6 @@ class BuiltBlocks:
         return self._built[needs]
 
     def width(self, task: str, needs: str) -> int:
-        """Channels of these features."""
-        block = self.block(task, needs)
+        """Channels of these features, of bags where a task's samples are."""
+        block = self.block(task, needs_of(self._specs[task], needs))
         return self._encoder.embedding_channels if block is None else block.out_channels
