@@ -194,6 +194,13 @@ def test_fine_tuning_starts_from_the_probe(kind: str) -> None:
     assert {key: metrics[key] for key in probe.val} == pytest.approx(probe.val, abs=1e-3, nan_ok=True)
 
 
+def test_a_fine_tuned_cell_begins_with_the_probes_head(tmp_path: Path) -> None:
+    still = FineTuning(steps=1, learning_rates=(1e-12,), evaluations=1)
+    modes = {"modes": ["frozen", "finetune"], "fractions": [1.0], "seeds": 1}
+    frozen, tuned = run("regression", tmp_path, finetuning=still, **modes).values()
+    assert tuned.test == pytest.approx(frozen.test, abs=1e-2, rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
