@@ -61,6 +61,7 @@ def test_every_label_type_is_measured_in_every_mode(kind: str, tmp_path: Path) -
     for cell, result in results.items():
         assert result.labels == round(16 * cell.fraction)
         assert result.options
+        assert ("k" in result.options) == (cell.mode == "knn")
         assert set(result.val) <= set(result.test)
         assert any(not math.isnan(value) for value in result.test.values())
         assert ("ece" in result.test) == (kind in ("class", "multilabel"))
