@@ -36,7 +36,11 @@ def run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_config_metrics_pictures_and_checkpoints(run: Path) -> None:
-    assert {p.name for p in (run / "pictures").iterdir()} == {"schedule.png", *(f"val_{task}.png" for task in TASKS)}
+    assert {p.name for p in (run / "pictures").iterdir()} == {
+        "schedule.png",
+        "tasks.png",
+        *(f"val_{task}.png" for task in TASKS),
+    }
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     for task in TASKS:
         assert np.asarray(Image.open(run / "pictures" / f"val_{task}.png")).std() > 0

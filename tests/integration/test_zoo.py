@@ -72,7 +72,7 @@ def test_the_files_of_a_set_are_read_as_they_are_downloaded(
 
 def test_five_sets_of_three_families_are_one_config_that_trains(tmp_path: Path) -> None:
     arguments = _written(tmp_path, FIVE)
-    main(["fit", *arguments, "--run", str(tmp_path / "run")])
+    main(["fit", *arguments, "--run", str(tmp_path / "run"), "--trainer.log_every_n_steps", "1"])
     metrics = (tmp_path / "run" / "metrics.csv").read_text()
     for name in FIVE:
         assert f"train/{name}/loss" in metrics

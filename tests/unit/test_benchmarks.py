@@ -103,7 +103,7 @@ def test_every_benchmark_is_there(name: str) -> None:
 
 def test_the_program_stays_within_the_time_it_promises() -> None:
     full, quick = (sum(benchmark.seconds[i] for benchmark in BENCHMARKS.values()) for i in (0, 1))
-    assert full < 15 * 60
+    assert full < 30 * 60
     assert quick < 3 * 60
 
 

@@ -373,13 +373,11 @@ def test_warnings_alone_end_with_zero_and_many_of_a_kind_are_cut(
 
 
 def test_later_configs_change_tasks_as_in_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write(tmp_path, {"tasks": {"cells": good(tmp_path), "dropped": {}}})
+    config = write(tmp_path, {"tasks": {"cells": good(tmp_path)}})
     second = tmp_path / "second.yaml"
-    second.write_text("data: {tasks: {cells: {batch_size: 3, val: null}}}")
+    second.write_text("data: {tasks: {cells: {batch_size: 3}}}")
     assert call("--config", config, "--config", second) == 0
-    shown = capsys.readouterr().out
-    assert "batches of 3" in shown
-    assert "in 6 samples" in shown
+    assert "batches of 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

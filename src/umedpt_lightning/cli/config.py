@@ -42,7 +42,8 @@ def settle(config: Namespace, command: str) -> None:
         _settle_run(config)
     else:
         config.run = _evaluated_run(config)
-        config.ckpt_path = config.ckpt_path or _usual_checkpoint(Path(config.run))
+        if command in ("validate", "test"):
+            config.ckpt_path = config.ckpt_path or _usual_checkpoint(Path(config.run))
     config.trainer.default_root_dir = config.run
     if config.ckpt_path:
         config.ckpt_path = find_checkpoint(config.ckpt_path, Path(config.run), may_lack=command == "fit")

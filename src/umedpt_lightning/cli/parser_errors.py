@@ -40,9 +40,12 @@ class _Line(NamedTuple):
 
 
 def parse(
-    parser: jsonargparse.ArgumentParser, arguments: Sequence[str], faults: Callable[[], Sequence[str]] = list
+    parser: jsonargparse.ArgumentParser,
+    arguments: Sequence[str],
+    faults: Callable[[], Sequence[str]] = list,
+    prepare: Callable[[Sequence[str]], list[str]] = list,
 ) -> jsonargparse.Namespace:
-    """What a parser makes of arguments, or SystemExit with 2 after the cause was printed.
+    """What a parser makes of arguments that `prepare` changes, or SystemExit with 2 after the cause was printed.
 
     Where it refuses them, `faults` are told in place of the parser's own message, if there are any.
     """
@@ -52,7 +55,7 @@ def parse(
             read_yaml(file)
             if file.read_bytes().startswith(_WIDE):
                 raise ValueError(f"{file}: this is UTF-16 or UTF-32, but configs are UTF-8. Save it as UTF-8.")
-        return parser.parse_args(list(arguments))
+        return parser.parse_args(prepare(arguments))
     except (jsonargparse.ArgumentError, ValueError, OSError) as error:
         ours = not isinstance(error, jsonargparse.ArgumentError)
         told = [str(error).rstrip(".")] if ours else faults() or [explain(str(error))]

@@ -85,9 +85,7 @@ class UmedptCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses without Lightning's warning that the process has arguments too."""
         given = [*map(str, args)] if isinstance(args, list) else []  # it is one, as it was given above
-        with clear_errors():
-            gathered = with_all_tasks(given)
-        self.config = parse(parser, gathered, lambda: task_faults(given))
+        self.config = parse(parser, given, lambda: task_faults(given), with_all_tasks)
         files = config_files(given)
         if len(self.config[self.command].config or []) == len(files):  # contents took the places of some
             self.config[self.command].config = files
