@@ -39,7 +39,7 @@ def table(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def manifest(folder: Path) -> Path:
-    """Columns for all four readers of tables."""
+    """Columns for all five readers of tables."""
     rows: list[dict[str, object]] = []
     for part, size in PARTS.items():
         for i in range(size):
@@ -54,6 +54,8 @@ def manifest(folder: Path) -> Path:
                     "edema": ["1", "0", ""][i % 3],
                     "mass": "1.0",
                     "z": i / 2 if i else "",
+                    "months": i + 1,
+                    "died": i % 2,
                     "patient": f"{part}{i // 2}",
                 }
             )
@@ -264,6 +266,9 @@ make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.ManifestLabels: lambda folder, part: readers.ManifestLabels(manifest(folder), part, ["edema", "mass"]),
     readers.ManifestMasks: lambda folder, part: readers.ManifestMasks(manifest(folder), part, ["background", "nodule"]),
     readers.ManifestNumbers: lambda folder, part: readers.ManifestNumbers(manifest(folder), part, {"z": "mm"}),
+    readers.ManifestSurvival: lambda folder, part: readers.ManifestSurvival(
+        manifest(folder), part, "months", time="months", event="died"
+    ),
     readers.MaskFolders: mask_folders,
     readers.MedMNIST: lambda folder, part: readers.MedMNIST(medmnist(folder / "a.npz"), part),
     readers.MedMNISTMultilabel: lambda folder, part: readers.MedMNISTMultilabel(medmnist(folder / "m.npz", 5), part),

@@ -24,6 +24,7 @@ from umedpt_lightning.types import (
     MultilabelSpec,
     RegressionSpec,
     Sample,
+    SurvivalSpec,
 )
 
 
@@ -38,7 +39,11 @@ def walk(base: type[Reader]) -> Iterator[type[Reader]]:
 CLASSES = sorted(walk(Reader), key=lambda cls: cls.__name__)
 
 
-@pytest.fixture(params=CLASSES, ids=lambda cls: cls.__name__)
+#: Those of which a sample is one image; bags have tests of their own.
+OF_IMAGES = [cls for cls in CLASSES if cls is not readers.Bags]
+
+
+@pytest.fixture(params=OF_IMAGES, ids=lambda cls: cls.__name__)
 def parts(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Reader, Reader]:
     make = reader_samples.make[request.param]
     return make(tmp_path, "train"), make(tmp_path, "val")
@@ -73,6 +78,10 @@ def test_samples_are_what_the_spec_says(parts: tuple[Reader, Reader]) -> None:
                     names = spec.labels if isinstance(spec, MultilabelSpec) else spec.quantities
                     assert sample.target.shape == (len(names),)
                     assert sample.target.dtype == np.float32
+                case SurvivalSpec():
+                    assert (sample.target.shape, sample.target.dtype) == ((2,), np.float32)
+                    assert sample.target[0] >= 0
+                    assert sample.target[1] in (0, 1)
                 case MaskSpec():
                     assert sample.target.shape == sample.image.shape[:2]
                     assert sample.target.dtype == np.int16
@@ -131,7 +140,7 @@ def test_pickling_keeps_the_samples(parts: tuple[Reader, Reader]) -> None:
 
 def test_targets_are_those_of_the_samples(parts: tuple[Reader, Reader]) -> None:
     reader = parts[0]
-    if isinstance(reader.spec, ClassSpec | MultilabelSpec | RegressionSpec):
+    if isinstance(reader.spec, ClassSpec | MultilabelSpec | RegressionSpec | SurvivalSpec):
         assert reader.targets is not None
         np.testing.assert_array_equal(reader.targets, np.array([sample.target for sample in reader]))
     else:
@@ -169,7 +178,13 @@ def test_channels_and_value_range_are_options_of_every_reader(
 
 
 def test_only_wrappers_lack_these_options() -> None:
-    assert set(CLASSES) - set(COMMON) == {readers.Centres, readers.FileSplit, readers.Split, readers.Subset}
+    assert set(CLASSES) - set(COMMON) == {
+        readers.Bags,
+        readers.Centres,
+        readers.FileSplit,
+        readers.Split,
+        readers.Subset,
+    }
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
