@@ -316,6 +316,7 @@ def huge(path: Path, side: int = 64) -> Path:
     return path
 
 
+@pytest.mark.filterwarnings("ignore:Tiles that share 32 pixels")
 @pytest.mark.parametrize("options", [[], ["--tile", "64", "--overlap", "32"]])
 def test_what_is_not_finite_is_named_and_not_written(
     model: tuple[Path, MultiTaskModel], tmp_path: Path, options: list[str]

@@ -190,7 +190,7 @@ def test_every_kind_of_task_has_predictions_and_an_embedding(make: Callable[[], 
     image = np.random.default_rng(0).integers(0, 255, (30, 45, model.encoder.in_channels), dtype=np.uint8)
     for name in model.tasks:
         assert len(model.predict([image, image[:17]], name)) == 2
-    assert model.embed(torch.rand(2, model.encoder.in_channels, 33, 40), "a_mask").shape == (2, 16)
+    assert model.embed(255 * torch.rand(2, model.encoder.in_channels, 33, 40), "a_mask").shape == (2, 16)
 
 
 def test_an_embedding_of_the_encoders_own_is_what_heads_read() -> None:

@@ -285,6 +285,7 @@ def test_a_model_of_one_size_takes_another_that_is_asked_for() -> None:
         encoder.check_size((224, 224))
 
 
+@pytest.mark.filterwarnings("ignore:The run ends after")
 def test_a_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     def run(folder: str, steps: int, **options: Any) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)

@@ -136,7 +136,7 @@ def _from_file(name: str, file: Path, config: dict[str, Any], args: dict[str, An
             names = create_net(name).state_dict().keys()
         found = read_weights(file, config, names)
         net, told = _filled(name, found, **options, **args), _told(name, found)
-        unplaced = _unplaced(name, names)
+        unplaced = _unplaced(name, net.state_dict().keys())
         twin = _filled(name, found.altered(), **options, **args)
     except Exception as error:  # timm, torch and safetensors raise many kinds here
         raise ValueError(f"encoder.weights: {file} cannot be loaded into timm's {name} ({error}).") from error
@@ -177,7 +177,8 @@ def _unplaced(name: str, names: Collection[str]) -> list[str]:
     """What was learned inside of parts that the model has, its classifier aside, and now is left out."""
     classifier = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
     heads = (classifier,) if isinstance(classifier, str) else classifier
-    parts = {key.split(".")[0] for key in names} - {head.split(".")[0] for head in heads}
+    # where timm takes a network apart, stages.0 is called stages_0
+    parts = {re.sub(r"_\d+$", "", key.split(".")[0]) for key in names} - {head.split(".")[0] for head in heads}
     learned = ("weight", "bias", "gamma", "gamma_1", "gamma_2")
     return [key for key in _unexpected.keys if key.split(".")[0] in parts and key.endswith(learned)]
 

@@ -58,7 +58,10 @@ def chosen_overlap(model: MultiTaskModel, task: str, tile: int, asked: int | Non
     )
     if needed is not None:
         what = f"Tiles of {tile} pixels" if asked is None else f"Tiles that share {asked} pixels"
-        told = f"{what} are small for an encoder whose receptive field has a radius of {radius} pixels"
+        told = (
+            f"{what} are small for an overlap of {needed}, which an encoder wants whose receptive field has a radius of "
+            f"{radius} pixels"
+        )
         mend = f"--tile {-(-4 * needed // 3)} or larger, without --overlap, is exact."
     warnings.warn(
         f"{told}: where tiles meet, task {task!r} may differ from what the whole image would give. {mend}", stacklevel=2
