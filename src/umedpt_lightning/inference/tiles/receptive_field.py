@@ -59,8 +59,8 @@ def chosen_overlap(model: MultiTaskModel, task: str, tile: int, asked: int | Non
     if needed is not None:
         what = f"Tiles of {tile} pixels" if asked is None else f"Tiles that share {asked} pixels"
         told = (
-            f"{what} are small for an overlap of {needed}, which an encoder wants whose receptive field has a radius of "
-            f"{radius} pixels"
+            f"{what} are small for an overlap of {needed}, which an encoder wants whose receptive field has a radius "
+            f"of {radius} pixels"
         )
         mend = f"--tile {-(-4 * needed // 3)} or larger, without --overlap, is exact."
     warnings.warn(
