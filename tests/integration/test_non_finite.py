@@ -24,8 +24,9 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.loaders import RoundLoader
 from umedpt_lightning.tasks import Classification
 from umedpt_lightning.training import MultiTaskModule, Optimization
+from umedpt_lightning.training.non_finite import NonFiniteCounts, NonFiniteMicroBatch
 from umedpt_lightning.training.running_statistics import RunningStatistics
-from umedpt_lightning.types import TaskBatch
+from umedpt_lightning.types import MicroBatchId, TaskBatch
 
 TINY_STEP = Optimization(learning_rate=1e-30, clip=None)
 
@@ -211,6 +212,15 @@ def test_so_many_rounds_in_a_row_stop_the_run() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Round")
+@pytest.mark.filterwarnings("ignore:Round ")
+def test_a_round_in_which_a_task_is_finite_ends_its_row_whatever_others_are() -> None:
+    counts = NonFiniteCounts(stop_after=2)
+    for task in ("a", "b", "a", "b"):
+        counts.add([NonFiniteMicroBatch(MicroBatchId(task, 0), "the loss is nan", [])], ("a", "b"), 0)
+    with pytest.raises(FloatingPointError, match="In 2 rounds in a row"):
+        counts.add([NonFiniteMicroBatch(MicroBatchId("b", 0), "the loss is nan", [])], ("a", "b"), 0)
+
+
 def test_the_count_in_a_row_goes_on_in_a_resumed_run(tmp_path: Path) -> None:
     data = data_of({"a": WildReader("class", {0, 1}, size=2), "b": WildReader("class", set())})
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -304,6 +305,22 @@ def test_each_task_logs_its_loss_and_the_run_its_mean_rate_norm_and_speed() -> N
     assert logged.pop("train/loss") == pytest.approx(mean)
     assert logged.keys() >= {"train/learning_rate", "train/gradient_norm", "train/samples_per_second"}
     assert all(value > 0 for value in logged.values())
+
+
+class Returned(pl.Callback):
+    """Keeps what callbacks are given of a round."""
+
+    loss = math.nan
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self.loss = float(outputs["loss"])
+
+
+def test_the_loss_that_callbacks_are_given_is_the_weighted_mean_too() -> None:
+    data, returned = data_of(readers_of()), Returned()
+    trainer = trainer_of(max_steps=1, callbacks=[returned])
+    trainer.fit(module_of(data, weights={"a_class": 3.0}), data)
+    assert returned.loss == pytest.approx(float(trainer.callback_metrics["train/loss"]))
 
 
 @pytest.mark.parametrize("part", ["val", "test"])

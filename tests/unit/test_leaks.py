@@ -13,13 +13,19 @@ from torch.utils.data import DataLoader
 
 def test_a_process_that_lives_on_is_seen_and_one_that_has_ended_is_not() -> None:
     before = leaks.children()
-    process = subprocess.Popen(["sleep", "60"])
-    assert leaks.living(leaks.children() - before) == {process.pid: "sleep 60"}
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("here\n")
+    assert process.stdout.readline() == "here\n"  # before it is the program, it is Python
+    assert leaks.living(leaks.children() - before) == {process.pid: "cat"}
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert leaks.children() - before == {process.pid}
     assert leaks.living(leaks.children() - before) == {}
     process.wait()
+    process.stdin.close()
+    process.stdout.close()
 
 
 def test_workers_that_read_on_are_seen_and_helpers_of_python_are_not() -> None:

@@ -21,6 +21,7 @@ from umedpt_lightning.tasks import (
     DEFAULT_TASKS,
     Classification,
     Detection,
+    Detections,
     FeatureWidths,
     MultilabelClassification,
     Regression,
@@ -978,3 +979,28 @@ def test_a_loss_does_not_wait_for_the_device(kind: str) -> None:
         targets = torch.from_numpy(np.stack([random_target(kind, 64, rng) for _ in range(2)])).to("meta")
         loss = task.loss(task(features), targets)
     assert loss.shape == ()
+
+
+def test_logits_of_0_lose_one_bit_a_label() -> None:
+    task = build(MultilabelClassification, 4)
+    assert task.loss(torch.zeros(5, 4), torch.randint(2, (5, 4)).float()).item() == pytest.approx(1)
+
+
+def test_a_mask_of_another_size_has_the_class_at_the_middle_of_each_pixel() -> None:
+    mask = torch.tensor([[0, 1, 2]], dtype=torch.uint8)
+    assert build(Segmentation).resized(mask, (1, 3), (1, 2)).tolist() == [[0, 2]]
+
+
+def test_boxes_of_another_size_are_scaled_along_each_axis() -> None:
+    found = Detections(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.ones(1), torch.zeros(1, dtype=torch.int64))
+    assert build(Detection).resized(found, (10, 20), (20, 60)).boxes.tolist() == [[3.0, 4.0, 9.0, 8.0]]
+
+
+@pytest.mark.parametrize("cls", [t for t in TASKS if t.sample_scores is Task.sample_scores and t is not Detection])
+def test_a_perfect_output_has_a_better_score_than_a_fresh_one(cls: type[Task]) -> None:
+    task, case = build(cls), CASES[cls]
+    targets = case.targets(3)
+    with torch.no_grad():
+        outputs = (case.perfect(targets, 3), task(case.features()))
+        perfect, fresh = (task.sample_scores(output, targets) for output in outputs)
+    assert (perfect > fresh).all()
