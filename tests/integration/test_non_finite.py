@@ -212,7 +212,6 @@ def test_so_many_rounds_in_a_row_stop_the_run() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Round")
-@pytest.mark.filterwarnings("ignore:Round ")
 def test_a_round_in_which_a_task_is_finite_ends_its_row_whatever_others_are() -> None:
     counts = NonFiniteCounts(stop_after=2)
     for task in ("a", "b", "a", "b"):
@@ -221,6 +220,7 @@ def test_a_round_in_which_a_task_is_finite_ends_its_row_whatever_others_are() ->
         counts.add([NonFiniteMicroBatch(MicroBatchId("b", 0), "the loss is nan", [])], ("a", "b"), 0)
 
 
+@pytest.mark.filterwarnings("ignore:Round")
 def test_the_count_in_a_row_goes_on_in_a_resumed_run(tmp_path: Path) -> None:
     data = data_of({"a": WildReader("class", {0, 1}, size=2), "b": WildReader("class", set())})
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2)
