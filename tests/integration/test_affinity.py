@@ -59,7 +59,7 @@ def test_shuffled_labels_come_last_and_are_to_be_left_out(seed: int) -> None:
     data = areas(seed)
     affinity = measure_affinity(trainer_of(max_steps=200), module_of(data, seed), data, rounds=200, every=2)
     assert min(affinity.given, key=affinity.given.__getitem__) == "shuffled", affinity.given
-    assert propose(affinity).left_out == ["shuffled"], affinity.effects
+    assert "shuffled" in propose(affinity).left_out, affinity.effects
 
 
 def test_to_look_ahead_does_not_change_the_training() -> None:

@@ -237,3 +237,19 @@ def test_what_travels_along_is_summed_in_its_own_shape_and_dtype(results: list[d
         assert torch.equal(number, torch.tensor(2.0))
         assert torch.equal(table, torch.tensor([[1, 14]]))
         assert table.dtype == torch.int64
+
+
+def _of_two_dtypes() -> list[Tensor | None]:
+    dist.init_process_group("gloo")
+    parameters = {str(dtype): nn.Parameter(torch.zeros(2, dtype=dtype)) for dtype in (torch.float32, torch.float64)}
+    buffer = GradientBuffer(parameters)
+    buffer.zero()
+    for parameter in parameters.values():
+        (parameter * (dist.get_rank() + 1)).sum().backward()
+    buffer.exchange()
+    return [parameter.grad for parameter in parameters.values()]
+
+
+def test_gradients_of_every_dtype_are_summed() -> None:
+    for result in on_ranks(_of_two_dtypes, 2):
+        assert [gradient.tolist() for gradient in result] == [[3.0, 3.0], [3.0, 3.0]]

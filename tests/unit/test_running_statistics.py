@@ -48,6 +48,8 @@ def test_a_layer_moves_once_towards_the_mean_over_its_micro_batches() -> None:
     variance = torch.stack([b.transpose(0, 1).flatten(1).var(1) for b in batches]).mean(0)
     torch.testing.assert_close(net.shared.running_mean, 0.1 * mean)
     torch.testing.assert_close(net.shared.running_var, 0.9 + 0.1 * variance)
+    # what comes in has a variance of 1, and the pass between two of its own adds nothing
+    torch.testing.assert_close(net.some.running_var, torch.ones(3), rtol=0, atol=0.02)
     assert net.shared.num_batches_tracked == net.some.num_batches_tracked == 1
     assert net.shared.momentum == 0.1
 
