@@ -93,7 +93,7 @@ def rows(folder: Path) -> tuple[str, dict[str, Any], Named]:
     for i in (3, 9):
         lines[i] += ",one more"
     file.write_text("\n".join(lines))
-    what = "9 cells, but the header has 8"
+    what = "11 cells, but the header has 10"
     return "ManifestClasses", {"table": str(file), "split": "train"}, {"line 4": what, "line 10": what}
 
 

@@ -109,7 +109,7 @@ def test_given_classes_set_the_order_and_name_the_unknown(tmp_path: Path) -> Non
     [
         (",split,", ",part,", r"column 'split' comes 0 times, the header is \['path'.*'part'"),
         (",mask,", ",label,", r"column 'label' comes 2 times"),
-        (",train,", ",train,x,", "line 2: 9 cells, but the header has 8"),
+        (",train,", ",train,x,", "line 2: 11 cells, but the header has 10"),
         ("images/train0.png", "", r"line 2: path is empty"),
         ("images/val0.png", "images/train0.png", r"line 8: images/train0\.png is in the parts 'train' and 'val'"),
     ],
