@@ -55,7 +55,7 @@ bench: install
 bench-quick: install
 	$(BIN)/python -m benchmarks --quick
 
-# Which of the mutants in benchmarks/mutants.yaml the tests find; about ten minutes.
+# Which of the mutants in benchmarks/mutants.yaml the tests find; about fifteen minutes.
 mutants: install
 	$(BIN)/python -m benchmarks mutants
 

@@ -266,7 +266,7 @@ BENCHMARKS = {
         },
         own_processes=True,
     ),
-    # about ten minutes, and nothing that another machine would change: by name alone
+    # a quarter of an hour, and nothing that another machine would change: by name alone
     "mutants": Benchmark(
         "mutants:measure", (0, 0), {"tests.mutants_killed": Figure(at_least=0.95)}, own_processes=True
     ),
