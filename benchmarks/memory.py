@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+import yaml
 
 from benchmarks.jpegs import make_jpegs
 from benchmarks.micro_batches import batches_of, round_of, specs_of
@@ -16,7 +19,9 @@ from benchmarks.timing import ratio
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.callbacks.progress import RunLines
 from umedpt_lightning.callbacks.run_logger import RunLogger
+from umedpt_lightning.cli.data_tasks import build, read_config
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
+from umedpt_lightning.data.demo import default_folder, prepare
 from umedpt_lightning.data.readers import ClassFolders
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
@@ -111,6 +116,65 @@ def trainer_of(folder: str, **options: object) -> pl.Trainer:
     }
     callbacks = {} if "callbacks" in options else {"callbacks": [RunLines()]}
     return pl.Trainer(**(fixed | callbacks | options))  # type: ignore[arg-type]
+
+
+# --- real tasks -----------------------------------------------------------------------------------------------------
+
+
+def rss_real(quick: bool = False) -> dict[str, float]:
+    """Peak RSS of training on 25 real tasks over that on the 5 of them with the largest images, one of each kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = real_tasks(Path(folder))
+        kinds: dict[str, str] = {}
+        for name, task in sorted(built(config).items(), key=lambda item: _pixels(item[1])):
+            kinds[type(task.readers["train"].spec).__name__] = name  # the largest comes last
+        many, few = side_by_side((_peak_of_real, config, [], 2), (_peak_of_real, config, [*kinds.values()], 10))
+    return {"memory.rss_25_over_5_tasks": many / few}
+
+
+def real_tasks(folder: Path) -> Path:
+    """The config of all tasks of ``configs/seventeen``, whose data are linked in a folder.
+
+    Raises:
+        FileNotFoundError: The data are not beside the project, or where UMEDPT_SHARED_DATA says.
+    """
+    project = Path(__file__).resolve().parents[1]
+    shared = Path(os.environ.get("UMEDPT_SHARED_DATA", project.parent / "shared" / "data"))
+    if not shared.is_dir():
+        raise FileNotFoundError(f"{shared}: there are no real data. Say where they are in UMEDPT_SHARED_DATA.")
+    for path in shared.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "demo").symlink_to(prepare(default_folder()))
+    seventeen = project / "configs" / "seventeen"
+    tasks = ["${root}/tasks/*.yaml", str(seventeen / "first.yaml"), str(seventeen / "demo.yaml")]
+    content = {"root": str(folder), "data": {"tasks": tasks}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    return folder / "config.yaml"
+
+
+def built(config: Path, names: Sequence[str] = ()) -> dict[str, TaskData]:
+    """The tasks of a config; raises ValueError where something is wrong with one."""
+    tasks, problems = build(read_config([config], None, names))
+    if problems:
+        raise ValueError(str(problems[0]))
+    return tasks
+
+
+def _pixels(task: TaskData) -> int:
+    """Of a micro-batch, where its size is known; those of a first image where it is not."""
+    height, width = (task.size, task.size) if isinstance(task.size, int) else task.size or (0, 0)
+    if not height:
+        height, width = task.readers["train"][0].image.shape[:2]
+    return task.batch_size * height * width
+
+
+def _peak_of_real(config: Path, names: Sequence[str], rounds: int) -> float:
+    torch.set_num_threads(1)
+    data = MultiTaskDataModule(built(config, names), num_workers=1, steps_per_epoch=rounds)
+    module = MultiTaskModule(data.specs, Encoder("tf_efficientnet_lite0"))
+    with tempfile.TemporaryDirectory() as run:
+        trainer_of(run, max_steps=rounds).fit(module, data)
+    return peak_rss()
 
 
 # --- checkpointing --------------------------------------------------------------------------------------------------

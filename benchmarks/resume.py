@@ -10,7 +10,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,10 @@ from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.task_losses import TaskLosses
 
 assert training  # imported here, so that every run that is forked has it
+#: Functions by what messages call them.
+Places = Mapping[str, tuple[Any, str]]
 # Where a run is killed. Each names a function; the run dies at one of its calls.
-PLACES: dict[str, tuple[Any, str]] = {
+PLACES: Places = {
     "round": (TaskLosses, "add"),
     "validation": (MultiTaskModule, "validation_step"),
     "logging": (_AppendingWriter, "save"),
@@ -54,13 +56,13 @@ class Kill(NamedTuple):
     when: float
 
 
-def kills(number: int, seed: int = 0) -> list[Kill]:
+def kills(number: int, seed: int = 0, places: Places = PLACES) -> list[Kill]:
     """Half of them by the clock, the others at each of the places in turn, at random times that are spread evenly."""
     rng = random.Random(seed)
-    places = ["clock" if i % 2 == 0 else list(PLACES)[i // 2 % len(PLACES)] for i in range(number)]
+    chosen = ["clock" if i % 2 == 0 else list(places)[i // 2 % len(places)] for i in range(number)]
     times = [(i + rng.random()) / number for i in range(number)]
     rng.shuffle(times)
-    return [Kill(place, when) for place, when in zip(places, times, strict=True)]
+    return [Kill(place, when) for place, when in zip(chosen, times, strict=True)]
 
 
 def differing(planned: list[Kill], workers: int = 0) -> list[str]:
@@ -75,27 +77,30 @@ def differing(planned: list[Kill], workers: int = 0) -> list[str]:
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = _project(folder, workers)
-        started = time.monotonic()
-        calls = _whole(config, folder / "whole")
-        seconds = time.monotonic() - started
-        found = []
-        for number, kill in enumerate(planned):
-            run = folder / f"run{number}"
-            died = _killed(config, run, kill, calls, seconds)
-            code = _finish(_fork(config, run))
-            if code != 0:
-                text = (folder / f"run{number}.log").read_text()[-2000:]
-                found.append(f"{kill}: the resumed run ended with {code}: {text}")
-            elif differences := list(_differences(folder / "whole", run)):
-                found.append(f"{kill}: {', '.join(differences[:5])}")
-            elif not died and kill.place != "clock":  # a run may be quicker than the one that was left alone
-                found.append(f"{kill}: was over before it was killed")
-        return found
+        return differing_of(project_of(Path(name), workers), planned, Path(name))
 
 
-def _project(folder: Path, workers: int) -> Path:
+def differing_of(config: Path, planned: list[Kill], folder: Path, places: Places = PLACES) -> list[str]:
+    """As `differing`, of the runs of any config, which are killed at any places; their folders come into `folder`."""
+    started = time.monotonic()
+    calls = _whole(config, folder / "whole", places)
+    seconds = time.monotonic() - started
+    found = []
+    for number, kill in enumerate(planned):
+        run = folder / f"run{number}"
+        died = _killed(config, run, kill, calls, seconds, places)
+        code = finish(fork(config, run))
+        if code != 0:
+            text = (folder / f"run{number}.log").read_text()[-2000:]
+            found.append(f"{kill}: the resumed run ended with {code}: {text}")
+        elif differences := list(differences_of(folder / "whole", run)):
+            found.append(f"{kill}: {', '.join(differences[:5])}")
+        elif not died and kill.place != "clock":  # a run may be quicker than the one that was left alone
+            found.append(f"{kill}: was over before it was killed")
+    return found
+
+
+def project_of(folder: Path, workers: int) -> Path:
     """Stochastic depth and augmentation; logs and checkpoints every other round, validations every third."""
     root = write_project(folder)
     config = yaml.safe_load((root / "config.yaml").read_text())
@@ -108,9 +113,9 @@ def _project(folder: Path, workers: int) -> Path:
     return root / "config.yaml"
 
 
-def _whole(config: Path, run: Path) -> dict[str, int]:
-    """A run that is left alone, and how often it called the functions of `PLACES`."""
-    counts = dict.fromkeys(PLACES, 0)
+def _whole(config: Path, run: Path, places: Places) -> dict[str, int]:
+    """A run that is left alone, and how often it called the functions at `places`."""
+    counts = dict.fromkeys(places, 0)
 
     def counting(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **options: Any) -> Any:
@@ -120,31 +125,37 @@ def _whole(config: Path, run: Path) -> dict[str, int]:
         return counted
 
     def count() -> None:
-        _wrap(counting)
+        wrap(counting, places)
 
     def tell() -> None:
         (run / "calls.yaml").write_text(yaml.safe_dump(counts))
 
-    code = _finish(_fork(config, run, count, tell))
+    code = finish(fork(config, run, count, tell))
     if code != 0:
         raise RuntimeError(f"The run ended with {code}: {run.with_suffix('.log').read_text()[-3000:]}")
     found: dict[str, int] = yaml.safe_load((run / "calls.yaml").read_text())
     return found
 
 
-def _killed(config: Path, run: Path, kill: Kill, calls: dict[str, int], seconds: float) -> bool:
+def _killed(config: Path, run: Path, kill: Kill, calls: dict[str, int], seconds: float, places: Places) -> bool:
     """Starts a run and kills it; whether it had not ended before."""
     if kill.place == "clock":
-        pid = _fork(config, run)
+        pid = fork(config, run)
         time.sleep(kill.when * 0.95 * seconds)
         os.kill(pid, signal.SIGKILL)
-        return _finish(pid) == -signal.SIGKILL
-    left = [1 + int(kill.when * calls[kill.place])]
+        return finish(pid) == -signal.SIGKILL
+    call = 1 + int(kill.when * calls[kill.place])
+    return finish(fork(config, run, lambda: die_at(kill.place, call, places))) == -signal.SIGKILL
+
+
+def die_at(at: str, call: int, places: Places = PLACES) -> None:
+    """Lets this process die at one of its calls, counted from 1, of the function at a place."""
+    left = [call]
 
     def deadly(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **options: Any) -> Any:
-            left[0] -= place == kill.place
-            if place == kill.place and not left[0]:
+            left[0] -= place == at
+            if place == at and not left[0]:
                 if place == "writing":  # dies in the middle of it
                     buffer = io.BytesIO()
                     function(args[0], buffer)
@@ -155,16 +166,20 @@ def _killed(config: Path, run: Path, kill: Kill, calls: dict[str, int], seconds:
 
         return called
 
-    return _finish(_fork(config, run, lambda: _wrap(deadly))) == -signal.SIGKILL
+    wrap(deadly, places)
 
 
-def _wrap(wrapper: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> None:
-    for place, (owner, name) in PLACES.items():
+def wrap(wrapper: Callable[[str, Callable[..., Any]], Callable[..., Any]], places: Places) -> None:
+    for place, (owner, name) in places.items():
         setattr(owner, name, wrapper(place, getattr(owner, name)))
 
 
-def _fork(
-    config: Path, run: Path, before: Callable[[], None] = lambda: None, after: Callable[[], None] = lambda: None
+def fork(
+    config: Path,
+    run: Path,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
+    arguments: Sequence[str] = (),
 ) -> int:
     """Starts ``umedpt fit … --ckpt_path last`` in a process that has everything imported; its id."""
     if pid := os.fork():
@@ -175,7 +190,7 @@ def _fork(
         os.dup2(log, 1)
         os.dup2(log, 2)
         before()
-        main(["fit", "--config", str(config), "--run", str(run), "--ckpt_path", "last"])
+        main(["fit", "--config", str(config), "--run", str(run), "--ckpt_path", "last", *arguments])
         after()
         code = 0
     except SystemExit as error:
@@ -187,11 +202,11 @@ def _fork(
         os._exit(code)
 
 
-def _finish(pid: int) -> int:
+def finish(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _differences(one: Path, other: Path) -> Iterator[str]:
+def differences_of(one: Path, other: Path) -> Iterator[str]:
     """What differs in the last and the best checkpoint and the metrics of two runs."""
     for name in ("last.ckpt", "best.ckpt"):
         contents = [torch.load(run / "checkpoints" / name, weights_only=True) for run in (one, other)]

@@ -85,6 +85,26 @@ BENCHMARKS = {
     "rss_trainer": Benchmark(
         "memory:rss_trainer", (10, 0), {"memory.rss_trainer_64_over_4": Figure(at_most=1.10)}, own_processes=True
     ),
+    # needs real data that are not part of the project: by name alone
+    "rss_real": Benchmark(
+        "memory:rss_real", (0, 0), {"memory.rss_25_over_5_tasks": Figure(at_most=1.10)}, own_processes=True
+    ),
+    "tables": Benchmark(
+        "tables:measure",
+        (180, 12),
+        {
+            "tables.bytes_a_row": Figure("bytes", at_most=100),
+            "tables.seconds_10_million_rows": Figure("s", at_most=60),
+        },
+        own_processes=True,
+    ),
+    "shards": Benchmark(
+        "shards:rate", (70, 25), {"shards.rate_over_bare_50ms": Figure(at_least=0.9)}, own_processes=True
+    ),
+    # three minutes, and nothing that another machine would change: by name alone
+    "shards_killed": Benchmark(
+        "shards:killed", (0, 0), {"shards.runs_that_differ": Figure("runs", at_most=0)}, own_processes=True
+    ),
     "checkpointing": Benchmark(
         "memory:checkpointing",
         (55, 0),

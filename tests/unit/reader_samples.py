@@ -13,6 +13,7 @@ from PIL import Image
 from volume_files import nifti
 
 from umedpt_lightning.data import readers
+from umedpt_lightning.data.shards.pack import pack_reader
 from umedpt_lightning.data.slide.tiles import Tiles
 
 PARTS = {"train": 6, "val": 4}
@@ -256,6 +257,11 @@ def table_boxes(folder: Path, part: str) -> readers.Reader:
     return readers.TableBoxes(objects(folder), part, ["a", "b"], "kind", ("x", "y", "w", "h"), sized=True)
 
 
+def packed(folder: Path, part: str) -> readers.Reader:
+    pack_reader(readers.ManifestMasks(manifest(folder), part, ["background", "nodule"]), folder / part, 1 << 20)
+    return readers.Packed(str(folder / part))
+
+
 make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.Centres: centres,
     readers.ClassFolders: class_folders,
@@ -274,6 +280,7 @@ make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.MedMNISTMultilabel: lambda folder, part: readers.MedMNISTMultilabel(medmnist(folder / "m.npz", 5), part),
     readers.NamedClasses: named_classes,
     readers.NpyMasks: npy_masks,
+    readers.Packed: packed,
     readers.RunLengthMasks: run_lengths,
     readers.Split: split,
     readers.SlideBoxes: lambda folder, part: readers.SlideBoxes(slides(folder), part, ["a", "b"], tiles=TILES),

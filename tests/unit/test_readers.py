@@ -182,6 +182,7 @@ def test_only_wrappers_lack_these_options() -> None:
         readers.Bags,
         readers.Centres,
         readers.FileSplit,
+        readers.Packed,
         readers.Split,
         readers.Subset,
     }

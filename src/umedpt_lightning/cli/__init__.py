@@ -35,7 +35,7 @@ COMMANDS = {
         "umedpt_lightning.cli.embed",
     ),
     "data": Command(
-        "`data check` lists what is wrong with the data of a config, `data preview` draws them",
+        "`data check` lists what is wrong with the data of a config, `preview` draws them, `pack` makes shards",
         "umedpt_lightning.cli.data",
     ),
     "zoo": Command("public data sets: what they are, and configs that train on them", "umedpt_lightning.cli.zoo"),

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from umedpt_lightning.cli.data_pack import add_pack_options, pack
 from umedpt_lightning.cli.data_preview import add_options, preview
 from umedpt_lightning.cli.data_tasks import build, read_config, read_stride
 from umedpt_lightning.cli.options import at_least, clear_errors, cores
@@ -36,7 +37,7 @@ _SECONDS_BETWEEN_FRAMES = 0.1
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs ``umedpt data check`` or ``umedpt data preview``, which exit with 1 where there are problems."""
+    """Runs ``umedpt data check``, ``preview`` or ``pack``; the first two exit with 1 where there are problems."""
     options = _parser(command).parse_args(arguments)
     options.run(options)
 
@@ -46,7 +47,9 @@ def _check(options: argparse.Namespace) -> None:
     with clear_errors():
         config = read_config(options.config, options.root, options.tasks)
     tasks, problems = build(config)
-    with _progress(sum(len(reader) for task in tasks.values() for reader in task.readers.values())) as advance:
+    with _progress(
+        "checking", sum(len(reader) for task in tasks.values() for reader in task.readers.values())
+    ) as advance:
         report = check(tasks, options.workers, advance, read_stride(options.config))
     report.problems = problems + report.problems
 
@@ -69,7 +72,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"umedpt {command}", description="Look at the data before training.")
-    kinds = parser.add_subparsers(required=True, metavar="check|preview")
+    kinds = parser.add_subparsers(required=True, metavar="check|preview|pack")
     checking = kinds.add_parser(
         "check",
         help="read every sample of every task, and list all that is wrong",
@@ -87,17 +90,25 @@ def _parser(command: str) -> argparse.ArgumentParser:
     )
     add_options(previewing)
     previewing.set_defaults(run=preview)
-    for kind in (checking, previewing):
+    packing = kinds.add_parser(
+        "pack",
+        help="write the samples of every task into shards, to be read from a server or a bucket",
+        description="Writes the samples of every task into shards, decoded and without loss, and tasks.yaml that "
+        "describes them. What is there already is kept.",
+    )
+    add_pack_options(packing)
+    packing.set_defaults(run=lambda options: pack(options, _progress))
+    for kind in (checking, previewing, packing):
         kind.add_argument("--config", type=Path, action="append", required=True, help="as for `umedpt fit`")
         kind.add_argument("--root", help="what ${root} stands for in the paths of a config; over that of the config")
     return parser
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, else a line now and then; both on stderr, so that the report alone can be kept."""
     console = Console(stderr=True)
-    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # without a thread of its own, since processes are forked while it runs
     bar = Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
     task = bar.add_task("", total=total)
@@ -112,7 +123,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         if console.is_terminal:
             bar.update(task, completed=done, refresh=True)
         else:
-            print(f"checked {done:,} of {total:,} samples", file=sys.stderr, flush=True)
+            print(f"{what}: {done:,} of {total:,} samples", file=sys.stderr, flush=True)
 
     with bar:
         yield advance

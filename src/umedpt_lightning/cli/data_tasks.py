@@ -74,7 +74,7 @@ def build(config: Mapping[str, Any]) -> tuple[dict[str, TaskData], list[Problem]
                 continue
             key = f"data.tasks.{name}.{option}"
             try:
-                made = _reader(value) if option in PARTS else _option(option, value)
+                made = make_reader(value) if option in PARTS else _option(option, value)
                 setattr(tasks[name], option, made)
             except Exception as error:  # all of a user's mistakes are to be collected
                 problems += _problems(name, option if option in PARTS else "", key, error)
@@ -84,7 +84,8 @@ def build(config: Mapping[str, Any]) -> tuple[dict[str, TaskData], list[Problem]
     return tasks, problems
 
 
-def _reader(options: Any) -> Reader:
+def make_reader(options: Any) -> Reader:
+    """The reader that a config describes; raises what is wrong with it."""
     reader: Reader = _make(Reader, options)
     if not len(reader):
         raise ValueError("it holds no sample. Correct its options, or leave the part out.")

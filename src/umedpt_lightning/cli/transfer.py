@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.callbacks.wandb_runs import log_sweep
+from umedpt_lightning.cli.launching import LAUNCHER_HELP, Job, Launcher, launch
 from umedpt_lightning.cli.options import add_sweep_options, clear_errors, device_of, fill_root
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
@@ -46,7 +47,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
     parser = _parser(command)
     config = parse(parser, arguments)
     with clear_errors():
-        _run(parser, fill_root(config, config.root))
+        _run(parser, fill_root(config, config.root), arguments)
 
 
 def _parser(command: str) -> jsonargparse.ArgumentParser:
@@ -65,8 +66,22 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("--wandb", metavar="[ENTITY/]PROJECT", default=None, help="Log the results there, too.")
     few = "Measure with so many labelled samples, too, as transfer.shots says."
     parser.add_argument("--shots", type=str | list[int], default=[], metavar="N,N", help=few)
+    parser.add_argument("--launcher", type=Launcher | None, default=None, help=LAUNCHER_HELP)
+    parser.add_argument("--jobs", type=int, default=2, help="How many jobs share the cells out.")
+    said = "Of the jobs, as {slurm_partition: gpu, gpus_per_node: 1, timeout_min: 600, mem_gb: 32}."
+    parser.add_argument("--job_options", type=dict[str, Any], default={}, help=said)
     parser.add_class_arguments(Protocol, "transfer")
     return parser
+
+
+def work(arguments: Sequence[str], part: tuple[int, int]) -> None:
+    """What a job does: the cells of a command line that nobody else does, without a report."""
+    parser = _parser("transfer")
+    parsed = parse(parser, arguments)
+    config = fill_root(parsed, parsed.root)
+    described, protocol = _described(parser, config)
+    for others, folder in _protocols(protocol, config):
+        _sweep(config, described, others, folder)[0].run(part)
 
 
 def _numbers(shots: str | list[int]) -> list[int]:
@@ -76,27 +91,55 @@ def _numbers(shots: str | list[int]) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) -> None:
-    if config.shots:
-        config.transfer.shots = _numbers(config.shots)
-    folder = config.run or Path(time.strftime("runs/%Y%m%d-%H%M%S"))
-    described = config.transfer.clone()
-    protocol: Protocol = parser.instantiate(config).transfer
-    if config.centres is None:
-        _measure(parser, config, described, protocol, folder)
-        return
+def _run(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace, arguments: Sequence[str]) -> None:
+    config.run = config.run or Path(time.strftime("runs/%Y%m%d-%H%M%S"))
+    described, protocol = _described(parser, config)
+    if config.launcher:
+        job = Job([*arguments, "--run", str(config.run.absolute()), "--wandb", "null"], config.jobs)
+        launch(job, config.launcher, config.job_options, config.run / "jobs")
     rows = {
-        centre: _measure(parser, config, described, others, folder / centre)
-        for centre, others in leave_one_out(protocol, config.centres)
+        folder.name: _measure(parser, config, described, others, folder)
+        for others, folder in _protocols(protocol, config)
     }
+    if config.centres is None:
+        return
     main_metric = _head(protocol).main_metric
-    write_centres(rows, main_metric, folder)
+    write_centres(rows, main_metric, config.run)
     table = Table("left out", "method", "labels", f"{main_metric}, others", "there", "gap", title=protocol.name)
     for centre, row, there, gap in left_out_table(rows):
         values = (interval.mean for interval in (row.metrics[main_metric], there))
         table.add_row(centre, row.line, in_words(row.share), *(f"{v:.3f}" for v in values), f"{gap.mean:+.3f}")
     Console().print(table)
-    print(f"centres: {folder / 'centres.csv'}")
+    print(f"centres: {config.run / 'centres.csv'}")
+
+
+def _described(
+    parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace
+) -> tuple[jsonargparse.Namespace, Protocol]:
+    """The protocol as the config describes it, and itself."""
+    if config.shots:
+        config.transfer.shots = _numbers(config.shots)
+    described = config.transfer.clone()
+    protocol: Protocol = parser.instantiate(config).transfer
+    return described, protocol
+
+
+def _protocols(protocol: Protocol, config: jsonargparse.Namespace) -> Iterator[tuple[Protocol, Path]]:
+    """What is measured, each with its folder: the protocol, or one for each centre that is left out."""
+    if config.centres is None:
+        yield protocol, config.run
+        return
+    for centre, others in leave_one_out(protocol, config.centres):
+        yield others, config.run / centre
+
+
+def _sweep(
+    config: jsonargparse.Namespace, described: jsonargparse.Namespace, protocol: Protocol, folder: Path
+) -> tuple[Sweep, CellFolder]:
+    data: dict[str, Any] = {key: value for key, value in vars(described.data).items() if key not in _PARTS}
+    cells, training = CellFolder(folder / "cells"), repr((data, described.finetuning))
+    compute = ComputeOptions(device_of(config.device), num_workers=config.num_workers)
+    return Sweep(protocol, cells, compute, repr(described.task), training), cells
 
 
 def _measure(
@@ -107,13 +150,7 @@ def _measure(
     folder: Path,
 ) -> list[Row]:
     """Runs one sweep and writes its report."""
-    device = device_of(config.device)
-    data: dict[str, Any] = {key: value for key, value in vars(described.data).items() if key not in _PARTS}
-    training = repr((data, described.finetuning))
-    cells = CellFolder(folder / "cells")
-    sweep = Sweep(
-        protocol, cells, ComputeOptions(device, num_workers=config.num_workers), repr(described.task), training
-    )
+    sweep, cells = _sweep(config, described, protocol, folder)
     results = sweep.run()
 
     main_metric = _head(protocol).main_metric

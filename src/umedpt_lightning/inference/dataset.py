@@ -234,6 +234,7 @@ class ReaderImages(ImageDataset):
     def __getitem__(self, key: Sequence[Wanted]) -> Batch:
         """As for `ImageDataset`."""
         self._targets: list[Any] = []
+        self._reader.ahead([wanted.image for wanted in key])
         return super().__getitem__(key)._replace(targets=self._targets)
 
 

@@ -22,7 +22,7 @@ from umedpt_lightning.blocks import (
     ViTEncoder,
 )
 from umedpt_lightning.hparams import create
-from umedpt_lightning.pretrained.values import fits, from_json, to_json
+from umedpt_lightning.io.values import fits, from_json, to_json
 from umedpt_lightning.tasks import DEFAULT_TASKS, Task
 from umedpt_lightning.types import TaskSpec
 

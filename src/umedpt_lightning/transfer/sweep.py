@@ -49,22 +49,27 @@ class Sweep:
         self._digests: dict[tuple[str, int], str] = {}
         self._embedded: dict[tuple[str, str], Embeddings] = {}
 
-    def run(self) -> dict[Cell, Result]:
+    def run(self, part: tuple[int, int] | None = None) -> dict[Cell, Result]:
         """All results, of cells finished before too.
 
         Several processes may run the same sweep in the same folder, on a GPU each: they share the cells out.
+
+        Args:
+            part: The number of this process, from 0, of so many that work on the sweep: each begins at another cell,
+                and does not wait for those that others are at, whose results are left out.
         """
         protocol, results = self._protocol, dict[Cell, Result]()
         modes = {method: protocol.modes_of(method) for method in protocol.methods}
         cells = list(grid(modes, protocol.fractions or [], protocol.seeds, protocol.shots))
+        first = len(cells) * part[0] // part[1] if part else 0
         with progress(f"{protocol.name}: cells", len(cells)) as advance:
-            for wait in (False, True):  # those that another process is at come last
-                for cell in cells:
+            for wait in (False,) if part else (False, True):  # those that another process is at come last
+                for cell in [*cells[first:], *cells[:first]]:
                     found = None if cell in results else self._run(cell, wait)
                     if found is not None:
                         results[cell] = found
                         advance(1)
-        return {cell: results[cell] for cell in cells}
+        return {cell: results[cell] for cell in cells if cell in results}
 
     def _run(self, cell: Cell, wait: bool) -> Result | None:
         """The result of a cell; None if another process is at it and this one should not wait."""

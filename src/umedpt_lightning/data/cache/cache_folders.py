@@ -63,6 +63,17 @@ class SharedFolder:
         self._hold()
 
 
+def is_first(path: Path) -> bool:
+    """Whether no process has made this file before."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:  # not even that fits
+        return True
+    return True
+
+
 def sweep(root: Path, idle: float) -> None:
     """Removes the folders in `root` that nobody uses, nor has for `idle` seconds."""
     import fcntl

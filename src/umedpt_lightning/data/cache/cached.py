@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.cache.cache_folders import Place, SharedFolder
+from umedpt_lightning.data.cache.cache_folders import Place, SharedFolder, is_first
 from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.cache.sample_file import pack, unpack
 from umedpt_lightning.data.readers.base import Reader
@@ -57,13 +57,17 @@ class CachedReader(Reader):
     def __getitem__(self, index: int) -> Sample:
         """The sample at `index`."""
         index = self._at(index)
-        path = self._folder.path / str(index // _FOLDER) / str(index)
+        path = self._path(index)
         sample = unpack(path)
         if sample is None:
             sample = self._reader[index]
             if not self._full:
                 self._keep(sample, path)
         return sample
+
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Those that are not kept yet."""
+        self._reader.ahead([index for index in map(self._at, indices) if not self._path(index).exists()])
 
     def name(self, index: int) -> str:
         """As the reader's."""
@@ -73,6 +77,9 @@ class CachedReader(Reader):
     def groups(self) -> NDArray[np.str_] | None:
         """As the reader's."""
         return self._reader.groups
+
+    def _path(self, index: int) -> Path:
+        return self._folder.path / str(index // _FOLDER) / str(index)
 
     def _keep(self, sample: Sample, path: Path) -> None:
         truth = sample.stored_target
@@ -86,7 +93,7 @@ class CachedReader(Reader):
                 stream.writelines(pieces)
         except OSError as error:
             self._full = True
-            if _is_first(self._folder.path / "full"):
+            if is_first(self._folder.path / "full"):
                 warnings.warn(
                     f"cache: {self._place} keeps no more samples in {self._folder.path} ({error}). The others are "
                     "decoded each time. Make room, or write `cache: none` for large tasks.",
@@ -108,14 +115,3 @@ def _memory() -> tuple[int, int]:
     """Bytes of memory that the machine has, and that are free or can be freed."""
     lines: dict[str, Any] = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return int(lines["MemTotal"].split()[0]) << 10, int(lines["MemAvailable"].split()[0]) << 10
-
-
-def _is_first(path: Path) -> bool:
-    """Whether no process has made this file before."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    except OSError:  # not even that fits
-        return True
-    return True

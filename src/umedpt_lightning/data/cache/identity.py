@@ -18,6 +18,7 @@ import numpy as np
 import umedpt_lightning
 from umedpt_lightning import data, labels
 from umedpt_lightning.data.cache.unpacked import fingerprint
+from umedpt_lightning.data.formats.texts import Texts
 from umedpt_lightning.data.readers.base import Reader
 
 
@@ -126,6 +127,9 @@ class _Look(pickle.Pickler):
             case np.ndarray() if value.dtype.kind in "SU":
                 for name in value.ravel().tolist():
                     self._note(os.fsdecode(name))
+            case Texts():
+                for name in value:
+                    self._note(name)
             case set() | frozenset():  # their order differs from process to process
                 for item in value:
                     self.persistent_id(item)

@@ -53,6 +53,11 @@ def unpack(path: Path) -> Sample | None:
             content = content[: stream.readinto(content.data)]
     except FileNotFoundError:
         return None
+    return unpack_content(content)
+
+
+def unpack_content(content: NDArray[np.uint8]) -> Sample | None:
+    """The sample in what `pack` gave, joined: its arrays are views of it; None where it is not whole."""
     end = content[:65536].tobytes().find(b"\n") + 1
     try:
         header = json.loads(content[:end].tobytes())

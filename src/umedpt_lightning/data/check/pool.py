@@ -109,6 +109,7 @@ def _serve(connection: Connection, current: Any, parts: Mapping[Key, Part]) -> N
         except EOFError:  # the parent is gone
             return
         part, found = parts[chunk.key], []
+        part.reader.ahead(range(chunk.start, chunk.stop))
         for index in range(chunk.start, chunk.stop):
             current.value = index
             found.append(read_sample(part, index))

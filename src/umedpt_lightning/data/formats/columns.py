@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import Collector
-from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, spellings
 from umedpt_lightning.data.formats.table import Rows, is_unknown
 from umedpt_lightning.types import IGNORE_INDEX, ClassSpec, MultilabelSpec, RegressionSpec, SurvivalSpec, TaskSpec
+
+_BAD = IGNORE_INDEX - 1  # what is no class
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,12 @@ class ClassColumn:
 
     Attributes:
         label: The column.
-        classes: The names in the order of the indices; None for those of the whole file in natural order.
+        classes: The names in the order of the indices, or what the column calls each, as ``{AP: ap}``; None for the
+            names in the whole file in natural order.
     """
 
     label: str
-    classes: Sequence[str | int] | None = None
+    classes: list[str | int] | dict[str, str | list[str]] | None = None
 
     @property
     def columns(self) -> Sequence[str]:
@@ -34,11 +37,13 @@ class ClassColumn:
 
     def targets(self, rows: Rows) -> NDArray[Any]:
         """``(N,)`` int64, `IGNORE_INDEX` where unknown; raises ValueError where cells, or the names, cannot be used."""
-        names, cells = self._names(rows), rows.columns[self.label]
-        known = [i for i, cell in enumerate(cells) if cell in names or not is_unknown(cell)]
-        targets = np.full(len(cells), IGNORE_INDEX, np.int64)
-        where = [rows.names[i] for i in known]
-        targets[known] = class_indices([cells[i] for i in known], names, where, rows.file)
+        names, coded = self._names(rows), rows.columns[self.label].coded()
+        index = spellings(names if self.classes is None else self.classes, rows.file)
+        of_cell = np.array([index.get(c, IGNORE_INDEX if is_unknown(c) else _BAD) for c in coded.names.tolist()])
+        targets: NDArray[np.int64] = of_cell[coded.codes]
+        bad = np.flatnonzero(targets == _BAD)
+        # raises for these
+        class_indices([*rows.columns[self.label].take(bad)], names, rows.names.take(bad), rows.file, mapped=True)
         return targets
 
     def spec(self, rows: Rows, **image: Any) -> TaskSpec:
@@ -46,7 +51,7 @@ class ClassColumn:
         return ClassSpec(**image, classes=self._names(rows))
 
     def _names(self, rows: Rows) -> tuple[str, ...]:
-        found = sorted((cell for cell in rows.everywhere[self.label] if not is_unknown(cell)), key=natural_key)
+        found = sorted((cell for cell in rows.everywhere(self.label) if not is_unknown(cell)), key=natural_key)
         return check_names(found if self.classes is None else self.classes, "classes", rows.file)
 
 

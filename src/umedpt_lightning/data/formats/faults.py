@@ -28,6 +28,10 @@ class MissingFilesError(FaultsError, FileNotFoundError):
     """Several files that are missing."""
 
 
+class ServerLostError(ConnectionError):
+    """A server does not answer: no fault of the sample that was wanted, so that no other can stand in for it."""
+
+
 class Collector:
     """Runs blocks of code one after the other, also where one before found faults.
 

@@ -16,6 +16,7 @@ from umedpt_lightning.data.formats.faults import FaultsError
 from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import check_files, check_folder, composed
+from umedpt_lightning.data.formats.texts import Paths
 from umedpt_lightning.data.volume import dicom_file
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Sample
@@ -25,9 +26,7 @@ _FULL_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 6553
 
 
 class FileTable:
-    """Many paths in one numpy array; raises ValueError without any, and FileNotFoundError where files are missing.
-
-    A list of strings would be copied into every forked worker, since reading one changes its reference count.
+    """Many paths, see `Texts`; raises ValueError without any, and FileNotFoundError where files are missing.
 
     Args:
         paths: At least one.
@@ -39,13 +38,13 @@ class FileTable:
         if not paths:
             raise ValueError(f"{source}: there are no {what} here. Correct the path, or leave this part out.")
         check_files(paths, what, source)
-        self._paths = np.array([os.fsencode(path) for path in paths])
+        self._paths = Paths.of(paths).texts
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> str:
-        return os.fsdecode(self._paths[index])  # not a Path: to make one takes a twentieth of the time of a small JPEG
+        return self._paths[index]  # not a Path: to make one takes a twentieth of the time of a small JPEG
 
 
 class Images(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.faults import FaultsError
 from umedpt_lightning.labels.wording import shorten
+
+#: Names of classes in the order of the indices, or what stands for each name.
+ClassNames = Sequence[str | int] | Mapping[str, str | Sequence[str]]
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
@@ -32,7 +35,26 @@ def check_names(names: Iterable[str | int], what: str, where: object) -> tuple[s
     return result
 
 
-def class_indices(values: Sequence[str], classes: Sequence[str], where: Sequence[str], file: object) -> NDArray[Any]:
+def spellings(classes: ClassNames, file: object) -> dict[str, int]:
+    """The index of the class that each text stands for: its name, and what the table calls it.
+
+    Raises ValueError where names are not `check_names`, or a text stands for two classes.
+    """
+    names = check_names(classes, "classes", file)
+    result = {name: i for i, name in enumerate(names)}
+    for i, told in enumerate(classes.values() if isinstance(classes, Mapping) else ()):
+        for text in [told] if isinstance(told, str | int) else told:
+            if result.setdefault(str(text), i) != i:
+                raise ValueError(
+                    f"{file}: `classes` says that {str(text)!r} is {names[i]!r}, but it is "
+                    f"{names[result[str(text)]]!r} too. Let each text be of one class."
+                )
+    return result
+
+
+def class_indices(
+    values: Sequence[str], classes: Sequence[str], where: Sequence[str], file: object, mapped: bool = False
+) -> NDArray[Any]:
     """Class names to ``(N,)`` int64 indices; raises ValueError for those that are not among the classes.
 
     Args:
@@ -40,20 +62,22 @@ def class_indices(values: Sequence[str], classes: Sequence[str], where: Sequence
         classes: All names.
         where: What a message calls each sample, its file included.
         file: The file or folder that a message of all names.
+        mapped: Whether `classes` may say what another table calls a class, as the mend then says.
     """
     index = {name: i for i, name in enumerate(classes)}
     result = np.fromiter((index.get(value, -1) for value in values), np.int64, len(values))
     unknown = np.flatnonzero(result < 0).tolist()
     if unknown:
+        mend = "Correct them, or add the class to `classes`."
+        if mapped:
+            value = values[unknown[0]]
+            name = next((name for name in classes if name.casefold() == value.casefold()), classes[0])
+            mend += f" Where {value!r} is another name of {name!r}, write `classes: {{{name}: {value}, ...}}`."
         known, at = shorten(classes), ", ".join(f"{values[i]!r} ({where[i]})" for i in unknown[:5])
         raise FaultsError(
-            f"{file}: {len(unknown)} samples have a class that is not among {known}, the first {at}. Correct them, or "
-            "add the class to `classes`.",
+            f"{file}: {len(unknown)} samples have a class that is not among {known}, the first {at}. {mend}",
             [
-                ValueError(
-                    f"{where[i]}: its class is {values[i]!r}, which is not among {known}. Correct it, or add the class "
-                    "to `classes`."
-                )
+                ValueError(f"{where[i]}: its class is {values[i]!r}, which is not among {known}. {mend}")
                 for i in unknown
             ],
         )

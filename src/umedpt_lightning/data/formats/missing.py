@@ -10,7 +10,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from umedpt_lightning.data.formats.faults import MissingFilesError
+from umedpt_lightning.data.formats.texts import Paths
 from umedpt_lightning.labels.wording import shorten
+
+#: How many files of a table are looked for when a reader is made.
+MOST_LOOKED_AT = 100_000
 
 
 def check_folder(folder: Path) -> None:
@@ -22,13 +26,21 @@ def check_folder(folder: Path) -> None:
 
 
 def check_files(paths: Sequence[Path], what: str, source: object) -> None:
-    """Raises FileNotFoundError where files are missing: `what` they are, and which `source` names them."""
-    missing = [path for path in paths if not path.is_file()]
+    """Raises FileNotFoundError where files are missing: `what` they are, and which `source` names them.
+
+    Of very many, some are looked at, spread evenly: a file system answers for 1,000 to 300,000 a second. The data check
+    reads all.
+    """
+    step = -(-len(paths) // MOST_LOOKED_AT)
+    names: Sequence[str] = paths.texts if isinstance(paths, Paths) else [*map(os.fspath, paths)]
+    looked_at = names if step < 2 else names[::step]
+    missing = [name for name in looked_at if not os.path.isfile(name)]
     if missing:
         mend = "Correct the names, or the folder they are looked for in."
+        of_all = "" if step < 2 else f" that were looked at, of {len(paths):,}"
         raise MissingFilesError(
-            f"{source}: {len(missing)} of {len(paths)} {what} are missing, the first: "
-            f"{shorten(map(str, missing), 5)}. {_hint(missing[0])}{mend}",
+            f"{source}: {len(missing)} of {len(looked_at)} {what}{of_all} are missing, the first: "
+            f"{shorten(missing, 5)}. {_hint(missing[0])}{mend}",
             [no_such_file(path, mend, f", but {source} names it") for path in missing],
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.formats.patterns import columns_of, fill
-from umedpt_lightning.data.formats.text_files import read_text
+from umedpt_lightning.data.formats.text_files import open_lines
+from umedpt_lightning.data.formats.texts import Coded, Paths, Texts
 from umedpt_lightning.labels.wording import shorten
 
 #: How programs write that nothing is known, in lower case. "none" is not among them: it is the name of many a class.
@@ -24,6 +25,8 @@ _UNKNOWN = frozenset(
     {"", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "1.#qnan", "-1.#ind"}
 )
 _PARQUET = (".parquet", ".pq")
+_ROWS = 1 << 16  # of a table that are lists of strings at a time
+_MOST_SEEN = 1 << 16  # different cells that are remembered
 
 
 def is_unknown(cell: str) -> bool:
@@ -53,6 +56,32 @@ class Table:
     unknown: list[str] = field(default_factory=list)
 
 
+class RowNames(Sequence[str]):
+    """What a message calls each row: the file, what its rows are counted in, and the number ``(N,)`` of each."""
+
+    def __init__(self, file: Path, unit: str, numbers: NDArray[np.int64]) -> None:
+        self._file, self._unit, self._numbers = file, unit, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """The name of a row, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return f"{self._file} {self._unit} {self._numbers[index]}"
+
+    def take(self, rows: NDArray[np.int64]) -> RowNames:
+        """Those of some rows."""
+        return RowNames(self._file, self._unit, self._numbers[rows])
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows of one part of a table.
@@ -61,29 +90,33 @@ class Rows:
         table: Where they are from.
         columns: Cells by column name, stripped.
         names: What a message calls each row.
-        everywhere: All cells of each column, those of other parts included.
+        whole: All cells of each column, those of other parts included.
     """
 
     table: Table
-    columns: dict[str, list[str]]
-    names: list[str]
-    everywhere: dict[str, set[str]]
+    columns: Mapping[str, Texts]
+    names: RowNames
+    whole: Mapping[str, Texts]
 
     @property
     def file(self) -> Path:
         """The table's file."""
         return Path(self.table.file)
 
-    def paths(self, column: str | None = None) -> list[Path]:
+    def everywhere(self, column: str) -> set[str]:
+        """The different cells of a column, those of other parts included."""
+        return set(self.whole[column])
+
+    def paths(self, column: str | None = None) -> Paths:
         """The files that a column names, or that of the images; raises ValueError where cells are empty."""
         root = self.file.parent if self.table.root is None else Path(self.table.root)
-        return [root / cell for cell in self._filled(column or self.table.path, "Name the file, or remove the row.")]
+        return Paths.below(root, self._filled(column or self.table.path, "Name the file, or remove the row."))
 
-    def groups(self) -> NDArray[np.str_] | None:
-        """``(N,)`` the cells of the column of groups, None without one; raises ValueError where cells are empty."""
+    def groups(self) -> Coded | None:
+        """The cells of the column of groups, None without one; raises ValueError where cells are empty."""
         if self.table.group is None:
             return None
-        return np.array(self._filled(self.table.group, "Name the group, one of its own if nothing shares it."))
+        return self._filled(self.table.group, "Name the group, one of its own if nothing shares it.").coded()
 
     def numbers(
         self,
@@ -99,16 +132,18 @@ class Rows:
         lower than `least`, or empty where all must be `known`.
         """
         result = np.full((len(self.names), len(columns)), np.nan, np.float32)
+        most = float(np.finfo(np.float32).max)
         faults = []
         for j, column in enumerate(columns):
+            seen: dict[str, float | None] = {}  # most cells are one of few
             for i, cell in enumerate(self.columns[column]):
-                if is_unknown(cell) and not known:
+                if cell not in seen:
+                    if len(seen) > _MOST_SEEN:
+                        seen.clear()
+                    seen[cell] = _number(cell, known)
+                number = seen[cell]
+                if number is None:
                     continue
-                try:
-                    number = float(cell)
-                except ValueError:
-                    number = np.inf
-                most = float(np.finfo(np.float32).max)
                 if not max(least, -most) <= number <= most or (only and number not in only):
                     what = f"{column} is {cell!r}, but it should be {meaning}"
                     faults.append(ValueError(f"{self.names[i]}: {what}. Correct the cell."))
@@ -117,10 +152,21 @@ class Rows:
         raise_all(faults)
         return result
 
-    def _filled(self, column: str, mend: str) -> list[str]:
+    def _filled(self, column: str, mend: str) -> Texts:
         cells = self.columns[column]
-        raise_all([ValueError(f"{self.names[i]}: {column} is empty. {mend}") for i, c in enumerate(cells) if not c])
+        empty = np.flatnonzero(cells.lengths == 0).tolist()
+        raise_all([ValueError(f"{self.names[i]}: {column} is empty. {mend}") for i in empty])
         return cells
+
+
+def _number(cell: str, known: bool) -> float | None:
+    """None where nothing is known, infinity where it is no number, though something must be `known`."""
+    if is_unknown(cell) and not known:
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return np.inf
 
 
 def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[str]) -> Rows:
@@ -142,43 +188,50 @@ def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[st
     wanted = list(dict.fromkeys([*kept, *([] if split is None else [table.split_column])]))
     cells, names = read_columns(Path(table.file), wanted)
     if table.unknown:
-        cells = {column: ["" if c in table.unknown else c for c in found] for column, found in cells.items()}
+        unknown = frozenset(table.unknown)
+        cells = {column: Texts.of("" if c in unknown else c for c in found) for column, found in cells.items()}
     if parts:
         root = Path(table.file).parent if table.root is None else Path(table.root)
-        cells[table.path] = fill(table.path, cells, names, root, table.file)
+        cells[table.path] = Texts.of(fill(table.path, {p: [*cells[p]] for p in parts}, names, root, table.file))
         kept.append(table.path)
-    chosen = list(range(len(names)))
+    chosen = np.arange(len(names))
     if split is not None:
         chosen = _of_part(split, cells[table.split_column], cells[table.path], names)
-    if not chosen:
+    if not len(chosen):
         found = "no row at all" if split is None else f"no row has {split!r} in the column {table.split_column}, only "
         there = "" if split is None else shorten(sorted(set(cells[table.split_column])))
         raise ValueError(f"{table.file}: {found}{there}. Correct `split` or the table, or leave this part out.")
     return Rows(
         table,
-        columns={column: [cells[column][i] for i in chosen] for column in kept},
-        names=[names[i] for i in chosen],
-        everywhere={column: set(cells[column]) for column in kept},
+        columns={column: cells[column].take(chosen) if split is not None else cells[column] for column in kept},
+        names=names.take(chosen),
+        whole={column: cells[column] for column in kept},
     )
 
 
-def _of_part(split: str, parts: Sequence[str], images: Sequence[str], names: Sequence[str]) -> list[int]:
-    """The rows of a part."""
+def _of_part(split: str, parts: Texts, images: Texts, names: Sequence[str]) -> NDArray[np.int64]:
+    """The rows of a part; raises where an image is in several."""
+    coded, hashes = parts.coded(), images.hashes()
+    order = np.argsort(hashes, kind="stable")
+    same = hashes[order[1:]] == hashes[order[:-1]]
+    twice = same & (coded.codes[order[1:]] != coded.codes[order[:-1]])
+    # few images, or none: only these are compared letter by letter
+    suspects = np.flatnonzero(np.isin(hashes, hashes[order[1:][twice]])).tolist() if twice.any() else []
     split_of: dict[str, str] = {}
     raise_all(
         [
             ValueError(
-                f"{name}: {image} is in the parts {split_of[image]!r} and {part!r}. An image that is trained on "
-                "cannot measure: keep it in one part."
+                f"{names[i]}: {images[i]} is in the parts {split_of[images[i]]!r} and {parts[i]!r}. An image that is "
+                "trained on cannot measure: keep it in one part."
             )
-            for name, image, part in zip(names, images, parts, strict=True)
-            if split_of.setdefault(image, part) != part
+            for i in suspects
+            if split_of.setdefault(images[i], parts[i]) != parts[i]
         ]
     )
-    return [i for i, part in enumerate(parts) if part == split]
+    return np.flatnonzero(np.isin(coded.codes, np.flatnonzero(coded.names == split)))
 
 
-def read_columns(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+def read_columns(file: Path, wanted: Sequence[str]) -> tuple[dict[str, Texts], RowNames]:
     """Cells of columns of a CSV file with a header or of Parquet, stripped, and what a message calls each row.
 
     Raises FileNotFoundError where there is no such file, ImportError where it is Parquet and pyarrow is missing, and
@@ -187,31 +240,31 @@ def read_columns(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]
     return (_parquet if file.suffix.lower() in _PARQUET else _csv)(file, wanted)
 
 
-def _csv(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    cells: dict[str, list[str]] = {column: [] for column in wanted}
-    rows: list[str] = []
-    faults: list[ValueError] = []
-    reader = csv.reader(io.StringIO(read_text(file), newline=""))
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        place = {column: _place(column, header, file) for column in wanted}
-        for found in reader:
-            if not any(found):
-                continue  # a blank line
-            rows.append(f"{file} line {reader.line_num}")
-            if len(found) != len(header):
-                what = f"{len(found)} cells, but the header has {len(header)}"
-                faults.append(ValueError(f"{rows[-1]}: {what}. Quote cells with commas."))
-                continue
-            for column in wanted:
-                cells[column].append(found[place[column]].strip())
-    except csv.Error as error:
-        raise ValueError(f"{file} line {reader.line_num}: not CSV ({error}). Write the table again.") from error
+def _csv(file: Path, wanted: Sequence[str]) -> tuple[dict[str, Texts], RowNames]:
+    with open_lines(file) as lines:
+        reader = csv.reader(lines)
+        try:
+            header = [cell.strip() for cell in next(reader, [])]
+            places = [_place(column, header, file) for column in wanted]
+            columns, numbers = _Columns(places), array("q")
+            faults: list[ValueError] = []
+            for found in reader:
+                if not any(found):
+                    continue  # a blank line
+                if len(found) != len(header):
+                    what = f"{len(found)} cells, but the header has {len(header)}"
+                    faults.append(ValueError(f"{file} line {reader.line_num}: {what}. Quote cells with commas."))
+                    continue
+                numbers.append(reader.line_num)
+                columns.add(found)
+        except csv.Error as error:
+            raise ValueError(f"{file} line {reader.line_num}: not CSV ({error}). Write the table again.") from error
     raise_all(faults)
-    return cells, rows
+    names = RowNames(file, "line", np.frombuffer(numbers, np.int64))
+    return dict(zip(wanted, columns.texts(), strict=True)), names
 
 
-def _parquet(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+def _parquet(file: Path, wanted: Sequence[str]) -> tuple[dict[str, Texts], RowNames]:
     """As `_csv`; cells are as a CSV file of the same table would have them."""
     if not file.is_file():
         raise no_such_file(file, "Correct the path in the configuration.")
@@ -223,8 +276,37 @@ def _parquet(file: Path, wanted: Sequence[str]) -> tuple[dict[str, list[str]], l
         table = parquet.read_table(file, columns=list(wanted), partitioning=None)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{file}: not a Parquet file that can be read ({error}). Write it again.") from error
-    cells = {column: [_text(value) for value in table.column(column).to_pylist()] for column in wanted}
-    return cells, [f"{file} row {i + 1}" for i in range(table.num_rows)]
+    cells = {
+        column: Texts.of(_text(value) for batch in table.column(column).chunks for value in batch.to_pylist())
+        for column in wanted
+    }
+    return cells, RowNames(file, "row", np.arange(1, table.num_rows + 1))
+
+
+class _Columns:
+    """Columns, by their places in a row, that grow row by row; every so many rows they become texts."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self._cells: list[tuple[int, list[str]]] = [(place, []) for place in places]
+        self._grown: list[list[Texts]] = [[] for _ in places]
+        self._rows = 0
+
+    def add(self, row: list[str]) -> None:
+        for place, cells in self._cells:  # a list a row would keep the garbage collector busy
+            cells.append(row[place].strip())
+        self._rows += 1
+        if self._rows == _ROWS:
+            self._flush()
+
+    def texts(self) -> list[Texts]:
+        self._flush()
+        return [Texts.joined(grown) for grown in self._grown]
+
+    def _flush(self) -> None:
+        for grown, (_, cells) in zip(self._grown, self._cells, strict=True):
+            grown.append(Texts.of(cells))
+            cells.clear()
+        self._rows = 0
 
 
 def _text(value: Any) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -29,7 +31,7 @@ def read_text(file: Path) -> str:
     if not file.is_file():
         raise no_such_file(file, "Correct the path in the configuration, or the table that names it.")
     content = file.read_bytes()
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = _encoding(content)
     mend = "Save it as UTF-8 (in Excel as 'CSV UTF-8')."
     try:
         text = content.decode(encoding)
@@ -45,6 +47,33 @@ def read_text(file: Path) -> str:
         number = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"{file} line {number}: there are zero bytes, as in UTF-16 without a byte order mark. {mend}")
     return text
+
+
+@contextmanager
+def open_lines(file: Path) -> Iterator[Iterator[str]]:
+    """The lines of a text file, with their ends, one by one; raises as `read_text`, when it comes to a bad one."""
+    if not file.is_file():
+        read_text(file)
+    with file.open("rb") as stream:
+        mark = stream.read(4)
+    encoding = _encoding(mark)
+
+    def checked(stream: TextIO) -> Iterator[str]:
+        try:
+            for line in stream:
+                if "\0" in line:
+                    read_text(file)
+                yield line
+        except UnicodeDecodeError:
+            read_text(file)  # it names the line
+            raise
+
+    with file.open(encoding=encoding, newline="") as text:
+        yield checked(text)
+
+
+def _encoding(content: bytes) -> str:
+    return next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
 
 
 def read_json(file: Path) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from umedpt_lightning.data.formats.faults import ServerLostError
 from umedpt_lightning.data.loading.sampling import SampleKey
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.transforms import Transform
@@ -66,6 +67,16 @@ class MultiTaskDataset(Dataset[Item]):
         self.readers, self.transforms = dict(readers), dict(transforms)
         self.on_bad_sample = on_bad_sample
 
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Item]:
+        """The samples of a micro-batch; the DataLoader asks for them so where a data set can do that."""
+        self.ahead(keys)
+        return [self[key] for key in keys]
+
+    def ahead(self, keys: Sequence[SampleKey]) -> None:
+        """As `Reader.ahead`, for all tasks."""
+        for task in dict.fromkeys(key.task for key in keys):
+            self.readers[task].ahead([key.item for key in keys if key.task == task])
+
     def __getitem__(self, key: SampleKey) -> Item:
         """The sample; raises ValueError, which names task, file and mend, where it cannot be used."""
         try:
@@ -84,6 +95,8 @@ class MultiTaskDataset(Dataset[Item]):
         for step in range(tries):
             try:
                 return prepared(reader, (key.item + step) % len(reader), seed), first
+            except ServerLostError:  # another sample would be as far
+                raise
             except (ValueError, OSError) as error:
                 first = first or str(error)
         raise ValueError(f"{tries} samples in a row cannot be read, the first: {first}")

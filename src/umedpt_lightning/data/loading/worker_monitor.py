@@ -41,10 +41,12 @@ class MonitoredDataset(Dataset[Item]):
         """The samples of a micro-batch; the DataLoader asks for them so where a data set can do that."""
         worker = get_worker_info()
         if worker is None:
-            return [self.dataset[key] for key in keys]
+            return self.dataset.__getitems__(keys)
         state = self._states[worker.id]
         state.process = os.getpid()
         items = []
+        state.task, state.item = self._numbers[keys[0].task], keys[0].item
+        self.dataset.ahead(keys)
         for key in keys:
             state.task, state.item = self._numbers[key.task], key.item
             items.append(self.dataset[key])

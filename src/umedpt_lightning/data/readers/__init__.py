@@ -15,6 +15,7 @@ from umedpt_lightning.data.readers.manifest import (
 from umedpt_lightning.data.readers.medmnist import MedMNIST, MedMNISTMultilabel
 from umedpt_lightning.data.readers.named_classes import NamedClasses
 from umedpt_lightning.data.readers.npy_masks import NpyMasks
+from umedpt_lightning.data.readers.packed import Packed
 from umedpt_lightning.data.readers.run_lengths import RunLengthMasks
 from umedpt_lightning.data.readers.slide_annotations import SlideBoxes, SlideMasks, SlideRegions
 from umedpt_lightning.data.readers.slides import SlideClasses, SlideLabels, SlideNumbers
@@ -47,6 +48,7 @@ __all__ = [
     "MedMNISTMultilabel",
     "NamedClasses",
     "NpyMasks",
+    "Packed",
     "Reader",
     "RunLengthMasks",
     "SlideBoxes",

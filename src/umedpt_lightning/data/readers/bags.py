@@ -120,6 +120,7 @@ class Bags(Reader):
         return self._names if known is None else known[[rows[0] for rows in self._members]]
 
     def _bag(self, index: int, rows: NDArray[np.int64]) -> Bag:
+        self._reader.ahead(rows.tolist())
         instances: list[Sample] = [self._reader[row] for row in rows.tolist()]
         target = self.targets[index]
         return Bag.of(instances, target.copy() if target.ndim else int(target), self.name(index))

@@ -17,6 +17,7 @@ from umedpt_lightning.data.formats.columns import Columns
 from umedpt_lightning.data.formats.faults import Collector
 from umedpt_lightning.data.formats.files import ImageFiles, Images, walk
 from umedpt_lightning.data.formats.table import Table, read_rows
+from umedpt_lightning.data.formats.texts import Coded
 from umedpt_lightning.types import Sample, SampleTarget, TaskSpec
 
 AnyImages = TypeVar("AnyImages", bound=Images)
@@ -52,6 +53,9 @@ class Reader(Dataset[Sample], ABC):
     def draw(self, index: int, seed: int) -> Sample:
         """The sample at `index` as training takes it; of a bag some images, which the seed of each pass chooses."""
         return self[index]
+
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Called with the samples of a micro-batch before they are read: what comes from afar can come together."""
 
     def cached(self, keep: Callable[[Reader], Reader]) -> Reader:
         """The same samples, where `keep` gives a reader that decodes each of its samples once."""
@@ -94,7 +98,7 @@ class ImageReader(Reader, Generic[AnyImages]):
     """A reader with one sample an image of a table of images."""
 
     _images: AnyImages
-    _of_rows: NDArray[np.str_] | None = None
+    _of_rows: Coded | None = None
     _folders: tuple[Path, ...] = ()
 
     @abstractmethod
@@ -127,7 +131,7 @@ class ImageReader(Reader, Generic[AnyImages]):
     @property
     def groups(self) -> NDArray[np.str_] | None:
         """As `Reader.groups`: those that a table names, else the pieces of a file belong together."""
-        groups = self._images.wholes if self._of_rows is None else self._of_rows
+        groups = self._images.wholes if self._of_rows is None else self._of_rows.array()
         owners = self._images.owners
         # made anew: as many long texts would fill memory
         return groups if groups is None or owners is None else groups[owners]

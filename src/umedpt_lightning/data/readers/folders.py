@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.files import ImageFiles, check_pairs, list_images, one_by_name, stem_of
-from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
+from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, spellings
 from umedpt_lightning.data.formats.masks import MaskFiles
 from umedpt_lightning.data.formats.missing import check_folder
 from umedpt_lightning.data.formats.patterns import by_wildcards, is_pattern
@@ -23,8 +23,9 @@ class ClassFolders(TargetReader[ImageFiles]):
 
     Args:
         folder: Holds one sub-folder a class. Files beside them and hidden folders are left out.
-        classes: Names of the sub-folders in the order of the indices; None for all of them in natural order. Say them
-            where a part has no image of some class, so that all parts agree.
+        classes: Names of the sub-folders in the order of the indices, or the sub-folders of each name, as
+            ``{AP: ap, PA: [pa, pa2]}``; None for all of them in natural order. Say them where a part has no image of
+            some class, so that all parts agree.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
         value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
 
@@ -36,7 +37,7 @@ class ClassFolders(TargetReader[ImageFiles]):
     def __init__(
         self,
         folder: Path | str,
-        classes: list[str | int] | None = None,
+        classes: list[str | int] | dict[str, str | list[str]] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -47,17 +48,20 @@ class ClassFolders(TargetReader[ImageFiles]):
         if not found:
             raise ValueError(f"{folder}: there are no sub-folders, one a class, in it. Correct the path.")
         names = check_names(found if classes is None else classes, "classes", folder)
-        class_indices(found, names, [str(folder / name) for name in found], folder)  # raises for what is no class
+        index = spellings(found if classes is None else classes, folder)
+        unknown = [name for name in found if name not in index]
+        class_indices(unknown, names, [str(folder / name) for name in unknown], folder, mapped=True)  # raises for these
 
         paths: list[Path] = []
         counts: list[int] = []
-        for name in names:
-            images = list_images(folder / name, recursive=True) if name in found else []
+        folders = sorted(found, key=index.__getitem__)  # those of a class in natural order
+        for name in folders:
+            images = list_images(folder / name, recursive=True)
             paths += images
             counts.append(len(images))
         self._images = ImageFiles(paths, channels, value_range, folder)
         self._folders = (folder,)
-        self.targets = np.repeat(np.arange(len(names)), counts)
+        self.targets = np.repeat([index[name] for name in folders], counts)
         self.spec = ClassSpec(**self._images.facts, classes=names).with_statistics(self.targets)
 
 

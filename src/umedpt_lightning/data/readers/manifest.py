@@ -21,8 +21,8 @@ class ManifestClasses(RowReader[ImageFiles]):
         table: The table's file, or a `Table` where its columns have other names than usual.
         split: Which part: the rows with this text in the column of parts; None for all rows, see `Split`.
         label: Column of class names.
-        classes: Class names in the order of the indices; None for those of the whole file in natural order, so that
-            all parts agree.
+        classes: Class names in the order of the indices, or what the table calls each, as ``{AP: ap, PA: [pa, pa2]}``;
+            None for those of the whole file in natural order, so that all parts agree.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first image has.
         value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
 
@@ -36,7 +36,7 @@ class ManifestClasses(RowReader[ImageFiles]):
         table: Table | Path | str,
         split: str | None,
         label: str = "label",
-        classes: list[str | int] | None = None,
+        classes: list[str | int] | dict[str, str | list[str]] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:

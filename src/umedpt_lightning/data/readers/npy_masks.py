@@ -98,7 +98,7 @@ class _Images(Images):
         if names is not None:
             table = names if isinstance(names, Table) else Table(names)
             rows = read_rows(table, None, [])
-            self._names = np.array(rows.columns[table.path])
+            self._names = np.array([*rows.columns[table.path]])
             if len(self._names) != len(stack):
                 raise ValueError(f"{table.file}: {len(self._names)} rows for {len(stack)} images of {stack.file}.")
 

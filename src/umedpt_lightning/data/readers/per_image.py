@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.table import Rows
+from umedpt_lightning.data.formats.texts import Coded
 
 
 class PerImage:
@@ -18,7 +19,7 @@ class PerImage:
 
     Attributes:
         paths: Their files.
-        groups: ``(N,)`` the group of each, that of its first row; None where the table says none.
+        groups: The group of each, that of its first row; None where the table says none.
 
     Raises:
         ValueError: A row names no file or no group.
@@ -28,7 +29,8 @@ class PerImage:
         paths, groups = rows.paths(), rows.groups()
         first = {path: i for i, path in reversed(list(enumerate(paths)))}
         self.paths = list(dict.fromkeys(paths))
-        self.groups = None if groups is None else groups[[first[path] for path in self.paths]]
+        firsts = [first[path] for path in self.paths]
+        self.groups = None if groups is None else Coded(groups.names, groups.codes[firsts])
         place = {path: i for i, path in enumerate(self.paths)}
         self.owners: NDArray[np.int64] = np.array([place[path] for path in paths], np.int64)
 

@@ -18,8 +18,8 @@ class SlideClasses(RowReader[TileImages]):
             (pyramidal TIFF, SVS and their relatives).
         split: Which part: the rows with this text in the column of parts; None for all rows, see `Split`.
         label: Column of class names.
-        classes: Class names in the order of the indices; None for those of the whole file in natural order, so that
-            all parts agree.
+        classes: Class names in the order of the indices, or what the table calls each, as ``{AP: ap, PA: [pa, pa2]}``;
+            None for those of the whole file in natural order, so that all parts agree.
         tiles: How slides are cut; None 256 pixels of 0.5 µm where at least half is tissue.
         channels: 1 or 3 to turn colour to grey or grey to colour; None as the first slide has.
         value_range: The stored intensities that become 0 and 1; None the full range of uint8 or uint16.
@@ -35,7 +35,7 @@ class SlideClasses(RowReader[TileImages]):
         table: Table | Path | str,
         split: str | None,
         label: str = "label",
-        classes: list[str | int] | None = None,
+        classes: list[str | int] | dict[str, str | list[str]] | None = None,
         tiles: Tiles | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,

@@ -44,6 +44,10 @@ class Selection(Reader):
         """As that of the whole."""
         return self._reader.draw(int(self._rows[self._at(index)]), seed)
 
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Of the whole."""
+        self._reader.ahead(self._rows[[self._at(index) for index in indices]].tolist())
+
     def cached(self, keep: Callable[[Reader], Reader]) -> Reader:
         """Of bags, the images of the whole."""
         if not self.spec.bag:

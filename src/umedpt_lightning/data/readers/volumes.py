@@ -31,8 +31,8 @@ class VolumeClasses(RowReader[VolumeImages]):
             file, a DICOM file, or a folder of one DICOM series.
         split: Which part: the rows with this text in the column of parts; None for all rows, see `Split`.
         label: Column of class names.
-        classes: Class names in the order of the indices; None for those of the whole file in natural order, so that
-            all parts agree.
+        classes: Class names in the order of the indices, or what the table calls each, as ``{AP: ap, PA: [pa, pa2]}``;
+            None for those of the whole file in natural order, so that all parts agree.
         slices: How volumes are cut; None all axial slices as stored.
         intensity: What becomes 0 and 1, as float32: ``{low: -160, high: 240}``, ``{level: 40, width: 400}``, or
             percentiles of the volume ``{lower: 0.5, upper: 99.5}``; None keeps the intensities.
@@ -51,7 +51,7 @@ class VolumeClasses(RowReader[VolumeImages]):
         table: Table | Path | str,
         split: str | None,
         label: str = "label",
-        classes: list[str | int] | None = None,
+        classes: list[str | int] | dict[str, str | list[str]] | None = None,
         slices: Slices | None = None,
         intensity: Intensity | None = None,
         channels: int | None = None,

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from umedpt_lightning.io.values import to_json
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.pretrained.values import to_json
 from umedpt_lightning.training.checkpoints import CheckpointError
 from umedpt_lightning.types import TaskSpec
 
