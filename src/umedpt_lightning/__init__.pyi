@@ -23,6 +23,7 @@ from .data.readers import MedMNIST as MedMNIST
 from .data.readers import MedMNISTMultilabel as MedMNISTMultilabel
 from .data.readers import NamedClasses as NamedClasses
 from .data.readers import NpyMasks as NpyMasks
+from .data.readers import Packed as Packed
 from .data.readers import Reader as Reader
 from .data.readers import RunLengthMasks as RunLengthMasks
 from .data.readers import SlideBoxes as SlideBoxes

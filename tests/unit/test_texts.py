@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from umedpt_lightning.data.cache.identity import identity
-from umedpt_lightning.data.formats import missing, table, texts
+from umedpt_lightning.data.formats import missing, table, table_file, texts
 from umedpt_lightning.data.formats.faults import MissingFilesError
-from umedpt_lightning.data.formats.texts import Paths, Texts
+from umedpt_lightning.data.formats.paths import Paths
+from umedpt_lightning.data.formats.texts import Texts
 from umedpt_lightning.data.readers import ManifestClasses, Table
 from umedpt_lightning.io.atomic import write_csv
 
@@ -62,7 +63,7 @@ def test_paths_are_those_that_pathlib_makes(root: str, odd: str) -> None:
 def test_a_table_that_is_read_piece_by_piece_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [["path", "note"], *([f"{i}.png", "ä, b" if i % 2 else f" line\n{i} "] for i in range(7))]
     write_csv(tmp_path / "a.csv", rows[0], rows[1:])
-    monkeypatch.setattr(table, "_ROWS", 3)
+    monkeypatch.setattr(table_file, "_ROWS", 3)
     found = table.read_rows(Table(tmp_path / "a.csv"), None, ["note"])
     assert [*found.columns["path"]] == [row[0] for row in rows[1:]]
     assert [*found.columns["note"]] == [row[1].strip() for row in rows[1:]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
-from umedpt_lightning.data.formats.table import read_columns
+from umedpt_lightning.data.formats.table_file import read_columns
 from umedpt_lightning.data.formats.text_files import read_json
 from umedpt_lightning.inference.input_files import (
     FileKind,

@@ -16,7 +16,7 @@ from umedpt_lightning.data.formats.faults import FaultsError
 from umedpt_lightning.data.formats.images import image_suffixes, probe_image, read_image
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import check_files, check_folder, composed
-from umedpt_lightning.data.formats.texts import Paths
+from umedpt_lightning.data.formats.paths import Paths
 from umedpt_lightning.data.volume import dicom_file
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Sample

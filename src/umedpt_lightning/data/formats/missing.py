@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from umedpt_lightning.data.formats.faults import MissingFilesError
-from umedpt_lightning.data.formats.texts import Paths
+from umedpt_lightning.data.formats.paths import Paths
 from umedpt_lightning.labels.wording import shorten
 
 #: How many files of a table are looked for when a reader is made.

@@ -61,6 +61,9 @@ class Packed(Reader):
             self._cache = ByteCache(name, len(self), int(cache_gib * 2**30))
             (self._cache.folder / "full").unlink(missing_ok=True)  # of an earlier run
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_ahead": {}, "_is_full": False}  # what was read so far is no part of what it is
+
     def __len__(self) -> int:
         return len(self._index.names)
 
