@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -104,6 +105,21 @@ def test_what_autograd_keeps_is_that_of_the_largest(config: Path) -> None:
         return saved.peak
 
     assert peak(batches) <= 1.01 * max(peak([batch]) for batch in batches)
+
+
+def test_packed_they_are_the_same_samples(config: Path, tmp_path: Path) -> None:
+    main(["data", "pack", "--config", str(config), "--out", str(tmp_path / "shards"), "--workers", "0"])
+    packed = built(tmp_path / "shards" / "tasks.yaml")
+    for name, task in built(config).items():
+        for part, reader in task.readers.items():
+            other = packed[name].readers[part]
+            assert other.spec == reader.spec
+            assert len(other) == len(reader)
+            for index in (0, len(reader) // 2, -1):
+                mine, theirs = other[index], reader[index]
+                assert mine.name == theirs.name
+                np.testing.assert_array_equal(mine.image, theirs.image)
+                np.testing.assert_equal(mine.target, theirs.target)
 
 
 def test_killed_and_resumed_it_ends_alike(config: Path, tmp_path: Path) -> None:

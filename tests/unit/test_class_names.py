@@ -51,3 +51,12 @@ def test_folders_may_be_called_otherwise(tmp_path: Path) -> None:
 def test_what_is_not_clear_is_told_with_the_mend(classes: object, match: str, table: Path) -> None:
     with pytest.raises(ValueError, match=match):
         ManifestClasses(table, "val", classes=classes)  # type: ignore[arg-type]
+
+
+def test_two_hospitals_have_one_spec(shared_data: Path) -> None:
+    nih = ManifestClasses(shared_data / "nih_chest" / "table.csv", "val", "view", ["PA", "AP"])
+    other = ManifestClasses(shared_data / "hannover_chest" / "table.csv", "val", "projection", {"PA": "pa", "AP": "ap"})
+    assert nih.spec.names == other.spec.names
+    assert set(other.targets.tolist()) == {0, 1}
+    with pytest.raises(ValueError, match=r"another name of '(AP|PA)', write `classes: {(AP: ap|PA: pa), ...}`"):
+        ManifestClasses(shared_data / "hannover_chest" / "table.csv", "val", "projection", ["PA", "AP"])

@@ -60,12 +60,12 @@ def launch(job: Job, launcher: Launcher, options: Mapping[str, Any], folder: Pat
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=launcher)
         executor.update_parameters(**{"name": "umedpt", "timeout_min": _MINUTES, **options})
+        with executor.batch():
+            jobs = [executor.submit(job, number) for number in range(job.jobs)]
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise ValueError(
             f"--launcher {launcher}: submitit cannot start jobs so ({error}). Correct --launcher or --job_options."
         ) from error
-    with executor.batch():
-        jobs = [executor.submit(job, number) for number in range(job.jobs)]
     print(f"{job.jobs} jobs, which print to {folder}", flush=True)
     errors = {number: error for number, one in enumerate(jobs) if (error := one.exception()) is not None}
     if errors:
