@@ -203,6 +203,7 @@ def test_what_is_torn_in_the_cache_is_read_again(served: Served, reader: Reader)
     [
         (lambda folder: (folder / "index.json").write_text("{"), "not the index of packed samples"),
         (lambda folder: (folder / "samples.npz").write_bytes(b"PK"), "not the index of packed samples"),
+        (lambda folder: os.truncate(folder / "samples.npz", 300), "not the index of packed samples"),
         (lambda folder: (folder / "index.json").unlink(), "umedpt data pack"),
     ],
 )

@@ -72,14 +72,15 @@ class Packed(Reader):
         index = self._at(index)
         content = self._ahead.pop(index, None) or self._cached(index)
         if content is None:
-            content = self._store.one(self._index.place(index))
-            self._keep(index, content)
-        if not self._is_whole(index, content):
             place = self._index.place(index)
-            raise ValueError(
-                f"{self._store.address}/{place.shard}: bytes {place.start:,} to {place.stop:,}, which hold "
-                f"{self.name(index)}, are not those that were packed. Copy the shard again, or pack the samples again."
-            )
+            content = self._store.one(place)
+            if not self._is_whole(index, content):
+                raise ValueError(
+                    f"{self._store.address}/{place.shard}: bytes {place.start:,} to {place.stop:,}, which hold "
+                    f"{self.name(index)}, are not those that were packed. Copy the shard again, or pack the samples "
+                    "again."
+                )
+            self._keep(index, content)
         sample = unpack_content(np.frombuffer(bytearray(zlib.decompress(content)), np.uint8))
         if sample is None:
             raise ValueError(f"{self._store.address}: {self.name(index)} cannot be read. Pack the samples again.")
@@ -105,7 +106,8 @@ class Packed(Reader):
     @property
     def groups(self) -> NDArray[np.str_] | None:
         """As those of the reader that was packed."""
-        return self._index.groups
+        groups = self._index.groups
+        return None if groups is None else groups.array()
 
     def _take(self, index: int) -> bytes | None:
         """The bytes of a sample that is in the cache, held for when it is asked for."""
@@ -115,7 +117,9 @@ class Packed(Reader):
         return content
 
     def _cached(self, index: int) -> bytes | None:
-        content = self._cache and self._cache.get(index, int(self._index.length[index]))
+        if self._cache is None:
+            return None
+        content = self._cache.get(index, int(self._index.length[index]))
         # a machine that went down may have left something else there
         return content if content and self._is_whole(index, content) else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.texts import Coded
 from umedpt_lightning.io.atomic import atomic_write, write_text
 from umedpt_lightning.io.values import from_json, to_json
 from umedpt_lightning.types import TaskSpec
@@ -58,7 +60,7 @@ class ShardIndex:
     length: NDArray[np.int64]
     checksum: NDArray[np.uint32]
     names: NDArray[np.bytes_]
-    groups: NDArray[np.str_] | None
+    groups: Coded | None
     targets: NDArray[Any] | None
     source: str
 
@@ -70,6 +72,8 @@ class ShardIndex:
     def write(self, folder: Path) -> None:
         """Writes ``samples.npz`` and, when all else is there, ``index.json``."""
         arrays: dict[str, Any] = {field: value for field in _ARRAYS if (value := getattr(self, field)) is not None}
+        if self.groups is not None:
+            arrays |= {"group_names": self.groups.names, "group_codes": self.groups.codes}
         with atomic_write(folder / SAMPLES) as unfinished:
             np.savez_compressed(unfinished, **arrays)
         options = {field.name: getattr(self.spec, field.name) for field in dataclasses.fields(self.spec)}
@@ -83,7 +87,7 @@ class ShardIndex:
         write_text(folder / INDEX, json.dumps(content, indent=1) + "\n")
 
 
-_ARRAYS = ("shard", "start", "length", "checksum", "names", "groups", "targets")
+_ARRAYS = ("shard", "start", "length", "checksum", "names", "targets")
 
 
 def read_index(index: bytes, samples: bytes, where: str) -> ShardIndex:
@@ -97,17 +101,19 @@ def read_index(index: bytes, samples: bytes, where: str) -> ShardIndex:
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']}, but this release reads {_FORMAT}")
         with np.load(io.BytesIO(samples), allow_pickle=False) as arrays:
-            columns = {name: arrays.get(name) for name in _ARRAYS}
-        if len(columns["names"]) != content["samples"]:  # type: ignore[arg-type]
+            columns: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS}
+            names = arrays.get("group_names")
+            columns["groups"] = None if names is None else Coded(names, arrays["group_codes"])
+        if len(columns["names"]) != content["samples"]:
             raise ValueError(f"{SAMPLES} is of another number of samples")
         shards, sizes = zip(*((shard["file"], shard["bytes"]) for shard in content["shards"]), strict=True)
         kind, options, source = content["spec"]["class"], from_json(content["spec"]["options"]), content["source"]
-    except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{where}/{INDEX}: not the index of packed samples that can be read ({type(error).__name__}: {error}). "
             f"Copy it and {SAMPLES} again, or pack the samples again."
         ) from error
-    return ShardIndex(_kind(kind, where)(**options), shards, sizes, source=source, **columns)  # type: ignore[arg-type]
+    return ShardIndex(_kind(kind, where)(**options), shards, sizes, source=source, **columns)
 
 
 def _kind(name: str, where: str) -> type[TaskSpec]:

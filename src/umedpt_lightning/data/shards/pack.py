@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from umedpt_lightning.data.cache.identity import identity
 from umedpt_lightning.data.cache.sample_file import pack
 from umedpt_lightning.data.extras import require
+from umedpt_lightning.data.formats.texts import Texts
 from umedpt_lightning.data.loading.worker import prepare_worker
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.shards.index import INDEX, ShardIndex
@@ -86,6 +87,7 @@ def pack_reader(
             for member in members:
                 number = int(member.name.partition(".")[0])
                 shards[number], starts[number] = shard, member.offset_data
+    groups = reader.groups
     names = np.array([reader.name(i).encode(errors="surrogateescape") for i in range(len(reader))])
     ShardIndex(
         reader.spec,
@@ -96,7 +98,7 @@ def pack_reader(
         lengths,
         checksums,
         names,
-        reader.groups,
+        None if groups is None else Texts.of(groups.tolist()).coded(),
         reader.targets,
         source,
     ).write(folder)
