@@ -32,7 +32,7 @@ def tables(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in sorted(folder.rglob("*.csv"))}
 
 
-@pytest.mark.parametrize("more", [(), ("--centres", "^([A-Z])-")])
+@pytest.mark.parametrize("more", [(), pytest.param(("--centres", "^([A-Z])-"), marks=pytest.mark.slow)])
 def test_jobs_measure_the_same_cells_once_and_the_report_is_the_same(
     more: tuple[str, ...], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,8 @@ def test_texts_are_what_a_list_is(words: list[str]) -> None:
     assert len(found.coded().names) == len(set(words)) or not words
     assert found.hashes().tolist() == [*map(hash, words)]
     assert found.lengths.tolist() == [len(word.encode(errors="surrogateescape")) for word in words]
-    assert [*pickle.loads(pickle.dumps(found))] == words
+    again = pickle.loads(pickle.dumps(found.with_prefix("ü/")))
+    assert [*again] == [f"ü/{word}" for word in words]
 
 
 def test_there_is_nothing_outside() -> None:
@@ -90,5 +91,7 @@ def test_a_cache_knows_the_files_of_a_table(tmp_path: Path) -> None:
 
     file = manifest(tmp_path)
     before = identity(ManifestClasses(file, "train"))
+    (tmp_path / "beside").mkdir()
+    assert identity(ManifestClasses(file, "train")) == before, "what lies beside the files does not count"
     image(tmp_path / "images" / "train3.png", seed=77)
     assert identity(ManifestClasses(file, "train")) != before

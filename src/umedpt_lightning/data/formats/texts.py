@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,10 @@ class Texts(Sequence[str]):
         contents, lengths = ([getattr(part, name) for part in parts] for name in ("_content", "lengths"))
         content = np.concatenate([np.empty(0, np.uint8), *contents])
         return cls(content, np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths])))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # in bytes: a cache that looks at what is pickled would take a prefix of paths for a file of its own
+        return _again, (self._content, self._ends, self.prefix.encode(errors="surrogateescape"))
 
     def with_prefix(self, prefix: str) -> Texts:
         """The same texts behind `prefix`."""
@@ -114,6 +118,10 @@ class Texts(Sequence[str]):
             end = int(self._ends[min(start + _CHUNK, len(self)) - 1])
             yield start, self._content[begin:end].tobytes()
             begin = end
+
+
+def _again(content: NDArray[np.uint8], ends: NDArray[np.int64], prefix: bytes) -> Texts:
+    return Texts(content, ends, prefix.decode(errors="surrogateescape"))
 
 
 class Coded:
