@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import wandb
 import yaml
 from wandb.sdk.launch.sweeps import utils
 
@@ -25,42 +27,42 @@ def blocks(language: str) -> list[str]:
 
 def test_the_page_shows_the_sweep_as_it_is() -> None:
     assert blocks("yaml") == [SWEEP.read_text()]
-    assert not utils.sweep_config_err_text_from_jsonschema_violations([])
     sweep = utils.load_sweep_config(str(SWEEP))
     assert sweep is not None
     assert sweep["metric"]["name"] == "val/score"
 
 
-def ends(parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """The first and the last value of each parameter."""
-    values = {name: said.get("values") or [said["min"], said["max"]] for name, said in parameters.items()}
-    return [{name: {"value": one[place]} for name, one in values.items()} for place in (0, -1)]
+def command_of(sweep: dict[str, Any], place: int) -> tuple[list[str], float]:
+    """What an agent starts with the first or the last value of each parameter, and the learning rate."""
+    said = sweep["parameters"]
+    values = {name: {"value": (one.get("values") or [one["min"], one["max"]])[place]} for name, one in said.items()}
+    filled = utils.create_sweep_command_args({"args": values}) | {"program": [sweep["program"]]}
+    chunks = utils.create_sweep_command(list(sweep["command"]))
+    words = [filled[chunk[2:-1]] if chunk.startswith("${") else [chunk] for chunk in chunks]
+    return [*itertools.chain.from_iterable(words)], values["model.optimization.learning_rate"]["value"]
 
 
-def test_an_agent_of_weights_and_biases_starts_runs_that_log_the_score(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_an_agent_of_weights_and_biases_starts_a_run_that_logs_the_score(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.chdir(ROOT)
-    sweep = yaml.safe_load(SWEEP.read_text())
-    for number, values in enumerate(ends(sweep["parameters"])):
-        filled = utils.create_sweep_command_args({"args": values}) | {"program": [sweep["program"]]}
-        words = [
-            filled[word[2:-1]] if word.startswith("${") else [word]
-            for word in utils.create_sweep_command(list(sweep["command"]))
-        ]
-        program, *arguments = itertools.chain.from_iterable(words)
+    for place, more in (-1, ["--print_config"]), (0, ["--trainer.max_epochs=1", "--data.steps_per_epoch=1"]):
+        (program, *arguments), rate = command_of(yaml.safe_load(SWEEP.read_text()), place)
         assert program == "umedpt"
         arguments[arguments.index("configs/demo.yaml")] = str(project / "config.yaml")
-        run = tmp_path / str(number)
-        main([*arguments, "--run", str(run), "--trainer.max_epochs", "1", "--data.steps_per_epoch", "1"])
-        rate = yaml.safe_load((run / "config.yaml").read_text())["model"]["optimization"]["learning_rate"]
-        assert rate == values["model.optimization.learning_rate"]["value"]
-        assert "val/score" in (run / "metrics.csv").read_text()
-    assert len([*tmp_path.glob("wandb/offline-run-*")]) == 2
+        with pytest.raises(SystemExit, match="0") if place else nullcontext():
+            main([*arguments, "--run", str(tmp_path / "run"), *more])
+        text = capsys.readouterr().out if place else (tmp_path / "run" / "config.yaml").read_text()
+        assert yaml.safe_load(text)["model"]["optimization"]["learning_rate"] == rate
+    wandb.finish()
+    assert "val/score" in (tmp_path / "run" / "metrics.csv").read_text()
+    assert len([*tmp_path.rglob("offline-run-*")]) == 1
 
 
+@pytest.mark.slow
 def test_the_search_with_optuna_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(project)

@@ -67,6 +67,8 @@ class Threads:
 
     readers = ("t",)
 
+    def ahead(self, keys: Any) -> None: ...
+
     def __getitem__(self, key: Any) -> Any:
         return cv2.getNumThreads()
 
