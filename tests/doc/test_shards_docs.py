@@ -45,7 +45,7 @@ def test_shards_are_packed_served_and_trained_on(
         assert len(members.getnames()) == 12
     with serve(tmp_path / "shards") as served:
         words = [served.address if word.startswith("https://") else word for word in fit[1:]]
-        main([*words, "--trainer.max_epochs", "1", "--data.steps_per_epoch", "1"])
+        main([*words, "--config", "train.yaml", "--trainer.max_epochs", "1", "--data.steps_per_epoch", "1"])
     assert (tmp_path / "runs" / "first" / "checkpoints" / "best.ckpt").is_file()
 
 

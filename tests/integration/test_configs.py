@@ -14,7 +14,8 @@ from umedpt_lightning.cli import main
 from umedpt_lightning.cli.task_files import gather, load, root_of
 
 PROJECT = Path(__file__).parents[2]
-ALL = sorted(file for file in (PROJECT / "configs").rglob("*.yaml") if file.parent.name != "transfer")
+OTHERS = ("transfer", "sweeps")
+ALL = sorted(file for file in (PROJECT / "configs").rglob("*.yaml") if file.parent.name not in OTHERS)
 #: The set that a config's ``${root}`` holds by default.
 ROOTS = {"~/.cache/umedpt/demo": "demo", "data": "shared"}
 

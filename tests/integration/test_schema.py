@@ -15,7 +15,8 @@ from jsonschema import Draft7Validator
 from umedpt_lightning.cli import main
 from umedpt_lightning.data import readers
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+ALL = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+CONFIGS = [file for file in ALL if file.name != "wandb.yaml"]  # that one is for another program
 Config = dict[str, Any]
 
 

@@ -67,11 +67,11 @@ def launch(job: Job, launcher: Launcher, options: Mapping[str, Any], folder: Pat
             f"--launcher {launcher}: submitit cannot start jobs so ({error}). Correct --launcher or --job_options."
         ) from error
     print(f"{job.jobs} jobs, which print to {folder}", flush=True)
-    errors = {number: error for number, one in enumerate(jobs) if (error := one.exception()) is not None}
-    if errors:
-        number, error = next(iter(errors.items()))
-        last = str(error).splitlines()[-_LINES:]
+    ends = [one.exception() for one in jobs]
+    failed = [number for number, end in enumerate(ends) if end is not None]
+    if failed:
+        last = str(ends[failed[0]]).splitlines()[-_LINES:]
         raise ValueError(
-            f"{len(errors)} of {job.jobs} jobs ended with an error. What is finished is kept, and the same command "
-            f"goes on. The first, {jobs[number].paths.stderr}:\n" + "\n".join(last)
+            f"{len(failed)} of {job.jobs} jobs ended with an error. What is finished is kept, and the same command "
+            f"goes on. The first, {jobs[failed[0]].paths.stderr}:\n" + "\n".join(last)
         )

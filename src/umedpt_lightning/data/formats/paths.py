@@ -23,7 +23,7 @@ class Paths(Sequence[Path]):
     @classmethod
     def of(cls, paths: Iterable[Path | str]) -> Paths:
         """These paths."""
-        return paths if isinstance(paths, Paths) else cls(Texts.of(map(os.fspath, paths)))
+        return paths if isinstance(paths, Paths) else cls(Texts.of(os.fspath(path) for path in paths))
 
     @classmethod
     def below(cls, root: Path, names: Texts) -> Paths:

@@ -124,7 +124,7 @@ class Packed(Reader):
         return content if content and self._is_whole(index, content) else None
 
     def _is_whole(self, index: int, content: bytes) -> bool:
-        return zlib.crc32(content) == self._index.checksum[index]
+        return zlib.crc32(content) == int(self._index.checksum[index])
 
     def _keep(self, index: int, content: bytes) -> None:
         if self._cache is None or self._is_full:
