@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,6 +190,8 @@ def fork(
         log = os.open(run.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        sys.stdout = sys.stderr = os.fdopen(log, "a", buffering=1)  # a fresh process writes to nowhere
+        os.environ["UMEDPT_CACHE"] = f"{run}.cache"  # one run's is warm for the next
         before()
         main(["fit", "--config", str(config), "--run", str(run), "--ckpt_path", "last", *arguments])
         after()

@@ -137,7 +137,6 @@ def differing_ranks(rounds: Sequence[int]) -> list[str]:
 
 def _projects(folder: Path, workers: int) -> tuple[Path, Path]:
     """A config that reads files, and the folder of its shards."""
-    os.environ["UMEDPT_CACHE"] = str(folder / "cache")
     plain = project_of(folder / "project", workers)
     main(["data", "pack", "--config", str(plain), "--out", str(folder / "shards"), "--workers", "0"])
     return plain, folder / "shards"
@@ -167,7 +166,8 @@ def _two_ranks(config: Path, run: Path, number: int) -> None:
 
     options = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     ranks = [fork(config, run, lambda rank=rank: start(rank), arguments=options) for rank in (0, 1)]  # type: ignore[misc]
-    if finish(ranks[1]) != -signal.SIGKILL:
-        raise RuntimeError(f"The rank did not die: {run.with_suffix('.log').read_text()[-2000:]}")
+    if (code := finish(ranks[1])) != -signal.SIGKILL:
+        log = run.with_suffix(".log").read_text()
+        raise RuntimeError(f"The rank was not killed in round {number}, but ended with {code}: {log[-2000:]}")
     os.kill(ranks[0], signal.SIGKILL)
     finish(ranks[0])

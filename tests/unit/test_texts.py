@@ -34,7 +34,6 @@ def test_texts_are_what_a_list_is(words: list[str]) -> None:
     assert [*found.take(rows)] == words[::-1] + words
     assert [*found.with_prefix("ü/")] == [f"ü/{word}" for word in words]
     assert [*found.with_prefix("ü/").take(rows)] == [f"ü/{word}" for word in words[::-1] + words]
-    assert [*Texts.joined([found, Texts.of(["z"]), found])] == [*words, "z", *words]
     assert found.coded().array().tolist() == words
     assert len(found.coded().names) == len(set(words)) or not words
     assert found.hashes().tolist() == [*map(hash, words)]

@@ -15,11 +15,11 @@ from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.formats.text_files import open_lines
-from umedpt_lightning.data.formats.texts import Texts
+from umedpt_lightning.data.formats.texts import GrowingTexts, Texts
 from umedpt_lightning.labels.wording import shorten
 
 _PARQUET = (".parquet", ".pq")
-_ROWS = 1 << 16  # of a table that are lists of strings at a time
+_ROWS = 1 << 14  # of a table that are lists of strings at a time
 
 
 class RowNames(Sequence[str]):
@@ -105,7 +105,7 @@ class _Columns:
 
     def __init__(self, places: Sequence[int]) -> None:
         self._cells: list[tuple[int, list[str]]] = [(place, []) for place in places]
-        self._grown: list[list[Texts]] = [[] for _ in places]
+        self._grown = [GrowingTexts() for _ in places]
         self._rows = 0
 
     def add(self, row: list[str]) -> None:
@@ -117,11 +117,11 @@ class _Columns:
 
     def texts(self) -> list[Texts]:
         self._flush()
-        return [Texts.joined(grown) for grown in self._grown]
+        return [grown.texts() for grown in self._grown]
 
     def _flush(self) -> None:
         for grown, (_, cells) in zip(self._grown, self._cells, strict=True):
-            grown.append(Texts.of(cells))
+            grown.add(cells)
             cells.clear()
         self._rows = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -11,6 +12,23 @@ from numpy.typing import NDArray
 
 #: Texts that are turned into strings at a time.
 _CHUNK = 1 << 14
+
+
+class GrowingTexts:
+    """Texts that become more; in two buffers that grow where they lie, so that no memory is left in pieces."""
+
+    def __init__(self) -> None:
+        self._content, self._lengths = bytearray(), array("q")
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Adds these."""
+        encoded = [text.encode(errors="surrogateescape") for text in texts]
+        self._content += b"".join(encoded)
+        self._lengths.extend(map(len, encoded))
+
+    def texts(self) -> Texts:
+        """All of them; nothing may be added after that."""
+        return Texts(np.frombuffer(self._content, np.uint8), np.cumsum(np.frombuffer(self._lengths, np.int64)))
 
 
 class Texts(Sequence[str]):
@@ -31,21 +49,10 @@ class Texts(Sequence[str]):
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
         """These texts; they need not be in memory at the same time."""
-        contents, lengths = [], []
-        remaining = iter(texts)
+        grown, remaining = GrowingTexts(), iter(texts)
         while chunk := [*itertools.islice(remaining, _CHUNK)]:
-            encoded = [text.encode(errors="surrogateescape") for text in chunk]
-            contents.append(np.frombuffer(b"".join(encoded), np.uint8))
-            lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-        content = np.concatenate(contents or [np.empty(0, np.uint8)])
-        return cls(content, np.cumsum(np.concatenate(lengths or [np.empty(0, np.int64)])))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Texts]) -> Texts:
-        """All of these, one after the other, without prefixes."""
-        contents, lengths = ([getattr(part, name) for part in parts] for name in ("_content", "lengths"))
-        content = np.concatenate([np.empty(0, np.uint8), *contents])
-        return cls(content, np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths])))
+            grown.add(chunk)
+        return grown.texts()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # in bytes: a cache that looks at what is pickled would take a prefix of paths for a file of its own
