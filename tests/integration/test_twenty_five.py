@@ -88,6 +88,7 @@ class _FromMemory:
             yield round_of(self.batches)
 
 
+@pytest.mark.filterwarnings("ignore:You defined a .validation_step.")
 def test_what_autograd_keeps_is_that_of_the_largest(config: Path) -> None:
     data = MultiTaskDataModule(built(config), num_workers=0, steps_per_epoch=1)
     (batches,) = ([*one] for one in data.train_dataloader())
