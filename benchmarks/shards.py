@@ -51,9 +51,8 @@ AT_SHARDS = {"round": PLACES["round"], "shard": (ShardStore, "some"), "cache": (
 
 
 def rate(quick: bool = False) -> dict[str, float]:
-    """Throughput with shards that are far away, and an empty cache, over throughput from memory, by the clock."""
+    """Throughput with shards that are far away, without a cache, over throughput from memory, by the clock."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["UMEDPT_CACHE"] = f"{folder}/cache"
         make_jpegs(Path(folder) / "jpegs", IMAGES)
         pack_reader(ClassFolders(f"{folder}/jpegs"), Path(folder) / "shards", 1 << 24)
         with serve(Path(folder) / "shards", LATENCY) as served:
