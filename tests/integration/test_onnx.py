@@ -162,3 +162,15 @@ def test_a_file_that_differs_from_pytorch_is_not_let_through(tmp_path: Path, mon
     monkeypatch.setattr("umedpt_lightning.export.onnx.export_program", spoilt)
     with pytest.raises(ValueError, match=r"task_a_class.onnx differs from PyTorch"):
         list(export_onnx(model, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_model_that_onnx_has_no_operations_for_is_told_the_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("no operation of that name")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    with pytest.raises(ValueError, match=r"no operation of that name.*export_program.*or another encoder"):
+        list(export_onnx(model_of(small_encoder(), "class"), tmp_path))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from benchmarks.saved_bytes import SavedBytes
-from umedpt_lightning.blocks import BatchNormMode, Encoder
+from umedpt_lightning.blocks import BaseEncoder, BatchNormMode, Encoder, ViTEncoder
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading import loaders
 from umedpt_lightning.training import MultiTaskModule, Optimization
@@ -48,10 +49,12 @@ def data_of(
     return MultiTaskDataModule(tasks, **{"num_workers": 0, **options})
 
 
-def module_of(data: MultiTaskDataModule, seed: int = 0, **options: Any) -> MultiTaskModule:
+def module_of(
+    data: MultiTaskDataModule, seed: int = 0, encoder: Callable[[], BaseEncoder] = small_encoder, **options: Any
+) -> MultiTaskModule:
     torch.manual_seed(seed)
     return MultiTaskModule(
-        data.specs, small_encoder(), pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION, **options
+        data.specs, encoder(), pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION, **options
     )
 
 
@@ -160,9 +163,9 @@ def test_clipping_bounds_the_norm_of_all_gradients_together() -> None:
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-def peak_of(kinds: dict[str, str]) -> int:
+def peak_of(kinds: dict[str, str], encoder: Callable[[], BaseEncoder] = small_encoder) -> int:
     data = data_of(readers_of(kinds))
-    module = module_of(data)
+    module = module_of(data, encoder=encoder)
     with SavedBytes(module) as saved:
         trainer_of(max_steps=2).fit(module, data)
     assert saved.alive == 0
@@ -178,6 +181,19 @@ def test_a_round_of_sixteen_tasks_keeps_no_more_activations_than_its_largest_tas
 
 def test_of_sixty_four_tasks_no_more_is_kept_than_of_one() -> None:
     assert peak_of({f"t{i}": "class" for i in range(64)}) <= 1.01 * peak_of({"t0": "class"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora_rank", [0, 8])
+def test_of_sixty_four_tasks_a_vision_transformer_keeps_no_more_than_of_the_largest(lora_rank: int) -> None:
+    if lora_rank:
+        pytest.importorskip("peft")
+    tiny = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+    encoder = partial(ViTEncoder, "vit_tiny_patch16_224", model_args=tiny, lora_rank=lora_rank)
+    many = {f"t{i}_{KINDS[i % 5]}": KINDS[i % 5] for i in range(64)}
+    largest = max(peak_of({name: kind}, encoder) for name, kind in list(many.items())[:5])
+    assert largest > 100_000
+    assert peak_of(many, encoder) <= 1.01 * largest
 
 
 def test_sixteen_tasks_keep_a_tenth_at_most_of_what_one_loss_of_all_keeps() -> None:

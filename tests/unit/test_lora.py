@@ -104,6 +104,11 @@ def test_adapters_alone_are_saved_and_put_onto_the_same_base(tmp_path: Path) -> 
     assert torch.equal(other(images).embedding, adapted(images).embedding)
     with pytest.raises(ValueError, match=f"adapters of {VIT}, but the encoder is test_vit"):
         load_lora(ViTEncoder("test_vit"), tmp_path / "adapter.safetensors")
+    unlike = ViTEncoder(VIT, model_args=TINY)
+    with pytest.raises(ValueError, match=f"adapters of other weights of {VIT} than the encoder has"):
+        load_lora(unlike, tmp_path / "adapter.safetensors")
+    assert not has_lora(unlike)
+    load_lora(copy.deepcopy(base).half(), tmp_path / "adapter.safetensors")
     with pytest.raises(ValueError, match=r"adapters already"):
         load_lora(other, tmp_path / "adapter.safetensors")
     with pytest.raises(ValueError, match=r"no adapters"):

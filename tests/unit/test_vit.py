@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 import timm
 import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, readers_of, spec_of, trainer_of
+from PIL import Image
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR
 
-from umedpt_lightning.blocks import Encoder, ViTEncoder
+from umedpt_lightning.blocks import DetectionDecoder, Encoder, ViTEncoder
 from umedpt_lightning.blocks.timm_encoder import is_plain_vit
+from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.export import EncoderGraph, TaskGraph, export_program
@@ -98,7 +101,7 @@ def test_tokens_at_the_size_of_training_are_timms(name: str) -> None:
         seen = nn.functional.interpolate(image, scale_factor=14 / 16, mode="bilinear", antialias=True)
     with torch.no_grad():
         expected, pyramid = theirs.forward_features(seen), encoder(image)
-        torch.testing.assert_close(encoder._features(image), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(encoder._features(image)[0], expected, atol=1e-5, rtol=1e-5)
         own = theirs.forward_head(expected, pre_logits=True)
     torch.testing.assert_close(pyramid.embedding, own, atol=1e-5, rtol=1e-5)  # by default what the model recommends
     if encoder.stride == 16:
@@ -117,7 +120,7 @@ def test_an_embedding_that_is_asked_for_is_timms(name: str, embedding: Any, pool
     theirs.eval().reset_classifier(0, pooling)
     image = torch.rand(2, 3, *encoder.image_size)
     with torch.no_grad():
-        expected = theirs.forward_head(encoder._features(image), pre_logits=True)
+        expected = theirs.forward_head(encoder._features(image)[0], pre_logits=True)
         torch.testing.assert_close(encoder(image).embedding, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -132,10 +135,12 @@ def test_both_embeddings_lie_beside_each_other() -> None:
     assert not torch.equal(*parts)
 
 
-def test_vectors_of_another_embedding_are_told_apart() -> None:
-    cls, avg = (model_of(tiny(embedding=kind), "class") for kind in ("cls", "avg"))
-    avg.load_state_dict(cls.state_dict())
-    assert weights_digest(cls) != weights_digest(avg)
+def test_vectors_of_another_embedding_or_depth_are_told_apart() -> None:
+    options: list[dict[str, Any]] = [{"embedding": "cls"}, {"embedding": "avg"}, {"depths": [1, 1, 2, 2]}]
+    models = [model_of(tiny(**option), "class") for option in options]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    assert len(set(map(weights_digest, models))) == 3
 
 
 def test_no_token_of_padding_alone_counts() -> None:
@@ -148,6 +153,35 @@ def test_no_token_of_padding_alone_counts() -> None:
     torch.testing.assert_close(pyramid.embedding, tokens[:, 1:].mean(1))
     assert not pyramid.maps[2][:, :, 3:].any()
     assert pyramid.maps[2][:, :, :3, :5].all()
+
+
+@pytest.mark.parametrize("name", [PATCH_16, PATCH_14, "beitv2_base_patch16_224", "vit_small_patch16_dinov3"])
+def test_maps_of_several_depths_are_of_those_blocks(name: str) -> None:
+    deep, plain = (tiny(name, spread=True, depths=depths) for depths in ([1, 2, 1, 2], None))
+    plain.load_state_dict(deep.state_dict())
+    images = torch.rand(2, 3, 50, 70)
+    with torch.no_grad():
+        found, last = deep(images), plain(images)
+        of_first = deep.net.forward_intermediates(  # type: ignore[operator]  # an attribute of timm's
+            nn.functional.pad(images, (0, 10, 0, 14)) if deep.patch == 16 else torch.rand(2, 3, 56, 70),
+            [0],
+            norm=True,
+            intermediates_only=True,
+        )[0]
+    torch.testing.assert_close(found.embedding, last.embedding)
+    for stride, one, other in zip(found.strides, found.maps, last.maps, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, atol=1e-4) == (stride in (8, 32))  # of the last block here
+    if deep.patch == 16:
+        deep.depths = (1, 1, 1, 1)
+        torch.testing.assert_close(deep(images).maps[2][..., :4, :5], of_first)
+    assert tuple(ViTEncoder(**deep.hparams).depths) == (1, 2, 1, 2)
+
+
+def test_depths_that_are_not_there_are_told_the_mend() -> None:
+    for depths in ([1, 2], [1, 1, 2, 3], [0, 1, 2, 2]):
+        with pytest.raises(ValueError, match=r"encoder\.depths: .*four blocks of the 2 .*Write \[1, 1, 2, 2\]"):
+            tiny(depths=depths)
 
 
 def test_beits_table_of_biases_is_interpolated_to_the_image() -> None:
@@ -183,11 +217,14 @@ def test_what_is_no_plain_vision_transformer_or_has_no_such_embedding_is_told_th
 # --- what is done with it -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [PATCH_16, PATCH_14])
-def test_all_label_kinds_train_on_it(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "depths"), [(PATCH_16, None), (PATCH_14, None), (PATCH_16, [1, 1, 2, 2])])
+def test_all_label_kinds_train_on_it(name: str, depths: list[int] | None, tmp_path: Path) -> None:
     readers = readers_of(size=4, side=50)
     data = MultiTaskDataModule({k: TaskData(r, r, batch_size=2) for k, r in readers.items()}, steps_per_epoch=3)
-    module = MultiTaskModule(data.specs, tiny(name, checkpointing=True), None, None, SMALL_PIXELS, SMALL_DETECTION)
+    encoder = tiny(name, checkpointing=True, depths=depths)
+    finest = partial(DetectionDecoder, channels=32, convolutions=1, finest=4)
+    module = MultiTaskModule(data.specs, encoder, None, None, SMALL_PIXELS, finest)
+    assert [encoder.strides[i] for i in module.model.detection_decoder.levels] == [4, 8, 16, 32]
     before = {key: value.clone() for key, value in module.model.encoder.named_parameters()}
     trainer_of(max_epochs=1, limit_val_batches=1, default_root_dir=tmp_path).fit(module, data)
     same = [k for k, v in module.model.encoder.named_parameters() if torch.equal(v, before[k])]
@@ -240,6 +277,15 @@ def test_tiles_differ_from_the_whole_and_the_reason_is_told() -> None:
     image = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
     tiled = TiledTask(model, "a_mask", aligned_tiling(model.encoder, 96, 32)).predict(ArrayPixels(image, 3))
     assert torch.as_tensor(tiled).shape == (150, 200)
+
+
+def test_predict_tells_that_tiles_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model_of(tiny(), "mask").save_pretrained(tmp_path / "model")
+    pixels = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    arguments = ["--model", tmp_path / "model", "--inputs", tmp_path / "large.png", "--tile", 96]
+    with pytest.warns(UserWarning, match=r"looks at all of an image.*'a_mask' may differ from what the whole"):
+        main(["predict", *map(str, arguments), "--out", str(tmp_path / "out"), "--num_workers", "0"])
 
 
 def test_its_blocks_are_compiled() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from umedpt_lightning.io.atomic import atomic_write
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 #: The projections before and behind attention, by timm's names.
 _TARGETS = r".*attn\.(qkv|q_proj|k_proj|v_proj|proj|out_proj)"
 _PART = ".lora_"
+#: In files of adapters, the first weights of each layer that one is beside: ``(layers, 4)``.
+_BASE = "base_values"
 
 
 def add_lora(encoder: BaseEncoder, rank: int) -> None:
@@ -84,7 +87,7 @@ def merge_lora(encoder: BaseEncoder) -> None:
 
 
 def save_lora(encoder: BaseEncoder, file: Path) -> None:
-    """Writes the adapters alone, as safetensors.
+    """Writes the adapters alone, as safetensors, with a few numbers of their base by which it is known again.
 
     Raises:
         ValueError: There are none.
@@ -92,6 +95,7 @@ def save_lora(encoder: BaseEncoder, file: Path) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items() if _PART in name}
     if not state:
         raise ValueError("the encoder has no adapters.")
+    state[_BASE] = _base_values(encoder.state_dict(), state)
     with atomic_write(file) as unfinished:
         save_file(state, unfinished, metadata={"format": "pt", "base": encoder.card().name})
 
@@ -100,7 +104,7 @@ def load_lora(encoder: BaseEncoder, file: Path) -> None:
     """Puts adapters that `save_lora` wrote onto an encoder with the same base; `merge_lora` then takes them in.
 
     Raises:
-        ValueError: They are of another base.
+        ValueError: They are of another encoder, or of other weights than it has.
     """
     with safe_open(file, framework="pt") as content:
         state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  # no mapping
@@ -108,8 +112,23 @@ def load_lora(encoder: BaseEncoder, file: Path) -> None:
     ranks = [len(value) for name, value in state.items() if ".lora_A." in name]
     if not ranks or base != encoder.card().name:
         raise ValueError(f"{file} has adapters of {base}, but the encoder is {encoder.card().name}.")
+    own_values = _base_values(encoder.state_dict(), state)
+    values = state.pop(_BASE, own_values)
+    if own_values.shape != values.shape or not torch.allclose(own_values, values, rtol=1e-2, atol=1e-4):  # halves too
+        raise ValueError(
+            f"{file} has adapters of other weights of {base} than the encoder has. Give the encoder as `weights` those "
+            "that they were trained on."
+        )
     add_lora(encoder, ranks[0])
     own = {name for name in encoder.state_dict() if _PART in name}
     if own != state.keys():
         raise ValueError(f"{file} has other adapters than the encoder, first {min(own ^ state.keys())}.")
     encoder.load_state_dict(state, strict=False)
+
+
+def _base_values(state: Mapping[str, Tensor], adapters: Iterable[str]) -> Tensor:
+    """The first weights of each layer that has an adapter, or is to have one."""
+    layers = [name.partition(f"{_PART}A.")[0] for name in sorted(adapters) if f"{_PART}A." in name]
+    weights = [state.get(f"{layer}.base_layer.weight", state.get(f"{layer}.weight")) for layer in layers]
+    found = [weight.detach().flatten()[:4].float().cpu() for weight in weights if weight is not None]
+    return torch.stack(found) if found else torch.zeros(0, 4)

@@ -132,10 +132,16 @@ def _translated(program: Program, weights: _SharedWeights) -> Any:
     """The graph of a program as ONNX's protobuf, its weights in the file."""
     import onnx_ir
 
-    with quiet():
-        onnx = torch.onnx.export(
-            program.exported, input_names=["images"], output_names=program.outputs, dynamo=True, verbose=False
-        )
+    try:
+        with quiet():
+            onnx = torch.onnx.export(
+                program.exported, input_names=["images"], output_names=program.outputs, dynamo=True, verbose=False
+            )
+    except Exception as error:  # torch.onnx raises many kinds
+        raise ValueError(
+            f"ONNX has no operations for the model ({error!s:.500}). Take export_program, which needs none, or another "
+            "encoder: docs/export.md names families that can be exported."
+        ) from error
     if onnx is None:
         raise ValueError("torch.onnx gave nothing for the model.")
     for axis, name in ((0, "batch"), (2, "height"), (3, "width")):

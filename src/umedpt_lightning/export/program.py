@@ -163,7 +163,8 @@ def _export(graph: Graph, size: Size | None) -> Program:
     except Exception as error:  # torch.export raises many kinds
         raise ValueError(
             f"torch.export cannot trace {graph.name or 'the encoder'} for "
-            f"{'images of any size' if size is None else f'images of {size} pixels'} ({error!s:.500})."
+            f"{'images of any size' if size is None else f'images of {size} pixels'} ({error!s:.500}). Use it by "
+            "MultiTaskModel.predict, or take another encoder: docs/export.md names families that can be exported."
         ) from error
     with torch.no_grad():
         outputs = list(graph(images))
@@ -179,13 +180,14 @@ def example(graph: Graph, count: int, size: Size) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without torch's messages about its own workings."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the messages of torch and onnxscript about their own workings."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("torch", "onnxscript"))}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)

@@ -11,13 +11,12 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from timm.layers.norm import LayerNorm2d
-from timm.models.beit import Attention as BeitAttention
-from timm.models.beit import gen_relative_position_index
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks.encoder import EncoderCard, Pyramid, pad_to_multiple
 from umedpt_lightning.blocks.lora import has_lora
 from umedpt_lightning.blocks.timm_encoder.base import TimmEncoder
+from umedpt_lightning.blocks.timm_encoder.beit import AnySizeBeitAttention, take_any_size
 from umedpt_lightning.blocks.timm_encoder.plain import loading_text, plain_state
 from umedpt_lightning.blocks.timm_encoder.weights import create_net
 
@@ -49,10 +48,12 @@ class ViTEncoder(TimmEncoder):
         mean: Of a pixel (0..1); None for that of the weights.
         std: Likewise.
         lora_rank: Of adapters of the attention layers, which alone learn then with the pyramid; 0 for none.
+        depths: The blocks, counted from 1, whose tokens the maps of stride 4, 8, 16 and 32 are made of; None for the
+            last block in all.
 
     Raises:
-        ValueError: timm knows no such model, it is no plain vision transformer, has no such embedding, or the file does
-            not fit it.
+        ValueError: timm knows no such model, it is no plain vision transformer, has no such embedding or blocks, or the
+            file does not fit it.
         FileNotFoundError: `weights` names no file.
         ConnectionError: The weights cannot be downloaded.
     """
@@ -69,6 +70,7 @@ class ViTEncoder(TimmEncoder):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         lora_rank: int = 0,
+        depths: Sequence[int] | None = None,
     ) -> None:
         options: dict[str, Any] = {"num_classes": 0}
         if drop_path_rate:
@@ -84,12 +86,13 @@ class ViTEncoder(TimmEncoder):
         self.stride: int = 2 ** math.ceil(math.log2(self.patch))
         if not 4 <= self.stride <= 32:
             raise ValueError(f"timm's {name} has patches of {self.patch} pixels. Take one with patches of 4 to 32.")
-        _take_any_size(net)
+        take_any_size(net)
         self.embedding: Embedding = embedding or _recommended(net)
         if "cls" in self.embedding and not _class_tokens(net):
             raise ValueError(f"encoder.embedding: timm's {name} has no class token. Take `avg`.")
         if self.embedding == "map" and getattr(net, "attn_pool", None) is None:
             raise ValueError(f"encoder.embedding: timm's {name} has no attention pooling. Take `cls` or `avg`.")
+        self.depths = _checked_depths(depths, name, net)
         self.strides = _STRIDES
         width = int(net.num_features)
         branches = [_branch(width, self.stride / stride) for stride in _STRIDES]
@@ -99,7 +102,7 @@ class ViTEncoder(TimmEncoder):
 
     def extra_repr(self) -> str:
         """What tells it from another with the same layers."""
-        return f"embedding={self.embedding}"
+        return f"embedding={self.embedding}" + (f", depths={self.depths}" if self.depths else "")
 
     @property
     def embedding_channels(self) -> int:
@@ -126,32 +129,42 @@ class ViTEncoder(TimmEncoder):
         size = (images.shape[2], images.shape[3])
         images = pad_to_multiple(images, self.stride)
         rows, columns = images.shape[2] // self.stride, images.shape[3] // self.stride
-        tokens = self._checked(images)  # (B, prefix + rows * columns, C)
-        patches = tokens[:, int(self.net.num_prefix_tokens) :]  # type: ignore[arg-type]  # an attribute of timm's
-        coarse = patches.transpose(1, 2).unflatten(2, (rows, columns))  # (B, C, rows, columns)
-        coarse = pad_to_multiple(coarse, _STRIDES[-1] // self.stride)
-        padded = (coarse.shape[2] * self.stride, coarse.shape[3] * self.stride)
-        return Pyramid([branch(coarse) for branch in self.pyramid], self.strides, size, padded, self._embed(tokens))
+        tokens, patches = self._checked(images)  # (B, prefix + rows * columns, C), and (B, rows * columns, C) each
+        coarse = [
+            pad_to_multiple(of_map.transpose(1, 2).unflatten(2, (rows, columns)), _STRIDES[-1] // self.stride)
+            for of_map in patches
+        ]  # (B, C, rows, columns)
+        padded = (coarse[0].shape[2] * self.stride, coarse[0].shape[3] * self.stride)
+        maps = [branch(of_map) for branch, of_map in zip(self.pyramid, coarse * (4 // len(coarse)), strict=True)]
+        return Pyramid(maps, self.strides, size, padded, self._embed(tokens))
 
     @property
     def _step(self) -> int:
         return self.stride
 
-    def _features(self, images: Tensor) -> Tensor:
-        """Final tokens as timm has them, ``(B, N, C)``, those without a place first."""
+    def _features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Final tokens as timm has them, ``(B, N, C)``, those without a place first, and the patches of each map."""
         net: Any = self.net
         height, width = (side // self.stride * self.patch for side in images.shape[2:])
         if self.patch != self.stride:
             images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
         grid = (height // self.patch, width // self.patch)
         for module in net.modules():
-            if isinstance(module, _AnySizeBeitAttention):
+            if isinstance(module, AnySizeBeitAttention):
                 module.grid = grid
                 module.fused_attn = not torch.compiler.is_exporting()  # ONNX does not take the fused one with biases
-        tokens: Tensor = net.forward_features(images)
-        if tokens.ndim != 3 or tokens.shape[1] != int(net.num_prefix_tokens) + grid[0] * grid[1]:
+        prefix, patches = int(net.num_prefix_tokens), list[Tensor]()
+        tokens: Tensor
+        if self.depths:
+            blocks = [depth - 1 for depth in self.depths]
+            tokens, found = net.forward_intermediates(images, [*dict.fromkeys(blocks)], norm=True, output_fmt="NLC")
+            of_block = dict(zip(sorted(set(blocks)), found, strict=True))
+            patches = [of_block[block] for block in blocks]
+        else:
+            tokens = net.forward_features(images)
+        if tokens.ndim != 3 or tokens.shape[1] != prefix + grid[0] * grid[1]:
             raise ValueError(f"it gives {tuple(tokens.shape)} for {grid[0]} x {grid[1]} patches")
-        return tokens
+        return tokens, patches or [tokens[:, prefix:]]
 
     def _embed(self, tokens: Tensor) -> Tensor:
         net: Any = self.net
@@ -222,6 +235,24 @@ def _patch(net: Any) -> int | None:
     return strides.pop() if plain else None
 
 
+def _checked_depths(depths: Sequence[int] | None, name: str, net: Any) -> tuple[int, ...]:
+    """The blocks that maps are made of, none for the last.
+
+    Raises:
+        ValueError: There are no such blocks.
+    """
+    found, blocks = tuple(depths or ()), len(net.blocks)
+    if found and not hasattr(net, "forward_intermediates"):
+        raise ValueError(f"encoder.depths: timm's {name} gives the tokens of its last block only. Take depths out.")
+    if found and (len(found) != len(_STRIDES) or not all(1 <= depth <= blocks for depth in found)):
+        mend = [max(1, round(blocks * part / 4)) for part in (1, 2, 3, 4)]
+        raise ValueError(
+            f"encoder.depths: {list(found)} should be four blocks of the {blocks} that timm's {name} has, counted from "
+            f"1, for the maps of stride 4, 8, 16 and 32. Write {mend}, say."
+        )
+    return found
+
+
 def _branch(width: int, scale: float) -> tuple[nn.Module, int]:
     """What makes a map of another stride from the tokens' map, and its channels."""
     if scale <= 1:
@@ -248,34 +279,3 @@ def _recommended(net: Any) -> Embedding:
     if pooling == "map":
         return "map"
     return "cls" if _class_tokens(net) and pooling in ("token", "") else "avg"
-
-
-def _take_any_size(net: Any) -> None:
-    """Lets BEiT, alone of timm's, take other sizes than it was made for."""
-    for module in net.modules():
-        if type(module) is BeitAttention and module.window_size is not None:
-            module.__class__ = _AnySizeBeitAttention
-            net.patch_embed.strict_img_size = False
-
-
-class _AnySizeBeitAttention(BeitAttention):
-    """BEiT's attention whose table of biases is interpolated to the patches of an image.
-
-    Attributes:
-        grid: Rows and columns of patches.
-    """
-
-    grid: tuple[int, int]
-
-    def _get_rel_pos_bias(self) -> Tensor:
-        if self.grid == tuple(self.window_size):
-            bias: Tensor = super()._get_rel_pos_bias()
-            return bias
-        rows, columns = (2 * side - 1 for side in self.window_size)
-        table: Tensor = self.relative_position_bias_table
-        of_patches = table[:-3].T.reshape(1, -1, rows, columns)  # (1, heads, rows, columns)
-        wanted = tuple(2 * side - 1 for side in self.grid)
-        of_patches = F.interpolate(of_patches, wanted, mode="bicubic", align_corners=True)
-        table = torch.cat([of_patches[0].flatten(1).T, table[-3:]])  # the last are the class token's
-        index = gen_relative_position_index(self.grid, device=table.device)
-        return table[index].permute(2, 0, 1)[None].contiguous()
