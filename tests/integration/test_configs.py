@@ -103,10 +103,10 @@ def test_a_vision_transformer_from_random_weights_beats_the_baselines_of_the_dem
     tmp_path: Path, demo_data: Path
 ) -> None:
     configs = [word for name in ("demo", "demo_vit") for word in ("--config", str(PROJECT / f"configs/{name}.yaml"))]
-    options = ["--trainer.max_epochs", "3", "--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]
+    options = ["--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]
     main(["fit", *configs, "--root", str(demo_data), "--run", str(tmp_path / "run"), *options])
     report = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
     main_metrics = {"brain_tissue": "dice", "slice_plane": "auroc", "brain_structures": "auroc"}
     main_metrics |= {"axial_position": "r2", "nuclei": "map50"}
     for task, metric in main_metrics.items():
-        assert report["metrics"][f"{task}/{metric}"] > report["baseline"][f"{task}/{metric}"] + 0.1, task
+        assert report["metrics"][f"{task}/{metric}"] > report["baseline"][f"{task}/{metric}"] + 0.3, task
