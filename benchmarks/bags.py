@@ -1,4 +1,4 @@
-"""Bags of images: gradients, memory and time of chunks that go through the encoder twice, beside one go."""
+"""Bags of images: gradients, memory and time of chunks that go through the encoder twice, and runs that are killed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.processes import peak_rss, rss, side_by_side
+from benchmarks.resume import differing, kills
 from benchmarks.timing import ratio
 from umedpt_lightning.blocks import Encoder, GatedAttention
 from umedpt_lightning.model import MultiTaskModel
@@ -19,13 +20,20 @@ LARGE, SMALL, CHUNK = 2048, 64, 32
 
 
 def measure(quick: bool = False) -> dict[str, float]:
-    """Largest difference of a gradient over the largest gradient; growth of peak RSS beside the images; CPU time."""
+    """Largest difference of a gradient over the largest; growth of peak RSS beside the images; CPU time; kills."""
+    planned = kills(2 if quick else 20, seed=1)
+    half = len(planned) // 2
+    first, second = side_by_side((differing, planned[:half], 0, True), (differing, planned[half:], 0, True))
+    found = first + second
+    for line in found:
+        print(line)
     large, small = side_by_side(*((_growth, size) for size in (LARGE, SMALL)))
     return {
         "bags.gradient_error": _gradient_error(torch.float32),
         "bags.gradient_error_float64": _gradient_error(torch.float64),
         "bags.memory_2048_over_64": large / small,
         "bags.time_over_plain": _time(3 if quick else 7),
+        "bags.runs_that_differ": len(found),
     }
 
 

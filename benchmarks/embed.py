@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.jpegs import make_jpegs
 from benchmarks.processes import in_fresh_process, peak_rss, seconds
 from umedpt_lightning.blocks import Encoder
-from umedpt_lightning.inference.embed import embed
+from umedpt_lightning.inference.embed import fill, image_pieces
 from umedpt_lightning.inference.find_inputs import find_inputs
 from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.inference.pool import ComputeOptions
@@ -73,7 +73,7 @@ def _embed(model: MultiTaskModel, folder: str, workers: int) -> None:
     with tempfile.TemporaryDirectory() as out:
         inputs = InputRows(find_inputs([folder]), Opening.as_trained(model.task("a").spec, _SIZE))
         store = Store(Path(out) / "e.npy", {}, inputs.digest, len(inputs))
-        embed(model, "a", inputs, store, ComputeOptions("cpu", "32", _BATCH, workers))
+        fill(store, inputs, image_pieces(model, "a", inputs, 0, ComputeOptions("cpu", "32", _BATCH, workers)))
         store.finish([])
 
 

@@ -66,19 +66,20 @@ def kills(number: int, seed: int = 0, places: Places = PLACES) -> list[Kill]:
     return [Kill(place, when) for place, when in zip(chosen, times, strict=True)]
 
 
-def differing(planned: list[Kill], workers: int = 0) -> list[str]:
+def differing(planned: list[Kill], workers: int = 0, bags: bool = False) -> list[str]:
     """What differs between runs that were killed and one that was not; call it in a process that has used no torch.
 
     Args:
         planned: One run each.
         workers: Processes that read.
+        bags: Whether one of the tasks sees bags, of which some images are drawn in each pass.
 
     Returns:
         A line a run that differs.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        return differing_of(project_of(Path(name), workers), planned, Path(name))
+        return differing_of(project_of(Path(name), workers, bags), planned, Path(name))
 
 
 def differing_of(config: Path, planned: list[Kill], folder: Path, places: Places = PLACES) -> list[str]:
@@ -101,7 +102,7 @@ def differing_of(config: Path, planned: list[Kill], folder: Path, places: Places
     return found
 
 
-def project_of(folder: Path, workers: int) -> Path:
+def project_of(folder: Path, workers: int, bags: bool = False) -> Path:
     """Stochastic depth and augmentation; logs and checkpoints every other round, validations every third."""
     root = write_project(folder)
     config = yaml.safe_load((root / "config.yaml").read_text())
@@ -110,8 +111,42 @@ def project_of(folder: Path, workers: int) -> Path:
     config["data"]["tasks"]["sizes"]["augment"] = "histology"
     config["trainer"] |= {"val_check_interval": 3, "log_every_n_steps": 2, "enable_progress_bar": False}
     config["last"] = {"rounds": 2}
+    if bags:
+        config["data"]["tasks"]["patients"] = _patients(root)
+        block = {"class_path": "GatedAttention", "init_args": {"chunk": 2, "position": True}}
+        config["model"]["blocks"] = {"bag": block}
     (root / "config.yaml").write_text(yaml.safe_dump(config))
     return root / "config.yaml"
+
+
+def _patients(root: Path) -> dict[str, Any]:
+    """A task of times to an event of patients, each of whom has three images in a row."""
+    with (root / "manifest.csv").open() as stream:
+        images = [
+            [row["path"], f"{row['split']}{int(Path(row['path']).stem) // 3}", row["split"], 1]
+            for row in csv.DictReader(stream)
+        ]
+    patients = [
+        [name, 10 + 7 * number % 12, number % 2] for number, name in enumerate(sorted({row[1] for row in images}))
+    ]
+    for name, rows in (
+        ("images", [["path", "patient", "split", "x"], *images]),
+        ("patients", [["patient", "days", "died"], *patients]),
+    ):
+        with (root / f"{name}.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows(rows)
+    parts = {}
+    for part in ("train", "val"):
+        table = {"file": str(root / "images.csv"), "group": "patient"}
+        reader = {
+            "class_path": "ManifestNumbers",
+            "init_args": {"table": table, "split": part, "quantities": {"x": ""}},
+        }
+        options: dict[str, Any] = {"reader": reader, "of": "patient", "position": r"(\d+)\.png"}
+        options |= {"table": {"file": str(root / "patients.csv"), "path": "patient"}}
+        options |= {"columns": {"time": "days", "event": "died", "unit": "days"}}
+        parts[part] = {"class_path": "Bags", "init_args": options | ({"max_instances": 2} if part == "train" else {})}
+    return parts | {"batch_size": 2, "augment": "histology"}
 
 
 def _whole(config: Path, run: Path, places: Places) -> dict[str, int]:

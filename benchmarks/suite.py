@@ -113,12 +113,13 @@ BENCHMARKS = {
     ),
     "bags": Benchmark(
         "bags:measure",
-        (150, 0),
+        (240, 0),
         {
             "bags.gradient_error": Figure("relative", at_most=1e-5),
             "bags.gradient_error_float64": Figure("relative", at_most=1e-9),
             "bags.memory_2048_over_64": Figure(at_most=1.2),
             "bags.time_over_plain": Figure(at_most=1.4),
+            "bags.runs_that_differ": Figure("runs", at_most=0),
         },
     ),
     "overhead": Benchmark(

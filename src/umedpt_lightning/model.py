@@ -112,8 +112,14 @@ class MultiTaskModel(PretrainedModel):
             wanted = f"the images of a {bag} together: give umedpt_lightning.types.Bags" if bag else "single images"
             raise ValueError(f"Task {task!r} sees {wanted}, but was given {'single images' if bag else 'bags'}.")
         if isinstance(images, Bags):
-            return self.block(needs)(self.instances(images, task), images.sizes)
+            return self.weighed(images, task)[0]
         return self.block(needs)(self.pyramid(images, task))
+
+    def weighed(self, bags: Bags, task: str) -> tuple[Tensor, list[Tensor]]:
+        """Features ``(B, D)`` of bags, and how much each of their images counts: ``(n,)`` of each, 1 together."""
+        found: tuple[Tensor, list[Tensor]]
+        found = self.block(BAG)(self.instances(bags, task), bags.sizes, bags.positions)
+        return found
 
     def instances(self, bags: Bags, task: str) -> Tensor:
         """The embeddings ``(N, D)`` of all images of bags, with gradients in the memory of one chunk."""
@@ -156,7 +162,7 @@ class MultiTaskModel(PretrainedModel):
 
         Args:
             images: Arrays or tensors ``(H, W)`` or ``(H, W, C)``; intensities as in the task's data. For a task of bags
-                a sequence of such for each bag.
+                a sequence of such for each bag, in their order.
             task: The task's name.
             batch_size: At most so many images of one size at a time; of bags one.
 
@@ -178,7 +184,8 @@ class MultiTaskModel(PretrainedModel):
         sizes = [(image.shape[0], image.shape[1]) for image in stored]
         small = resized(stored, self.sizes.get(task))
         with _evaluating(self):
-            for start, batch in stacks(small, batch_size) if counts is None else one_by_one(small, counts):
+            in_order = "tiles" not in head.spec.cut  # whose places images alone do not say
+            for start, batch in stacks(small, batch_size) if counts is None else one_by_one(small, counts, in_order):
                 found, finite = self.predict_batch(batch, task, sizes[start : start + len(batch)])
                 if not finite.all():
                     name = f"images[{start + int((~finite).int().argmax())}]"
@@ -206,12 +213,15 @@ class MultiTaskModel(PretrainedModel):
         shown = (images.shape[2], images.shape[3])
         return [head.resized(one, shown, size) for one, size in zip(found, sizes, strict=True)], finite
 
-    def embed(self, images: Tensor, task: str) -> Tensor:
-        """The embedding ``(B, D)`` of images ``(B, C, H, W)`` in stored dtype, scaled as those of `task`."""
-        if images.is_floating_point() and images.numel():
-            ends = torch.stack(images.detach().float().aminmax()).cpu().numpy()
+    def embed(self, images: Tensor | Bags, task: str) -> Tensor:
+        """The embedding ``(B, D)`` of bags, or of images ``(B, C, H, W)`` as stored, scaled as those of `task`."""
+        stored = images.images if isinstance(images, Bags) else images
+        if stored.is_floating_point() and stored.numel():
+            ends = torch.stack(stored.detach().float().aminmax()).cpu().numpy()
             if warning := scale_warning(ends, self.task(task).spec.value_range, "the batch"):
                 warnings.warn(warning, stacklevel=2)
+        if isinstance(images, Bags):
+            return self.weighed(images, task)[0]
         embedding: Tensor = self.pooling(self.pyramid(images, task))
         return embedding
 

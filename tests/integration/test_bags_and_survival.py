@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -125,16 +128,85 @@ def test_bags_beside_masks_have_metrics_baselines_and_pictures(run: Path) -> Non
         assert np.asarray(Image.open(run / "pictures" / picture)).std() > 0
 
 
-def test_an_exported_model_predicts_bags_and_says_what_it_cannot(run: Path, folder: Path, tmp_path: Path) -> None:
+def of_part(folder: Path, part: str, file: Path) -> Path:
+    """The rows of a part as a table without truth, in another order than that of the patients."""
+    rows = [row for row in csv.DictReader((folder / "images.csv").open()) if row["split"] == part]
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([["path", "patient"], *([row["path"], row["patient"]] for row in rows[::-1])])
+    return file
+
+
+def test_files_are_predicted_and_embedded_by_the_bags_of_the_training(run: Path, folder: Path, tmp_path: Path) -> None:
+    table = of_part(folder, "test", tmp_path / "table.csv")
+    common = ["--model", str(run), "--inputs", str(table), "--num_workers", "0", "--batch_size", "5"]
+    root = ["--root", str(folder)]
+    main(["predict", *common, *root, "--out", str(tmp_path / "out"), "--overlays"])
+    rows = {row["id"]: row for row in csv.DictReader((tmp_path / "out" / "death.csv").open())}
+    assert len(rows) == PARTS["test"]
+    images = list(csv.DictReader((tmp_path / "out" / "death.images.csv").open()))
+    model = MultiTaskModel.from_pretrained(run)
+    for patient, row in rows.items():
+        mine = [one for one in images if one["patient"] == patient]
+        assert int(row["images"]) == len(mine) == 1 + int(patient.removeprefix("test")) % 4
+        assert sum(float(one["attention"]) for one in mine) == pytest.approx(1, abs=1e-5)
+        pictures = [np.asarray(Image.open(folder / one["id"])) for one in mine]
+        found = model.predict([pictures], "death")[0]
+        assert float(row["risk"]) == pytest.approx(float(found[0]), abs=1e-5)
+        assert np.asarray(Image.open(tmp_path / "out" / "overlays" / "death" / f"{patient}.png")).std() > 0
+    assert len(list(csv.DictReader((tmp_path / "out" / "squares.csv").open()))) == len(images)
+
+    columns = ["--columns", json.dumps({"root": str(folder)})]
+    main(["embed", *common, *columns, "--task", "death", "--out", str(tmp_path / "e.npy")])
+    vectors = np.load(tmp_path / "e.npy")
+    names = [row["id"] for row in csv.DictReader((tmp_path / "e.npy.csv").open())]
+    assert sorted(names) == sorted(rows)
+    features = torch.from_numpy(vectors[names.index("test3")])[None]
+    risk = model.eval().task("death").predict(model.task("death")(features))[0, 0].detach()
+    assert float(risk) == pytest.approx(float(rows["test3"]["risk"]), abs=1e-5)
+
+
+def test_folders_are_bags_and_a_bag_with_a_bad_image_is_told(run: Path, folder: Path, tmp_path: Path) -> None:
+    for patient, count in (("a", 2), ("b", 3)):
+        (tmp_path / "in" / patient).mkdir(parents=True)
+        for turn in range(count):
+            shutil.copy(folder / f"test3_{turn}.png", tmp_path / "in" / patient)
+    arguments = ["--model", str(run), "--out", str(tmp_path / "out"), "--tasks", "death", "--num_workers", "0"]
+    (tmp_path / "in" / "b" / "test3_1.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match=r"1 input could not be predicted(?s:.*)test3_1\.png"):
+        main(["predict", *arguments, "--inputs", str(tmp_path / "in")])
+    (row,) = csv.DictReader((tmp_path / "out" / "death.csv").open())
+    assert (row["id"], row["images"]) == ("a", "2")
+    shutil.copy(folder / "test3_1.png", tmp_path / "in" / "b")
+    main(["predict", *arguments, "--inputs", str(tmp_path / "in")])  # only what is not there yet
+    assert [one["id"] for one in csv.DictReader((tmp_path / "out" / "death.csv").open())] == ["a", "b"]
+    arguments[3] = str(tmp_path / "flat")
+    with pytest.raises(SystemExit, match=r"Nothing says which patient .*a/test3_0\.png is of .*--group"):
+        main(["predict", *arguments, "--inputs", str(tmp_path / "in" / "a")])
+
+
+def test_an_exported_model_predicts_bags(run: Path, folder: Path) -> None:
     model = MultiTaskModel.from_pretrained(run)
     pictures = [np.asarray(Image.open(folder / f"test3_{turn}.png")) for turn in range(4)]
     (found,) = model.predict([pictures], "death")
     row = model.task("death").spec.row(found.numpy())
     assert list(row) == ["risk", "survival at 12 months"]
     assert 0 <= row["survival at 12 months"] <= 1
-    arguments = ["--inputs", str(folder / "test3_0.png"), "--out", str(tmp_path), "--task", "death"]
-    with pytest.raises(SystemExit, match=r"'death' sees the images of a patient together.*MultiTaskModel\.predict"):
-        main(["predict", "--model", str(run), *arguments])
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bags.md").read_text(encoding="utf-8")
+    commands = re.search(r"^```bash\n(umedpt predict.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert commands
+    monkeypatch.chdir(tmp_path)
+    of_part(folder, "test", folder / "unlabelled.csv")
+    for line in commands[1].splitlines():
+        line = line.replace("runs/outcome", str(run)).replace("images.csv", str(folder / "unlabelled.csv"))
+        main(re.sub(r"(--tasks?) outcome", r"\1 death", line).split()[1:])
+    assert len(Path("predictions", "death.images.csv").read_text().splitlines()) > PARTS["test"]
+    assert len(np.load("patients.npy")) == PARTS["test"]
+    found = {file.name for file in Path("models", "outcome", "onnx").iterdir()}
+    assert found >= {"images_death.onnx", "bag_death.onnx", "bag_months.onnx", "task_squares.onnx"}
 
 
 @pytest.mark.slow
@@ -151,8 +223,7 @@ def test_planted_risks_are_found_again(tmp_path: Path, objective: str) -> None:
     main(["fit", "--config", str(config), "--run", str(tmp_path / "run")])
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
     assert found["metrics"]["death/cindex"] >= 0.9
-    if objective == "hazard":  # with Cox the curves' shared hazards learn more slowly than the ranks
-        assert found["metrics"]["death/brier"] < found["baseline"]["death/brier"] / 2
+    assert found["metrics"]["death/brier"] < found["baseline"]["death/brier"] / 2
     arguments = ["--inputs", str(tmp_path / "val0_0.png"), "--out", str(tmp_path / "out"), "--num_workers", "0"]
     main(["predict", "--model", str(tmp_path / "run"), *arguments])
     (row,) = csv.DictReader((tmp_path / "out" / "death.csv").open())

@@ -1,4 +1,4 @@
-"""Patients of real X-rays beside real masks and boxes in one training."""
+"""Patients of real X-rays and of real tomography beside real masks and boxes in one training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from umedpt_lightning.blocks.timm_encoder.imagenet import write_efficientnet_lite0
 from umedpt_lightning.cli import main
@@ -35,10 +36,28 @@ def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: 
             "ManifestNumbers", table={"file": str(images), "group": "patient"}, split=part, quantities={"age": "years"}
         )
         table = {"file": str(tmp_path / "patients.csv"), "path": "patient"}
-        return reader("Bags", reader=inner, of="patient", table=table, columns={"quantities": {"age": "years"}})
+        columns, position = {"quantities": {"age": "years"}}, r"(\d+)\.png"
+        return reader("Bags", reader=inner, of="patient", table=table, columns=columns, position=position)
+
+    def burden(part: dict[str, int]) -> dict[str, Any]:
+        """The share of a patient's ten patches that is nodule."""
+        return reader(
+            "Bags",
+            reader=reader("Subset", reader=masks, **part),
+            of="patient",
+            group=r"(\d\d)\d\.png",  # ten patches in a row
+            position=r"(\d)\.png",
+            table={"file": str(tmp_path / "burden.csv"), "path": "patient"},
+            columns={"quantities": {"area": "%"}},
+        )
 
     lung = {key: str(shared_data / "msd_lung_ct" / key) for key in ("images", "masks")}
     masks = reader("MaskFolders", **lung, classes=["background", "nodule"])
+    areas: dict[str, list[float]] = {}
+    for file in sorted((shared_data / "msd_lung_ct" / "masks").iterdir()):
+        areas.setdefault(file.stem[:2], []).append(100 * float((np.asarray(Image.open(file)) > 0).mean()))
+    with (tmp_path / "burden.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["patient", "area"], *([name, np.mean(all_)] for name, all_ in areas.items())])
     boxes = {
         part: reader(
             "CocoBoxes",
@@ -48,7 +67,9 @@ def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: 
         for part in ("train", "val")
     }
     train, val = patients("train"), patients("val")
-    train["init_args"]["max_instances"] = 4
+    few = burden({"stop": 100})
+    for bags in (train, few):
+        bags["init_args"]["max_instances"] = 4
     config = {
         "trainer": {"accelerator": "cpu", "max_epochs": 3, "log_every_n_steps": 5},
         "model": {
@@ -57,12 +78,14 @@ def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: 
             ),
             "pixel_decoder": reader("PixelDecoder", channels=16),
             "detection_decoder": reader("DetectionDecoder", channels=32, convolutions=1),
+            "blocks": {"bag": reader("GatedAttention", position=True)},
         },
         "data": {
             "num_workers": 0,
             "steps_per_epoch": 25,
             "tasks": {
                 "age": {"train": train, "val": val, "batch_size": 12, "size": 64},
+                "burden": {"train": few, "val": burden({"start": 100}), "batch_size": 5, "size": 64},
                 "nodule": {
                     "train": reader("Subset", reader=masks, stop=100),
                     "val": reader("Subset", reader=masks, start=100),
@@ -78,4 +101,5 @@ def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: 
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
     assert found["metrics"]["age/mae_age"] < found["baseline"]["age/mae_age"]
     assert found["metrics"]["age/r2"] > 0
+    assert found["metrics"]["burden/mae_area"] < found["baseline"]["burden/mae_area"]
     assert found["metrics"]["nodule/dice"] > found["baseline"]["nodule/dice"]

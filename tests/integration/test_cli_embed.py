@@ -149,7 +149,7 @@ def _embed_and_die(*arguments: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         add(self, start, *rest)
 
-    embedding._MOST_IMAGES = 4
+    embedding._MOST_ROWS = 4
     store.Store.add = add_or_die  # type: ignore[method-assign]
     main(["embed", *arguments])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
 
-from umedpt_lightning.blocks import Encoder, ViTEncoder
+from umedpt_lightning.blocks import BagTransformer, Encoder, GatedAttention, ViTEncoder
 from umedpt_lightning.export import EncoderGraph, TaskGraph, export_onnx, export_program, select_boxes
 from umedpt_lightning.export.program import Graph, example
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.types import Bags, ClassSpec
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -174,3 +176,28 @@ def test_a_model_that_onnx_has_no_operations_for_is_told_the_mend(
     monkeypatch.setattr(torch.onnx, "export", fails)
     with pytest.raises(ValueError, match=r"no operation of that name.*export_program.*or another encoder"):
         list(export_onnx(model_of(small_encoder(), "class"), tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [BagTransformer, partial(GatedAttention, position=True)])
+def test_bags_have_a_graph_of_images_and_one_of_bags(tmp_path: Path, block: Any) -> None:
+    torch.manual_seed(0)
+    spec = ClassSpec(channels=1, classes=("a", "b"), bag="patient")
+    model = MultiTaskModel(small_encoder(), {"t": spec}, blocks={"bag": block}).eval()
+    for parameter in model.blocks["bag"].parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    files = {file.stem: file for file, _ in export_onnx(model, tmp_path)}
+    assert sorted(files) == ["bag_t", "encoder", "images_t"]
+    images, bag = (onnxruntime.InferenceSession(files[name]) for name in ("images_t", "bag_t"))
+    stored = np.random.default_rng(0).integers(0, 256, (7, 1, 64, 96), np.uint8)
+    for count in (1, 7):
+        places = np.stack([np.arange(count) / max(1, count - 1), np.zeros(count)], 1).astype(np.float32)
+        (embeddings,) = images.run(["embedding"], {"images": stored[:count].astype(np.float32)})
+        given = {"embeddings": embeddings} | ({"positions": places} if len(bag.get_inputs()) > 1 else {})
+        probabilities, attention = bag.run(["predictions", "attention"], given)
+        bags = Bags(torch.from_numpy(stored[:count]), [count], torch.from_numpy(places))
+        with torch.inference_mode():
+            features, (weights,) = model.weighed(bags, "t")
+            expected = model.task("t").predict(model.task("t")(features))
+        np.testing.assert_allclose(probabilities, expected.numpy(), atol=1e-4)
+        np.testing.assert_allclose(attention, weights.numpy(), atol=1e-4)

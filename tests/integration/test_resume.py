@@ -378,3 +378,8 @@ def test_runs_killed_anywhere_end_as_one_that_was_left_alone() -> None:
     planned = resume.kills(24)
     assert {kill.place for kill in planned} == {"clock", *resume.PLACES}
     assert in_fresh_process(resume.differing, planned) == []
+
+
+@pytest.mark.slow
+def test_runs_with_bags_end_so_too() -> None:
+    assert in_fresh_process(resume.differing, resume.kills(4, seed=1), 0, True) == []

@@ -237,3 +237,13 @@ def test_samples_of_another_model_or_task_are_told_at_once(model: MultiTaskModel
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_label_type_has_a_word(kind: str) -> None:
     assert spec_of(kind).phrase
+
+
+def test_a_task_of_bags_is_refused_with_the_mend(image: str) -> None:
+    specs = {"one": spec_of("class"), "many": ClassSpec(channels=3, classes=("a", "b"), bag="patient")}
+    model = MultiTaskModel(small_encoder(), specs)
+    page = _Reader(AppService(model).answers(image, Query(["one", "many"])))
+    assert "many sees the images of a patient together, and this page takes one" in page.text
+    samples = NearestSamples(["a"], [""], np.ones((1, model.encoder.channels[-1]), np.float32))
+    with pytest.raises(ValueError, match=r"'many' has bags.*Embed the samples by a task of single images"):
+        AppService(model, Samples(samples, None, "many"))

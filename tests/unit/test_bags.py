@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from builders import MemoryReader, small_encoder, spec_of
-from reader_samples import image, table
+from reader_samples import image, slides, table, volumes
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import BagBlock, BagTransformer, GatedAttention, MeanBag, Pyramid
@@ -20,9 +20,11 @@ from umedpt_lightning.data.check import check
 from umedpt_lightning.data.formats.columns import ClassColumn, NumberColumns, SurvivalColumns
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate
 from umedpt_lightning.data.loading.sampling import SampleKey, TaskStream
-from umedpt_lightning.data.readers import Bags, ManifestClasses, Split, Table
+from umedpt_lightning.data.readers import Bags, ManifestClasses, SlideNumbers, Split, Table, VolumeNumbers
+from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.types import Bag, ClassSpec, Sample, TaskBatch
@@ -76,6 +78,7 @@ def test_bags_go_by_an_expression_too(images: Path) -> None:
     ("columns", "cells", "targets"),
     [
         (ClassColumn("y"), ["u", "v", "v", "u"], [0, 1, 1, 0]),
+        (ClassColumn("y"), ["u", "", "v", "u"], [0, -1, 1, 0]),  # unlabelled, which no loss and no metric counts
         (NumberColumns({"y": "mm"}), [1, 2, "", 4], [[1], [2], [np.nan], [4]]),
         (SurvivalColumns("y", "e", "days"), [1, 2, 3, 4], [[1, 1], [2, 1], [3, 1], [4, 1]]),
     ],
@@ -106,6 +109,35 @@ def test_a_bag_without_a_row_or_with_two_that_differ_is_named(images: Path, rows
     told = patients(images.parent, [{"patient": name, "y": cell} for name, cell in rows.items()])
     with pytest.raises(ValueError, match=message):
         Bags(instances(images), "patient", table=told, columns=ClassColumn("y", ["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "message"),
+    [
+        ("e", "0000", r"All 4 times of this part are censored"),
+        ("e", "1021", r"line 4.*'2'"),
+        ("t", ["1", "-2", "3", "4"], r"line 3.*-2"),
+        ("t", ["1", "", "3", "4"], r"line 3: t is ''"),
+    ],
+)
+def test_what_cannot_be_said_of_a_bag_is_told_with_its_row(images: Path, column: str, cells: Any, message: str) -> None:
+    rows: list[dict[str, object]] = [{"patient": name, "t": 2, "e": 1} for name in SIZES]
+    for row, cell in zip(rows, cells, strict=True):
+        row[column] = cell
+    columns = SurvivalColumns("t", "e", "days")
+    with pytest.raises(ValueError, match=message):
+        Bags(instances(images), "patient", table=patients(images.parent, rows), columns=columns)
+
+
+def test_a_bag_with_an_image_that_cannot_be_read_is_replaced_where_bad_samples_are_skipped(images: Path) -> None:
+    (images.parent / "p1_2.png").write_bytes(b"no image")
+    readers = {"t": Bags(instances(images), "patient")}
+    data = MultiTaskDataset(readers, {"t": Transform(8)}, on_bad_sample="skip", training=True)
+    item = data[SampleKey("t", 1, 5)]
+    assert item.sample.name == "p2"
+    assert "p1_2.png" in item.bad_sample
+    with pytest.raises(ValueError, match=r"Task 't': .*p1_2\.png"):
+        MultiTaskDataset(readers, {"t": Transform(8)})[SampleKey("t", 1, 5)]
 
 
 def test_a_second_row_that_says_the_same_does_no_harm(images: Path) -> None:
@@ -230,11 +262,11 @@ def test_a_block_pools_each_bag_by_itself_in_any_order(block: type[BagBlock]) ->
     torch.manual_seed(0)
     made = block([16], []).eval()
     found, sizes = torch.randn(9, 16), [3, 1, 5]
-    together = made(found, sizes)
+    together, attention = made(found, sizes)
     assert together.shape == (3, made.out_channels)
     for one, expected in zip(found.split(sizes), together, strict=True):
-        torch.testing.assert_close(made(one.flip(0), [len(one)])[0], expected, atol=1e-5, rtol=1e-5)
-    for weights, size in zip(made.attention(found, sizes), sizes, strict=True):
+        torch.testing.assert_close(made(one.flip(0), [len(one)])[0][0], expected, atol=1e-5, rtol=1e-5)
+    for weights, size in zip(attention, sizes, strict=True):
         assert weights.shape == (size,)
         torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
 
@@ -244,7 +276,7 @@ def test_gated_attention_is_the_formula() -> None:
     hidden = torch.tanh(bag @ block.hidden.weight.T + block.hidden.bias)
     gate = torch.sigmoid(bag @ block.gate.weight.T + block.gate.bias)
     weights = torch.softmax((hidden * gate) @ block.score.weight[0] + block.score.bias, 0)
-    torch.testing.assert_close(block(bag, [5])[0], (weights[:, None] * bag).sum(0))
+    torch.testing.assert_close(block(bag, [5])[0][0], (weights[:, None] * bag).sum(0))
 
 
 def test_a_block_that_cannot_be_is_told() -> None:
@@ -372,3 +404,65 @@ def test_a_saved_model_predicts_bags_of_any_size(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other)
     with pytest.raises(ValueError, match=r"images\[1\] is a bag without images"):
         model.predict([bags[0], []], "t")  # type: ignore[list-item]
+
+
+# positions
+
+every_placing_block = pytest.mark.parametrize("block", [GatedAttention, BagTransformer])
+
+
+@every_placing_block
+def test_positions_move_with_their_images_and_start_without_effect(block: type[BagBlock]) -> None:
+    torch.manual_seed(0)
+    plain, made = block([16]).eval(), block([16], position=True).eval()  # type: ignore[call-arg]
+    made.load_state_dict(plain.state_dict(), strict=False)
+    found, positions = torch.randn(9, 16), torch.rand(9, 2)
+    torch.testing.assert_close(made(found, [4, 5], positions)[0], plain(found, [4, 5])[0])
+    assert made.place is not None
+    torch.nn.init.normal_(made.place.weight)
+    expected = made(found, [9], positions)[0]
+    order = torch.randperm(9)
+    torch.testing.assert_close(made(found[order], [9], positions[order])[0], expected, atol=1e-5, rtol=1e-5)
+    for axis in range(2):  # each of both coordinates counts
+        moved = positions.clone()
+        moved[:, axis] = moved[:, axis].flip(0)
+        assert not torch.allclose(made(found, [9], moved)[0], expected, atol=1e-3)
+    with pytest.raises(ValueError, match=r"blocks\.bag has `position`, but the images of these bags have none"):
+        made(found, [9])
+
+
+def test_a_reader_says_where_the_images_of_a_bag_lie(images: Path, tmp_path: Path) -> None:
+    reader = Bags(instances(images), position=r"_(\d+)\.png", max_instances=4)
+    assert reader[0].positions is not None
+    assert reader[0].positions.tolist() == [[0, 0]]  # one image alone
+    np.testing.assert_allclose(reader[2].positions, np.stack([np.arange(12) / 11, np.zeros(12)], 1), rtol=1e-6)
+    drawn = reader.draw(2, 5)
+    numbers = [int(Path(one.name).stem.split("_")[1]) for one in drawn.instances]
+    np.testing.assert_allclose(drawn.positions, np.stack([np.array(numbers) / 11, np.zeros(4)], 1), rtol=1e-6)
+    batch = collate("t", [Transform(8)(reader[1], 0), Transform(8)(reader[3], 0)])
+    assert isinstance(batch.images, BagImages)
+    assert batch.images.positions is not None
+    assert batch.images.positions[:, 0].tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0, 0.5, 1])
+    moved = pickle.loads(pickle.dumps(batch)).to("meta")
+    assert moved.images.positions.device.type == "meta"
+    assert Bags(instances(images))[2].positions is None
+    with pytest.raises(ValueError, match=r"position is '\(p\)', but what it finds in names is no number"):
+        Bags(instances(images), position="(p)")
+
+
+def test_slices_and_tiles_know_where_they_lie(tmp_path: Path) -> None:
+    slices = Bags(VolumeNumbers(volumes(tmp_path), "train", {"z": ""}, Slices()))
+    count = len(slices[0].instances)
+    np.testing.assert_allclose(slices[0].positions, np.stack([np.linspace(0, 1, count), np.zeros(count)], 1), atol=1e-6)
+    tiles = Bags(SlideNumbers(slides(tmp_path), "train", {"z": ""}, Tiles(mpp=0.5, size=16, tissue=None)))
+    positions = tiles[0].positions
+    assert positions is not None
+    assert (positions.min(0).tolist(), positions.max(0).tolist()) == ([0, 0], [1, 1])
+
+
+def test_a_block_with_positions_wants_a_reader_that_knows_them(images: Path) -> None:
+    plain, placed = (Bags(instances(images), position=position).spec for position in (None, r"_(\d+)"))
+    block = {"bag": partial(GatedAttention, position=True)}
+    with pytest.raises(ValueError, match=r"reader of task 't' does not know where.*`position: _\(\\d\+\)\\.png`"):
+        MultiTaskModule({"t": plain}, small_encoder(), blocks=block)
+    MultiTaskModule({"t": placed}, small_encoder(), blocks=block)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from umedpt_lightning.drawing.attention import MOST_SHOWN, draw_attention, heat, most_attended
 from umedpt_lightning.drawing.pictures import (
     Example,
     colour,
@@ -279,3 +280,23 @@ def test_long_names_and_many_classes_fit_on_the_sheet() -> None:
     values = np.arange(20 * 30).reshape(20, 30) % 200
     sample = Example(np.zeros((20, 30, 3), np.uint8), "folder/" * 100 + "a.png", describe(spec, values, values))
     assert draw([sample], "a caption " * 50).width < 1000
+
+
+def test_the_most_attended_images_come_first_and_attention_lies_where_it_is() -> None:
+    weights = np.array([0.1, 0.6, 0.0, 0.3])
+    assert most_attended(weights).tolist() == [1, 3, 0, 2]
+    assert len(most_attended(np.full(40, 1 / 40))) == MOST_SHOWN
+    greys = [np.full((10, 20, 3), 40 * k, np.uint8) for k in range(1, 5)]
+    line = np.stack([np.linspace(0, 1, 4), np.zeros(4)], 1)
+    sheet = np.asarray(draw_attention(greys, weights, line, 200))
+    assert [sheet[50, 50, 0], sheet[50, 150, 0], sheet[150, 50, 0]] == [40, 80, 120]
+    bars = sheet[-20:-3, :, 0] > 200
+    assert bars[:, 60:80].any()  # the second image of four, a third of the way
+    assert not bars[:, 120:140].any()
+    over = np.asarray(draw_attention(greys, weights, np.array([[0, 0], [1, 1], [0, 1], [1, 0]]), 200))
+    assert over[-3, -3].tolist() == [255, 196, 0]  # the tile below on the right
+    hot = np.asarray(
+        heat(np.zeros((20, 20, 3), np.uint8), np.array([[0, 0, 10, 10], [10, 10, 20, 20]]), np.array([0, 1]))
+    )
+    assert hot[5, 5].tolist() == [0, 0, 0]
+    assert hot[15, 15].tolist() == [128, 98, 0]

@@ -60,14 +60,19 @@ class Query:
 class AppService:
     """Answers the page's questions on a model, with `samples` to look for neighbours among, if wanted.
 
-    Raises ValueError where their embeddings are of another width than the model's, or their task is not the model's.
+    Raises ValueError where their embeddings are of another width than the model's, or of bags, or their task is not the
+    model's.
     """
 
     def __init__(self, model: MultiTaskModel, samples: Samples | None = None) -> None:
         self.model = model.eval()
         self.samples = samples
         if samples is not None:
-            model.task(samples.task)
+            if model.task(samples.task).spec.bag:
+                raise ValueError(
+                    f"Task {samples.task!r} has bags, whose embeddings are like no image's: there are no neighbours to "
+                    "show. Embed the samples by a task of single images."
+                )
             width = model.encoder.embedding_channels
             if samples.nearest.width != width:
                 raise ValueError(
@@ -106,6 +111,11 @@ class AppService:
     def _task(self, name: str, file: Path, query: Query) -> str:
         spec = self.model.task(name).spec
         try:
+            if spec.bag:
+                raise ValueError(
+                    f"{name} sees the images of a {spec.bag} together, and this page takes one image. Give the images "
+                    f"of each {spec.bag} to `umedpt predict`, in a folder or by a table."
+                )
             picture, given, notes = self._seen(file, name, query.stretch)
             prediction = to_numpy(self.model.predict([given], name)[0])
             found = spec.page_view(prediction, query.least_score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,8 @@ from umedpt_lightning.blocks.shared_block import SharedBlock
 
 #: What the model calls the block that pools bags, under ``model.blocks``.
 BAG = "bag"
+#: Half waves that a position is described by, from the first to the last image of a bag.
+_WAVES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 class BagBlock(SharedBlock):
@@ -23,25 +26,62 @@ class BagBlock(SharedBlock):
         strides: Nothing; as other shared blocks have it.
         chunk: Images that go through the encoder together. In training they go through it again in the backward pass,
             so that memory is that of so many, however many a bag has.
+        position: Whether where an image lies in its bag (the number of its slice, the place of its tile) is added to
+            its embedding: sines and cosines of it (Vaswani et al., 2017, arXiv:1706.03762) by a linear layer that
+            starts at 0.
 
     Raises:
         ValueError: `chunk` is not positive.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int] = (), chunk: int = 32) -> None:
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int] = (), chunk: int = 32, position: bool = False
+    ) -> None:
         super().__init__()
         if chunk < 1:
             raise ValueError(f"model.blocks.{BAG}: chunk is {chunk}, but at least one image goes through the encoder.")
         self.out_channels = channels[-1]
         self.chunk = chunk
+        self.place: nn.Linear | None = None
+        if position:
+            self.place = nn.Linear(4 * len(_WAVES), self.out_channels, bias=False)
+            nn.init.zeros_(self.place.weight)
 
-    def forward(self, instances: Tensor, sizes: Sequence[int]) -> Tensor:  # type: ignore[override]  # after the pooling
-        """Features ``(B, D)`` of bags of these sizes, of the embeddings ``(N, D)`` of all their images."""
-        return torch.stack([self.pool(bag)[0] for bag in torch.split(instances, list(sizes))])
+    def forward(  # type: ignore[override]  # it comes after the pooling
+        self, instances: Tensor, sizes: Sequence[int], positions: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Features of bags, and how much each of their images counts.
 
-    def attention(self, instances: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """How much each image counts in its bag, 1 together; one vector a bag."""
-        return [self.pool(bag)[1] for bag in torch.split(instances, list(sizes))]
+        Args:
+            instances: ``(N, D)`` the embeddings of the images of all bags.
+            sizes: How many images each bag has.
+            positions: ``(N, 2)`` where each lies in its bag, from 0 to 1; only a block with `position` looks at them.
+
+        Returns:
+            ``(B, D)``, and ``(n,)`` for each bag, 1 together.
+
+        Raises:
+            ValueError: The block needs positions, and there are none.
+        """
+        pooled = [self.pool(bag) for bag in torch.split(self.placed(instances, positions), list(sizes))]
+        return torch.stack([features for features, _ in pooled]), [weights for _, weights in pooled]
+
+    def placed(self, instances: Tensor, positions: Tensor | None) -> Tensor:
+        """The embeddings with what positions say added, if the block looks at them; arguments are those of `forward`.
+
+        Raises:
+            ValueError: It does, and there are none.
+        """
+        if self.place is None:
+            return instances
+        if positions is None:
+            raise ValueError(
+                f"model.blocks.{BAG} has `position`, but the images of these bags have none. Give the reader `Bags` "
+                "an expression as `position`, or leave the option of the block out."
+            )
+        waves = math.pi * positions[:, :, None] * positions.new_tensor(_WAVES)  # (N, 2, F)
+        added: Tensor = self.place(torch.cat([waves.sin(), waves.cos()], dim=2).flatten(1).to(instances.dtype))
+        return instances + added
 
     @abstractmethod
     def pool(self, bag: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +89,10 @@ class BagBlock(SharedBlock):
 
 
 class MeanBag(BagBlock):
-    """The mean; arguments as of `BagBlock`."""
+    """The mean; arguments as of `BagBlock`, without positions, which a mean does not see."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int] = (), chunk: int = 32) -> None:
+        super().__init__(channels, strides, chunk)
 
     def pool(self, bag: Tensor) -> tuple[Tensor, Tensor]:
         """As `BagBlock.pool`."""
@@ -64,10 +107,18 @@ class GatedAttention(BagBlock):
         strides: As of `BagBlock`.
         width: Of the hidden layer.
         chunk: As of `BagBlock`.
+        position: As of `BagBlock`.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int] = (), width: int = 128, chunk: int = 32) -> None:
-        super().__init__(channels, strides, chunk)
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int] = (),
+        width: int = 128,
+        chunk: int = 32,
+        position: bool = False,
+    ) -> None:
+        super().__init__(channels, strides, chunk, position)
         self.hidden = nn.Linear(self.out_channels, width)
         self.gate = nn.Linear(self.out_channels, width)
         self.score = nn.Linear(width, 1)
@@ -91,6 +142,7 @@ class BagTransformer(GatedAttention):
         heads: Of each.
         width: As of `GatedAttention`.
         chunk: As of `BagBlock`.
+        position: As of `BagBlock`.
 
     Raises:
         ValueError: `channels` is no multiple of `heads`.
@@ -104,8 +156,9 @@ class BagTransformer(GatedAttention):
         heads: int = 4,
         width: int = 128,
         chunk: int = 32,
+        position: bool = False,
     ) -> None:
-        super().__init__(channels, strides, width, chunk)
+        super().__init__(channels, strides, width, chunk, position)
         if self.out_channels % heads:
             raise ValueError(
                 f"heads is {heads}, but embeddings of {self.out_channels} numbers are shared by all alike."

@@ -10,15 +10,17 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
+from umedpt_lightning.drawing.attention import draw_attention, most_attended
 from umedpt_lightning.drawing.charts import draw_chart
-from umedpt_lightning.drawing.pictures import Example, draw, save, to_rgb
+from umedpt_lightning.drawing.pictures import PANEL, Example, Pixels, draw, save, to_rgb
 from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer, View
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.types import TaskBatch, to_numpy
+from umedpt_lightning.types import Bags, TaskBatch, to_numpy
 
 
 class EvenChoice:
@@ -54,8 +56,9 @@ class PredictionPictures(pl.Callback):
     """Draws some samples of each task with truth and prediction at the end of validation and test.
 
     The pictures are ``<log folder>/<folder>/<part>_<task>.png``, always of the newest state. A W&B logger gets the
-    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``. What a task has to draw of
-    all samples together (`Task.chart`) is in ``<part>_<task>_chart.png``.
+    same samples with masks and boxes as its own overlays, under ``pictures/<part>/<task>``. Of a bag the images that
+    the model attends to most are shown, with their attention, and where it lies along a volume or over a slide. What a
+    task has to draw of all samples together (`Task.chart`) is in ``<part>_<task>_chart.png``.
 
     Args:
         samples: Samples of each task, spread evenly over its data.
@@ -103,7 +106,11 @@ class PredictionPictures(pl.Callback):
                     continue
                 if predictions is None:  # most batches have no chosen sample
                     predictions = task.predict(outputs)
-                image = to_rgb(_copy(batch.images[index]), task.spec.value_range)
+                if isinstance(batch.images, Bags):
+                    with torch.inference_mode(), trainer.precision_plugin.val_step_context():
+                        image = _attended(cast(MultiTaskModel, pl_module.model), batch.images[index], batch.task)
+                else:
+                    image = to_rgb(_copy(batch.images[index]), task.spec.value_range)
                 view = task.spec.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
                 name = "/".join(PurePath(batch.names[index]).parts[-2:])  # file and folder tell samples apart
                 choice.add(Example(image, name, view))
@@ -141,6 +148,14 @@ class PredictionPictures(pl.Callback):
             if task not in self._warned:
                 self._warned.add(task)
                 rank_zero_warn(f"No picture of task {task!r}: {type(error).__name__}: {error} Training goes on.")
+
+
+def _attended(model: MultiTaskModel, bag: Bags, task: str) -> Pixels:
+    """The images of one bag that count most, and where attention lies."""
+    _, (weights,) = to_numpy(model.weighed(bag, task))
+    value_range = model.task(task).spec.value_range
+    shown = [to_rgb(to_numpy(bag.images[i]), value_range) for i in most_attended(weights).tolist()]
+    return np.asarray(draw_attention(shown, weights, to_numpy(bag.positions), PANEL))
 
 
 def _copy(value: Any) -> Any:

@@ -34,7 +34,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
 def _parser(command: str) -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         prog=f"umedpt {command}",
-        description="Embed images, slices of volumes and tiles of slides. The same command goes on where it ended.",
+        description="Embed images, slices, tiles, or bags of these. The same command goes on where it ended.",
     )
     parser.add_argument("--config", action="config", help="YAML file with these options.")
     parser.add_argument("--model", type=str, required=True, help="A model's folder or Hub name, a run, or a .ckpt.")
@@ -83,7 +83,7 @@ def _run(options: jsonargparse.Namespace) -> None:
     if made.before:
         print(f"{made.before:,} of {made.before + made.computed:,} were there already.")
     speed = made.computed / max(time.monotonic() - started, 1e-9)
-    print(f"{options.out}: {made.rows:,} vectors of {made.width} numbers ({speed:.0f} images a second)")
+    print(f"{options.out}: {made.rows:,} vectors of {made.width} numbers ({speed:.0f} a second)")
     if made.skipped:
         print(f"{len(made.skipped)} inputs were left out, see {made.about}:")
         print("\n".join(f"  {reason}" for reason in made.skipped[:10]))

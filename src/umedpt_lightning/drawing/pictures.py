@@ -26,8 +26,8 @@ Frame = tuple[int, int, int, int]
 #: Most classes in a legend.
 MOST_CLASSES = 12
 
-# Images up to _LARGEST pixels are enlarged by a whole factor to about _PANEL, larger ones are shrunk.
-_PANEL, _LARGEST = 288, 400
+# Images up to _LARGEST pixels are enlarged by a whole factor to about PANEL, larger ones are shrunk.
+PANEL, _LARGEST = 288, 400
 _SHEET_WIDTH, _GAP = 1300, 8
 _OPACITY = 0.5
 _MOST_OF_A_BAG = 9
@@ -100,7 +100,7 @@ def enlarge(image: Pixels) -> tuple[Image.Image, float]:
     """The image at a readable size, and by how much it was enlarged."""
     height, width = image.shape[:2]
     longest = max(height, width)
-    scale = max(1, round(_PANEL / longest)) if longest <= _LARGEST else _LARGEST / longest
+    scale = max(1, round(PANEL / longest)) if longest <= _LARGEST else _LARGEST / longest
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     # whole factors and no smoothing: a pixel stays a square
     method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
@@ -148,7 +148,7 @@ def sheet(cards: Sequence[Image.Image], views: Iterable[View], caption: str) -> 
     columns = max(1, _SHEET_WIDTH // (max(card.width for card in cards) + _GAP))
     rows = [beside(cards[i : i + columns], 2 * _GAP) for i in range(0, len(cards), columns)]
     body = below(rows, 2 * _GAP)
-    width = max(body.width, _PANEL * 2)
+    width = max(body.width, PANEL * 2)
     head = [text_block([Line(caption)], width, _CAPTION_SIZE)]
     if legend := _legend(views):
         head.append(draw_legend(legend, width))
@@ -167,7 +167,7 @@ def card(panels: Mapping[str, Image.Image], name: str, lines: Iterable[Line]) ->
             for title, picture in panels.items()
         ]
     pictures = [beside(columns, _GAP)] if columns else []
-    width = max([_PANEL if columns else _SHEET_WIDTH // 2, *(picture.width for picture in pictures)])
+    width = max([PANEL if columns else _SHEET_WIDTH // 2, *(picture.width for picture in pictures)])
     name = fit(name, font_of(_TAG_SIZE), width)
     texts = [text_block([Line(name)], width, _TAG_SIZE, PALE), text_block(lines, width, _TEXT_SIZE)]
     return below([*pictures, *texts], 2)

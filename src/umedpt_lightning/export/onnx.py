@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from umedpt_lightning.export.bags import write_bag_graph
 from umedpt_lightning.export.program import (
     EncoderGraph,
     Graph,
@@ -32,6 +32,9 @@ TOLERANCE = 1e-4
 
 def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, float]]:
     """Writes ``task_<name>.onnx`` for every task, ``encoder.onnx``, and ``weights.bin`` with the weights of all.
+
+    A task of bags has two graphs: ``images_<name>.onnx``, from its images to their embeddings, and ``bag_<name>.onnx``,
+    from those of one bag to what the head gives; see `BagGraph`.
 
     Where the encoder depends on the task (BatchNorm statistics per task, say) there is an ``encoder_<name>.onnx`` for
     every task. The files take any number of images, of any size or of one; see `export_program`. The model is on the
@@ -56,9 +59,12 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
     for graph, program in _programs(model):
         whole, size = _translated(program, weights), program.size
         for name in graph.tasks:
-            about = {"task": name, **config["tasks"][name]}
-            file = folder / f"task_{name}.onnx"
+            about, bag = {"task": name, **config["tasks"][name]}, bool(model.task(name).spec.bag)
+            file = folder / f"{'images' if bag else 'task'}_{name}.onnx"
             yield file, _write(whole, TaskGraph(model, name), f"{name}/", file, about, size)
+            if bag:
+                file = folder / f"bag_{name}.onnx"
+                yield file, _tolerated(write_bag_graph(model, name, file, about), file)
         file = folder / (f"encoder_{graph.name}.onnx" if graph.name else "encoder.onnx")
         if file not in encoders:
             encoders.add(file)
@@ -67,14 +73,7 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
 
 def _programs(model: MultiTaskModel) -> Iterator[tuple[ModelGraph, Program]]:
     """As many tasks at once as may be: all, those with images of one size, or else each by itself."""
-    bags = [name for name in model.tasks if model.task(name).spec.bag]
-    tasks = [name for name in model.tasks if name not in bags]
-    if bags:
-        bag = model.task(bags[0]).spec.bag
-        what = f"Task {bags[0]!r} sees the images of a {bag} together, of which there is no graph"
-        if not tasks:
-            raise ValueError(f"{what}. Use MultiTaskModel.predict, or embed its images.")
-        warnings.warn(f"{what}: it is left out. The graph of the encoder embeds its images.", stacklevel=2)
+    tasks = list(model.tasks)
     if model.encoder.depends_on_task:
         for name in tasks:
             graph = ModelGraph(model, [name], name)
@@ -160,6 +159,9 @@ def _write(whole: Any, graph: Graph, prefix: str, file: Path, about: dict[str, A
     model: Any = ir.from_proto(whole)
     part = model.graph
     kept = [o for o in part.outputs if (o.name.startswith(prefix) if prefix else "/" not in o.name)]
+    for output in part.outputs:
+        if output not in kept:  # one may stay inside, and be called as a kept one will be
+            output.name = f"inside/{output.name}"
     part.outputs.clear()
     part.outputs.extend(kept)
     for output in kept:
@@ -199,6 +201,10 @@ def _difference(graph: Graph, outputs: list[str], only: Size | None, file: Path)
                 raise ValueError(f"{file}: {name} has shape {value.shape} where PyTorch has {wanted.shape}.")
             scale = max(1.0, float(np.abs(wanted).max(initial=0)))
             largest = max(largest, float(np.abs(wanted - value).max(initial=0)) / scale)
+    return _tolerated(largest, file)
+
+
+def _tolerated(largest: float, file: Path) -> float:
     if not largest <= TOLERANCE:
         raise ValueError(
             f"{file} differs from PyTorch by {largest:.1e} of the largest value, more than {TOLERANCE:.0e}. Do not use "

@@ -41,7 +41,9 @@ class TaskGraph(nn.Module):
         return self.model.encoder
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Named outputs for images ``(B, C, H, W)`` float32 of stored intensities."""
+        """Named outputs for images ``(B, C, H, W)`` float32 of stored intensities; of those of bags ``embedding``."""
+        if self.model.task(self.name).spec.bag:
+            return {"embedding": self.model.pooling(self.model.pyramid(images, self.name))}
         return self.model.task(self.name).exported(self.model(images, self.name))
 
 
@@ -97,6 +99,9 @@ class ModelGraph(EncoderGraph):
         features: dict[str, Any] = {}
         for name in self.tasks:
             head = self.model.task(name)
+            if head.spec.bag:
+                outputs[f"{name}/embedding"] = outputs["embedding"].clone()
+                continue
             if head.needs not in features:
                 features[head.needs] = self.model.block(head.needs)(pyramid)
             found = head.exported(head(features[head.needs]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 import xxhash
@@ -15,12 +16,15 @@ from umedpt_lightning.model import MultiTaskModel
 _COMPUTING = ("segmentation-models-pytorch", "timm", "torch", "torchvision")
 
 
-def weights_digest(model: MultiTaskModel) -> str:
-    """A text that is equal for shared blocks that compute the same: of structure, weights, statistics and code."""
+def weights_digest(model: MultiTaskModel, without: Sequence[str] = ()) -> str:
+    """A text that is equal for shared blocks that compute the same: of structure, weights, statistics and code.
+
+    Children of the model that are named in `without` do not count.
+    """
     code = code_identity(("blocks", "model.py"), _COMPUTING, {type(module) for module in model.modules()})
     digest = hashlib.sha256(code.encode())
     for block, module in model.named_children():
-        if block == "tasks":
+        if block == "tasks" or block in without:
             continue
         digest.update(repr(module).encode())
         for key, value in module.state_dict().items():

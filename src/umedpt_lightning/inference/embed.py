@@ -1,11 +1,11 @@
-"""Images through the encoder, batch by batch, into a store."""
+"""Images through the encoder, batch by batch, and into a store."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,33 +20,52 @@ from umedpt_lightning.inference.rows import InputRows
 from umedpt_lightning.inference.store import Rows, Store
 from umedpt_lightning.model import MultiTaskModel
 
-#: A part is written after so many images or seconds: what is lost when the program is killed, and kept in memory.
-_MOST_IMAGES, _MOST_SECONDS = 1024, 20.0
+#: A part is written after so many rows or seconds: what is lost when the program is killed, and kept in memory.
+_MOST_ROWS, _MOST_SECONDS = 1024, 20.0
 
 
-def embed(
-    model: MultiTaskModel,
-    task: str,
-    inputs: InputRows,
+class Piece(NamedTuple):
+    """Some rows of a table of embeddings.
+
+    Attributes:
+        inputs: How many of the inputs they are.
+        rows: ``(N,)`` which of these could be used, counted from 0.
+        vectors: ``(N, D)`` float32.
+        faults: What is wrong with the others.
+    """
+
+    inputs: int
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    faults: list[str]
+
+
+class Named(Protocol):
+    """What the rows of a table are called."""
+
+    def id(self, row: int) -> str:
+        """The row's name."""
+
+    def group(self, row: int) -> str:
+        """What it shares with others."""
+
+
+def fill(
     store: Store,
-    options: ComputeOptions,
+    inputs: Named,
+    pieces: Iterable[Piece],
     *,
-    scales: bool = False,
     skip_bad: bool = False,
     advance: Advance = lambda count: None,
 ) -> None:
-    """Computes what the store does not have yet; what is done is kept, however this ends.
+    """Keeps what the store does not have yet; what is done is kept, however this ends.
 
-    The model is moved to the device, the normalisation is that of the task. `scales` takes the means of all maps of the
-    pyramid, see `multi_scale`, not the pooled embedding; `skip_bad` leaves out images that cannot be used; `advance` is
-    called with how many images more are done.
+    `skip_bad` leaves out inputs that cannot be used; `advance` is called with how many more are done.
 
     Raises:
-        ValueError: An image cannot be used, and `skip_bad` is off.
-        ChildProcessError: A worker died.
-        MemoryError: The device has too little.
+        ValueError: An input cannot be used, and `skip_bad` is off.
     """
-    keys, stop = inputs.batches(store.done, options.batch_size), store.done
+    stop = store.done
     kept: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     skipped: list[str] = []
     since = time.monotonic()
@@ -63,27 +82,45 @@ def embed(
         since = time.monotonic()
 
     try:
-        for batch, rows, vectors in embedded(model, task, inputs.dataset, keys, options, scales):
-            finite = np.isfinite(vectors).all(axis=1)  # (B,)
-            faults = [text for _, _, text in batch.faults]
-            faults += [
-                f"{inputs.id(stop + row)}: its embedding is not finite. Check the image and the model."
-                for row in rows[~finite].tolist()
-            ]
-            if faults and not skip_bad:
+        for piece in pieces:
+            if piece.faults and not skip_bad:
                 raise ValueError(
-                    f"{faults[0]} What was done before is kept: mend it and give the same command again to go on, or "
-                    "leave out what is bad with --skip_bad."
+                    f"{piece.faults[0]} What was done before is kept: mend it and give the same command again to go "
+                    "on, or leave out what is bad with --skip_bad."
                 )
-            if finite.any():
-                kept.append((stop + rows[finite], vectors[finite]))
-            skipped += faults
-            stop += len(batch.wanted)
-            if stop - store.done >= _MOST_IMAGES or time.monotonic() - since > _MOST_SECONDS:
+            if len(piece.rows):
+                kept.append((stop + piece.rows, piece.vectors))
+            skipped += piece.faults
+            stop += piece.inputs
+            if stop - store.done >= _MOST_ROWS or time.monotonic() - since > _MOST_SECONDS:
                 write()
-            advance(len(batch.wanted))
+            advance(piece.inputs)
     finally:
         write()
+
+
+def image_pieces(
+    model: MultiTaskModel, task: str, inputs: InputRows, start: int, options: ComputeOptions, scales: bool = False
+) -> Iterator[Piece]:
+    """The embeddings of the images from a row on.
+
+    The model is moved to the device, the normalisation is that of the task. `scales` takes the means of all maps of the
+    pyramid, see `multi_scale`, not the pooled embedding.
+
+    Raises:
+        ChildProcessError: A worker died.
+        MemoryError: The device has too little.
+    """
+    keys = inputs.batches(start, options.batch_size)
+    for batch, rows, vectors in embedded(model, task, inputs.dataset, keys, options, scales):
+        finite = np.isfinite(vectors).all(axis=1)  # (B,)
+        faults = [text for _, _, text in batch.faults]
+        faults += [
+            f"{inputs.id(start + row)}: its embedding is not finite. Check the image and the model."
+            for row in rows[~finite].tolist()
+        ]
+        yield Piece(len(batch.wanted), rows[finite], vectors[finite], faults)
+        start += len(batch.wanted)
 
 
 def embed_reader(
@@ -96,7 +133,7 @@ def embed_reader(
 ) -> tuple[NDArray[np.float32], list[Any]]:
     """The embeddings ``(N, D)`` float32 of all samples of a reader, in their order, without augmentation; and targets.
 
-    Arguments are those of `embed`; images are resized to `size`, height and width in pixels, or kept.
+    Arguments are those of `embedded`; images are resized to `size`, height and width in pixels, or kept.
 
     Raises:
         ValueError: A sample cannot be used, or an embedding is not finite; the message names it.
@@ -106,7 +143,7 @@ def embed_reader(
     if reader.spec.bag:
         raise ValueError(
             f"Samples of task {task!r} are bags (of a {reader.spec.bag}), which have no embedding without a trained "
-            "bag block. Give the reader of their images, or fine-tune the whole (`modes: [finetune]`)."
+            "bag block. Give the reader of their images."
         )
     keys = (
         [Wanted(0, index) for index in range(start, min(start + options.batch_size, len(reader)))]
@@ -135,7 +172,7 @@ def embedded(
     options: ComputeOptions,
     scales: bool = False,
 ) -> Iterator[tuple[Batch, NDArray[np.int64], NDArray[np.float32]]]:
-    """The embeddings of images, a batch for each key; arguments and errors are those of `embed`.
+    """The embeddings of images, a batch for each key; arguments and errors are those of `image_pieces`.
 
     Yields:
         What was read, ``(N,)`` which of it could be used, and the embeddings of these ``(N, D)``.

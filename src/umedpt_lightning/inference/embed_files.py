@@ -12,8 +12,9 @@ from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.dicom_file import is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity
 from umedpt_lightning.data.volume.slices import Slices
+from umedpt_lightning.inference.bags import BagInputs, bag_columns, bag_pieces
 from umedpt_lightning.inference.digests import weights_digest
-from umedpt_lightning.inference.embed import embed
+from umedpt_lightning.inference.embed import fill, image_pieces
 from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
 from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.inference.pool import ComputeOptions
@@ -28,8 +29,8 @@ class EmbeddedFiles:
     """What is in a table of embeddings: so many rows of a width.
 
     Attributes:
-        before: Images that had been computed before.
-        computed: Images that were computed now; 0 where the table was complete.
+        before: Images, or bags, that had been computed before.
+        computed: Images, or bags, that were computed now; 0 where the table was complete.
         skipped: What was wrong with inputs that were left out.
         about: The file beside the table that lists these.
     """
@@ -59,6 +60,8 @@ def embed_files(
 ) -> EmbeddedFiles:
     """Writes a vector for every image, slice of a volume or tile of a slide; goes on where it ended.
 
+    Of a task of bags there is a vector a bag, see `umedpt_lightning.inference.bags.BagInputs`.
+
     Args:
         model: A trained model, of `MultiTaskModel.from_pretrained`.
         inputs: Files, folders, tables with a column of paths.
@@ -80,9 +83,13 @@ def embed_files(
     name, compute = _task(model, task), compute or ComputeOptions()
     spec, size = model.task(name).spec, model.sizes.get(name)
     opening = Opening.as_trained(spec, size, slices, intensity, tiles)
+    if spec.bag:
+        if scales:
+            raise ValueError(f"--scales: a {spec.bag} has no maps, only its images have. Leave it out.")
+        columns = bag_columns(columns, spec)
     files = find_inputs(inputs, columns, opening.preference)
     opening.warn_of_images(files, intensity)
-    rows = InputRows(files, opening, skip_bad)
+    rows: InputRows | BagInputs = (BagInputs if spec.bag else InputRows)(files, opening, skip_bad)
     made_of: dict[str, Any] = {
         "model": weights_digest(model),
         "task": [name, spec.channels, spec.value_range, size],
@@ -98,7 +105,11 @@ def embed_files(
         return EmbeddedFiles(about["rows"], about["width"], len(rows), 0, about["skipped"], store.about)
     before, left = store.done, len(rows) - store.done
     with progress("embeddings", left) as advance:
-        embed(model, name, rows, store, compute, scales=scales, skip_bad=skip_bad, advance=advance)
+        if isinstance(rows, BagInputs):
+            pieces = bag_pieces(model, name, rows, before, compute)
+        else:
+            pieces = image_pieces(model, name, rows, before, compute, scales)
+        fill(store, rows, pieces, skip_bad=skip_bad, advance=advance)
     count, width, skipped = store.finish(rows.skipped)
     return EmbeddedFiles(count, width, before, left, skipped, store.about)
 

@@ -15,6 +15,7 @@ from umedpt_lightning.data.slide.tiles import TileImages, Tiles
 from umedpt_lightning.data.volume.dicom_file import is_dicom
 from umedpt_lightning.data.volume.intensity import Intensity, Level, Percentiles, Window
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
+from umedpt_lightning.data.volume.volumes import AXES
 from umedpt_lightning.inference.input_files import InputFile, Preference
 from umedpt_lightning.io.arrays import scale_warning
 from umedpt_lightning.types import TaskSpec
@@ -192,6 +193,11 @@ class VolumeSlices:
         """What is added to the file's id, so that it tells its images apart."""
         return f"#{_LETTERS[self.images.slices.axis]}={self.images.places[index]}"
 
+    def columns(self, index: int) -> dict[str, Any]:
+        """The place by columns of a table: the number of the slice as it is stored."""
+        axis = AXES[self.images.slices.axis]
+        return {"slice": self.images.volumes[0].stored_index(axis, int(self.images.places[index]))}
+
 
 class SlideTiles:
     """The tiles of a slide; `images` is the slide, and where it is cut."""
@@ -212,6 +218,11 @@ class SlideTiles:
         """As `VolumeSlices.place`."""
         x, y = self.images.places[index].tolist()
         return f"#x={x},y={y}"
+
+    def columns(self, index: int) -> dict[str, Any]:
+        """As `VolumeSlices.columns`: the tile in pixels of the slide's finest level."""
+        x1, y1, x2, y2 = (round(edge, 3) for edge in self.images.box(index))
+        return {"x": x1, "y": y1, "width": round(x2 - x1, 3), "height": round(y2 - y1, 3)}
 
 
 OpenFile: TypeAlias = VolumeSlices | SlideTiles

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from umedpt_lightning.inference.bag_predictions import BagPredictions
+from umedpt_lightning.inference.bags import bag_columns
 from umedpt_lightning.inference.digests import fingerprint
 from umedpt_lightning.inference.file_predictions import FilePredictions
 from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
@@ -24,7 +26,7 @@ class PredictedFiles:
 
     Attributes:
         written: The tables and COCO files.
-        inputs: How many inputs there are.
+        inputs: How many inputs there are, and bags of each task that sees bags.
         skipped: How many of them were there already.
         failed: What was wrong with those that could not be predicted.
     """
@@ -50,6 +52,8 @@ def predict_files(
 ) -> PredictedFiles:
     """Writes predictions for images, volumes and slides; what is in the folder already is not done again.
 
+    Tasks of bags have a row a bag, see `umedpt_lightning.inference.bags.BagInputs`, and a second table of its images.
+
     Args:
         model: A trained model, of `MultiTaskModel.from_pretrained`.
         inputs: Files, folders, tables with a column of paths, COCO files.
@@ -70,15 +74,15 @@ def predict_files(
         MemoryError: The device has too little.
     """
     options, compute, out = options or PredictOptions(), compute or ComputeOptions(), Path(out)
-    bags = [name for name in tasks or model.tasks if model.task(name).spec.bag]
-    names = [name for name in dict.fromkeys(tasks or model.tasks) if name not in bags]
-    if bags and (tasks or not names):
-        raise ValueError(
-            f"Task {bags[0]!r} sees the images of a {model.task(bags[0]).spec.bag} together, which files alone do not "
-            "say. Give them to MultiTaskModel.predict, a list of images for each, or choose other tasks."
-        )
-    preferences = {name: options.opening(model.task(name).spec).preference for name in names}
+    specs = {name: model.task(name).spec for name in tasks or model.tasks}
+    names = [name for name, spec in specs.items() if not spec.bag]
+    preferences = {name: options.opening(specs[name]).preference for name in names}
     found = {seen: find_inputs(inputs, columns, seen, image_id) for seen in dict.fromkeys(preferences.values())}
+    of_bags = {
+        name: find_inputs(inputs, bag_columns(columns, spec), options.opening(spec).preference, image_id)
+        for name, spec in specs.items()
+        if spec.bag
+    }
     for files in found.values():
         check_names([file.id for file in files])
     made_by = {"model": fingerprint(model), **asdict(options)}
@@ -86,9 +90,12 @@ def predict_files(
     remove_leftovers(out)
     drawn = options.min_score, options.overlays
     outputs = {
-        name: TaskOutput(out, name, model.task(name), Journal(out, name, made_by, overwrite), *drawn) for name in names
+        name: TaskOutput(out, name, model.task(name), Journal(out, name, made_by, overwrite), *drawn) for name in specs
     }
     result, failed = PredictedFiles(), dict[str, str]()
+    bags = [  # before anything is predicted: nothing may say which images are together
+        BagPredictions(model, outputs[name], files, options, compute, failed) for name, files in of_bags.items()
+    ]
     try:
         for preference, files in found.items():
             alike = [outputs[name] for name in names if preferences[name] == preference]
@@ -98,6 +105,10 @@ def predict_files(
             result.skipped += len(files) - len(left)
             if left:
                 FilePredictions(model, alike, left, options, compute, failed).run(progress)
+        for of_task in bags:
+            result.inputs += len(of_task.bags)
+            result.skipped += len(of_task.bags) - len(of_task.left)
+            of_task.run(progress)
     finally:  # also of what was done before it was stopped
         result.written = [path for output in outputs.values() for path in output.finish()]
     result.failed = list(failed.values())

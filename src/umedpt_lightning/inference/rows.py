@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umedpt_lightning.inference.dataset import InputDataset, Wanted
 from umedpt_lightning.inference.input_files import InputFile
@@ -50,19 +51,19 @@ class InputRows:
 
     def id(self, row: int) -> str:
         """What an image is called: its file, and for one of several its place in it."""
-        number, index = self._place(row)
+        number, index = self.place(row)
         file = self.dataset.file(number)
         single = self.dataset.openings[0].is_single(file)
         return file.id if single else file.id + self.dataset.open(number, 0).place(index)
 
     def group(self, row: int) -> str:
         """The group of its file."""
-        return self.dataset.file(self._place(row)[0]).group
+        return self.dataset.file(self.place(row)[0]).group
 
     def digest(self, start: int, stop: int) -> str:
         """A text that changes when a file of these rows does, or another one takes its place."""
         result = hashlib.sha256()
-        for number in range(self._place(start)[0], self._place(stop - 1)[0] + 1 if stop > start else 0):
+        for number in range(self.place(start)[0], self.place(stop - 1)[0] + 1 if stop > start else 0):
             path = self.dataset.file(number).path
             names = self.dataset.ids[number], self.dataset.groups[number], self._first[number].item()
             result.update(repr(names).encode())
@@ -75,12 +76,16 @@ class InputRows:
                     result.update(b"gone")
         return result.hexdigest()[:32]
 
+    def of_file(self, number: int) -> NDArray[np.int64]:
+        """The rows of a file."""
+        return np.arange(self._first[number], self._first[number + 1])
+
     def batches(self, start: int, size: int) -> Iterator[list[Wanted]]:
         """The images from one row on, some at a time."""
         for first in range(start, len(self), size):
-            yield [Wanted(*self._place(row)) for row in range(first, min(first + size, len(self)))]
+            yield [Wanted(*self.place(row)) for row in range(first, min(first + size, len(self)))]
 
-    def _place(self, row: int) -> tuple[int, int]:
+    def place(self, row: int) -> tuple[int, int]:
         """The file of a row, and which of its images it is."""
         number = int(np.searchsorted(self._first, row, side="right")) - 1
         return number, row - int(self._first[number])

@@ -73,11 +73,18 @@ class View:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve of a chart: its name, and ``(N,)`` each."""
+    """A curve of a chart: its name, and ``(N,)`` each.
+
+    Attributes:
+        marks: ``(M,)`` where on x it has a tick.
+        colour: Which of the colours of charts it has; None for the next one.
+    """
 
     name: str
     x: NDArray[Any]
     y: NDArray[Any]
+    marks: NDArray[Any] | None = None
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Chart:
     Attributes:
         title: What it shows.
         x: What the horizontal axis is.
-        y: What the vertical one is.
+        y: What the vertical one is; a share, if it begins so, goes from 0 to 1.
         curves: In the order of the legend.
         steps: Whether each value holds until the next one.
     """

@@ -76,8 +76,10 @@ above. It is not a medical device, and nothing about images of other devices, st
 from umedpt_lightning.model import MultiTaskModel
 
 model = MultiTaskModel.from_pretrained("path/of/this/folder")
-predictions = model.predict([image], "{first}")  # arrays (H, W) or (H, W, C) as they are stored, of any size
+predictions = model.predict([{"[first_image, second_image]" if tasks[first].spec.bag else "image"}], "{first}")
 ```
+
+Images are arrays `(H, W)` or `(H, W, C)` as they are stored, of any size; of a task of bags a list for each bag.
 
 {encoder.loading}
 """

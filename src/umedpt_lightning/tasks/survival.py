@@ -16,6 +16,9 @@ from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float, finite_or
 from umedpt_lightning.tasks.cox import relative_cox_loss
 from umedpt_lightning.types import BatchTargets, SurvivalSpec
 
+# A ratio is the sum of many weights that all learn, a hazard that all samples share is one parameter: steps that are so
+# many times larger let it follow. Its gradient stays as it is, so that the clipping of gradients does not see it.
+_HASTE = 32.0
 _MOST = 30.0  # logit of a hazard that counts as certain; its complement still has digits in float64
 
 
@@ -67,14 +70,15 @@ class Survival(Task):
         log_odds = torch.from_numpy(np.log(hazards / (1 - hazards))).float()
         if objective == "cox":
             self.head = nn.Linear(widths.embedding, 1, bias=False)
-            self.log_hazards = nn.Parameter(torch.from_numpy(np.log(-np.log1p(-hazards))).float())
+            self.shifts = nn.Parameter(torch.zeros(len(hazards)))
+            log_hazards = torch.from_numpy(np.log(-np.log1p(-hazards))).float()
         else:
             self.head = nn.Linear(widths.embedding, len(spec.edges))
             self.head.bias.data.copy_(log_odds)
         self._uninformed = _uninformed_loss(spec)
         # part of the state: the hazards are those of the intervals that the head was trained on
         self.register_buffer("edges", torch.tensor(spec.edges))  # (K,)
-        self.register_buffer("prior", F.pad(self.log_hazards.detach(), (1, 0)) if objective == "cox" else log_odds)
+        self.register_buffer("prior", F.pad(log_hazards, (1, 0)) if objective == "cox" else log_odds)
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``scores``."""
@@ -86,7 +90,7 @@ class Survival(Task):
         """Logits of the hazards ``(B, K)``; with ``cox`` the log ratio and complementary log-logs, ``(B, 1 + K)``."""
         output: Tensor = self.head(features)
         if self.objective == "cox":
-            return torch.cat([output, output.detach() + self.log_hazards], dim=1)
+            return torch.cat([output, output.detach() + self.prior[1:] + _HASTE * self.shifts], dim=1)
         return output
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
@@ -95,7 +99,7 @@ class Survival(Task):
         if self.objective == "hazard":
             return fit
         ranking = relative_cox_loss(as_float(output[:, 0]), targets[:, 0], targets[:, 1] > 0)
-        return ranking + fit - fit.detach()  # whose gradients are those of the shared hazards alone
+        return ranking + (fit - fit.detach()) / _HASTE  # whose gradients are those of the shared hazards alone
 
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds outputs and ``(B, 2)`` targets; who has no finite output counts as if the contrary had been said."""

@@ -15,7 +15,7 @@ from umedpt_lightning.labels.kaplan_meier import KaplanMeier, Numbers
 from umedpt_lightning.labels.views import Chart, Curve
 
 _PAIRS = 1 << 24  # compared at a time
-_GROUPS = ("low risk", "middle risk", "high risk")
+_GROUPS = {"low risk": 0, "middle risk": 4, "high risk": 1}  # from blue to red
 Events = NDArray[np.bool_]
 
 
@@ -80,14 +80,15 @@ def integrated_brier(survival: Numbers, moments: Numbers, times: Numbers, events
 
 
 def risk_groups(risks: Numbers, times: Numbers, events: Events) -> tuple[Curve, ...]:
-    """Kaplan-Meier curves of the thirds of samples with the lowest, middle and highest risk."""
+    """Kaplan-Meier curves of the thirds with the lowest, middle and highest risk; censored times have ticks."""
     order = np.argsort(risks, kind="stable")
     curves = []
-    for name, rows in zip(_GROUPS, np.array_split(order, len(_GROUPS)), strict=True):
+    for (name, colour), rows in zip(_GROUPS.items(), np.array_split(order, len(_GROUPS)), strict=True):
         if len(rows):
             found = KaplanMeier(times[rows], events[rows])
             x, y = np.append(0.0, found.moments), np.append(1.0, found.shares)
-            curves.append(Curve(f"{name} ({len(rows)}, events: {int(events[rows].sum())})", x, y))
+            marks = np.unique(times[rows][~events[rows]])
+            curves.append(Curve(f"{name} ({len(rows)}, events: {int(events[rows].sum())})", x, y, marks, colour))
     return tuple(curves)
 
 
@@ -130,8 +131,8 @@ class SurvivalScores(Metric):
         curves = dim_zero_cat(self.curves).contiguous().cpu().view(torch.float64).view(-1, 1 + len(self.edges)).numpy()
         targets = dim_zero_cat(self.targets).cpu().view(-1, 2).double().numpy()
         risks, times, events = curves[:, 0], targets[:, 0], targets[:, 1] > 0
-        title = f"without an event, by predicted risk ({len(times)})"
-        self.chart = Chart(title, f"time ({self.time_unit})", "share", risk_groups(risks, times, events), steps=True)
+        title, unit = f"by predicted risk ({len(times)})", f"time ({self.time_unit})"
+        self.chart = Chart(title, unit, "share without an event", risk_groups(risks, times, events), steps=True)
         survival = np.hstack([np.ones((len(times), 1)), curves[:, 1:]])
         scores = (
             concordance(risks, times, events),

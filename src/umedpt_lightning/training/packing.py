@@ -64,13 +64,20 @@ def check_bags(model: MultiTaskModel) -> None:
     """Holds that the images of a bag can go through the encoder in chunks, and again.
 
     Raises:
-        ValueError: A task has bags, and the encoder normalises by the batch.
+        ValueError: A task has bags, and the encoder normalises by the batch, or the block of bags wants positions that
+            nothing says.
     """
     bags = [name for name in model.tasks if model.task(name).spec.bag]
     if bags and normalises_by_batch(model.encoder):
         raise ValueError(
             f"Task {bags[0]!r} has bags, whose images go through the encoder in chunks, but its BatchNorm would make "
             "each depend on the others of its chunk. Take encoder.batch_norm: freeze or group, or an encoder without."
+        )
+    unplaced = [name for name in bags if not model.task(name).spec.cut.get("bag", {}).get("placed")]
+    if unplaced and getattr(model.block(BAG), "place", None) is not None:
+        raise ValueError(
+            f"model.blocks.{BAG} has `position`, but the reader of task {unplaced[0]!r} does not know where the images "
+            r"of its bags lie. Give `Bags` an expression that finds it in their names, such as `position: _(\d+)\.png`."
         )
 
 

@@ -32,7 +32,8 @@ class Protocol:
         shots: Labelled samples of the train part, and as many of the val part: of each class where there are classes,
             else in all.
         seeds: How many repetitions, each with other labels.
-        modes: ``frozen`` (a linear probe; for masks and boxes head and decoder on the frozen encoder), ``knn``,
+        modes: ``frozen`` (a linear probe; for masks and boxes head and decoder on the frozen encoder; of bags head and
+            block of bags on the embeddings of their images), ``knn`` (of bags by the mean of their images),
             ``finetune``, ``lora`` (adapters of the encoder learn, not itself); one list for all methods, or lists by
             their names, and a method without one is left out.
         task: How to build the head; None for the default of the label kind.
@@ -79,10 +80,10 @@ class Protocol:
         for fraction in self.fractions:
             if not 0 < fraction <= 1:
                 raise ValueError(f"fractions: {fraction} must be above 0 and at most 1. Write 0.01 for 1 %.")
-        if "knn" in modes and not self.embeds:
+        if "knn" in modes and not self.is_linear:
             raise ValueError(
                 "modes: knn needs a task whose head is a linear model on the embedding of an image, as for classes, "
-                "labels and numbers, but not for masks and boxes. Leave it out."
+                "labels and numbers, but not for masks, boxes and times to an event. Leave it out."
             )
 
     def _check_head(self) -> None:
@@ -99,7 +100,17 @@ class Protocol:
             )
 
     @property
+    def has_bags(self) -> bool:
+        """Whether samples are bags, whose images are embedded once."""
+        return bool(self.part("train").spec.bag)
+
+    @property
     def embeds(self) -> bool:
+        """Whether a head is fitted on embeddings that are computed once."""
+        return self.has_bags or self.is_linear
+
+    @property
+    def is_linear(self) -> bool:
         """Whether a linear model on embeddings can stand in for the head."""
         return self.head(self.part("train").spec).linear_family is not None
 

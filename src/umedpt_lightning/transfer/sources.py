@@ -118,9 +118,11 @@ class PretrainedSource(WeightSource):
             encoder.freeze_statistics(self.statistics_of)
             replaced = {"encoder": encoder, "specs": {name: spec}, "tasks": task and {name: task}}
             model = MultiTaskModel(**{**arguments, **replaced})
-        for block, module in model.named_children():
-            if block not in ("tasks", "encoder"):
-                _load(saved.weights, block, module, saved.state)
+        shared = {name: module for name, module in model.named_children() if name not in ("tasks", "encoder", "blocks")}
+        # each by itself: the model had others too, of tasks that this one does not have
+        shared |= {f"blocks.{name}": module for name, module in model.blocks.items()}
+        for block, module in shared.items():
+            _load(saved.weights, block, module, saved.state)
         return model
 
     def _config(self, saved: SavedModel) -> dict[str, Any]:

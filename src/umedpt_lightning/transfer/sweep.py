@@ -17,7 +17,9 @@ from umedpt_lightning.inference.digests import weights_digest
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.progress import progress
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.tasks import Task
 from umedpt_lightning.tasks.answers import Answers, metrics_of
+from umedpt_lightning.transfer.bags import BagHead, bag_head
 from umedpt_lightning.transfer.cells import TRAINED, Cell, CellFolder, Result, grid
 from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
 from umedpt_lightning.transfer.evaluation import evaluation_batches, patient_intervals, predict_part
@@ -90,7 +92,8 @@ class Sweep:
 
     def _key(self, cell: Cell) -> str:
         """What the result of a cell depends on."""
-        training = self._training if cell.mode in TRAINED or not self._protocol.embeds else ""
+        by_training = not self._protocol.embeds or (self._protocol.has_bags and cell.mode != "knn")
+        training = self._training if cell.mode in TRAINED or by_training else ""
         parts = (self._digest(cell), self._settings, training, cell)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -111,12 +114,12 @@ class Sweep:
         started = time.monotonic()
         task, probe = self._protocol.head(labelled.spec), None
         if embedded:
-            fit = neighbour_probe if cell.mode == "knn" else linear_probe
-            probe = fit(task, embedded["train"][subset.rows], embedded["val"][choosing.rows])
+            pair = embedded["train"][subset.rows], embedded["val"][choosing.rows]
+            probe = self._probe(cell, labelled, task, *pair)
         chosen = self._train(cell, labelled, val, probe) if probe is None or cell.mode in TRAINED else probe
         elapsed = time.monotonic() - started
         # the test part is read from here on, after all has been chosen
-        if isinstance(chosen, Probe):
+        if not isinstance(chosen, FineTuned):
             embedded = {name: self._embeddings(cell, name) for name in ("test", *self._protocol.external)}
         started = time.monotonic() - elapsed
 
@@ -125,7 +128,9 @@ class Sweep:
                 protocol = self._protocol
                 return predict_part(chosen.model, protocol.name, protocol.data, self._readers[name], self._compute)
             answers = task.answers()
-            answers.add(chosen(embedded[name].features), torch.from_numpy(embedded[name].targets))
+            given = embedded[name]
+            outputs = chosen(given) if isinstance(chosen, BagHead) else chosen(given.means().features)
+            answers.add(outputs, torch.from_numpy(given.targets))
             return answers
 
         test = answered("test")
@@ -141,7 +146,16 @@ class Sweep:
         result.seconds = round(time.monotonic() - started, 2)
         return result, test
 
-    def _train(self, cell: Cell, labelled: Reader, val: Reader, probe: Probe | None) -> FineTuned:
+    def _probe(self, cell: Cell, labelled: Reader, task: Task, train: Embeddings, val: Embeddings) -> Probe | BagHead:
+        protocol = self._protocol
+        if cell.mode == "knn":
+            return neighbour_probe(task, train.means(), val.means())
+        if not protocol.has_bags:
+            return linear_probe(task, train, val)
+        model, batch_size = self._build(cell, labelled), protocol.data.batch_size
+        return bag_head(model, protocol.name, train, val, protocol.finetuning, batch_size, cell.seed)
+
+    def _train(self, cell: Cell, labelled: Reader, val: Reader, probe: Probe | BagHead | None) -> FineTuned:
         protocol = self._protocol
         model = self._build(cell, labelled)
         data = replace(protocol.data, val=val)
@@ -150,7 +164,9 @@ class Sweep:
         options = protocol.finetuning
         steps = stages * len(options.learning_rates) * options.evaluations * options.steps_an_evaluation
         with progress(str(cell), steps) as advance:
-            if probe is not None:
+            if isinstance(probe, BagHead):
+                probe.set_in(model)
+            elif probe is not None:
                 set_head(model, protocol.name, probe)
             else:
                 tuned = tuner.train(model, advance, whole=False)

@@ -99,14 +99,25 @@ class Sample:
 
 @dataclass
 class Bag(Sample):
-    """Several images with one target: the slices, tiles or visits of a patient; `image` is the first of them."""
+    """Several images with one target: the slices, tiles or visits of a patient; `image` is the first of them.
+
+    `positions` is ``(N, 2)`` float32, where each lies, see `umedpt_lightning.types.bags.shares`; None where nothing is
+    known.
+    """
 
     instances: list[Sample] = field(default_factory=list)
+    positions: NDArray[np.float32] | None = None
 
     @classmethod
-    def of(cls, instances: list[Sample], target: SampleTarget, name: str) -> Bag:
+    def of(
+        cls,
+        instances: list[Sample],
+        target: SampleTarget,
+        name: str,
+        positions: NDArray[np.float32] | None = None,
+    ) -> Bag:
         """A bag of these, at least one."""
-        return cls(instances[0].image, target, name, instances=instances)
+        return cls(instances[0].image, target, name, instances=instances, positions=positions)
 
     @property
     def images(self) -> list[NDArray[Any]]:

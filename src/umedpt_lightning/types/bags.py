@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,10 +21,12 @@ class Bags:
     Attributes:
         images: ``(N, C, H, W)``, those of the first bag first.
         sizes: How many each bag has.
+        positions: ``(N, 2)`` float32, where each lies in its bag, see `shares`; None where nothing is known.
     """
 
     images: Tensor
     sizes: list[int]
+    positions: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -49,13 +52,24 @@ class Bags:
         """Number of bags."""
         return len(self.sizes)
 
-    def __getitem__(self, index: int) -> Tensor:
-        """The images of one bag."""
-        return torch.split(self.images, self.sizes)[index]
+    def __getitem__(self, index: int) -> Bags:
+        """One bag."""
+        first = sum(self.sizes[:index])
+        mine = slice(first, first + self.sizes[index])
+        positions = None if self.positions is None else self.positions[mine]
+        return Bags(self.images[mine], [self.sizes[index]], positions)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Bags:
         """The same on `device`."""
-        return Bags(self.images.to(device, non_blocking=non_blocking), self.sizes)
+        positions = None if self.positions is None else self.positions.to(device, non_blocking=non_blocking)
+        return Bags(self.images.to(device, non_blocking=non_blocking), self.sizes, positions)
+
+
+def shares(places: NDArray[Any]) -> NDArray[np.float32]:
+    """Places ``(N, 2)`` in the images of one bag, as shares of the way from its first to its last, 0 to 1 each."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    found: NDArray[np.float32] = ((places - low) / np.where(high > low, high - low, 1)).astype(np.float32)
+    return found
 
 
 def named_images(images: Sequence[Any], bags: bool) -> tuple[dict[str, Any], list[int] | None]:
@@ -69,12 +83,13 @@ def named_images(images: Sequence[Any], bags: bool) -> tuple[dict[str, Any], lis
     )
 
 
-def one_by_one(images: Sequence[NDArray[Any]], counts: Sequence[int]) -> Iterator[tuple[int, Bags]]:
+def one_by_one(images: Sequence[NDArray[Any]], counts: Sequence[int], in_order: bool) -> Iterator[tuple[int, Bags]]:
     """One bag after the other, with its number.
 
     Args:
         images: ``(H, W, C)`` each, those of the first bag first.
         counts: How many each bag has.
+        in_order: Whether they lie in it in their order; else nothing is known of where they lie.
 
     Raises:
         ValueError: A bag has none, or images of several sizes or depths.
@@ -87,4 +102,5 @@ def one_by_one(images: Sequence[NDArray[Any]], counts: Sequence[int]) -> Iterato
             raise ValueError(f"images[{number}] is a bag without images. Leave it out.")
         if len({(image.shape, image.dtype) for image in bag}) > 1:
             raise ValueError(f"images[{number}] is a bag of images of several sizes or depths. Give them one.")
-        yield number, Bags(as_tensor(bag), [count])
+        positions = torch.from_numpy(shares(np.stack([np.arange(count), np.zeros(count)], axis=1)))
+        yield number, Bags(as_tensor(bag), [count], positions if in_order else None)

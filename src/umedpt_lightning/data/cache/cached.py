@@ -78,6 +78,11 @@ class CachedReader(Reader):
         """As the reader's."""
         return self._reader.groups
 
+    @property
+    def places(self) -> NDArray[np.float32] | None:
+        """As the reader's."""
+        return self._reader.places
+
     def _path(self, index: int) -> Path:
         return self._folder.path / str(index // _FOLDER) / str(index)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from umedpt_lightning.data.formats.faults import ServerLostError
@@ -154,12 +155,18 @@ def collate(task: str, samples: Sequence[Sample]) -> TaskBatch:
     images = as_tensor([sample.image for sample in each])
     return TaskBatch(
         task,
-        Bags(images, [len(sample.images) for sample in samples]) if isinstance(first, Bag) else images,
+        _as_bags(images, samples) if isinstance(first, Bag) else images,
         _targets([sample.target for sample in samples]),
         [sample.name for sample in samples],
         [sample.stored_size for sample in samples],
         stored_targets=stored,
     )
+
+
+def _as_bags(images: Tensor, samples: Sequence[Sample]) -> Bags:
+    places = [sample.positions for sample in samples if isinstance(sample, Bag) and sample.positions is not None]
+    positions = torch.from_numpy(np.concatenate(places)) if places else None
+    return Bags(images, [len(sample.images) for sample in samples], positions)
 
 
 def _targets(targets: Sequence[Any]) -> BatchTargets:

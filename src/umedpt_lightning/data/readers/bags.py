@@ -18,6 +18,7 @@ from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.subset import matches
 from umedpt_lightning.labels.wording import shorten
 from umedpt_lightning.types import Bag, Sample, TaskSpec
+from umedpt_lightning.types.bags import shares
 
 _MOST_NAMED = 5
 
@@ -38,6 +39,9 @@ class Bags(Reader):
             or ``{time: months, event: died, unit: months}``.
         max_instances: In training so many images of a bag are drawn, others in each pass; None for all, as always in
             evaluation.
+        position: A regular expression with one group in parentheses that finds the number of an image in its name, as
+            in ``_(\d+)\.png``, for a block of bags that uses positions. None for what the reader knows: the number of
+            a slice, or the place of a tile.
 
     Raises:
         FileNotFoundError: The table is missing.
@@ -56,6 +60,7 @@ class Bags(Reader):
         split: str | None = None,
         columns: ClassColumn | LabelColumns | NumberColumns | SurvivalColumns | None = None,
         max_instances: int | None = None,
+        position: str | None = None,
     ) -> None:
         if max_instances is not None and max_instances < 1:
             raise ValueError(f"max_instances is {max_instances}, but at least one image is drawn; null takes all.")
@@ -68,6 +73,7 @@ class Bags(Reader):
         self._names, owners = np.unique(found, return_inverse=True)
         order = np.argsort(owners, kind="stable")
         self._members = np.split(order, np.cumsum(np.bincount(owners))[:-1])
+        self._places = reader.places if position is None else _numbers(reader, position)
         self._without: frozenset[str] = frozenset()
         if table is None or columns is None:
             spec, self.targets = reader.spec, self._targets_of_images(of)
@@ -76,7 +82,14 @@ class Bags(Reader):
             self.targets = self._targets_of_rows(of, rows, columns.targets(rows))
             read = reader.spec
             spec = columns.spec(rows, channels=read.channels, value_range=read.value_range, cut=read.cut)
-        self.spec: TaskSpec = replace(spec, bag=of).with_statistics(self.targets)
+        made = {  # how `predict` finds the bags of files, and whether it is known where their images lie
+            "group": group,
+            "column": reader.spec.cut.get("table", {}).get("group"),
+            "position": position,
+            "placed": self._places is not None,
+        }
+        cut = {**spec.cut, "bag": made}
+        self.spec: TaskSpec = replace(spec, bag=of, cut=cut).with_statistics(self.targets)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -84,15 +97,16 @@ class Bags(Reader):
     def __getitem__(self, index: int) -> Bag:
         """The bag with all its images, in the order of the reader."""
         index = self._at(index)
-        return self._bag(index, self._members[index])
+        return self._bag(index, np.arange(len(self._members[index])))
 
     def draw(self, index: int, seed: int) -> Bag:
         """The bag with at most `max_instances` of its images, in the order of the reader."""
         index = self._at(index)
-        rows = self._members[index]
-        if self._max is not None and self._max < len(rows):
-            rows = np.sort(np.random.default_rng(seed).choice(rows, self._max, replace=False))
-        return self._bag(index, rows)
+        count = len(self._members[index])
+        chosen = np.arange(count)
+        if self._max is not None and self._max < count:
+            chosen = np.sort(np.random.default_rng(seed).choice(count, self._max, replace=False))
+        return self._bag(index, chosen)
 
     def cached(self, keep: Callable[[Reader], Reader]) -> Reader:
         """The images are kept, not the bags."""
@@ -119,11 +133,12 @@ class Bags(Reader):
         known = self._reader.groups if self._group is not None else None
         return self._names if known is None else known[[rows[0] for rows in self._members]]
 
-    def _bag(self, index: int, rows: NDArray[np.int64]) -> Bag:
-        self._reader.ahead(rows.tolist())
-        instances: list[Sample] = [self._reader[row] for row in rows.tolist()]
-        target = self.targets[index]
-        return Bag.of(instances, target.copy() if target.ndim else int(target), self.name(index))
+    def _bag(self, index: int, chosen: NDArray[np.int64]) -> Bag:
+        rows, target = self._members[index], self.targets[index]
+        self._reader.ahead(rows[chosen].tolist())
+        instances: list[Sample] = [self._reader[row] for row in rows[chosen].tolist()]
+        positions = None if self._places is None else shares(self._places[rows])[chosen]
+        return Bag.of(instances, target.copy() if target.ndim else int(target), self.name(index), positions)
 
     def _targets_of_images(self, of: str) -> NDArray[Any]:
         targets = self._reader.targets
@@ -168,6 +183,22 @@ class Bags(Reader):
         raise_all(faults)
         self._without = frozenset(row_of) - frozenset(self._names.tolist())
         return targets[[row_of[name] for name in self._names.tolist()]]
+
+
+def _numbers(reader: Reader, position: str) -> NDArray[np.float32]:
+    found = matches(position, [reader.name(i) for i in range(len(reader))], "position")
+    return numbered(found.tolist(), position)
+
+
+def numbered(texts: list[str], position: str) -> NDArray[np.float32]:
+    """Places ``(N, 2)`` of what the expression of positions found in names; raises ValueError for what is no number."""
+    try:
+        return np.array([[float(text), 0.0] for text in texts], np.float32)
+    except ValueError as error:
+        raise ValueError(
+            f"position is {position!r}, but what it finds in names is no number ({error}). Put the parentheses around "
+            "digits."
+        ) from error
 
 
 def _groups(reader: Reader, group: str | None) -> NDArray[np.str_]:

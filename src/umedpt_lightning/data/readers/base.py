@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from umedpt_lightning.data.formats.columns import Columns
 from umedpt_lightning.data.formats.faults import Collector
-from umedpt_lightning.data.formats.files import ImageFiles, Images, walk
+from umedpt_lightning.data.formats.files import ImageFiles, Images, Pieces, walk
 from umedpt_lightning.data.formats.table import Table, read_rows
 from umedpt_lightning.data.formats.texts import Coded
 from umedpt_lightning.types import Sample, SampleTarget, TaskSpec
@@ -86,6 +86,14 @@ class Reader(Dataset[Sample], ABC):
         """
         return None
 
+    @property
+    def places(self) -> NDArray[np.float32] | None:
+        """``(N, 2)`` where each sample lies in what it is a piece of; None where nothing is known.
+
+        It is the corner of a tile, x and y, or the number of a slice and 0. Bags make positions of it.
+        """
+        return None
+
     def _at(self, index: int) -> int:
         """The index counted from the start; raises IndexError outside, where iteration over a sequence ends."""
         length = len(self)
@@ -136,6 +144,14 @@ class ImageReader(Reader, Generic[AnyImages]):
         # made anew: as many long texts would fill memory
         return groups if groups is None or owners is None else groups[owners]
 
+    @property
+    def places(self) -> NDArray[np.float32] | None:
+        """As `Reader.places`."""
+        if not isinstance(self._images, Pieces):
+            return None
+        found = self._images.places.reshape(len(self), -1).astype(np.float32)  # (N, 1) or (N, 2)
+        return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
+
 
 class ListedReader(ImageReader[ImageFiles]):
     """A reader of the image files that another file names."""
@@ -178,4 +194,7 @@ class RowReader(TargetReader[AnyImages]):
             self._images = images(rows.paths(), *options, rows.file)
         faults.raise_found()
         self.targets = targets if self._images.owners is None else targets[self._images.owners]
-        self.spec = columns.spec(rows, **self._images.facts).with_statistics(self.targets)
+        facts = self._images.facts
+        if rows.table.group is not None:  # by which bags are told apart at inference
+            facts["cut"]["table"] = {"group": rows.table.group}
+        self.spec = columns.spec(rows, **facts).with_statistics(self.targets)

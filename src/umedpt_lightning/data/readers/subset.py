@@ -79,6 +79,12 @@ class Selection(Reader):
         groups = self._reader.groups
         return None if groups is None else groups[self._rows]
 
+    @property
+    def places(self) -> NDArray[np.float32] | None:
+        """As those of the whole."""
+        places = self._reader.places
+        return None if places is None else places[self._rows]
+
 
 class Subset(Selection):
     """A contiguous range of another reader's samples.

@@ -131,16 +131,14 @@ class TilesOutput(FileOutput):
 
     def __init__(self, output: TaskOutput, file: InputFile, opened: SlideTiles) -> None:
         super().__init__(output, file, len(opened))
-        self._images = opened.images
+        self._opened = opened
         # here, not where it is drawn: two threads must not read one slide
-        self._drawn = thumbnail(self._images.slides[0]) if output.draw else None
+        self._drawn = thumbnail(opened.images.slides[0]) if output.draw else None
         self._found: list[Any] = []
 
     def add(self, index: int, size: tuple[int, int], prediction: Any, drawn: NDArray[Any] | None) -> None:
         """As `FileOutput.add`."""
-        x1, y1, x2, y2 = (round(edge, 3) for edge in self._images.box(index))
-        place = {"x": x1, "y": y1, "width": round(x2 - x1, 3), "height": round(y2 - y1, 3)}
-        self._rows.append(place | self._output.row(prediction, None))
+        self._rows.append(self._opened.columns(index) | self._output.row(prediction, None))
         self._found.append(prediction)
 
     def finish(self) -> None:

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from umedpt_lightning.io.atomic import atomic_write, write_csv, write_text
 from umedpt_lightning.labels import TableRow
@@ -47,21 +47,31 @@ class Journal:
             )
         self.done = {r["id"] for r in self._read() if all((out / file).is_file() for file in r["files"])}
 
-    def add(self, id: str, rows: list[TableRow], pictures: Iterable[CocoImage] = (), files: Iterable[str] = ()) -> None:
+    def add(
+        self,
+        id: str,
+        rows: list[TableRow],
+        pictures: Iterable[CocoImage] = (),
+        files: Iterable[str] = (),
+        parts: list[TableRow] | None = None,
+    ) -> None:
         """Notes that an input is done: rows of the task's table, pictures of its COCO file, and files that are written.
 
-        Files are named below the folder of all predictions.
+        Files are named below the folder of all predictions. `parts` are rows of the second table, see `write_table`.
         """
-        record = {"id": id, "rows": rows, "pictures": list(pictures), "files": list(files)}
+        record = {"id": id, "rows": rows, "pictures": list(pictures), "files": list(files), "parts": parts or []}
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
         self.done.add(id)
 
-    def write_table(self) -> Path:
-        """``<task>.csv``, which is returned: every row of every input, in the order in which they were done."""
-        columns = dict.fromkeys(key for record in self._latest() for row in record["rows"] for key in row)
-        path = self._out / f"{self._task}.csv"
-        rows = (row for record in self._latest() for row in record["rows"])
+    def write_table(self, of: Literal["rows", "parts"] = "rows") -> Path:
+        """``<task>.csv``, which is returned: every row of every input, in the order in which they were done.
+
+        Of `parts`, the images that inputs consist of, ``<task>.images.csv``.
+        """
+        columns = dict.fromkeys(key for record in self._latest() for row in record.get(of, ()) for key in row)
+        path = self._out / f"{self._task}{'.csv' if of == 'rows' else '.images.csv'}"
+        rows = (row for record in self._latest() for row in record.get(of, ()))
         write_csv(path, columns or ["id"], ([row.get(key) for key in columns] for row in rows))
         return path
 

@@ -85,6 +85,8 @@ class TaskOutput:
     def finish(self) -> list[Path]:
         """Writes the table and the COCO file of all that was done, in this run and before."""
         written, spec = [self.journal.write_table()], self.task.spec
+        if spec.bag:
+            written.append(self.journal.write_table("parts"))
         if spec.form == "objects":
             written.append(self.journal.write_coco(spec.names, getattr(spec, "category_ids", ())))
         return written
