@@ -113,7 +113,7 @@ BENCHMARKS = {
     ),
     "bags": Benchmark(
         "bags:measure",
-        (240, 0),
+        (210, 0),
         {
             "bags.gradient_error": Figure("relative", at_most=1e-5),
             "bags.gradient_error_float64": Figure("relative", at_most=1e-9),
