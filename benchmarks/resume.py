@@ -66,20 +66,21 @@ def kills(number: int, seed: int = 0, places: Places = PLACES) -> list[Kill]:
     return [Kill(place, when) for place, when in zip(chosen, times, strict=True)]
 
 
-def differing(planned: list[Kill], workers: int = 0, bags: bool = False) -> list[str]:
+def differing(planned: list[Kill], workers: int = 0, bags: bool = False, balanced: bool = False) -> list[str]:
     """What differs between runs that were killed and one that was not; call it in a process that has used no torch.
 
     Args:
         planned: One run each.
         workers: Processes that read.
         bags: Whether one of the tasks sees bags, of which some images are drawn in each pass.
+        balanced: Whether gradients are weighed by sketches, of which checkpoints keep an average.
 
     Returns:
         A line a run that differs.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        return differing_of(project_of(Path(name), workers, bags), planned, Path(name))
+        return differing_of(project_of(Path(name), workers, bags, balanced), planned, Path(name))
 
 
 def differing_of(config: Path, planned: list[Kill], folder: Path, places: Places = PLACES) -> list[str]:
@@ -102,7 +103,7 @@ def differing_of(config: Path, planned: list[Kill], folder: Path, places: Places
     return found
 
 
-def project_of(folder: Path, workers: int, bags: bool = False) -> Path:
+def project_of(folder: Path, workers: int, bags: bool = False, balanced: bool = False) -> Path:
     """Stochastic depth and augmentation; logs and checkpoints every other round, validations every third."""
     root = write_project(folder)
     config = yaml.safe_load((root / "config.yaml").read_text())
@@ -115,6 +116,9 @@ def project_of(folder: Path, workers: int, bags: bool = False) -> Path:
         config["data"]["tasks"]["patients"] = _patients(root)
         block = {"class_path": "GatedAttention", "init_args": {"chunk": 2, "position": True}}
         config["model"]["blocks"] = {"bag": block}
+    if balanced:
+        weighting = {"class_path": "torchjd.aggregation.PCGradWeighting"}  # draws an order in each round
+        config["model"]["aggregator"] = {"class_path": "SketchBalance", "init_args": {"weighting": weighting}}
     (root / "config.yaml").write_text(yaml.safe_dump(config))
     return root / "config.yaml"
 
@@ -298,13 +302,19 @@ def _first_batch(folder: str, round_: int) -> float:
     return time.process_time() - started
 
 
-def measure(quick: bool = False) -> dict[str, float]:
-    """The figures of resuming."""
-    planned = kills(4 if quick else 20)
+def runs_that_differ(number: int, balanced: bool = False) -> int:
+    """How many of so many killed runs do, two at a time; prints what differs. See `differing`."""
+    planned = kills(number)
     half = len(planned) // 2
-    first, second = side_by_side((differing, planned[:half]), (differing, planned[half:]))
-    found = first + second
+    halves = side_by_side(*((differing, part, 0, False, balanced) for part in (planned[:half], planned[half:])))
+    found = [line for lines in halves for line in lines]
     for line in found:
         print(line)
+    return len(found)
+
+
+def measure(quick: bool = False) -> dict[str, float]:
+    """The figures of resuming."""
+    differ = runs_that_differ(4 if quick else 20)
     ratio = in_fresh_process(first_batch, 5 if quick else 11)
-    return {"resume.runs_that_differ": len(found), "resume.first_batch_20000_over_0": round(ratio, 3)}
+    return {"resume.runs_that_differ": differ, "resume.first_batch_20000_over_0": round(ratio, 3)}

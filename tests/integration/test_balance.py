@@ -14,6 +14,7 @@ import torch
 import yaml
 from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from benchmarks.ranks import on_ranks
@@ -48,8 +49,10 @@ PAIRS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def data_of(distribute: str = "samples", times: int = 1, batch_size: int = 2, **options: Any) -> MultiTaskDataModule:
-    readers = readers_of(KINDS, size=8)
+def data_of(
+    distribute: str = "samples", times: int = 1, kinds: dict[str, str] = KINDS, batch_size: int = 2, **options: Any
+) -> MultiTaskDataModule:
+    readers = readers_of(kinds, size=8)
     tasks = {name: TaskData(train=r, val=r, batch_size=batch_size, micro_batches=times) for name, r in readers.items()}
     return MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=3, distribute=distribute, **options)
 
@@ -195,7 +198,7 @@ def test_weights_of_the_next_round_are_of_the_shared_blocks_alone() -> None:
 
 
 def trained(world_size: int, distribute: str = "samples", times: int = 1) -> dict[str, Tensor]:
-    data = data_of(distribute, times, schedule=partial(SomeTasks, per_round=3))
+    data = data_of(distribute, times, KINDS | {"e": "box"}, schedule=partial(SomeTasks, per_round=3))
     module = module_of(data, aggregator=SketchBalance(torchjd.PCGradWeighting()))
     strategy = "ddp" if world_size > 1 else "auto"
     trainer_of(max_steps=6, devices=world_size, strategy=strategy, use_distributed_sampler=False).fit(module, data)
@@ -225,6 +228,41 @@ def test_a_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
         again, average_again = run(tmp_path / f"step={step}.ckpt")
         assert all(torch.equal(again[name], value) for name, value in state.items())
         assert average == average_again
+
+
+# --- half precision ---------------------------------------------------------------------------------------------------
+
+
+def weighed(balance: Any, steps: int, scale: float | None = None, **options: Any) -> tuple[Any, dict[str, float]]:
+    """The aggregator after some rounds on four kinds of labels that change nothing, and its average if it has one."""
+    readers = readers_of({"a": "class", "b": "mask", "d": "regression"}) | {"e": MemoryReader("box", side=64)}
+    data = MultiTaskDataModule({n: TaskData(train=r, batch_size=4) for n, r in readers.items()}, num_workers=0)
+    aggregator = balance(torchjd.IMTLGWeighting())
+    still = Optimization(learning_rate=1e-30)
+    module = module_of(data, aggregator=aggregator, optimization=still).float()
+    if scale is not None:  # 16-mixed with a simulated scaler
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+        options["plugins"] = [MixedPrecision("16-mixed", "cpu", scaler)]
+    trainer_of(max_steps=steps, **options).fit(module, data)
+    return aggregator, aggregator.state_dict().get("average", [])
+
+
+@pytest.mark.parametrize("balance", [SketchBalance, ExactBalance])
+def test_half_precision_weighs_as_full_precision_does(balance: Any) -> None:
+    full, _ = weighed(balance, 2)
+    for options in ({"precision": "bf16-mixed"}, {"scale": 16.0}):
+        half, _ = weighed(balance, 2, **options)
+        torch.testing.assert_close(half.gram.norms, full.gram.norms, rtol=0.05, atol=0)
+        torch.testing.assert_close(half.gram.cosines, full.gram.cosines, rtol=0, atol=0.05)
+        assert half.factors == pytest.approx(full.factors, rel=0.1)
+
+
+@pytest.mark.parametrize("balance", [SketchBalance, ExactBalance])
+def test_rounds_in_which_a_scaler_looks_for_its_scale_teach_nothing(balance: Any) -> None:
+    searching, average = weighed(balance, 2, scale=2.0**120)
+    assert searching.gram is None
+    assert not average
+    assert set(searching.factors.values()) <= {1.0}
 
 
 # --- odd rounds -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,11 @@ from umedpt_lightning.cli.task_files import gather, load, root_of
 
 PROJECT = Path(__file__).parents[2]
 OTHERS = ("transfer", "sweeps")
-ALL = sorted(file for file in (PROJECT / "configs").rglob("*.yaml") if file.parent.name not in OTHERS)
+TOGETHER = PROJECT / "configs" / "results" / "together"
+FILES = (file for file in (PROJECT / "configs").rglob("*.yaml") if TOGETHER not in file.parents)
+ALL = sorted(file for file in FILES if file.parent.name not in OTHERS)
+#: Of `TOGETHER`, what is put behind what all arms have in common.
+ARMS = sorted(file.stem for file in TOGETHER.glob("*.yaml") if file.stem not in ("common", "together"))
 #: The set that a config's ``${root}`` holds by default.
 ROOTS = {"~/.cache/umedpt/demo": "demo", "data": "shared"}
 
@@ -110,3 +114,14 @@ def test_a_vision_transformer_from_random_weights_beats_the_baselines_of_the_dem
     main_metrics |= {"axial_position": "r2", "nuclei": "map50"}
     for task, metric in main_metrics.items():
         assert report["metrics"][f"{task}/{metric}"] > report["baseline"][f"{task}/{metric}"] + 0.3, task
+
+
+@pytest.mark.parametrize("arm", [None, *(pytest.param(arm, marks=pytest.mark.slow) for arm in ARMS)])
+def test_the_arms_of_together_or_alone_train_all_tasks(arm: str | None, tmp_path: Path, shared_data: Path) -> None:
+    files = [TOGETHER / f"{name}.yaml" for name in ("common", "together", arm) if name]
+    options = ["--root", str(shared_data), "--run", str(tmp_path), "--model.encoder.init_args.weights", "null"]
+    options += ["--data.steps_per_epoch", "1", "--trainer.limit_val_batches", "7", "--trainer.log_every_n_steps", "1"]
+    main(["fit", *(f"--config={file}" for file in files), *options])
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["val"]["metrics"]
+    for file in (TOGETHER / "tasks").glob("*.yaml"):
+        assert metrics[f"{file.stem}/loss"] < 3, "about 1 for an uninformed head"

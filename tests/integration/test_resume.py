@@ -374,10 +374,11 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(
 
 
 @pytest.mark.slow
-def test_runs_killed_anywhere_end_as_one_that_was_left_alone() -> None:
+@pytest.mark.parametrize("balanced", [False, True])
+def test_runs_killed_anywhere_end_as_one_that_was_left_alone(balanced: bool) -> None:
     planned = resume.kills(24)
     assert {kill.place for kill in planned} == {"clock", *resume.PLACES}
-    assert in_fresh_process(resume.differing, planned) == []
+    assert in_fresh_process(resume.differing, planned, 0, False, balanced) == []
 
 
 @pytest.mark.slow

@@ -103,12 +103,14 @@ class ExactBalance(GradientAggregator):
         ValueError: `clip` is not positive, or the weighting cannot be used.
     """
 
+    _found: Gram  # of the round that is under way
+
     def __init__(self, weighting: GramianWeighting, on_cpu: bool = False, clip: float | None = None) -> None:
         self._weights, self._rows, self._number = GramWeights(weighting, clip), WholeRows(on_cpu), 0
 
     def plan_round(self, number: int, plan: RoundPlan, loss_scale: float) -> Mapping[str, float]:
         """Nothing is known of the round yet."""
-        self._number = number
+        self.gram, self._number = None, number
         self._rows.plan_round(plan, loss_scale)
         return {}
 
@@ -122,9 +124,13 @@ class ExactBalance(GradientAggregator):
 
     def before_exchange(self, buffer: GradientBuffer) -> None:
         """Puts the weighted sum into the buffer."""
-        self.gram = self._rows.gram(self._rows.products())
-        self.factors = self._weights(self.gram, self._number)
+        self._found = self._rows.gram(self._rows.products())
+        self.factors = self._weights(self._found, self._number)
         self._rows.write(torch.tensor([*self.factors.values()], dtype=torch.float64))
+
+    def end_round(self) -> None:
+        """Sets `gram`, unless a scaler's overflow has spoilt it."""
+        self.gram = self._found if self._found.matrix.isfinite().all() else None
 
 
 def _pair(one: str, other: str) -> tuple[str, str]:

@@ -28,7 +28,8 @@ class GradientWatch(GradientAggregator):
         self._products = torch.empty(0, 0)
 
     def plan_round(self, number: int, plan: RoundPlan, loss_scale: float) -> Mapping[str, float]:
-        """Takes note of the tasks."""
+        """Takes note of the tasks; what is left out whole has no `gram`."""
+        self.gram = None
         self._rows.plan_round(plan, loss_scale)
         return {}
 
