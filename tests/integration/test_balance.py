@@ -257,6 +257,7 @@ def test_half_precision_weighs_as_full_precision_does(balance: Any) -> None:
         assert half.factors == pytest.approx(full.factors, rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the scaler has passed over the first step
 @pytest.mark.parametrize("balance", [SketchBalance, ExactBalance])
 def test_rounds_in_which_a_scaler_looks_for_its_scale_teach_nothing(balance: Any) -> None:
     searching, average = weighed(balance, 2, scale=2.0**120)
