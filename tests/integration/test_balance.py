@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 import sys
 from functools import cache, partial
 from pathlib import Path
@@ -390,6 +392,34 @@ def test_the_map_in_words() -> None:
     assert in_words(gram) == told
     friends = Gram(gram.tasks, gram.matrix.abs())
     assert in_words(friends).startswith("no two tasks pull against each other; nodule and cells pull together most")
+
+
+def sketched(weighting: str) -> dict[str, Any]:
+    return {"class_path": "SketchBalance", "init_args": {"weighting": {"class_path": weighting}}}
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("weighting", {"class_path": "Nowhere"}, "weighting: no class of the name Nowhere is known"),
+        ("weighting", {"class_path": "torchjd.aggregation.MGDAWeighting"}, "MGDAWeighting is no LossWeighting"),
+        ("aggregator", sketched("Nowhere"), "aggregator: SketchBalance: weighting: no class of the name Nowhere"),
+        ("aggregator", sketched("torchjd.aggregation.Nothing"), "'torchjd.aggregation' has no attribute 'Nothing'"),
+    ],
+)
+def test_a_weighting_that_is_not_known_is_named(
+    option: str, value: Any, words: str, in_file: bool, config: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config | {"model": config["model"] | ({option: value} if in_file else {})}))
+    given = [] if in_file else [f"--model.{option}", json.dumps(value)]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(file), "--run", str(tmp_path / "run"), *given])
+    told = capsys.readouterr().err
+    assert words in told
+    assert len(told.splitlines()) == 2
+    assert not re.search("Expected|Union|<class", told)
 
 
 def test_an_extra_that_is_missing_is_named(

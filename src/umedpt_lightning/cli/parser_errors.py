@@ -27,6 +27,10 @@ _CALLABLE = re.compile(
     r"(?s)Type \S*Callable\S* .*expects a function or a callable class: (?P<cause>.*)\. "
     r"Got value: (?:Namespace\(class_path=)?'?(?P<path>[\w.]+)"
 )
+#: What is said first of a class that is given on the command line, where it might have been a file's name.
+_NO_PATH = re.compile(r"(?m)^ *- Expected a path but .* either not accessible or invalid\n(?= *- )( *)- ")
+_NOT_OF = re.compile(r"Expected '([\w.]+)' to be a subclass of <class '(?:[\w.]+\.)?(\w+)'>")
+_NO_CLASS = re.compile(r"Expected a dot import path string: (?P<name>.*)")
 #: The optional dependency that brings a library whose classes a config may name.
 _EXTRAS = {"torchjd": "balance"}
 #: How text begins that the parser cannot read.
@@ -83,6 +87,7 @@ def explain(message: str) -> str:
     """The cause in a message of jsonargparse, with the keys that lead to it; another message stays as it is."""
     if not re.search(rf"Parser key |{_CLASS}|{_UNION}|Expected an? |Import path |Group 'it'", message):
         return message
+    message = _NO_PATH.sub(r"\1", message)
     lines = [_Line(len(line) - len(line.lstrip()), line.strip()) for line in message.splitlines() if line.strip()]
     return _tidy(_cause(lines))
 
@@ -162,13 +167,13 @@ def _tidy(cause: str) -> str:
         cause = cause[: match.start()] + (_import_fault(match["path"], match["cause"]) or match["cause"])
     elif match := _VALUE.search(cause):
         cause = f"{cause[: match.start()]}{_given(match['found'], match['wanted'])}"
-    elif cause.startswith("Expected a dot import path string: "):
-        name = cause.rpartition(": ")[2]
-        cause = f"no class of the name {name} is known here. Write one of those in the documentation, or module.Class"
+    elif match := _NO_CLASS.search(cause):
+        told = f"no class of the name {match['name']} is known here. Write one of those in the documentation, or "
+        cause = f"{cause[: match.start()]}{told}module.Class"
     elif cause.startswith("Expected an instantiatable class"):
         kind = re.sub(r".* but (?:[\w.]+\.)?(\w+) is abstract.*", r"\1", cause)
         cause = (
             f"it does not say which {kind} is meant. Write `class_path: ` and its name, and its options in `init_args`"
         )
-    cause = " ".join(cause.split())
+    cause = _NOT_OF.sub(r"\1 is no \2", " ".join(cause.split()))
     return cause if ". " in cause else cause.rstrip(".")
