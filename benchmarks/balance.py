@@ -1,4 +1,4 @@
-"""Balancing of gradients: how right sketches are, what they cost, what they do for two opposed tasks, and resuming."""
+"""Balancing of gradients: how right sketches are, what they cost, and what they do for two opposed tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from torchjd.aggregation import IMTLGWeighting, MGDAWeighting
 
 from benchmarks.memory import SWIN, trainer_of
 from benchmarks.micro_batches import batches_of, plan_of, specs_of
-from benchmarks.resume import runs_that_differ
 from umedpt_lightning.blocks import BaseEncoder, Encoder, Pyramid
 from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
@@ -55,7 +54,6 @@ def measure(quick: bool = False) -> dict[str, float]:
         "balance.memory_over_gradient_32_tasks": memory_over_gradient(32),
         **times(3 if quick else 8),
         "balance.opposed_tasks": max(opposed(seed) for seed in range(1 if quick else 5)),
-        "balance.runs_that_differ": runs_that_differ(4 if quick else 20, balanced=True),
     }
 
 

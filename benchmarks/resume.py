@@ -318,3 +318,8 @@ def measure(quick: bool = False) -> dict[str, float]:
     differ = runs_that_differ(4 if quick else 20)
     ratio = in_fresh_process(first_batch, 5 if quick else 11)
     return {"resume.runs_that_differ": differ, "resume.first_batch_20000_over_0": round(ratio, 3)}
+
+
+def balanced(quick: bool = False) -> dict[str, float]:
+    """The figure of resuming runs whose gradients are weighed."""
+    return {"balance.runs_that_differ": runs_that_differ(4 if quick else 20, balanced=True)}
