@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= $(HOME)/.cache/umedpt/demo
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-all test-page install format lint types docs bench bench-quick mutants clean
+.PHONY: demo test test-all test-page install format lint types docs bench bench-quick bench-gpu mutants clean
 
 demo: install
 	$(BIN)/umedpt demo-data --folder $(DEMO)
@@ -54,6 +54,10 @@ bench: install
 
 bench-quick: install
 	$(BIN)/python -m benchmarks --quick
+
+# What only a GPU can show, in under six minutes on one; without a GPU all of it runs in small, and writes no results.
+bench-gpu: install
+	$(BIN)/python -m benchmarks gpu
 
 # Which of the mutants in benchmarks/mutants.yaml the tests find; about fifteen minutes.
 mutants: install

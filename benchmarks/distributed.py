@@ -71,7 +71,7 @@ class Said(NamedTuple):
 
 def measure(quick: bool = False) -> dict[str, float]:
     """Counts, bytes and errors; `quick` leaves out the runs with four ranks."""
-    _be_quiet()
+    be_quiet()
     few, many = (Said(*on_ranks(_said, 2, tasks)[0]) for tasks in (2, 32))
     alone = {times: _trained(1, times=times) for times in ((1, 2) if quick else (1, 2, 4))}
     error = 0.0
@@ -96,7 +96,7 @@ def _said(tasks: int) -> tuple[float, float, float]:
     module = MultiTaskModule(data.specs, Encoder("test_convnext", in_channels=1))
     extra = _count_exchanges(module)
     with Collectives() as collectives:
-        _trainer(2, 5).fit(module, data)
+        trainer_of(2, 5).fit(module, data)
     gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     # the first large one is DDP's, which makes all parameters equal at the start
     _, *exchanges = [i for i, (_, size) in enumerate(collectives.calls) if size > gradients / 2]
@@ -147,15 +147,15 @@ def _trained(world_size: int, distribute: Any = "samples", times: int = 1) -> di
     ).double()
     for parameter in next(iter(module.model.encoder.net.children())).parameters():
         parameter.requires_grad = False
-    _trainer(world_size, STEPS).fit(module, data)
+    trainer_of(world_size, STEPS).fit(module, data)
     return {name: parameter.detach() for name, parameter in module.model.named_parameters()}
 
 
-def _trainer(world_size: int, steps: int) -> pl.Trainer:
+def trainer_of(world_size: int, steps: int, strategy: str = "ddp") -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu",
         devices=world_size,
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy=strategy if world_size > 1 else "auto",
         max_steps=steps,
         logger=False,
         enable_checkpointing=False,
@@ -167,7 +167,7 @@ def _trainer(world_size: int, steps: int) -> pl.Trainer:
     )
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

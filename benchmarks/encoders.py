@@ -1,4 +1,4 @@
-"""How near vision transformers here are to timm's own, and how little of one LoRA trains."""
+"""How near vision transformers here are to timm's own, how little LoRA trains, what a rank keeps of shared blocks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import timm
 import torch
 
+from benchmarks import sharded
 from umedpt_lightning.blocks import ViTEncoder
 from umedpt_lightning.blocks.lora import merge_lora, save_lora
 
@@ -19,7 +20,8 @@ def measure(quick: bool = False) -> dict[str, float]:
     """Of whole models with random weights, at the size that they were made for."""
     torch.manual_seed(0)
     with torch.inference_mode():
-        return {"encoders.vit_token_error": max(map(_token_error, NETWORKS)), **_lora()}
+        of_models = {"encoders.vit_token_error": max(map(_token_error, NETWORKS)), **_lora()}
+    return of_models | sharded.measure()
 
 
 def _token_error(name: str) -> float:

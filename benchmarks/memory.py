@@ -47,7 +47,7 @@ def saved_tensors(quick: bool = False) -> dict[str, float]:
     }
 
 
-class _FromMemory:
+class FromMemory:
     """Rounds of the same micro-batches."""
 
     def __init__(self, batches: list[TaskBatch], rounds: int) -> None:
@@ -66,7 +66,7 @@ def _peak_of_step(batches: list[TaskBatch]) -> int:
     specs = specs_of(64, masks=True)
     module = MultiTaskModule({batch.task: specs[batch.task] for batch in batches}, Encoder("test_convnext"))
     with tempfile.TemporaryDirectory() as folder, SavedBytes(module) as saved:
-        trainer_of(folder, max_steps=2).fit(module, _FromMemory(batches, 2))
+        trainer_of(folder, max_steps=2).fit(module, FromMemory(batches, 2))
     return saved.peak
 
 

@@ -99,4 +99,8 @@ def _lines(file: str) -> list[str]:
 
 def _gpu() -> str | None:
     names = [_lines(str(file)) for file in Path("/proc/driver/nvidia/gpus").glob("*/information")]
-    return names[0][0].partition(":")[2].strip() if names else None
+    if names:
+        return names[0][0].partition(":")[2].strip()
+    import torch  # a container may hide that folder
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -204,12 +204,14 @@ BENCHMARKS = {
     ),
     "encoders": Benchmark(
         "encoders:measure",
-        (12, 0),
+        (24, 0),
         {
             "encoders.vit_token_error": Figure("absolute", at_most=1e-5),
             "encoders.lora_trainable_share": Figure(at_most=0.02),
             "encoders.lora_merged_error": Figure("absolute", at_most=1e-5),
             "encoders.lora_file_share": Figure(at_most=0.03),
+            "encoders.sharded_memory_over_one": Figure(at_most=0.55),
+            "encoders.sharded_parameter_error": Figure("absolute", at_most=1e-6),
         },
     ),
     "export": Benchmark(

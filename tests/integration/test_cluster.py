@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from benchmarks.ranks import free_port
+from umedpt_lightning.model import MultiTaskModel
 
 pytestmark = pytest.mark.slow
 
@@ -75,3 +77,29 @@ def test_a_rank_that_is_killed_ends_the_run_with_a_message(project: Path, tmp_pa
     assert (
         "another rank has ended or does not answer" in output or f"Child process with PID {rank} terminated" in output
     )
+
+
+def test_the_documented_command_for_large_models_trains_goes_on_in_one_process_and_is_exported(
+    project: Path, tmp_path: Path
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("umedpt fit") and "sharded" in line)
+    options = dict(itertools.pairwise(shlex.split(line)))
+    run = tmp_path / "run"
+    sharded = ["--trainer.strategy", options["--trainer.strategy"], "--trainer.devices", "2"]
+    first = start(*fit(project, run, *sharded))
+    assert (first.communicate(timeout=300)[0], first.returncode)[1] == 0
+    # the same parameters, whole, and what the optimizer knows of them
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    rounds, moments = state["global_step"], state["optimizer_states"][0]["state"]
+    assert {type(v) for s in (state["state_dict"], *moments.values()) for v in s.values()} == {torch.Tensor}
+    alone = ["--trainer.strategy", "auto", "--trainer.devices", "1", "--ckpt_path", "last", "--trainer.max_epochs", "4"]
+    second = start(*fit(project, run, *alone))
+    output = second.communicate(timeout=300)[0]
+    assert second.returncode == 0, output
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > rounds
+    export = start("umedpt_lightning", "export", "--run", str(run), "--out", str(tmp_path / "model"))
+    output = export.communicate(timeout=100)[0]
+    assert export.returncode == 0, output
+    model = MultiTaskModel.from_pretrained(tmp_path / "model")
+    assert all(value.isfinite().all() for value in model.state_dict().values() if value.is_floating_point())

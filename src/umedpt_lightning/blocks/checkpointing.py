@@ -27,7 +27,9 @@ def checkpoint_blocks(net: nn.Module) -> int:
     Returns:
         How many blocks that are; with 0 nothing has changed.
     """
-    blocks = list(_blocks(net)) or [child for child in net.children() if _layers(child) > 1]  # else whole stages
+    blocks = list(repeated_blocks(net)) or [
+        child for child in net.children() if _layers(child) > 1
+    ]  # else whole stages
     blocks = blocks[:-1]  # the backward pass starts with the last: what it would forget is needed at once
     for block in blocks:
         block.forward = partial(_forward, block, block.forward)  # a module around it would rename its parameters
@@ -62,13 +64,13 @@ def _still(block: nn.Module) -> Iterator[None]:
             norm._buffers |= buffers
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The outermost modules in lists and sequences that are more than a single layer."""
     for child in module.children():
         if isinstance(module, _CONTAINERS) and not isinstance(child, _CONTAINERS) and _layers(child) > 1:
             yield child
         else:
-            yield from _blocks(child)
+            yield from repeated_blocks(child)
 
 
 def _layers(module: nn.Module) -> int:

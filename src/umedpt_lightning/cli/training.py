@@ -36,6 +36,7 @@ from umedpt_lightning.runs.trainer_options import check_callbacks
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
 from umedpt_lightning.training.resume import init_from
+from umedpt_lightning.training.sharding import ShardedStrategy, check_sharding
 
 _ALSO = (CheckpointError,)
 
@@ -137,6 +138,8 @@ class UmedptCLI(LightningCLI):
             with clear_errors(also=_ALSO):
                 super().instantiate_classes()
                 check_sizes(self.model.model.encoder, self.datamodule.sizes)
+                if isinstance(self.trainer.strategy, ShardedStrategy) and self.trainer.world_size > 1:
+                    check_sharding(self.trainer, self.model, self.datamodule)
                 for part in self._parts(config.trainer.limit_val_batches):
                     self.datamodule.check_part(part)
                 if self.command == "fit" and config.init_from and not config.ckpt_path:
@@ -195,6 +198,11 @@ class TrialCLI(UmedptCLI):
     def before_instantiate_classes(self) -> None:
         """Leaves out of the trainer what would write, end the trial early or get between the rounds."""
         trainer = self.config[self.command].trainer
+        if "sharded" in str(getattr(trainer.strategy, "class_path", trainer.strategy)).lower():
+            raise SystemExit(
+                f"umedpt: error: trainer.strategy sharded: `umedpt {self.command}` needs whole blocks. Add "
+                "--trainer.strategy auto --trainer.devices 1."
+            )
         trainer.logger = trainer.enable_checkpointing = trainer.enable_progress_bar = False
         trainer.enable_model_summary = trainer.fast_dev_run = False
         trainer.callbacks = trainer.profiler = trainer.min_epochs = trainer.min_steps = trainer.max_time = None

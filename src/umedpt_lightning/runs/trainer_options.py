@@ -57,7 +57,10 @@ def check_options(trainer: Mapping[str, Any]) -> None:
     strategy: Any = trainer.get("strategy")
     called = str(getattr(strategy, "class_path", strategy))
     if any(word in called.lower() for word in ("fsdp", "deepspeed", "modelparallel", "model_parallel")):
-        raise ValueError(f"trainer.strategy {called}: gradients are exchanged once a round, as a whole. Use ddp.")
+        raise ValueError(
+            f"trainer.strategy {called} cannot be used here: it knows nothing of rounds. Use `sharded` for a model "
+            "that does not fit on one device, else ddp; docs/cluster.md tells of both."
+        )
     rounds = trainer.get("log_every_n_steps")
     if rounds is not None and rounds < 1:
         raise ValueError(f"trainer.log_every_n_steps is {rounds}: give a number of rounds, at least 1.")

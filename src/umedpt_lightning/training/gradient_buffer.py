@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,7 +15,37 @@ _ALIGNMENT = 16  # bytes; kernels of optimizers read four float32 at once where 
 _ROW = 256  # elements whose squares are added up before the sums of rows are
 
 
-class GradientBuffer:
+class RoundBuffer(ABC):
+    """The gradients of a round: zeroed, exchanged, normed and clipped as a whole, however they are kept."""
+
+    @abstractmethod
+    def zero(self) -> None:
+        """Begins a round: to this, backward passes add."""
+
+    @abstractmethod
+    def exchange(self, others: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Ends a round: sums over all ranks, in place.
+
+        Args:
+            others: Small tensors that travel with the gradients, of the same shapes on every rank.
+
+        Returns:
+            The sums of `others` over all ranks, in their own dtypes.
+
+        Raises:
+            RuntimeError: Another rank is gone, or has not answered in time.
+        """
+
+    @abstractmethod
+    def norm(self) -> Tensor:
+        """The 2-norm of all gradients together, a scalar; not finite where any of them is not."""
+
+    @abstractmethod
+    def multiply(self, factor: Tensor) -> None:
+        """Multiplies all gradients with a scalar, in place."""
+
+
+class GradientBuffer(RoundBuffer):
     """One flat tensor (one a device and dtype) of which the gradient of every trainable parameter is a view.
 
     `zero` begins a round, backward passes add to the views, `exchange` ends it. A parameter that no pass has reached on
@@ -60,17 +91,7 @@ class GradientBuffer:
         self._versions = [view._version for view in self._views]
 
     def exchange(self, others: Sequence[Tensor] = ()) -> list[Tensor]:
-        """Ends a round: sums over all ranks, in place, in one collective (one a flat tensor).
-
-        Args:
-            others: Small tensors that travel with the gradients, of the same shapes on every rank.
-
-        Returns:
-            The sums of `others` over all ranks, in their own dtypes.
-
-        Raises:
-            RuntimeError: Another rank is gone, or has not answered in time.
-        """
+        """Ends a round: sums over all ranks, in place, in one collective (one a flat tensor)."""
         # torch counts how often a tensor was changed in place, each of these views for itself
         reached = [view._version != version for view, version in zip(self._views, self._versions, strict=True)]
         if several_ranks():

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from umedpt_lightning.training.ranks import gather_objects
+from umedpt_lightning.training.sharding import own_part
 from umedpt_lightning.types import MicroBatchId, TaskBatch
 
 _MOST_NAMES = 8
@@ -141,6 +142,6 @@ def _what(loss: Tensor, model: nn.Module | None) -> str:
         # encoder, pixel_decoder, …, and each task's head for itself
         ".".join(name.split(".")[: 2 if name.startswith("tasks.") else 1]): None
         for name, parameter in (model.named_parameters() if model else ())
-        if parameter.grad is not None and not parameter.grad.isfinite().all()
+        if parameter.grad is not None and not own_part(parameter.grad).isfinite().all()
     }
     return f"the loss is {loss.item():.3g}, but the gradients of {', '.join(blocks)} are not finite" if blocks else ""

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from umedpt_lightning.training.sharding import is_shard
+
 _ENCODER = "model.encoder."
 
 
@@ -84,14 +86,15 @@ class ParameterGroups:
             if own and not any(parameter.requires_grad for parameter in own):
                 part.eval()  # nor do running statistics move, and nothing is dropped at random
         stage_of = {parameter: number for number, stage in enumerate(stages) for parameter in stage}
-        groups: dict[tuple[float, bool], dict[str, nn.Parameter]] = {}
+        groups: dict[tuple[float, bool, bool], dict[str, nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 rate = self.rate(name, parameter, stage_of.get(parameter), len(stages))
                 decays = by_decay and self.decays(name, parameter)
-                groups.setdefault((rate, decays), {})[name] = parameter
+                # torch's optimizers do not step whole parameters and shards together
+                groups.setdefault((rate, decays, is_shard(parameter)), {})[name] = parameter
         # the log shows the rate of the first
-        return [ParameterGroup(*key, groups[key]) for key in sorted(groups, key=lambda key: (-key[0], -key[1]))]
+        return [ParameterGroup(*key[:2], groups[key]) for key in sorted(groups, key=lambda key: (-key[0], -key[1]))]
 
     def _stages(self, module: Any) -> list[list[nn.Parameter]]:
         """The parameters of each stage of the encoder, where they are asked for."""

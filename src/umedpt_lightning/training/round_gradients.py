@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import lightning.pytorch as pl
 import torch
@@ -17,12 +17,13 @@ from umedpt_lightning.training.aggregation.base import GradientAggregator
 from umedpt_lightning.training.aggregation.gram import Gram
 from umedpt_lightning.training.aggregation.watch import GradientWatch
 from umedpt_lightning.training.coefficients import Coefficients
-from umedpt_lightning.training.gradient_buffer import GradientBuffer
+from umedpt_lightning.training.gradient_buffer import GradientBuffer, RoundBuffer
 from umedpt_lightning.training.half_precision import leave_nothing_to_step, loss_scale, scaled
 from umedpt_lightning.training.non_finite import NonFiniteCounts, all_non_finite, find_non_finite, leave_out
 from umedpt_lightning.training.out_of_memory import explain_memory
 from umedpt_lightning.training.packing import packs
 from umedpt_lightning.training.running_statistics import RunningStatistics
+from umedpt_lightning.training.sharding import ShardedGradients, is_shard
 from umedpt_lightning.training.weighting import LossWeighting
 from umedpt_lightning.types import MicroBatchId, Round, RoundPlan, TaskBatch
 
@@ -71,7 +72,7 @@ class RoundGradients:
         ValueError: `max_bad_rounds` is not positive.
     """
 
-    buffer: GradientBuffer
+    buffer: RoundBuffer
     _statistics: RunningStatistics
 
     def __init__(
@@ -104,7 +105,10 @@ class RoundGradients:
         """Looks for parameters and layers; just before the first round, since a trainer may exchange layers."""
         self._statistics = RunningStatistics(self._model)
         room = 1 + 2 * len(self._numbers) + self._statistics.size
-        self.buffer = GradientBuffer(dict(self._model.named_parameters()), room)
+        parameters = dict(self._model.named_parameters())
+        self._parameter = next(iter(parameters.values()))
+        sharded = any(map(is_shard, parameters.values()))
+        self.buffer = ShardedGradients(parameters, room) if sharded else GradientBuffer(parameters, room)
 
     def fill(
         self, batch: Round, number: int, on_micro_batch: Callable[[TaskBatch], None], seed: Callable[[], None]
@@ -180,7 +184,7 @@ class RoundGradients:
         watcher = self._watcher
         if watcher:
             self.factors = watcher.plan_round(number, _without(plan, left_out), loss_scale(self._module.trainer))
-            watcher.start_round(self.buffer)
+            watcher.start_round(cast(GradientBuffer, self.buffer))
         coefficients = self.coefficients.of_round(number, plan, self._like_losses(), left_out)
         begin = scaled(coefficients, self._module.trainer)
         found: list[Tensor] = []
@@ -191,9 +195,9 @@ class RoundGradients:
             tasks += [batch.task for batch in pack]
             samples += [len(batch) for batch in pack]
             if watcher:
-                watcher.after_micro_batch(pack[0].task, self.buffer)
+                watcher.after_micro_batch(pack[0].task, cast(GradientBuffer, self.buffer))
         if watcher:
-            watcher.before_exchange(self.buffer)
+            watcher.before_exchange(cast(GradientBuffer, self.buffer))
         # in one go: what is done for every micro-batch counts where there are many small ones
         losses = torch.stack(found) if found else self._like_losses()
         factors = torch.stack([coefficients[task] for task in tasks]) if found else losses
@@ -204,7 +208,8 @@ class RoundGradients:
 
     @property
     def _watcher(self) -> GradientAggregator | None:
-        return self._aggregator or (self._watch if self.watch else None)
+        # an aggregator is refused where blocks are shared out, and nothing is measured there
+        return self._aggregator or (self._watch if self.watch and isinstance(self.buffer, GradientBuffer) else None)
 
     def _end_round(self) -> None:
         if watcher := self._watcher:

@@ -108,7 +108,7 @@ def name_parameters(saved: dict[str, Any], shapes: Mapping[str, torch.Size]) -> 
 
 
 def match_schedule(schedule: LRScheduler, saved: dict[str, Any], initial: Mapping[str, Any] | None) -> None:
-    """Leaves out of the saved state of a schedule what the config has changed, in place.
+    """Replaces in the saved state of a schedule what the config has changed, in place.
 
     Args:
         schedule: New.
@@ -118,7 +118,7 @@ def match_schedule(schedule: LRScheduler, saved: dict[str, Any], initial: Mappin
     for key, value in schedule.state_dict().items():
         changed = key == "base_lrs" if initial is None else initial.get(key) != value
         if changed and key != "last_epoch":
-            saved.pop(key, None)
+            saved[key] = value
 
 
 def settle_learning_rate(optimizer: Optimizer, schedule: LRScheduler) -> None:

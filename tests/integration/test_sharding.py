@@ -1,0 +1,214 @@
+"""Blocks that are shared out between ranks, against one process."""
+
+from __future__ import annotations
+
+import re
+from functools import cache, partial
+from pathlib import Path
+from tempfile import mkdtemp
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch import Tensor
+
+from benchmarks.ranks import on_ranks
+from umedpt_lightning.blocks import ViTEncoder
+from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.runs.trainer_options import check_options
+from umedpt_lightning.training import MultiTaskModule, Optimization
+from umedpt_lightning.training.aggregation import ExactBalance
+from umedpt_lightning.training.sharding import check_sharding, own_part
+
+TASKS = {"a_class": "class", "a_mask": "mask", "a_box": "box"}
+STEPS, RESUMED = 20, 10
+TINY = {"depth": 3, "embed_dim": 32, "num_heads": 2}
+vit = partial(ViTEncoder, "vit_small_patch14_reg4_dinov2", model_args=TINY)
+ENCODERS = {
+    "vit": vit,
+    "computed again": partial(vit, checkpointing=True),
+    "lora": partial(vit, lora_rank=2),
+    "convnext": small_encoder,
+    "batch norm": partial(small_encoder, "test_resnet"),
+}
+
+
+class WildReader(MemoryReader):
+    """Some images are infinite."""
+
+    def __init__(self, kind: str, wild: set[int], **options: Any) -> None:
+        super().__init__(kind, **options)
+        self.images = self.images.astype(np.float32)
+        for index in wild:
+            self.images[index] = np.inf
+
+
+def data_of(times: int, steps: int = STEPS, wild: set[int] | None = None) -> MultiTaskDataModule:
+    """Seven samples to validate, so that ranks have different numbers of them."""
+    readers = readers_of(TASKS, size=7, side=64)
+    if wild is not None:
+        readers["a_class"] = WildReader("class", wild, size=7, side=64)
+    tasks = {
+        name: TaskData(train=reader, val=readers_of(TASKS, size=7, side=64)[name], batch_size=2, micro_batches=times)
+        for name, reader in readers.items()
+    }
+    return MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=steps)
+
+
+def trained(
+    world_size: int,
+    encoder: str = "vit",
+    steps: int = 3,
+    folder: str | None = None,
+    ckpt: str | None = None,
+    wild: set[int] | None = None,
+    strategy: str = "sharded",
+) -> dict[str, Any]:
+    """What comes out of a training on this rank, in double precision, with a frozen stem and clipped gradients."""
+    data = data_of(1 if world_size > 1 else 2, steps, wild)
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    torch.manual_seed(rank)  # ranks begin alike nevertheless
+    module = MultiTaskModule(
+        data.specs,
+        ENCODERS[encoder](),
+        pixel_decoder=SMALL_PIXELS,
+        detection_decoder=SMALL_DETECTION,
+        optimization=Optimization(clip=0.05),
+    ).double()
+    for parameter in next(iter(module.model.encoder.net.children())).parameters():
+        parameter.requires_grad = False
+    saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=RESUMED, save_top_k=-1)
+    trainer = trainer_of(
+        devices=world_size,
+        strategy=strategy if world_size > 1 else "auto",
+        max_steps=steps,
+        limit_val_batches=1.0,
+        use_distributed_sampler=False,
+        callbacks=[saver] if folder else [],
+        enable_checkpointing=bool(folder),
+    )
+    trainer.fit(module, data, ckpt_path=ckpt)
+    state = trainer.optimizers[0].state
+    blocks = [p for name, p in module.model.named_parameters() if not name.startswith("tasks.")]
+    kept = [*blocks, *(p.grad for p in blocks), *(v for p in blocks for v in state.get(p, {}).values() if v.ndim)]
+    return {
+        "parameters": trainer.strategy.lightning_module_state_dict(),  # of the first rank
+        "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+        "bytes": sum(own_part(one).nbytes for one in kept if one is not None),
+        "norm": float(module.gradients.norm),
+        "dropped": dict(module.gradients.non_finite.dropped),
+    }
+
+
+@cache
+def whole_run(world_size: int) -> tuple[list[dict[str, Any]], str]:
+    """Of 20 steps with a checkpoint after 10, and its folder."""
+    folder = mkdtemp()
+    run = partial(trained, steps=STEPS, folder=folder)
+    return ([run(1)] if world_size == 1 else on_ranks(run, world_size, world_size)), folder
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], atol: float = 1e-9) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(
+    "encoder", [name if name == "vit" else pytest.param(name, marks=pytest.mark.slow) for name in ENCODERS]
+)
+def test_ranks_that_share_out_blocks_end_with_the_parameters_of_one_process(encoder: str) -> None:
+    if encoder == "lora":
+        pytest.importorskip("peft")
+    expected = trained(1, encoder)
+    assert expected["norm"] > 0.05, "gradients are clipped"
+    ranks = on_ranks(trained, 2, 2, encoder)
+    assert_same(ranks[0]["parameters"], expected["parameters"])
+    for found in ranks:
+        assert found["norm"] == pytest.approx(expected["norm"], rel=1e-9)
+        assert found["bytes"] <= 0.55 * expected["bytes"]
+        # losses of validation depend on the cut into micro-batches
+        other = {"train/samples_per_second"} | {f"val/{task}/loss" for task in TASKS}
+        metrics = {name: value for name, value in expected["metrics"].items() if name not in other}
+        assert "val/score" in metrics
+        assert {n: found["metrics"][n] for n in metrics} == pytest.approx(metrics, abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_after_20_steps_too() -> None:
+    ((one,), _), (two, _) = whole_run(1), whole_run(2)
+    assert_same(two[0]["parameters"], one["parameters"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
+def test_a_run_goes_on_with_another_number_of_ranks(before: int, after: int) -> None:
+    (first, *_), folder = whole_run(before)
+    go_on = partial(trained, steps=STEPS, ckpt=f"{folder}/step={RESUMED}.ckpt")
+    resumed = go_on(1) if after == 1 else on_ranks(go_on, after, after)[0]
+    assert_same(resumed["parameters"], first["parameters"])
+    assert resumed["metrics"]["train/learning_rate"] == first["metrics"]["train/learning_rate"]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_a_model_as_any_other(tmp_path: Path) -> None:
+    (first, *_), folder = whole_run(2)
+    MultiTaskModel.from_pretrained(f"{folder}/step={STEPS}.ckpt").save_pretrained(tmp_path / "model")
+    model = MultiTaskModel.from_pretrained(tmp_path / "model")
+    expected = {n.removeprefix("model."): v for n, v in first["parameters"].items() if n.startswith("model.")}
+    assert_same({name: value.double() for name, value in model.state_dict().items()}, expected, atol=1e-6)
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert [model.predict([image], task)[0] is not None for task in TASKS] == [True] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Round")
+def test_what_is_not_finite_on_one_rank_is_left_out_as_with_ddp() -> None:
+    whole, shared = (on_ranks(partial(trained, wild={3}, strategy=s), 2, 2) for s in ("ddp", "sharded"))
+    assert whole[0]["dropped"]["a_class"] == 1
+    for one, other in zip(whole, shared, strict=True):
+        assert (other["dropped"], other["norm"]) == (one["dropped"], pytest.approx(one["norm"], rel=1e-9))
+    assert_same(shared[0]["parameters"], whole[0]["parameters"])
+
+
+def refused(**options: Any) -> str:
+    """The message of a run that cannot be one."""
+    parts = {name: options.pop(name) for name in ("aggregator", "pack_pixels") if name in options}
+    data = data_of(1)
+    module = MultiTaskModule(data.specs, small_encoder(), **parts)
+    module.compiled = options.pop("compile", False)
+    trainer = trainer_of(**options.pop("trainer", {}))
+    with pytest.raises(ValueError, match=r"trainer\.strategy sharded") as error:
+        check_sharding(trainer, module, SimpleNamespace(**options))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"distribute": "tasks"}, "data.distribute tasks cannot .* Take `samples`"),
+        ({"pack_pixels": 10**6}, "model.pack_pixels cannot .* Leave it at 0"),
+        ({"compile": True}, "model.compile cannot"),
+        ({"trainer": {"callbacks": [EMAWeightAveraging()]}}, "trainer.callbacks EMAWeightAveraging cannot"),
+    ],
+    ids=str,
+)
+def test_what_ranks_that_share_out_blocks_cannot_do_is_refused(options: dict[str, Any], named: str) -> None:
+    assert re.search(named, refused(**options))
+
+
+def test_balancing_is_refused() -> None:
+    torchjd = pytest.importorskip("torchjd.aggregation")
+    assert "model.aggregator cannot" in refused(aggregator=ExactBalance(torchjd.MGDAWeighting()))
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2", "ModelParallelStrategy"])
+def test_other_strategies_of_the_kind_are_refused_with_the_mend(strategy: str) -> None:
+    with pytest.raises(ValueError, match=f"trainer.strategy {strategy} cannot be used here.*`sharded`"):
+        check_options({"strategy": strategy})
+    check_options({"strategy": "sharded"})
