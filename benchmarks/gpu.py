@@ -15,7 +15,6 @@ def _throughput(name: str) -> Benchmark:
             f"gpu.trainer_over_bare_{name}": _TIME,
             f"gpu.loader_over_memory_{name}": _SHARE,
             f"gpu.waiting_share_{name}": Figure(at_most=0.1),
-            f"gpu.images_per_second_{name}": Figure("1/s"),
         },
     )
 

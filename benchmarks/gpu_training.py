@@ -129,7 +129,6 @@ def _throughput(name: str, small: bool) -> dict[str, float]:
         f"gpu.trainer_over_bare_{name}": with_trainer / alone,
         f"gpu.loader_over_memory_{name}": alone / with_loader,
         f"gpu.waiting_share_{name}": 1 - shares[0],
-        f"gpu.images_per_second_{name}": TASKS * batch_of(small) / with_loader,
     }
 
 

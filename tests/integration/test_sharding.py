@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -23,7 +24,7 @@ from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.trainer_options import check_options
 from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.training.aggregation import ExactBalance
-from umedpt_lightning.training.sharding import check_sharding, own_part
+from umedpt_lightning.training.sharding import ShardedStrategy, check_sharding, own_part
 
 TASKS = {"a_class": "class", "a_mask": "mask", "a_box": "box"}
 STEPS, RESUMED = 20, 10
@@ -85,7 +86,9 @@ def trained(
     saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=RESUMED, save_top_k=-1)
     trainer = trainer_of(
         devices=world_size,
-        strategy=strategy if world_size > 1 else "auto",
+        strategy={"sharded": ShardedStrategy(timeout=timedelta(seconds=60))}.get(strategy, strategy)
+        if world_size > 1
+        else "auto",
         max_steps=steps,
         limit_val_batches=1.0,
         use_distributed_sampler=False,

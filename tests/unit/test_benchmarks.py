@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import mutants, results
+from benchmarks.gpu import GPU
 from benchmarks.suite import BENCHMARKS, Benchmark, Figure
 
 FIGURES = {key: figure for benchmark in BENCHMARKS.values() for key, figure in benchmark.figures.items()}
@@ -95,9 +96,9 @@ def test_a_target_is_met_up_to_its_bound() -> None:
     assert Figure().target is None
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_is_there(name: str) -> None:
-    module, function = BENCHMARKS[name].function.split(":")
+@pytest.mark.parametrize("benchmark", [*BENCHMARKS.values(), *GPU.values()], ids=[*BENCHMARKS, *GPU])
+def test_every_benchmark_is_there(benchmark: Benchmark) -> None:
+    module, function = benchmark.function.split(":")
     assert callable(getattr(importlib.import_module(f"benchmarks.{module}"), function))
 
 
@@ -105,6 +106,26 @@ def test_the_program_stays_within_the_time_it_promises() -> None:
     full, quick = (sum(benchmark.seconds[i] for benchmark in BENCHMARKS.values()) for i in (0, 1))
     assert full < 30 * 60
     assert quick < 3 * 60
+    assert sum(benchmark.seconds[0] for benchmark in GPU.values()) < 6 * 60
+
+
+def test_every_figure_of_a_gpu_has_a_target() -> None:
+    assert all(figure.target for benchmark in GPU.values() for figure in benchmark.figures.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(results.machine()["gpu"] is not None, reason="it would measure")
+def test_what_needs_a_gpu_runs_to_its_end_without_one_and_writes_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = program.RESULTS_GPU.read_bytes() if program.RESULTS_GPU.is_file() else None
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(program, "ON_CPU", tmp_path / "on_cpu.json")
+    program.main(["gpu"])
+    assert "There is no GPU" in capfd.readouterr().out
+    found = json.loads((tmp_path / "on_cpu.json").read_text())["gpu"]
+    assert {f"gpu.{name}" for name in found} == {key for benchmark in GPU.values() for key in benchmark.figures}
+    assert (program.RESULTS_GPU.read_bytes() if program.RESULTS_GPU.is_file() else None) == before
 
 
 @pytest.mark.parametrize("key", sorted(FIGURES))
