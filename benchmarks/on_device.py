@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 import warnings
@@ -53,6 +54,7 @@ def ratio(mine: Callable[[], object], theirs: Callable[[], object], runs: int) -
 
 def peak_bytes(function: Callable[[], object], module: nn.Module) -> int:
     """The most memory of the GPU at any time of a call; on a CPU what autograd keeps."""
+    gc.collect()  # a Trainer and its module hold each other
     if has_gpu():
         torch.cuda.reset_peak_memory_stats()
         function()

@@ -91,6 +91,7 @@ def trained(
         else "auto",
         max_steps=steps,
         limit_val_batches=1.0,
+        val_check_interval=2 if steps < RESUMED else 8,
         use_distributed_sampler=False,
         callbacks=[saver] if folder else [],
         enable_checkpointing=bool(folder),
@@ -183,7 +184,8 @@ def refused(**options: Any) -> str:
     """The message of a run that cannot be one."""
     parts = {name: options.pop(name) for name in ("aggregator", "pack_pixels") if name in options}
     data = data_of(1)
-    module = MultiTaskModule(data.specs, small_encoder(), **parts)
+    encoder = small_encoder(channels_last=options.pop("channels_last", False))
+    module = MultiTaskModule(data.specs, encoder, **parts)
     module.compiled = options.pop("compile", False)
     trainer = trainer_of(**options.pop("trainer", {}))
     with pytest.raises(ValueError, match=r"trainer\.strategy sharded") as error:
@@ -197,6 +199,7 @@ def refused(**options: Any) -> str:
         ({"distribute": "tasks"}, "data.distribute tasks cannot .* Take `samples`"),
         ({"pack_pixels": 10**6}, "model.pack_pixels cannot .* Leave it at 0"),
         ({"compile": True}, "model.compile cannot"),
+        ({"channels_last": True}, "encoder.channels_last cannot"),
         ({"trainer": {"callbacks": [EMAWeightAveraging()]}}, "trainer.callbacks EMAWeightAveraging cannot"),
     ],
     ids=str,

@@ -118,6 +118,7 @@ def check_sharding(trainer: pl.Trainer, module: pl.LightningModule, data: object
         f"the bags of {', '.join(bags)}": (bool(bags), "Leave the task out with --leave_out, or take ddp."),
         "model.pack_pixels": (bool(getattr(gradients, "pack_pixels", 0)), "Leave it at 0."),
         "model.aggregator": (getattr(module, "aggregator", None) is not None, "Take model.weighting, or ddp."),
+        "encoder.channels_last": (not all(p.is_contiguous() for p in model.parameters()), "Leave it out."),
         "model.compile": (bool(getattr(module, "compiled", False)), "Leave it out."),
         f"trainer.callbacks {', '.join(callbacks)}": (bool(callbacks), "Leave it out, or take ddp."),
         "trainer.precision 16-mixed": (trainer.precision == "16-mixed", "Take bf16-mixed."),
