@@ -65,7 +65,9 @@ def peak_bytes(function: Callable[[], object], module: nn.Module) -> int:
 
 
 class Waits(TorchDispatchMode):
-    """Counts how often the program waits for the device; on a CPU the operators that would make it wait for a GPU.
+    """Counts how often the program waits for the device.
+
+    On a CPU the operators are counted that would make it wait for a GPU, but not what only reads numbers, as `tolist`.
 
     Attributes:
         count: So many times.

@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import __main__ as program
 from benchmarks import mutants, results
 from benchmarks.gpu import GPU
+from benchmarks.on_device import Waits
 from benchmarks.suite import BENCHMARKS, Benchmark, Figure
 
 FIGURES = {key: figure for benchmark in BENCHMARKS.values() for key, figure in benchmark.figures.items()}
@@ -148,3 +150,11 @@ def test_a_mutant_breaks_a_line_that_is_there_and_names_tests_that_are(mutant: m
     for test in mutant.tests:
         file, _, name = test.partition("::")
         assert f"def {name}" in (mutants.ROOT / "tests" / file).read_text()
+
+
+@pytest.mark.skipif(results.machine()["gpu"] is not None, reason="a GPU tells itself")
+def test_what_would_wait_for_a_gpu_is_counted_on_a_cpu() -> None:
+    values = torch.arange(3.0)
+    with Waits() as waits:
+        values.nonzero(), values[values > 1], values.sum().item(), values.add(1)
+    assert waits.count == 3
