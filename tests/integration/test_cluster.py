@@ -88,7 +88,8 @@ def test_the_documented_command_for_large_models_trains_goes_on_in_one_process_a
     run = tmp_path / "run"
     sharded = ["--trainer.strategy", options["--trainer.strategy"], "--trainer.devices", "2"]
     first = start(*fit(project, run, *sharded))
-    assert (first.communicate(timeout=300)[0], first.returncode)[1] == 0
+    output = first.communicate(timeout=300)[0]
+    assert first.returncode == 0, output
     # the same parameters, whole, and what the optimizer knows of them
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     rounds, moments = state["global_step"], state["optimizer_states"][0]["state"]

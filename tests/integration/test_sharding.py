@@ -50,12 +50,12 @@ class WildReader(MemoryReader):
 
 
 def data_of(times: int, steps: int = STEPS, wild: set[int] | None = None) -> MultiTaskDataModule:
-    """Seven samples to validate, so that ranks have different numbers of them."""
-    readers = readers_of(TASKS, size=7, side=64)
+    """Five samples to validate, so that ranks have different numbers of micro-batches."""
+    readers, to_validate = (readers_of(TASKS, size=size, side=64) for size in (7, 5))
     if wild is not None:
         readers["a_class"] = WildReader("class", wild, size=7, side=64)
     tasks = {
-        name: TaskData(train=reader, val=readers_of(TASKS, size=7, side=64)[name], batch_size=2, micro_batches=times)
+        name: TaskData(train=reader, val=to_validate[name], batch_size=2, micro_batches=times)
         for name, reader in readers.items()
     }
     return MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=steps)
@@ -83,7 +83,11 @@ def trained(
     ).double()
     for parameter in next(iter(module.model.encoder.net.children())).parameters():
         parameter.requires_grad = False
-    saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=RESUMED, save_top_k=-1)
+    folder = folder or mkdtemp()
+    savers = [
+        ModelCheckpoint(folder, "{step}", every_n_train_steps=RESUMED, save_top_k=-1),
+        ModelCheckpoint(folder, "best", monitor="val/score", mode="max"),  # is written at the end of a validation
+    ]
     trainer = trainer_of(
         devices=world_size,
         strategy={"sharded": ShardedStrategy(timeout=timedelta(seconds=60))}.get(strategy, strategy)
@@ -93,8 +97,9 @@ def trained(
         limit_val_batches=1.0,
         val_check_interval=2 if steps < RESUMED else 8,
         use_distributed_sampler=False,
-        callbacks=[saver] if folder else [],
-        enable_checkpointing=bool(folder),
+        num_sanity_val_steps=1,
+        callbacks=savers,
+        enable_checkpointing=True,
     )
     trainer.fit(module, data, ckpt_path=ckpt)
     state = trainer.optimizers[0].state

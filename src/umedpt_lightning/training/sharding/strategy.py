@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -54,12 +54,12 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole tensors on the first rank; all ranks must ask."""
-        return self._whole(self._module.state_dict())
+        return self._whole(self._module.state_dict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Whole tensors on the first rank; all ranks must ask."""
         return self._whole(
-            (optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer).state_dict()
+            (optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer).state_dict
         )
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
@@ -116,14 +116,16 @@ class ShardedStrategy(ModelParallelStrategy):
                 else:
                     module.reshard()
 
-    def _whole(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The state with whole tensors in place of shards, one after the other, so that one is on the device."""
+    def _whole(self, state_of: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A state with whole tensors in place of shards, one after the other, so that one is on the device."""
 
         def gathered(shard: DTensor) -> Tensor:
             tensor = shard.full_tensor()
             return tensor.cpu() if self.is_global_zero else tensor.new_empty(0)
 
-        whole: dict[str, Any] = apply_to_collection(state, DTensor, gathered)
+        # a checkpoint may be written at the end of a validation, and shards have to live on in training
+        with torch.inference_mode(False), torch.no_grad():
+            whole: dict[str, Any] = apply_to_collection(state_of(), DTensor, gathered)
         return whole
 
 
