@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.ranks import on_ranks
 from umedpt_lightning.blocks import ViTEncoder
+from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.trainer_options import check_options
@@ -216,6 +217,22 @@ def test_what_ranks_that_share_out_blocks_cannot_do_is_refused(options: dict[str
 def test_balancing_is_refused() -> None:
     torchjd = pytest.importorskip("torchjd.aggregation")
     assert "model.aggregator cannot" in refused(aggregator=ExactBalance(torchjd.MGDAWeighting()))
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "named"),
+    [
+        ("fit", ["--data.distribute", "tasks"], "data.distribute tasks cannot"),
+        ("lr-find", [], "needs whole blocks"),
+    ],
+)
+def test_the_command_line_tells_so_before_anything_is_written(
+    command: str, options: list[str], named: str, project: Path, tmp_path: Path
+) -> None:
+    sharded = ["--trainer.strategy", "sharded", "--trainer.devices", "2"]
+    with pytest.raises(SystemExit, match=f"trainer.strategy sharded: .*{named}"):
+        main([command, "--config", str(project / "config.yaml"), "--run", str(tmp_path / "run"), *sharded, *options])
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2", "ModelParallelStrategy"])
