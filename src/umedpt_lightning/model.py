@@ -86,7 +86,9 @@ class MultiTaskModel(PretrainedModel):
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
             factory = (tasks or {}).get(name) or default_task(spec, name)
-            self.tasks[name] = factory(spec, FeatureWidths(partial(built.width, name, spec)))
+            widths = FeatureWidths(partial(built.width, name, spec))
+            self.tasks[name] = factory(spec, widths)
+            widths.close()
         # a head may have asked for a width that it does not need
         needs = {self.needs(name): name for name in specs}
         needed = {need: block for need, name in needs.items() if (block := built.block(name, need)) is not None}

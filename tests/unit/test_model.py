@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -170,3 +171,9 @@ def test_the_output_of_forward_is_that_of_the_head_on_the_embedding() -> None:
     model = model_of({"a": spec_of("class")}).eval()
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(model(images, "a"), model.task("a")(model.embed(images, "a")))
+
+
+def test_a_head_does_not_keep_the_shared_blocks() -> None:
+    model = MultiTaskModel(small_encoder(), {"a": spec_of("class")})
+    encoder = sum(parameter.nbytes for parameter in model.encoder.parameters())
+    assert len(pickle.dumps(model.task("a"))) < encoder / 10

@@ -200,8 +200,8 @@ class TrialCLI(UmedptCLI):
         trainer = self.config[self.command].trainer
         if "sharded" in str(getattr(trainer.strategy, "class_path", trainer.strategy)).lower():
             raise SystemExit(
-                f"umedpt: error: trainer.strategy sharded: `umedpt {self.command}` needs whole blocks. Add "
-                "--trainer.strategy auto --trainer.devices 1."
+                f"umedpt: error: trainer.strategy sharded: `umedpt {self.command.replace('_', '-')}` needs whole "
+                "blocks. Add --trainer.strategy auto --trainer.devices 1."
             )
         trainer.logger = trainer.enable_checkpointing = trainer.enable_progress_bar = False
         trainer.enable_model_summary = trainer.fast_dev_run = False

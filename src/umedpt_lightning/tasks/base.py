@@ -43,7 +43,12 @@ class FeatureWidths:
             return self._known[needs]
         if needs.startswith("_") or self._width is None:
             raise AttributeError(needs)
-        return self._width(needs)
+        self._known[needs] = self._width(needs)
+        return self._known[needs]
+
+    def close(self) -> None:
+        """Keeps the widths that were asked for alone: else a head, and each copy of it, would keep all shared blocks."""
+        self._width = None
 
 
 def as_float(output: Tensor) -> Tensor:
