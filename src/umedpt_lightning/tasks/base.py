@@ -47,7 +47,7 @@ class FeatureWidths:
         return self._known[needs]
 
     def close(self) -> None:
-        """Keeps the widths that were asked for alone: else a head, and each copy of it, would keep all shared blocks."""
+        """Keeps only the widths that were asked for: else a head, and each copy of it, would keep all shared blocks."""
         self._width = None
 
 
