@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from umedpt_lightning.training import Optimization, ParameterGroups
+from umedpt_lightning.training.resume.optimizer import match_schedule
 
 
 class WithClosure(torch.optim.Optimizer):
@@ -317,3 +318,23 @@ def test_without_warm_up_and_fall_the_rate_is_constant() -> None:
 def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Optimization(**options)
+
+
+def test_a_schedule_goes_on_with_another_number_of_groups() -> None:
+    def made(**options: Any) -> tuple[Any, Any]:
+        optimization, module = Optimization(**options), nn.Module()
+        module.model = nn.ModuleDict({"encoder": network(), "head": nn.Linear(1, 1)})
+        optimizer = optimization.build_optimizer(module)
+        return optimizer, optimization.build_schedule(optimizer, 10)
+
+    optimizer, schedule = made()
+    initial = schedule.state_dict()
+    optimizer.step()
+    schedule.step()
+    saved = schedule.state_dict()
+    other_optimizer, other = made(encoder_share=0.1)
+    assert len(other_optimizer.param_groups) > len(optimizer.param_groups)
+    match_schedule(other, saved, initial)
+    other.load_state_dict(saved)
+    assert other.last_epoch == 1
+    assert other.base_lrs == [group["initial_lr"] for group in other_optimizer.param_groups]
