@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from torch import nn
 
 from benchmarks.distributed import KINDS, Noise
@@ -18,7 +19,7 @@ from benchmarks.jpegs import make_jpegs
 from benchmarks.memory import SWIN, FromMemory
 from benchmarks.micro_batches import batches_of, specs_of
 from benchmarks.on_device import Waits, Watch, busy_share, device, has_gpu, peak_bytes, ratio, seconds
-from benchmarks.resume import differing, kills
+from benchmarks.resume import differing_of, kills, project_of
 from umedpt_lightning.blocks import BaseEncoder, Encoder, ViTEncoder
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.readers import ClassFolders
@@ -188,9 +189,14 @@ def _peak_of_step(encoder: BaseEncoder, small: bool) -> int:
 
 def resumed(small: bool) -> dict[str, float]:
     """Runs of all label kinds that were killed and differ from one that was not."""
-    planned = kills(2 if small else 4)
-    trainer = {"accelerator": device().type, "devices": 1} | ({"deterministic": "warn"} if has_gpu() else {})
-    found = differing(planned, trainer=trainer)
+    with tempfile.TemporaryDirectory() as folder:
+        file = project_of(Path(folder), workers=0)
+        config = yaml.safe_load(file.read_text())
+        config["trainer"] |= {"accelerator": device().type, "devices": 1}
+        if has_gpu():
+            config["trainer"]["deterministic"] = "warn"
+        file.write_text(yaml.safe_dump(config))
+        found = differing_of(file, kills(2 if small else 4), Path(folder))
     for line in found:
         print(line)
     return {"gpu.killed_runs_that_differ": len(found)}
