@@ -85,9 +85,8 @@ class MultiTaskModel(PretrainedModel):
         built = BuiltBlocks(encoder, {**decoders, BAG: GatedAttention, **(blocks or {})})
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
-            factory = (tasks or {}).get(name) or default_task(spec, name)
             widths = FeatureWidths(partial(built.width, name, spec))
-            self.tasks[name] = factory(spec, widths)
+            self.tasks[name] = ((tasks or {}).get(name) or default_task(spec, name))(spec, widths)
             widths.close()
         # a head may have asked for a width that it does not need
         needs = {self.needs(name): name for name in specs}
