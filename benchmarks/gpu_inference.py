@@ -17,7 +17,7 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.formats.images import read_image
 from umedpt_lightning.data.readers import ClassFolders
 from umedpt_lightning.data.task_data import TaskData
-from umedpt_lightning.inference.embed import embed
+from umedpt_lightning.inference.embed import fill, image_pieces
 from umedpt_lightning.inference.find_inputs import find_inputs
 from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.inference.pool import ComputeOptions
@@ -103,7 +103,7 @@ def _embed(folder: str, small: bool) -> float:
         with tempfile.TemporaryDirectory() as out:
             inputs = InputRows(find_inputs([folder]), Opening.as_trained(spec, (side, side)))
             store = Store(Path(out) / "e.npy", {}, inputs.digest, len(inputs))
-            embed(model, "a", inputs, store, _options(small))
+            fill(store, inputs, image_pieces(model, "a", inputs, 0, _options(small)))
             store.finish([])
 
     @torch.inference_mode()
