@@ -20,10 +20,8 @@ def scores(run: Path, part: str) -> dict[str, float]:
     """The main metric of each task of a run on a part, by task; of runs that are not there nothing."""
     file = run / "metrics.json"
     found = json.loads(file.read_text()).get(part, {}).get("metrics", {}) if file.is_file() else {}
-    return {
-        task: value for task, _, metric in (key.partition("/") for key in found) if metric in MAIN
-        for value in [found[f"{task}/{metric}"]]
-    }  # fmt: skip
+    keys = (key.partition("/") for key in found)
+    return {task: found[f"{task}/{metric}"] for task, _, metric in keys if metric in MAIN}
 
 
 def of_arm(runs: Path, arm: str, seed: int, part: str) -> dict[str, float]:
@@ -36,6 +34,10 @@ def table(runs: Path, arms: Sequence[str], seeds: Sequence[int], part: str) -> I
     """Markdown: means over the seeds, and differences to alone seed by seed with their 95 % interval."""
     of = {arm: [of_arm(runs, arm, seed, part) for seed in seeds] for arm in arms}
     others = [arm for arm in arms if arm != ALONE]
+    for arm, found in of.items():
+        for seed, one in zip(seeds, found, strict=True):
+            if missing := of[ALONE][0].keys() - one.keys():
+                raise SystemExit(f"{arm}, seed {seed}: {', '.join(sorted(missing))} was not run, or not tested.")
     yield "| task | " + " | ".join([*arms, *(f"{arm} less {ALONE}" for arm in others)]) + " |"
     yield "| --- |" + " --- |" * (len(arms) + len(others))
     tasks = [*of[ALONE][0]]

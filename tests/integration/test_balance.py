@@ -10,6 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -310,6 +311,28 @@ def test_what_is_not_finite_is_left_out_and_teaches_nothing(balance: Any) -> Non
     assert module.aggregator.gram.tasks == ["a", "b"]
     assert module.aggregator.gram.matrix.isfinite().all()
     assert all(value.isfinite().all() for value in module.state_dict().values())
+
+
+@pytest.mark.parametrize("balance", [SketchBalance, ExactBalance])
+@pytest.mark.filterwarnings("ignore:Round")
+def test_a_round_that_is_left_out_whole_has_no_map(balance: Any) -> None:
+    readers = readers_of({"a": "class", "b": "class"}, size=4)
+    for reader in readers.values():
+        reader.images = reader.images.astype(np.float32)
+        reader.images[2:] = np.inf
+    tasks = {name: TaskData(train=reader, batch_size=1) for name, reader in readers.items()}
+    data, found = MultiTaskDataModule(tasks, num_workers=0), []
+
+    class Maps(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            left_out = module.gradients.norm == 0
+            found.append((left_out, module.gradients.gram is None))
+
+    trainer_of(max_steps=12, callbacks=[Maps()]).fit(
+        module_of(data, aggregator=balance(torchjd.MGDAWeighting()), max_bad_rounds=100), data
+    )
+    assert {left_out for left_out, _ in found} == {True, False}
+    assert all(left_out == without for left_out, without in found)
 
 
 def two_classes() -> MultiTaskDataModule:
