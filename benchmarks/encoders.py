@@ -1,4 +1,4 @@
-"""How near vision transformers here are to timm's own, how little LoRA trains, what a rank keeps of shared blocks."""
+"""How near vision transformers here are to timm's own, and how little of one LoRA trains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import timm
 import torch
 
-from benchmarks import sharded
 from umedpt_lightning.blocks import ViTEncoder
 from umedpt_lightning.blocks.lora import merge_lora, save_lora
 
@@ -20,8 +19,7 @@ def measure(quick: bool = False) -> dict[str, float]:
     """Of whole models with random weights, at the size that they were made for."""
     torch.manual_seed(0)
     with torch.inference_mode():
-        of_models = {"encoders.vit_token_error": max(map(_token_error, NETWORKS)), **_lora()}
-    return of_models | sharded.measure()
+        return {"encoders.vit_token_error": max(map(_token_error, NETWORKS)), **_lora()}
 
 
 def _token_error(name: str) -> float:

@@ -17,7 +17,7 @@ from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.training.sharding import own_part
 
 
-def measure() -> dict[str, float]:
+def measure(quick: bool = False) -> dict[str, float]:
     """Two ranks of gloo against one process, after 20 steps with classes, masks and boxes."""
     be_quiet()
     (expected, whole), ranks = _trained(1), on_ranks(_trained, 2, 2)
