@@ -16,6 +16,9 @@ from umedpt_lightning.transfer import evaluation
 from umedpt_lightning.transfer.sweep import Sweep
 
 
+REPLICATES = evaluation.REPLICATES
+
+
 @pytest.fixture(autouse=True)
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMEDPT_CACHE", str(tmp_path / "cache"))
@@ -108,7 +111,8 @@ def test_a_queue_is_asked_for_what_the_options_say(
 
 
 @pytest.mark.slow
-def test_processes_of_this_machine_do_it_too(project: Path, tmp_path: Path) -> None:
+def test_processes_of_this_machine_do_it_too(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "REPLICATES", REPLICATES)  # as in the processes of the jobs
     content = _config(project, "sizes", modes=["frozen"])
     alone = run(tmp_path, "alone", content)
     together = run(tmp_path, "together", content, "--launcher", "local", "--jobs", "2")
