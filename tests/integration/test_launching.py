@@ -15,7 +15,6 @@ from umedpt_lightning.cli.launching import Job, launch
 from umedpt_lightning.transfer import evaluation
 from umedpt_lightning.transfer.sweep import Sweep
 
-
 REPLICATES = evaluation.REPLICATES
 
 
