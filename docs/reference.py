@@ -46,6 +46,8 @@ OPTIONS = {
 }
 #: Those of albumentations, whose own pages are better.
 ELSEWHERE = {"BasicTransform": "a transform of albumentations", "BaseCompose": "a composition of albumentations"}
+#: Those of another class's section.
+ELSEWHERE |= {"Teacher": "a [source](#weightsource)"}
 
 
 def reference() -> str:

@@ -84,3 +84,46 @@ def series(folder: Path, voxels: NDArray[Any], spacing: tuple[float, ...] = (1, 
         geometry = {"ImagePositionPatient": position.tolist(), "ImageOrientationPatient": list(along)}
         dicom(folder / f"{place}.dcm", np.ascontiguousarray(pixels), **geometry, PixelSpacing=list(gap))
     return folder
+
+
+#: The directions of columns and rows, LPS.
+PLANES = {
+    "axial": [1, 0, 0, 0, 1, 0],
+    "sagittal": [0, 1, 0, 0, 0, -1],
+    "coronal": [1, 0, 0, 0, 0, -1],
+    "oblique": [0.8, 0.48, -0.36, 0, 0.6, 0.8],
+}
+#: Frames, rows and columns of `whole_series`.
+FRAMES = (6, 5, 4)
+
+
+def whole_series(folder: Path, along: list[float], **tags: Any) -> Path:
+    """A series with all that an archive wants, its files in no order."""
+    rng = np.random.default_rng(0)
+    normal = np.cross(along[:3], along[3:])
+    common = {
+        "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(),
+        "FrameOfReferenceUID": generate_uid(),
+        "PatientID": "p7",
+        "PatientName": "Doe^Jo",
+        "PatientBirthDate": "19500101",
+        "PatientSex": "F",
+        "StudyID": "1",
+        "StudyDate": "20240102",
+        "StudyTime": "101112",
+        "AccessionNumber": "a1",
+        "ReferringPhysicianName": "",
+        "SeriesNumber": 3,
+        "PositionReferenceIndicator": "",
+        "Manufacturer": "m",
+        "SliceThickness": 2.5,
+        "PixelSpacing": [0.7, 0.9],
+        "ImageOrientationPatient": along,
+    }
+    for k in range(FRAMES[0]):
+        position = np.array([-10, 20, 5]) + 2.5 * k * normal
+        place = {"ImagePositionPatient": [round(float(p), 5) for p in position], "InstanceNumber": k + 1}
+        pixels = rng.integers(0, 100, FRAMES[1:]).astype(np.int16)
+        dicom(folder / f"{(5 * k + 2) % 7}.dcm", pixels, **(common | place | tags))
+    return folder

@@ -36,6 +36,8 @@ from .data.readers import Split as Split
 from .data.readers import Subset as Subset
 from .data.readers import Table as Table
 from .data.readers import TableBoxes as TableBoxes
+from .data.readers import Unlabelled as Unlabelled
+from .data.readers import UnlabelledFolder as UnlabelledFolder
 from .data.readers import VocBoxes as VocBoxes
 from .data.readers import VolumeClasses as VolumeClasses
 from .data.readers import VolumeLabels as VolumeLabels
@@ -58,6 +60,7 @@ from .labels import MultilabelSpec as MultilabelSpec
 from .labels import RegressionSpec as RegressionSpec
 from .labels import SurvivalSpec as SurvivalSpec
 from .labels import TaskSpec as TaskSpec
+from .labels import UnlabelledSpec as UnlabelledSpec
 from .model import MultiTaskModel as MultiTaskModel
 from .runs import export_run as export_run
 from .runs import fit as fit
@@ -65,6 +68,9 @@ from .tasks import Classification as Classification
 from .tasks import Detection as Detection
 from .tasks import Detections as Detections
 from .tasks import FeatureWidths as FeatureWidths
+from .tasks import ImitateEmbedding as ImitateEmbedding
+from .tasks import ImitateMaps as ImitateMaps
+from .tasks import MaskedImages as MaskedImages
 from .tasks import MultilabelClassification as MultilabelClassification
 from .tasks import Regression as Regression
 from .tasks import Segmentation as Segmentation

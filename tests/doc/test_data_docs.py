@@ -19,7 +19,7 @@ from umedpt_lightning.data.task_data import TaskData
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)]
-for page in ("bags", "survival"):
+for page in ("bags", "survival", "unlabelled"):
     found = re.findall(r"^```yaml\n(data:.*?)^```", PAGE.with_stem(page).read_text(), re.DOTALL | re.MULTILINE)
     BLOCKS += [yaml.safe_load(block) for block in found]
 #: Reader and shortest options in the rows of the table.

@@ -14,15 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 import torch
 from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
 from PIL import Image
 from slide_files import slide, stained
-from volume_files import dicom, nifti, series
+from volume_files import PLANES, dicom, nifti, series, whole_series
 
 from umedpt_lightning.blocks import DetectionDecoder
 from umedpt_lightning.cli import main
@@ -31,6 +33,7 @@ from umedpt_lightning.data.formats.masks import read_mask
 from umedpt_lightning.data.readers.coco import CocoBoxes
 from umedpt_lightning.data.readers.folders import ClassFolders
 from umedpt_lightning.data.readers.volumes import VolumeMasks
+from umedpt_lightning.data.slide.annotations import read_geojson
 from umedpt_lightning.data.volume.intensity import Window
 from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.export import select_boxes
@@ -542,3 +545,51 @@ def test_training_libraries_are_not_imported() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_masks_boxes_and_tiles_are_written_for_qupath(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in", 1)
+    tasks = ("a_mask", "a_box", "a_class")
+    predict(model, folder / "0.png", tmp_path / "out", "--tasks", *tasks, "--geojson", "--min_score", "0.05")
+    mask = read_mask(tmp_path / "out" / "a_mask" / "0.png")
+    regions = read_geojson(tmp_path / "out" / "a_mask" / "0.png.geojson", ["n0", "n1", "n2"])
+    assert np.array_equal(regions.draw((0, 0, 90, 70), 70, 90, np.arange(3, dtype=np.int16)), mask)
+    boxes = json.loads((tmp_path / "out" / "a_box" / "0.png.geojson").read_text())["features"]
+    assert len(boxes) == sum(int(table(tmp_path / "out" / "a_box.csv")[0][f"n_n{i}"]) for i in range(3)) > 0
+    assert not (tmp_path / "out" / "a_class").exists(), "an image has no tiles"
+
+    path = slide(tmp_path / "in" / "s.tif", stained(200, 300, (20, 20, 280, 180)), mpp=0.25)
+    options = ["--mpp", "0.5", "--tile", "64", "--geojson"]
+    with pytest.warns(UserWarning, match="Tiles of 64 pixels are small"):
+        predict(model, path, tmp_path / "slide", "--tasks", "a_mask", "a_class", *options)
+    with tifffile.TiffFile(tmp_path / "slide" / "a_mask" / "s.tif") as tiff:
+        mask = tiff.pages[0].asarray()
+    regions = read_geojson(tmp_path / "slide" / "a_mask" / "s.tif.geojson", ["n0", "n1", "n2"])
+    assert np.array_equal(regions.draw((0, 0, 300, 200), 100, 150, np.arange(3, dtype=np.int16)), mask), "finest level"
+    tiles = json.loads((tmp_path / "slide" / "a_class" / "s.tif.geojson").read_text())["features"]
+    rows = table(tmp_path / "slide" / "a_class" / "s.tif.csv")
+    for tile, row in zip(tiles, rows, strict=True):
+        assert tile["geometry"]["coordinates"][0][0] == [float(row["x"]), float(row["y"])]
+        assert tile["properties"]["measurements"]["p_n1"] == pytest.approx(float(row["p_n1"]))
+
+
+def test_a_series_gets_a_segmentation_or_is_named_where_it_cannot(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path
+) -> None:
+    options = ["--tasks", "a_mask", "--window", "0", "100", "--axis", "coronal", "--dicomseg"]
+    folder = whole_series(tmp_path / "in" / "ct", PLANES["oblique"])
+    whole_series(tmp_path / "in" / "torso", PLANES["axial"], PatientID=None, StudyInstanceUID=None)
+    with pytest.raises(SystemExit, match=r"1 input could not be predicted.*\n.*torso: no DICOM segmentation"):
+        predict(model, tmp_path / "in", tmp_path / "out", *options)
+    nifti_mask = nibabel.load(tmp_path / "out" / "a_mask" / "ct.nii.gz")
+    seg = highdicom.seg.segread(tmp_path / "out" / "a_mask" / "ct.dcm")
+    read = seg.get_volume(combine_segments=True)
+    to_index = np.linalg.inv(nifti_mask.affine) @ np.diag([-1, -1, 1, 1]) @ read.affine
+    places = np.argwhere(read.array)
+    i, j, k = np.rint(to_index[:3, :3] @ places.T + to_index[:3, 3:]).astype(int)
+    stored = np.asarray(nifti_mask.dataobj)
+    assert np.array_equal(stored[i, j, k], read.array[tuple(places.T)])
+    assert np.count_nonzero(stored) == len(places) > 0
+    assert seg.StudyInstanceUID == pydicom.dcmread(next(folder.iterdir())).StudyInstanceUID
+    with pytest.raises(SystemExit, match="dicomseg is for masks of DICOM series, but there are none"):
+        predict(model, pictures(tmp_path / "png", 1), tmp_path / "other", "--tasks", "a_mask", "--dicomseg")

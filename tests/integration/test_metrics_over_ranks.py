@@ -12,11 +12,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from builders import KINDS, WIDTHS, detection_features, random_survival, random_target, spec_of, survival_spec
 
-from umedpt_lightning.tasks import DEFAULT_TASKS, Task
-from umedpt_lightning.types import Boxes
+from umedpt_lightning.tasks import DEFAULT_TASKS, ImitateEmbedding, MaskedImages, Task
+from umedpt_lightning.types import Boxes, TaskBatch, UnlabelledSpec
 
 IMAGES, SIDE = 8, 64
-ALL = (*KINDS, "survival")
+ALL = (*KINDS, "survival", "masked images", "imitation")
 #: Images of the first rank; the second has the rest.
 SPLITS = {"evenly": 4, "unevenly": 5, "all on one": IMAGES}
 
@@ -24,6 +24,20 @@ SPLITS = {"evenly": 4, "unevenly": 5, "all on one": IMAGES}
 def sample(kind: str) -> tuple[Task, list[Any], list[Any]]:
     """A task, with outputs and targets of one image each, the same in every process."""
     torch.manual_seed(0)
+    if kind == "imitation":
+        imitation = ImitateEmbedding(UnlabelledSpec(channels=3), WIDTHS, channels=5)
+        return imitation, [*torch.randn(IMAGES, 1, 5)], [*torch.randn(IMAGES, 1, 5)]
+    if kind == "masked images":
+        painting = MaskedImages(UnlabelledSpec(channels=3), WIDTHS)
+        batches = [
+            TaskBatch("t", torch.rand(1, 3, SIDE, SIDE), torch.tensor([i]), ["x"], [(SIDE, SIDE)])
+            for i in range(IMAGES)
+        ]
+        return (
+            painting,
+            [*torch.randn(IMAGES, 1, 3, SIDE, SIDE)],
+            [painting.prepare(batch).targets for batch in batches],
+        )
     rng = np.random.default_rng(0)
     spec = survival_spec() if kind == "survival" else spec_of(kind)
     task = DEFAULT_TASKS[type(spec)](spec, WIDTHS)  # type: ignore[call-arg]

@@ -145,6 +145,12 @@ def bags_and_masks() -> dict[str, Reader]:
     return readers | {"a": readers_module.Bags(readers["a"], group=r"sample (\d)", max_instances=2)}
 
 
+def hidden_and_masks() -> dict[str, Reader]:
+    """Images of which other squares are hidden in each pass, beside masks."""
+    readers: dict[str, Reader] = dict(readers_of({"a": "class", "b": "mask"}, size=7))
+    return readers | {"a": readers_module.Unlabelled(readers["a"])}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.Trainer, Witness]:
     """A run that nothing happened to."""
@@ -164,8 +170,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.Trainer, Witness
         ([("round", 6), ("round", 7)], {"max_steps": 8, "max_epochs": -1}),
         ([("round", 8), ("validation", 10)], {"callbacks": lambda: [EMAWeightAveraging(decay=0.5)]}),
         ([("round", 3), ("validation", 5), ("round", 8)], {"readers": bags_and_masks}),
+        pytest.param([("round", 3), ("round", 8)], {"readers": hidden_and_masks}, marks=pytest.mark.slow),
     ],
-    ids=["first", "five", "validations", "no epochs", "every other", "no validation", "max_steps", "averaged", "bags"],
+    ids=[
+        "first",
+        "five",
+        "validations",
+        "no epochs",
+        "every other",
+        "no validation",
+        "max_steps",
+        "averaged",
+        "bags",
+        "hidden",
+    ],
 )
 def test_an_interrupted_run_ends_with_the_same_bits(
     tmp_path: Path, whole: Any, cuts: Any, options: dict[str, Any]

@@ -262,6 +262,12 @@ def packed(folder: Path, part: str) -> readers.Reader:
     return readers.Packed(str(folder / part))
 
 
+def unlabelled_folder(folder: Path, part: str) -> readers.Reader:
+    for i in range(PARTS[part]):
+        image(folder / part / f"{i % 2}" / f"{i}.png", i)
+    return readers.UnlabelledFolder(folder / part)
+
+
 make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.Centres: centres,
     readers.ClassFolders: class_folders,
@@ -291,6 +297,8 @@ make: dict[type[readers.Reader], Callable[[Path, str], readers.Reader]] = {
     readers.SlideRegions: lambda folder, part: readers.SlideRegions(slides(folder), part, ["a", "b"], tiles=TILES),
     readers.Subset: subset,
     readers.TableBoxes: table_boxes,
+    readers.Unlabelled: lambda folder, part: readers.Unlabelled(readers.ManifestClasses(manifest(folder), part)),
+    readers.UnlabelledFolder: unlabelled_folder,
     readers.VocBoxes: voc_part,
     readers.VolumeClasses: lambda folder, part: readers.VolumeClasses(volumes(folder), part),
     readers.VolumeLabels: lambda folder, part: readers.VolumeLabels(volumes(folder), part, ["old", "mass"]),

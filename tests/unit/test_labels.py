@@ -34,7 +34,7 @@ from umedpt_lightning.labels import IGNORE_INDEX, BoxLayer, MaskLayer, PageView,
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks import Task, default_task
 from umedpt_lightning.tasks.answers import metrics_of
-from umedpt_lightning.types import BoxArrays, ClassSpec, MaskSpec, Sample, TaskBatch, TaskSpec, to_numpy
+from umedpt_lightning.types import BoxArrays, ClassSpec, MaskSpec, Sample, TaskBatch, TaskSpec, UnlabelledSpec, to_numpy
 
 SIDE, SAMPLES = 32, 6
 
@@ -67,6 +67,7 @@ ALL = {kind: Kind(spec_of(kind), lambda rng, kind=kind: random_target(kind, SIDE
     ),
     "rise": Kind(RiseSpec(channels=3), _rise, RiseTask),
     "survival": Kind(survival_spec(), random_survival),
+    "unlabelled": Kind(UnlabelledSpec(channels=3), lambda rng: int(rng.integers(1 << 32))),
 }
 every_kind = pytest.mark.parametrize("name", ALL)
 
@@ -85,7 +86,7 @@ def predicted(name: str) -> tuple[MultiTaskModel, TaskBatch, Any, list[Any]]:
     model = MultiTaskModel(small_encoder(), {"t": kind.spec}, tasks, SMALL_PIXELS, SMALL_DETECTION).eval()
     if name == "box":  # an untrained one says nothing above its threshold
         model.task("t").fcos.score_thresh = 0.0
-    batch = collate("t", samples_of(name))
+    batch = model.task("t").prepare(collate("t", samples_of(name)))
     with torch.inference_mode():
         output = model(batch.images, "t")
     return model, batch, output, [to_numpy(one) for one in model.task("t").predict(output)]

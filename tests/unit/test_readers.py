@@ -25,6 +25,7 @@ from umedpt_lightning.types import (
     RegressionSpec,
     Sample,
     SurvivalSpec,
+    UnlabelledSpec,
 )
 
 
@@ -86,6 +87,8 @@ def test_samples_are_what_the_spec_says(parts: tuple[Reader, Reader]) -> None:
                     assert sample.target.shape == sample.image.shape[:2]
                     assert sample.target.dtype == np.int16
                     assert set(np.unique(sample.target)) <= {*range(len(spec.classes)), IGNORE_INDEX}
+                case UnlabelledSpec():
+                    assert (type(sample.target), sample.target) == (int, i)
                 case BoxSpec():
                     boxes, labels = sample.target
                     assert (boxes.dtype, labels.dtype) == (np.float32, np.int64)
@@ -185,6 +188,7 @@ def test_only_wrappers_lack_these_options() -> None:
         readers.Packed,
         readers.Split,
         readers.Subset,
+        readers.Unlabelled,
     }
 
 

@@ -18,7 +18,7 @@ _CLEAN = (600, 3600)
 
 def build(service: AppService, title: str) -> gr.Blocks:
     """The page of a model of that name, whose questions the service answers."""
-    specs = {name: service.model.task(name).spec for name in service.model.tasks}
+    specs = {name: service.model.task(name).spec for name in service.model.tasks if service.model.task(name).predicts}
     choices = [(f"{name} ({spec.phrase})", name) for name, spec in specs.items()]
     page: gr.Blocks
     with gr.Blocks(title=f"{title} · umedpt", fill_width=True, analytics_enabled=False, delete_cache=_CLEAN) as page:

@@ -18,7 +18,7 @@ from PIL import Image
 from umedpt_lightning.drawing.attention import draw_attention, most_attended
 from umedpt_lightning.drawing.charts import draw_chart
 from umedpt_lightning.drawing.pictures import PANEL, Example, Pixels, draw, save, to_rgb
-from umedpt_lightning.labels import BoxLayer, Layer, MaskLayer, View
+from umedpt_lightning.labels import BoxLayer, MaskLayer, PixelLayer, View
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import Bags, TaskBatch, to_numpy
 
@@ -105,13 +105,13 @@ class PredictionPictures(pl.Callback):
                 if not choice.wants_next():
                     continue
                 if predictions is None:  # most batches have no chosen sample
-                    predictions = task.predict(outputs)
+                    predictions, batch = task.predict(outputs), task.prepare(batch)
                 if isinstance(batch.images, Bags):
                     with torch.inference_mode(), trainer.precision_plugin.val_step_context():
                         image = _attended(cast(MultiTaskModel, pl_module.model), batch.images[index], batch.task)
                 else:
                     image = to_rgb(_copy(batch.images[index]), task.spec.value_range)
-                view = task.spec.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
+                view = task.comparison_view(_copy(batch.targets[index]), _copy(predictions[index]))
                 name = "/".join(PurePath(batch.names[index]).parts[-2:])  # file and folder tell samples apart
                 choice.add(Example(image, name, view))
 
@@ -166,7 +166,7 @@ def _copy(value: Any) -> Any:
 def _log_overlays(logger: WandbLogger, key: str, examples: list[Example], step: int) -> None:
     logger.log_image(
         key,
-        [Image.fromarray(e.image) for e in examples],
+        [Image.fromarray(_with_pixels(e)) for e in examples],
         step=step,
         caption=["\n".join([e.name, *(line.text for line in e.view.lines)]) for e in examples],
         masks=[_of_kind(MaskLayer, e.view) for e in examples],
@@ -174,7 +174,14 @@ def _log_overlays(logger: WandbLogger, key: str, examples: list[Example], step: 
     )
 
 
-def _of_kind(kind: type[Layer], view: View) -> dict[str, Any] | None:
+def _with_pixels(example: Example) -> Pixels:
+    """The image, and beside it those that stand in its place."""
+    layers = (example.view.truth, example.view.prediction)
+    others = [to_rgb(layer.values, (0.0, 1.0)) for layer in layers if isinstance(layer, PixelLayer)]
+    return np.concatenate([example.image, *others], axis=1)
+
+
+def _of_kind(kind: type[MaskLayer] | type[BoxLayer], view: View) -> dict[str, Any] | None:
     """The layers of one kind in W&B's format, None if there are none."""
     layers = {"ground_truth": view.truth, "prediction": view.prediction}
     return {
@@ -182,7 +189,7 @@ def _of_kind(kind: type[Layer], view: View) -> dict[str, Any] | None:
     } or None
 
 
-def _wandb_overlay(layer: Layer, classes: dict[int, str]) -> dict[str, Any]:
+def _wandb_overlay(layer: MaskLayer | BoxLayer, classes: dict[int, str]) -> dict[str, Any]:
     match layer:
         case MaskLayer(values):  # W&B keeps bytes
             names = {index % 256: name for index, name in classes.items()}

@@ -67,6 +67,7 @@ class Report(Callback):
     ) -> None:
         """Adds a micro-batch to the baselines."""
         if judge := self._judges.get(batch.task):
+            batch = judge.prepare(batch)
             judge.update(judge.baseline(batch.targets), judge.truth(batch))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -162,8 +163,9 @@ def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
             gain = baseline - value if metric.startswith(task.lower_is_better) else value - baseline
             bold = "bold" if metric == task.main_metric else None
             unit = task.spec.unit(metric)
-            cells = (f"{metric} ({unit})" if unit else metric, *map("{:.3f}".format, (value, baseline)))
-            table.add_row(name if metric == task.main_metric else "", *cells, f"{gain:+.3f}", style=bold)
+            beside = ("", "") if math.isnan(baseline) else (f"{baseline:.3f}", f"{gain:+.3f}")
+            cells = (f"{metric} ({unit})" if unit else metric, f"{value:.3f}", *beside)
+            table.add_row(name if metric == task.main_metric else "", *cells, style=bold)
     return table
 
 

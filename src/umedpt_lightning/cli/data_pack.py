@@ -59,6 +59,8 @@ def _pack_part(task: dict[str, Any], name: str, part: str, options: argparse.Nam
         with progress(f"{name} {part}", len(reader)) as advance:
             written = pack_reader(reader, options.out / name / part, options.shard_mib << 20, options.workers, advance)
     packed = {"class_path": "Packed", "init_args": {"address": f"${{root}}/{name}/{part}"}}
+    if reader.draws:  # something else in each pass, which the packed samples have not
+        packed = {"class_path": "Unlabelled", "init_args": {"reader": packed}}
     if around is None:
         task[part] = packed
     else:

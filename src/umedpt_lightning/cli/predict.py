@@ -55,6 +55,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add("--image_id", metavar="COLUMN", help="of a table: the images' ids in your own COCO file, for that of the boxes")
     add("--root", metavar="FOLDER", help="where the names in a table or COCO file start from (its own folder)")
     add("--overlays", action="store_true", help="also draw predictions over their images")
+    add("--geojson", action="store_true", help="also write masks, boxes and tiles for QuPath")
+    add("--dicomseg", action="store_true", help="also write masks of DICOM series as DICOM segmentations")
     add("--overwrite", action="store_true", help="do again what is there already")
     add("--min_score", type=float, default=0.3, help="boxes below are neither counted nor drawn (%(default)s)")
     add("--batch_size", type=int, default=8, help="images of one size at a time (%(default)s)")
@@ -88,6 +90,8 @@ def _predict(options: argparse.Namespace) -> list[str]:
         intensity=_intensity(options),
         min_score=options.min_score,
         overlays=options.overlays,
+        geojson=options.geojson,
+        dicomseg=options.dicomseg,
     )
     model = MultiTaskModel.from_pretrained(options.model, classes=[find_class(path) for path in options.classes])
     result = predict_files(

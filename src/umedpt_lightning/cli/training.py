@@ -37,6 +37,7 @@ from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
 from umedpt_lightning.training.resume import init_from
 from umedpt_lightning.training.sharding import ShardedStrategy, check_sharding
+from umedpt_lightning.transfer import sources  # noqa: F401  # so that configs can name teachers
 
 _ALSO = (CheckpointError,)
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from umedpt_lightning.drawing.layout import INK, PALE, PAPER, Colour, below, beside, fit, font_of, pad, text_block
 from umedpt_lightning.io.atomic import atomic_write
-from umedpt_lightning.labels import BoxLayer, Layer, Line, MaskLayer, View
+from umedpt_lightning.labels import BoxLayer, Layer, Line, MaskLayer, PixelLayer, View
 from umedpt_lightning.types import IGNORE_INDEX
 
 #: RGB pixels, ``(H, W, 3)``.
@@ -134,6 +134,8 @@ def panel(image: Pixels, layer: Layer | None, classes: dict[int, str], filled: b
             picture, scale = enlarge(image)
             draw_boxes(picture, layer, scale, classes)
             return picture
+        case PixelLayer(values):
+            return enlarge(to_rgb(values, (0.0, 1.0)))[0]
         case None:
             return enlarge(image)[0]
 

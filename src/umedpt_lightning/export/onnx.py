@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -73,7 +74,12 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> Iterator[tuple[Path, flo
 
 def _programs(model: MultiTaskModel) -> Iterator[tuple[ModelGraph, Program]]:
     """As many tasks at once as may be: all, those with images of one size, or else each by itself."""
-    tasks = list(model.tasks)
+    tasks = [name for name in model.tasks if model.task(name).predicts]
+    if without := [name for name in model.tasks if name not in tasks]:
+        what = f"Task {without[0]!r} only taught the shared blocks, and predicts nothing"
+        if not tasks and model.encoder.depends_on_task:
+            raise ValueError(f"{what}, and its encoder treats each task differently. Train it with a task that does.")
+        warnings.warn(f"{what}: its head is left out. The graph of the encoder embeds images.", stacklevel=2)
     if model.encoder.depends_on_task:
         for name in tasks:
             graph = ModelGraph(model, [name], name)
@@ -86,7 +92,7 @@ def _programs(model: MultiTaskModel) -> Iterator[tuple[ModelGraph, Program]]:
     sizes: dict[Any, list[str]] = {}
     for name in tasks:
         sizes.setdefault(model.sizes.get(name), []).append(name)
-    for names in sizes.values():
+    for names in sizes.values() or [[]]:
         try:
             found = [(graph := ModelGraph(model, names), export_program(graph, one_size=True))]
         except ValueError:

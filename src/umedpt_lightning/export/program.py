@@ -91,7 +91,8 @@ class ModelGraph(EncoderGraph):
     def __init__(self, model: MultiTaskModel, tasks: Sequence[str], task: str | None = None) -> None:
         super().__init__(model, task)
         self.model, self.tasks = model, tuple(tasks)
-        self.size = model.sizes.get(tasks[0]) or model.encoder.image_size
+        if tasks:
+            self.size = model.sizes.get(tasks[0]) or model.encoder.image_size
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """All outputs, for images as `EncoderGraph` takes them."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import xxhash
-from torch import Tensor
+from torch import Tensor, nn
 
 from umedpt_lightning.data.cache.identity import code_identity
 from umedpt_lightning.model import MultiTaskModel
@@ -34,7 +34,7 @@ def weights_digest(model: MultiTaskModel, without: Sequence[str] = ()) -> str:
     return digest.hexdigest()[:32]
 
 
-def fingerprint(model: MultiTaskModel) -> str:
+def fingerprint(model: nn.Module) -> str:
     """A text of all weights, of heads too."""
     digest = xxhash.xxh3_128()
     for name, value in model.state_dict().items():

@@ -236,7 +236,10 @@ class FilePredictions:
         if not pending.left:
             del self._pending[wanted.file, task]
             if pending.sound:
-                pending.finish()
+                try:
+                    pending.finish()
+                except ValueError as error:  # of a format that cannot hold it
+                    self._fail(self._files[wanted.file], str(error))
 
     def _fail(self, file: InputFile, text: str) -> None:
         before = self._failed.get(file.id, "")

@@ -35,6 +35,8 @@ class PredictOptions:
         intensity: What becomes 0 and 1 of volumes.
         min_score: Boxes with a lower score are neither counted nor drawn.
         overlays: Whether predictions are also drawn over their images.
+        geojson: Whether masks and boxes of images and slides, and the tiles of slides, are also written as GeoJSON.
+        dicomseg: Whether masks of DICOM series are also written as DICOM segmentations.
 
     Raises:
         ValueError: A number is out of range.
@@ -50,6 +52,8 @@ class PredictOptions:
     intensity: Intensity | None = None
     min_score: float = 0.3
     overlays: bool = False
+    geojson: bool = False
+    dicomseg: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tile", "mpp", "pixel_size", "spacing"):

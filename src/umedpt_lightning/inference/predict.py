@@ -74,7 +74,13 @@ def predict_files(
         MemoryError: The device has too little.
     """
     options, compute, out = options or PredictOptions(), compute or ComputeOptions(), Path(out)
-    specs = {name: model.task(name).spec for name in tasks or model.tasks}
+    silent = [name for name in tasks or model.tasks if not model.task(name).predicts]
+    specs = {name: model.task(name).spec for name in tasks or model.tasks if name not in silent}
+    if silent and (tasks or not specs):
+        raise ValueError(
+            f"Task {silent[0]!r} taught the shared blocks by images without labels, and has nothing to say of an "
+            "image. Choose other tasks, or take `umedpt embed`."
+        )
     names = [name for name, spec in specs.items() if not spec.bag]
     preferences = {name: options.opening(specs[name]).preference for name in names}
     found = {seen: find_inputs(inputs, columns, seen, image_id) for seen in dict.fromkeys(preferences.values())}
@@ -83,14 +89,20 @@ def predict_files(
         for name, spec in specs.items()
         if spec.bag
     }
+    if options.dicomseg and not (
+        any(file.kind == "dicom" for files in found.values() for file in files)
+        and any(specs[name].form == "mask" for name in names)
+    ):
+        raise ValueError("dicomseg is for masks of DICOM series, but there are none. Leave it out, or give a series.")
     for files in found.values():
         check_names([file.id for file in files])
-    made_by = {"model": fingerprint(model), **asdict(options)}
+    # what is not asked for is not named: folders of before these options were there can be gone on with
+    asked = {key: value for key, value in asdict(options).items() if value or key not in ("geojson", "dicomseg")}
+    made_by = {"model": fingerprint(model), **asked}
     model.eval().to(compute.device)
     remove_leftovers(out)
-    drawn = options.min_score, options.overlays
     outputs = {
-        name: TaskOutput(out, name, model.task(name), Journal(out, name, made_by, overwrite), *drawn) for name in specs
+        name: TaskOutput(out, name, model.task(name), Journal(out, name, made_by, overwrite), options) for name in specs
     }
     result, failed = PredictedFiles(), dict[str, str]()
     bags = [  # before anything is predicted: nothing may say which images are together

@@ -8,6 +8,7 @@ from umedpt_lightning.labels.masks import MaskSpec
 from umedpt_lightning.labels.multilabel import MultilabelSpec
 from umedpt_lightning.labels.numbers import RegressionSpec
 from umedpt_lightning.labels.survival import SurvivalSpec
+from umedpt_lightning.labels.unlabelled import UnlabelledSpec
 from umedpt_lightning.labels.views import (
     Bar,
     BoxLayer,
@@ -19,6 +20,7 @@ from umedpt_lightning.labels.views import (
     MaskLayer,
     Number,
     PageView,
+    PixelLayer,
     View,
 )
 
@@ -41,9 +43,11 @@ __all__ = [
     "MultilabelSpec",
     "Number",
     "PageView",
+    "PixelLayer",
     "RegressionSpec",
     "SurvivalSpec",
     "TableRow",
     "TaskSpec",
+    "UnlabelledSpec",
     "View",
 ]

@@ -40,7 +40,14 @@ class BoxLayer:
         return [f"{name} {score:.2f}" for name, score in zip(names, self.scores, strict=True)]
 
 
-Layer = MaskLayer | BoxLayer
+@dataclass(frozen=True)
+class PixelLayer:
+    """Another image in the place of the image, ``(C, H, W)`` with 0 black and 1 white."""
+
+    values: NDArray[Any]
+
+
+Layer = MaskLayer | BoxLayer | PixelLayer
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from umedpt_lightning.blocks import (
 )
 from umedpt_lightning.hparams import create
 from umedpt_lightning.io.values import fits, from_json, to_json
-from umedpt_lightning.tasks import DEFAULT_TASKS, Task
+from umedpt_lightning.tasks import DEFAULT_TASKS, OTHER_TASKS, Task
 from umedpt_lightning.types import TaskSpec
 
 #: The only classes that a config may name, unless its reader gives more.
 _BLOCKS = (Encoder, ViTEncoder, PixelDecoder, DetectionDecoder, GatedAttention, MeanBag, BagTransformer)
-KNOWN: tuple[type, ...] = (*_BLOCKS, *DEFAULT_TASKS, *DEFAULT_TASKS.values())
+KNOWN: tuple[type, ...] = (*_BLOCKS, *DEFAULT_TASKS, *DEFAULT_TASKS.values(), *OTHER_TASKS)
 Config = dict[str, Any]
 T = TypeVar("T")
 

@@ -3,6 +3,8 @@
 from umedpt_lightning.tasks.base import FeatureWidths, Task
 from umedpt_lightning.tasks.classification import Classification
 from umedpt_lightning.tasks.detection import Detection, Detections
+from umedpt_lightning.tasks.imitation import ImitateEmbedding, ImitateMaps, Teacher
+from umedpt_lightning.tasks.masked_images import MaskedImages
 from umedpt_lightning.tasks.multilabel import MultilabelClassification
 from umedpt_lightning.tasks.regression import Regression
 from umedpt_lightning.tasks.segmentation import Segmentation
@@ -15,6 +17,7 @@ from umedpt_lightning.types import (
     RegressionSpec,
     SurvivalSpec,
     TaskSpec,
+    UnlabelledSpec,
 )
 
 #: The task that a label kind gets where the config names none.
@@ -25,7 +28,10 @@ DEFAULT_TASKS: dict[type[TaskSpec], type[Task]] = {
     MaskSpec: Segmentation,
     BoxSpec: Detection,
     SurvivalSpec: Survival,
+    UnlabelledSpec: MaskedImages,
 }
+#: Further tasks, which a config names.
+OTHER_TASKS: tuple[type[Task], ...] = (ImitateEmbedding, ImitateMaps)
 
 
 def default_task(spec: TaskSpec, name: str = "<name>") -> type[Task]:
@@ -49,14 +55,19 @@ def default_task(spec: TaskSpec, name: str = "<name>") -> type[Task]:
 
 __all__ = [
     "DEFAULT_TASKS",
+    "OTHER_TASKS",
     "Classification",
     "Detection",
     "Detections",
     "FeatureWidths",
+    "ImitateEmbedding",
+    "ImitateMaps",
+    "MaskedImages",
     "MultilabelClassification",
     "Regression",
     "Segmentation",
     "Survival",
     "Task",
+    "Teacher",
     "default_task",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.hparams import HParamsMixin
-from umedpt_lightning.labels.views import Chart
+from umedpt_lightning.labels.views import Chart, View
 from umedpt_lightning.tasks.answers import Answers, picked
 from umedpt_lightning.types import BatchTargets, TaskBatch, TaskSpec, finite_rows
 
@@ -78,6 +78,9 @@ class Task(HParamsMixin, nn.Module, ABC):
         lower_is_better: Beginnings of the names of metrics of which less is better.
         linear_family: Which linear model can stand in for the head on embeddings; None where none can. `forward` of
             such a task gives what an `nn.Linear` called ``head`` gives, ``(B, K)``.
+        options_that_mean: Options of the constructor that say what outputs mean: a run goes on with the same ones only.
+        predicts: Whether there is something to predict for an image; no for a task that only teaches the shared blocks,
+            whose `predict` is for pictures of the training.
         nms_threshold: Of two objects of a class that were found in neighbouring tiles of an image and overlap by more
             (IoU), the better stays.
     """
@@ -88,6 +91,8 @@ class Task(HParamsMixin, nn.Module, ABC):
     spec: TaskSpec
     lower_is_better: ClassVar[tuple[str, ...]] = ()
     linear_family: ClassVar[LinearFamily | None] = None
+    options_that_mean: ClassVar[tuple[str, ...]] = ()
+    predicts: ClassVar[bool] = True
     nms_threshold: float = 0.5
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
@@ -105,6 +110,18 @@ class Task(HParamsMixin, nn.Module, ABC):
     @abstractmethod
     def update(self, output: Any, targets: Any) -> None:
         """Adds a micro-batch to the metrics."""
+
+    def prepare(self, batch: TaskBatch) -> TaskBatch:
+        """The micro-batch as model, loss and metrics see it, of that which the reader gave; on the head's device.
+
+        For tasks that make their targets of the images, or hide a part of them. All that is drawn must follow from the
+        batch, so that a round can be read again.
+        """
+        return batch
+
+    def comparison_view(self, target: Any, prediction: Any) -> View:
+        """What a picture shows of a sample's prediction beside its truth: what the label kind says."""
+        return self.spec.comparison_view(target, prediction)
 
     def truth(self, batch: TaskBatch) -> Any:
         """What `update` compares the output for a micro-batch with."""

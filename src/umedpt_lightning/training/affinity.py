@@ -128,8 +128,10 @@ class LookAhead(pl.Callback):
         """Measures if its turn has come."""
         number = trainer.fit_loop.total_batch_idx
         if isinstance(pl_module, MultiTaskModule) and number >= self.first and (number - self.first) % self.every == 0:
+            model, device = pl_module.model, pl_module.device
             self.affinity.tasks = pl_module.weighting.tasks
-            self.affinity.falls.append(self._measure(pl_module.model, [b.to(pl_module.device) for b in batch.again()]))
+            seen = [model.task(b.task).prepare(b.to(device)) for b in batch.again()]
+            self.affinity.falls.append(self._measure(model, seen))
 
     def _measure(self, model: MultiTaskModel, batches: Sequence[TaskBatch]) -> NDArray[np.float64]:
         tasks = self.affinity.tasks

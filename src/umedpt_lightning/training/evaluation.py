@@ -43,6 +43,7 @@ class EvaluationModule(pl.LightningModule):
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
         with explained_memory([batch], self.trainer):
+            batch = self.model.task(batch.task).prepare(batch)
             output = self._evaluate(batch)
             loss = self.model.task(batch.task).loss(output, batch.targets)
         self._val_loss(batch.task).update(loss, weight=len(batch))
@@ -68,7 +69,7 @@ class EvaluationModule(pl.LightningModule):
     def test_step(self, batch: TaskBatch, batch_idx: int) -> Any:
         """Adds a micro-batch to its task's metrics; returns the head's output for the callbacks."""
         with explained_memory([batch], self.trainer):
-            return self._evaluate(batch)
+            return self._evaluate(self.model.task(batch.task).prepare(batch))
 
     def on_test_epoch_start(self) -> None:
         """Forgets what validation left in the metrics."""

@@ -250,7 +250,7 @@ class MultiTaskModule(EvaluationModule):
 
     def _passes(self, batch: TaskBatch) -> None:
         """Forward and backward pass of a micro-batch."""
-        batch = batch.to(self.device)
+        batch = self.model.task(batch.task).prepare(batch.to(self.device))
         loss = self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
         self.backward(loss)  # not `manual_backward`, which would make the ranks wait for each other
 

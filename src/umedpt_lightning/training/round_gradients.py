@@ -160,7 +160,7 @@ class RoundGradients:
         """
         try:  # not a `with`: this runs for every micro-batch
             device, model = self._parameter.device, self._model
-            pack = [batch.to(device, non_blocking=True) for batch in pack]
+            pack = [model.task(batch.task).prepare(batch.to(device, non_blocking=True)) for batch in pack]
             images, tasks = [batch.images for batch in pack], [batch.task for batch in pack]
             if tasks[0] in self.factors:  # tasks that are weighed apart are not packed
                 outputs = [model(images[0], tasks[0], self.factors[tasks[0]])]

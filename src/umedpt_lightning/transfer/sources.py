@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +25,13 @@ from umedpt_lightning.blocks.timm_encoder import Embedding, is_plain_vit
 from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.model import DetectionDecoderFactory, MultiTaskModel, PixelDecoderFactory, TaskFactory
 from umedpt_lightning.pretrained import SavedModel, model_arguments, read_saved_model
+from umedpt_lightning.tasks import ImitateEmbedding, Teacher
+from umedpt_lightning.transfer.teachers import FrozenModel
 from umedpt_lightning.types import TaskSpec
 
 
-class WeightSource(ABC):
-    """Weights to start from."""
+class WeightSource(Teacher):
+    """Weights to start from, or to imitate."""
 
     @abstractmethod
     def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
@@ -40,6 +43,11 @@ class WeightSource(ABC):
             ValueError: The weights do not fit.
             FileNotFoundError: A file is missing.
         """
+
+    def open_teacher(self, spec: TaskSpec) -> FrozenModel:
+        """As `Teacher.open_teacher`."""
+        model = self.create_model("teacher", spec, partial(ImitateEmbedding, channels=1), seed=0)  # the least of heads
+        return FrozenModel(model, spec, "teacher")
 
 
 class TimmSource(WeightSource):
@@ -76,6 +84,11 @@ class TimmSource(WeightSource):
         self.batch_norm: BatchNormMode = batch_norm or ("group" if weights is None else "freeze")
         self.pixel_decoder, self.detection_decoder = pixel_decoder, detection_decoder
 
+    @property
+    def origin(self) -> str:
+        """As `Teacher.origin`."""
+        return f"{self.name} with {'random weights' if self.weights is None else self.weights}"
+
     def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
         """As `WeightSource.create_model`."""
         with torch.random.fork_rng():
@@ -103,6 +116,11 @@ class PretrainedSource(WeightSource):
 
     def __init__(self, path: str, statistics_of: str | None = None, classes: Sequence[type] = ()) -> None:
         self.path, self.statistics_of, self.classes = path, statistics_of, tuple(classes)
+
+    @property
+    def origin(self) -> str:
+        """As `Teacher.origin`."""
+        return self.path
 
     def create_model(self, name: str, spec: TaskSpec, task: TaskFactory | None, seed: int) -> MultiTaskModel:
         """As `WeightSource.create_model`."""

@@ -27,6 +27,7 @@ from umedpt_lightning.labels import MultilabelSpec as MultilabelSpec
 from umedpt_lightning.labels import RegressionSpec as RegressionSpec
 from umedpt_lightning.labels import SurvivalSpec as SurvivalSpec
 from umedpt_lightning.labels import TaskSpec as TaskSpec
+from umedpt_lightning.labels import UnlabelledSpec as UnlabelledSpec
 from umedpt_lightning.types.bags import Bags as Bags
 
 

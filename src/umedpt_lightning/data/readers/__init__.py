@@ -22,6 +22,7 @@ from umedpt_lightning.data.readers.slides import SlideClasses, SlideLabels, Slid
 from umedpt_lightning.data.readers.split import FileSplit, Split
 from umedpt_lightning.data.readers.subset import Centres, Subset
 from umedpt_lightning.data.readers.table_boxes import TableBoxes
+from umedpt_lightning.data.readers.unlabelled import Unlabelled, UnlabelledFolder
 from umedpt_lightning.data.readers.voc import VocBoxes
 from umedpt_lightning.data.readers.volumes import (
     VolumeClasses,
@@ -61,6 +62,8 @@ __all__ = [
     "Subset",
     "Table",
     "TableBoxes",
+    "Unlabelled",
+    "UnlabelledFolder",
     "VocBoxes",
     "VolumeClasses",
     "VolumeLabels",

@@ -51,11 +51,16 @@ class Reader(Dataset[Sample], ABC):
         """
 
     def draw(self, index: int, seed: int) -> Sample:
-        """The sample at `index` as training takes it; of a bag some images, which the seed of each pass chooses."""
+        """The sample at `index` as training takes it: of a bag some images, which the seed of each pass chooses."""
         return self[index]
 
     def ahead(self, indices: Sequence[int]) -> None:
         """Called with the samples of a micro-batch before they are read: what comes from afar can come together."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether `draw` gives something else in each pass, so that a cache must not keep what it gives."""
+        return type(self).draw is not Reader.draw
 
     def cached(self, keep: Callable[[Reader], Reader]) -> Reader:
         """The same samples, where `keep` gives a reader that decodes each of its samples once."""

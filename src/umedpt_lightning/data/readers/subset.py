@@ -48,9 +48,14 @@ class Selection(Reader):
         """Of the whole."""
         self._reader.ahead(self._rows[[self._at(index) for index in indices]].tolist())
 
+    @property
+    def draws(self) -> bool:
+        """As the whole."""
+        return self._reader.draws
+
     def cached(self, keep: Callable[[Reader], Reader]) -> Reader:
-        """Of bags, the images of the whole."""
-        if not self.spec.bag:
+        """Of a reader that draws, such as that of bags, the images of the whole."""
+        if not self.draws:
             return keep(self)
         part = copy.copy(self)
         part._reader = self._reader.cached(keep)

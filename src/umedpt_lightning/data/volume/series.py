@@ -86,6 +86,11 @@ class DicomVolume(Volume):
         self._numbers = np.array([frame.number for frame in frames], np.int32)
         self._size = first.size
 
+    @property
+    def frames(self) -> list[tuple[Path, int]]:
+        """The file of each slice along the last stored axis, and which of its frames it is."""
+        return [(self._path(k), int(number)) for k, number in enumerate(self._numbers)]
+
     def _read(self, axis: int, index: int) -> NDArray[Any]:
         if axis == 2:
             return self._slice(index).T[..., None]

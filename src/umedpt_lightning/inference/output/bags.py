@@ -33,7 +33,7 @@ def write_bag(
         for row, weight in zip(bags.members[number].tolist(), weights, strict=True)
     ]
     files = []
-    if output.draw:
+    if output.options.overlays:
         files.append(output.overlay_file(name))
         save(_picture(bags, number, spec, prediction, weights), files[0])
     row = {"id": name, "group": name, "images": len(images), **output.row(prediction, None)}

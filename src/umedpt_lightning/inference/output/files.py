@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from umedpt_lightning.data.volume.dicom_file import is_dicom, read_header
+from umedpt_lightning.data.volume.series import DicomVolume
 from umedpt_lightning.data.volume.slices import laid_down
 from umedpt_lightning.data.volume.volumes import AXES
 from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.opening import SlideTiles, VolumeSlices
 from umedpt_lightning.inference.output import overlays
+from umedpt_lightning.inference.output.dicom_seg import write_dicom_seg
+from umedpt_lightning.inference.output.geojson import tile_features, write_geojson
 from umedpt_lightning.inference.output.journal import CocoImage
 from umedpt_lightning.inference.output.masks import write_nifti, write_png
 from umedpt_lightning.inference.output.slides import thumbnail
@@ -78,6 +81,7 @@ class ImageOutput(FileOutput):
             self._files.append(output.file(name, ".png"))
             write_png(prediction, self._files[0])
             row["mask"] = output.relative(self._files[0])
+        self._files += output.geojson(name, prediction)
         pixel = self._pixel_size or _pixel_size(self._file)
         self._rows.append(row | output.row(prediction, None if pixel is None else pixel**2 * size[0] * size[1]))
         if drawn is not None:
@@ -120,6 +124,9 @@ class VolumeOutput(FileOutput):
             write_nifti(self._masks, self._volume, file)
             self._files.append(file)
             self._rows = [row | {"mask": output.relative(file)} for row in self._rows]
+            if output.options.dicomseg and isinstance(self._volume, DicomVolume):
+                self._files.append(output.file(name, ".dcm"))
+                write_dicom_seg(self._masks, self._volume, output.task.spec.names, output.name, self._files[-1])
         if self._drawn:
             self._files.append(output.overlay_file(name))
             save(overlays.strip(self._drawn), self._files[-1])
@@ -133,7 +140,7 @@ class TilesOutput(FileOutput):
         super().__init__(output, file, len(opened))
         self._opened = opened
         # here, not where it is drawn: two threads must not read one slide
-        self._drawn = thumbnail(opened.images.slides[0]) if output.draw else None
+        self._drawn = thumbnail(opened.images.slides[0]) if output.options.overlays else None
         self._found: list[Any] = []
 
     def add(self, index: int, size: tuple[int, int], prediction: Any, drawn: NDArray[Any] | None) -> None:
@@ -148,6 +155,9 @@ class TilesOutput(FileOutput):
         columns = dict.fromkeys(key for row in tiles for key in row)
         write_csv(self._files[0], columns, ([row.get(key) for key in columns] for row in tiles))
         mean = output.task.spec.mean(self._found)
+        if output.options.geojson:
+            self._files.append(output.file(name, ".geojson"))
+            write_geojson(tile_features(tiles), self._files[-1])
         self._rows = [{"tiles": len(tiles)} | ({} if mean is None else output.row(mean, None))]
         if self._drawn is not None and mean is not None:
             self._files.append(output.overlay(self._drawn, (self._drawn.shape[0], self._drawn.shape[1]), mean, name))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,11 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.slide.slide import Slide
 from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.inference.output import overlays
-from umedpt_lightning.inference.output.journal import CocoImage, json_items
+from umedpt_lightning.inference.output.geojson import box_features, write_geojson
+from umedpt_lightning.inference.output.journal import CocoImage
 from umedpt_lightning.inference.output.masks import write_tiff
 from umedpt_lightning.inference.output.task_output import TaskOutput
 from umedpt_lightning.inference.tiles.large import SeenSlide
-from umedpt_lightning.io.atomic import atomic_write
 
 
 def write_slide(output: TaskOutput, file: InputFile, seen: SeenSlide, mpp: float, drawn: NDArray[Any] | None) -> None:
@@ -25,25 +23,18 @@ def write_slide(output: TaskOutput, file: InputFile, seen: SeenSlide, mpp: float
     if spec.form == "objects":
         size = (seen.slide.size[1], seen.slide.size[0])
         files = [output.file(name, ".geojson")]
-        write_geojson(output.confident(found), spec.names, files[0])
+        write_geojson(box_features(output.confident(found), spec.names), files[0])
         images = output.coco(name, size, found, file.coco_id)
     else:
         size = found.shape
         files = [output.file(name, ".tif")]
         write_tiff(found, mpp, files[0])
         row = {"mask": output.relative(files[0]), "mpp": mpp}
+        files += output.geojson(name, found, seen.scale)
     row |= output.row(found, seen.area)
     if drawn is not None:
         files.append(output.overlay(drawn, size, found, name))
     output.done(file, [row], images, files)
-
-
-def write_geojson(found: Any, classes: tuple[str, ...], path: Path) -> None:
-    """Boxes as rectangles that QuPath reads, in pixels of the finest level."""
-    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
-        stream.write('{"type": "FeatureCollection", "features": [')
-        stream.writelines(json_items(_features(found, classes)))
-        stream.write("\n]}\n")
 
 
 def thumbnail(slide: Slide) -> NDArray[Any]:
@@ -58,18 +49,3 @@ def thumbnail(slide: Slide) -> NDArray[Any]:
         for y in range(0, height, step * 256)
     ]
     return np.concatenate(pieces)
-
-
-def _features(found: Any, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
-        x1, y1, x2, y2 = (round(edge, 2) for edge in box)
-        ring = [[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]
-        yield {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": {
-                "objectType": "detection",
-                "classification": {"name": classes[label]},
-                "measurements": {"score": round(score, 6)},
-            },
-        }

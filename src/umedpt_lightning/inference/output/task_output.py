@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.drawing.pictures import save
 from umedpt_lightning.inference.input_files import InputFile
+from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.output import overlays
+from umedpt_lightning.inference.output.geojson import box_features, mask_features, write_geojson
 from umedpt_lightning.inference.output.journal import CocoImage, Journal
 from umedpt_lightning.labels import TableRow
 from umedpt_lightning.tasks import Task
 
 _LONGEST = 100
-_SUFFIXES = (".png", ".nii", ".nii.gz", ".tif", ".csv", ".geojson")  # of files for an input
+_SUFFIXES = (".png", ".nii", ".nii.gz", ".tif", ".csv", ".geojson", ".dcm")  # of files for an input
 #: A name of a file or folder that is one on every system.
 _PLAIN = re.compile(r"\w[\w .-]{0,150}")
 
@@ -27,22 +29,22 @@ _PLAIN = re.compile(r"\w[\w .-]{0,150}")
 class TaskOutput:
     """A task's table, its COCO file, and files for single inputs in a folder of its name; all of them below `out`.
 
-    Boxes with a score below `min_score` are neither counted nor drawn; `draw` is whether to write overlays.
+    The options say from which score on boxes are counted and drawn, and which files are written, too.
     """
 
     def __init__(
-        self, out: Path, name: str, task: Task, journal: Journal, min_score: float = 0.3, draw: bool = False
+        self, out: Path, name: str, task: Task, journal: Journal, options: PredictOptions | None = None
     ) -> None:
         self.out, self.name, self.task, self.journal = out, name, task, journal
-        self.min_score, self.draw = min_score, draw
+        self.options = options or PredictOptions()
 
     def row(self, prediction: Any, area: float | None) -> TableRow:
         """What the table says of one prediction, of an area in µm²."""
         return self.task.spec.row(self.confident(prediction), area)
 
     def confident(self, prediction: Any) -> Any:
-        """The prediction without objects whose score is below `min_score`."""
-        return self.task.spec.confident(prediction, self.min_score)
+        """The prediction without objects whose score is too low."""
+        return self.task.spec.confident(prediction, self.options.min_score)
 
     def coco(self, name: str, size: tuple[int, int], prediction: Any, id: int | str | None = None) -> list[CocoImage]:
         """What the COCO file says of an image; nothing of other predictions than objects."""
@@ -66,6 +68,16 @@ class TaskOutput:
     def file(self, name: str, suffix: str) -> Path:
         """A file for an input of that name."""
         return self.out / self.name / file_name(name, suffix)
+
+    def geojson(self, name: str, prediction: Any, scale: tuple[float, float] = (1, 1)) -> list[Path]:
+        """Writes a mask or boxes as GeoJSON where that is asked for; `scale` as for `mask_features`."""
+        spec, path = self.task.spec, self.file(name, ".geojson")
+        if not self.options.geojson or spec.form == "values":
+            return []
+        boxes = spec.form == "objects"
+        found = self.confident(prediction)
+        write_geojson(box_features(found, spec.names) if boxes else mask_features(found, spec.names, scale), path)
+        return [path]
 
     def overlay_file(self, name: str) -> Path:
         """The picture of an input of that name."""

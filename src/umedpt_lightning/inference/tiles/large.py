@@ -25,11 +25,15 @@ from umedpt_lightning.types import to_numpy
 
 
 class SeenSlide(NamedTuple):
-    """A mask at the tiles' resolution, or boxes in pixels of the finest level, of a slide, and the µm² looked at."""
+    """A mask at the tiles' resolution, or boxes in pixels of the finest level, of a slide, and the µm² looked at.
+
+    `scale` is how many pixels of the finest level a pixel of the mask has, across and down.
+    """
 
     slide: Slide
     found: Any
     area: float
+    scale: tuple[float, float]
 
 
 def predict_slide(
@@ -63,7 +67,8 @@ def predict_slide(
     found = to_numpy(tiled.predict(pixels, mask, wanted, progress, file.id))
     if head.spec.form == "objects":
         found = replace(found, boxes=found.boxes * np.tile(pixels.scale, 2).astype(np.float32))
-    return SeenSlide(slide, found, area)
+    across, down = pixels.scale.tolist()
+    return SeenSlide(slide, found, area, (across, down))
 
 
 def _with_tissue(slide: Slide, tiles: Tiles, scale: NDArray[np.float64]) -> Callable[[Tile], bool]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from umedpt_lightning.io.values import to_json
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.tasks import Task
 from umedpt_lightning.training.checkpoints import CheckpointError
-from umedpt_lightning.types import TaskSpec
 
 State = dict[str, Tensor]
 _START_ANEW = "or start a new run from all that fits with --init_from in place of --ckpt_path"
@@ -53,7 +53,7 @@ def fit_checkpoint(checkpoint: dict[str, Any], module: nn.Module, model: MultiTa
         )
     for task in now:
         if task not in added:
-            _check_meaning(task, model.task(task).spec, described.get("tasks", {}).get(task, {}))
+            _check_meaning(task, model.task(task), described.get("tasks", {}).get(task, {}))
     blocks = {_block(name) for name in saved}
     kept = {name: value for name, value in current.items() if _task(name) in added or _block(name) not in blocks}
     gone = [
@@ -91,9 +91,17 @@ def _block(name: str) -> str:
     return ".".join(parts[:3] if _task(name) else parts[:2])
 
 
-def _check_meaning(task: str, spec: TaskSpec, described: Mapping[str, Any]) -> None:
+def _check_meaning(task: str, head: Task, described: Mapping[str, Any]) -> None:
     """Holds that the outputs of a head mean what they meant: the same classes in the same order, and the like."""
-    options = described.get("spec", {}).get("options", {})
+    before = described.get("head", {}).get("options", {})
+    for option in head.options_that_mean:
+        if before.get(option, head.hparams[option]) != head.hparams[option]:
+            raise CheckpointError(
+                f"model.tasks.{task}: {option} was {before[option]} when the checkpoint was written, and is "
+                f"{head.hparams[option]} now. Give what was given then, rename the task so that it starts at its "
+                f"beginning, {_START_ANEW}."
+            )
+    spec, options = head.spec, described.get("spec", {}).get("options", {})
     for field in dataclasses.fields(spec):
         if not field.compare or field.name in _OF_IMAGES or field.name not in options:
             continue
