@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -96,3 +97,18 @@ def test_a_column_that_is_named_goes_before_the_expression_of_the_training(tmp_p
     predict_files(model, visits, tmp_path / "out", columns=TableColumns(group="visit"))
     found = {row["id"]: row["images"] for row in csv.DictReader((tmp_path / "out" / "t.csv").open())}
     assert found == {"v0": "4", "v1": "4"}
+
+
+def test_attended_tiles_are_written_for_qupath(tmp_path: Path) -> None:
+    bags, folder, _ = of_slides(tmp_path)
+    model = MultiTaskModel(small_encoder(in_channels=1), {"t": bags.spec}).eval()
+    predict_files(model, [str(folder)], tmp_path / "out", options=PredictOptions(geojson=True))
+    with (tmp_path / "out" / "t.images.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    found = [json.loads(file.read_text())["features"] for file in sorted((tmp_path / "out" / "t").glob("*.geojson"))]
+    assert len(found) == 4, "one a slide"
+    tiles = [tile for features in found for tile in features]
+    assert len(tiles) == len(rows) == 8
+    for tile, row in zip(tiles, sorted(rows, key=lambda row: row["slide"]), strict=True):
+        assert tile["geometry"]["coordinates"][0][0] == [float(row["x"]), float(row["y"])]
+        assert tile["properties"] == {"objectType": "tile", "measurements": {"attention": float(row["attention"])}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from umedpt_lightning.drawing.pictures import save, to_rgb
 from umedpt_lightning.inference.bags import BagInputs
 from umedpt_lightning.inference.dataset import Wanted, thinned
 from umedpt_lightning.inference.opening import SlideTiles
+from umedpt_lightning.inference.output.geojson import tile_features, write_geojson
 from umedpt_lightning.inference.output.slides import thumbnail
 from umedpt_lightning.inference.output.task_output import TaskOutput
 from umedpt_lightning.labels import Line
@@ -32,12 +34,27 @@ def write_bag(
         {spec.bag: name, "id": bags.rows.id(row), **bags.place(row), "attention": round(float(weight), 6)}
         for row, weight in zip(bags.members[number].tolist(), weights, strict=True)
     ]
-    files = []
+    files: list[Path] = []
     if output.options.overlays:
         files.append(output.overlay_file(name))
         save(_picture(bags, number, spec, prediction, weights), files[0])
+    if output.options.geojson:
+        files += _attended_tiles(output, bags, number, images)
     row = {"id": name, "group": name, "images": len(images), **output.row(prediction, None)}
     output.journal.add(name, [row], files=map(output.relative, files), parts=images)
+
+
+def _attended_tiles(output: TaskOutput, bags: BagInputs, number: int, images: list[dict[str, Any]]) -> list[Path]:
+    """A GeoJSON file for each slide of a bag, with its tiles and their attention."""
+    tiles: dict[str, list[dict[str, Any]]] = {}
+    for row, image in zip(bags.members[number].tolist(), images, strict=True):
+        file = bags.rows.dataset.file(bags.rows.place(row)[0])
+        if file.kind == "slide":
+            tiles.setdefault(file.id, []).append(image)
+    paths = [output.file(slide, ".geojson") for slide in tiles]
+    for path, rows in zip(paths, tiles.values(), strict=True):
+        write_geojson(tile_features(rows), path)
+    return paths
 
 
 def _picture(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from umedpt_lightning.io.atomic import atomic_write
 
 #: Rows of a mask that are looked at together: of a slide the mask is larger than the memory.
 _ROWS = 1024
+#: Columns that say where a tile lies.
+_PLACE = ("x", "y", "width", "height")
 Feature = dict[str, Any]
 
 
@@ -64,9 +65,9 @@ def mask_features(mask: NDArray[Any], classes: Sequence[str], scale: tuple[float
 def tile_features(rows: Iterable[Mapping[str, Any]]) -> Iterator[Feature]:
     """Tiles as rectangles with the numbers that the table has of them, besides ``x``, ``y``, ``width``, ``height``."""
     for row in rows:
-        x, y, width, height = (row[key] for key in ("x", "y", "width", "height"))
-        numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
-        measured = dict(itertools.islice(numbers.items(), 4, None))
+        x, y, width, height = (row[key] for key in _PLACE)
+        named = {key: value for key, value in row.items() if isinstance(value, int | float)}
+        measured = {key: value for key, value in named.items() if key not in _PLACE}
         yield _feature("tile", _rectangle(x, y, x + width, y + height), {"measurements": measured})
 
 
