@@ -174,9 +174,7 @@ class MultiTaskModel(PretrainedModel):
         Raises:
             ValueError: There is no such task, an image is not of that form, or a prediction is not finite.
         """
-        head, predictions = self.task(task), []
-        if not head.predicts:
-            raise ValueError(f"Task {task!r} taught the shared blocks, and predicts nothing. Take `embed`.")
+        head, predictions = self.task(task).predicting(task), []
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but it must be 1 or more.")
         named, counts = named_images(images, bool(head.spec.bag))

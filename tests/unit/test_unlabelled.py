@@ -329,7 +329,7 @@ def test_a_saved_student_needs_no_teacher_until_it_is_trained(taught: Path, tmp_
     torch.testing.assert_close(again.eval().embed(images, "t"), model.eval().embed(images, "t"))
     with pytest.raises(ValueError, match=r"imitates .*, which is not in its weights\. Give it under model\.tasks\.t"):
         task.prepare(batch_of(images))
-    with pytest.raises(ValueError, match="predicts nothing"):
+    with pytest.raises(ValueError, match="nothing to say of an image"):
         again.predict([images[0].permute(1, 2, 0).numpy()], "t")
 
 

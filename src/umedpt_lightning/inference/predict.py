@@ -77,10 +77,7 @@ def predict_files(
     silent = [name for name in tasks or model.tasks if not model.task(name).predicts]
     specs = {name: model.task(name).spec for name in tasks or model.tasks if name not in silent}
     if silent and (tasks or not specs):
-        raise ValueError(
-            f"Task {silent[0]!r} taught the shared blocks by images without labels, and has nothing to say of an "
-            "image. Choose other tasks, or take `umedpt embed`."
-        )
+        model.task(silent[0]).predicting(silent[0])
     names = [name for name, spec in specs.items() if not spec.bag]
     preferences = {name: options.opening(specs[name]).preference for name in names}
     found = {seen: find_inputs(inputs, columns, seen, image_id) for seen in dict.fromkeys(preferences.values())}

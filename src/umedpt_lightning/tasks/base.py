@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -138,6 +138,15 @@ class Task(HParamsMixin, nn.Module, ABC):
     @abstractmethod
     def predict(self, output: Any) -> Any:
         """The prediction for a micro-batch in the user's terms: probabilities, units, classes, pixels."""
+
+    def predicting(self, name: str) -> Self:
+        """The task itself, called `name`; raises ValueError where there is nothing to predict."""
+        if not self.predicts:
+            raise ValueError(
+                f"Task {name!r} taught the shared blocks by images without labels, and has nothing to say of an image. "
+                "Choose other tasks, or take `umedpt embed`."
+            )
+        return self
 
     def exported(self, output: Any) -> dict[str, Tensor]:
         """The outputs of a graph that is used without Python, by name; tensors with ``B`` first."""
