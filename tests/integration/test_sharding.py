@@ -208,7 +208,6 @@ def refused(**options: Any) -> str:
         ({"channels_last": True}, "encoder.channels_last cannot"),
         ({"trainer": {"callbacks": [EMAWeightAveraging()]}}, "trainer.callbacks EMAWeightAveraging cannot"),
     ],
-    ids=str,
 )
 def test_what_ranks_that_share_out_blocks_cannot_do_is_refused(options: dict[str, Any], named: str) -> None:
     assert re.search(named, refused(**options))
