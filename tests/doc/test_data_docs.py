@@ -23,7 +23,7 @@ for page in ("bags", "survival", "unlabelled"):
     found = re.findall(r"^```yaml\n(data:.*?)^```", PAGE.with_stem(page).read_text(), re.DOTALL | re.MULTILINE)
     BLOCKS += [yaml.safe_load(block) for block in found]
 #: Reader and shortest options in the rows of the table.
-ROWS = re.findall(r"^\|[^|]*\|[^|]*\| \[?`(\w+)`(?:\]\(#[\w-]+\))? \| `(.*)` \|$", TEXT, re.MULTILINE)
+ROWS = re.findall(r"^\|[^|]*\|[^|]*\| \[?`(\w+)`(?:\]\([^)]+\))? \| `(.*)` \|$", TEXT, re.MULTILINE)
 
 
 def parse(kind: type[Any], options: Any) -> None:

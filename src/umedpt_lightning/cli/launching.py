@@ -8,14 +8,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jsonargparse
+
 from umedpt_lightning.data.extras import require
 
 #: Where jobs run: in processes of this machine, in SLURM's queue, or one after the other in this process.
 Launcher = Literal["local", "slurm", "debug"]
-LAUNCHER_HELP = "Where jobs share the cells out: processes of this machine, or a queue; debug: in this process."
 # submitit would end a job after five minutes
 _MINUTES = 24 * 60
 _LINES = 15  # of the output of a job that failed
+
+
+def add_launcher_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Adds the options that `launch` is called with."""
+    where = "Where jobs share the cells out: processes of this machine, or a queue; debug: in this process."
+    parser.add_argument("--launcher", type=Launcher | None, default=None, help=where)
+    parser.add_argument("--jobs", type=int, default=2, help="How many jobs share the cells out.")
+    said = "Of the jobs, as {slurm_partition: gpu, gpus_per_node: 1, timeout_min: 600, mem_gb: 32}."
+    parser.add_argument("--job_options", type=dict[str, Any], default={}, help=said)
 
 
 class Job:

@@ -18,6 +18,7 @@ from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
 from umedpt_lightning.blocks.built import BlockFactory
+from umedpt_lightning.cli.launching import add_launcher_options
 from umedpt_lightning.cli.training import UmedptCLI
 from umedpt_lightning.data import readers
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
@@ -126,6 +127,7 @@ def _parser() -> LightningArgumentParser:
     parser.add_argument("--centres", type=str | None, default=None, help=centres)
     parser.add_argument("--wandb", type=str | None, default=None, help="Of `umedpt transfer`: [entity/]project.")
     parser.add_argument("--shots", type=str | list[int], default=[], help="Of `umedpt transfer`: as transfer.shots.")
+    add_launcher_options(parser)
     parser.add_class_arguments(Protocol, "transfer")
     parser.add_class_arguments(MedMNISTProtocol, "medmnist")
     return parser

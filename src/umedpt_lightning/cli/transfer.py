@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from umedpt_lightning.callbacks.wandb_runs import log_sweep
-from umedpt_lightning.cli.launching import LAUNCHER_HELP, Job, Launcher, launch
+from umedpt_lightning.cli.launching import Job, add_launcher_options, launch
 from umedpt_lightning.cli.options import add_sweep_options, clear_errors, device_of, fill_root
 from umedpt_lightning.cli.parser_errors import parse
 from umedpt_lightning.data import readers  # noqa: F401  # so that configs can name them
@@ -66,10 +66,7 @@ def _parser(command: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("--wandb", metavar="[ENTITY/]PROJECT", default=None, help="Log the results there, too.")
     few = "Measure with so many labelled samples, too, as transfer.shots says."
     parser.add_argument("--shots", type=str | list[int], default=[], metavar="N,N", help=few)
-    parser.add_argument("--launcher", type=Launcher | None, default=None, help=LAUNCHER_HELP)
-    parser.add_argument("--jobs", type=int, default=2, help="How many jobs share the cells out.")
-    said = "Of the jobs, as {slurm_partition: gpu, gpus_per_node: 1, timeout_min: 600, mem_gb: 32}."
-    parser.add_argument("--job_options", type=dict[str, Any], default={}, help=said)
+    add_launcher_options(parser)
     parser.add_class_arguments(Protocol, "transfer")
     return parser
 

@@ -41,7 +41,6 @@ from umedpt_lightning.training.ranks import gather_objects
 from umedpt_lightning.training.resume import Resumption
 from umedpt_lightning.training.round_gradients import RoundGradients
 from umedpt_lightning.training.round_log import RoundLog
-from umedpt_lightning.training.sharding import ShardedStrategy, check_sharding, share_out_blocks
 from umedpt_lightning.training.task_losses import TaskLosses
 from umedpt_lightning.training.weighting import FixedWeights, LossWeightingFactory
 from umedpt_lightning.types import Round, TaskBatch, TaskSpec
@@ -135,13 +134,6 @@ class MultiTaskModule(EvaluationModule):
         specs = {name: model.task(name).spec for name in model.tasks}
         module = cls(specs, model.train(), **options)  # type: ignore[arg-type]  # a whole model in the encoder's place
         return module if map_location is None else module.to(map_location)
-
-    def configure_model(self) -> None:
-        """Leaves each rank a part of the shared blocks, where the strategy is to share them out."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, ShardedStrategy) and self.trainer.world_size > 1:
-            check_sharding(self.trainer, self, getattr(self.trainer, "datamodule", None))
-            share_out_blocks(self.model, strategy.device_mesh["data_parallel"], strategy.root_device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, and its schedule over all rounds of the run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -16,7 +16,8 @@ from torch.distributed.constants import default_pg_timeout
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from umedpt_lightning.training.sharding.blocks import sharded_modules
+from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.training.sharding.blocks import check_sharding, sharded_modules, share_out_blocks
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -36,6 +37,20 @@ class ShardedStrategy(ModelParallelStrategy):
         self, process_group_backend: str | None = None, timeout: timedelta | None = default_pg_timeout
     ) -> None:
         super().__init__("auto", 1, False, process_group_backend, timeout)
+
+    def connect(self, model: pl.LightningModule) -> None:
+        """Has the model shared out when Lightning lets it be made.
+
+        By the strategy and not by the module, since callbacks warn of every module that has this hook of its own.
+        """
+        super().connect(model)
+        model.configure_model = self._share_out  # type: ignore[method-assign]
+
+    def _share_out(self) -> None:
+        trainer, module = self._module.trainer, self._module
+        if trainer.strategy is self and trainer.world_size > 1:
+            check_sharding(trainer, module, getattr(trainer, "datamodule", None))
+            share_out_blocks(cast(MultiTaskModel, module.model), self.device_mesh["data_parallel"], self.root_device)
 
     def setup_environment(self) -> None:
         """All ranks share out, none computes a part of a layer."""
