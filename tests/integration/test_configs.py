@@ -82,7 +82,11 @@ def _small(whole: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
     return small | ({"model": {"tasks": heads}} if heads else {})
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+#: Swin-T on twenty-four tasks.
+LONG = {"seventeen/pretrain.yaml+seventeen/swin.yaml"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in COMMANDS])
 def test_a_config_trains_all_its_tasks(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     contents = {file: load(file) for file in COMMANDS[name]}
     both = any(file.parent.name != "configs" for file in contents)
