@@ -156,7 +156,7 @@ RUNS: dict[str, list[str]] = {
     "precision": ["--trainer.precision", "bf16-mixed"],
     "double": ["--trainer.precision", "64-true"],
     "logger": ["--trainer.logger", "false"],
-    "max_steps": ["--trainer.max_steps", "2"],
+    "max_steps": ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2"],
     "max_time": ["--trainer.max_time", "00:01:00:00"],
     "limit_train_batches": ["--trainer.limit_train_batches", "2"],
     "limit_val_batches": ["--trainer.limit_val_batches", "0"],

@@ -140,7 +140,8 @@ class Survival(Task):
         if self.objective == "cox":
             hazards = output[:, -len(self.edges) :].clamp(-_MOST, _MOST).exp()
             return -hazards, (-torch.expm1(-hazards)).log()
-        return -F.softplus(output), -F.softplus(-output)
+        # not softplus, which ONNX Runtime lacks for float64
+        return F.logsigmoid(-output), F.logsigmoid(output)
 
     def _curves(self, output: Tensor) -> Tensor:
         """Risk and survival at the edges, ``(B, 1 + K)`` float64; the risk is the share of the time that is lost."""
