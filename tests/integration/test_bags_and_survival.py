@@ -223,7 +223,9 @@ def test_planted_risks_are_found_again(tmp_path: Path, objective: str) -> None:
     main(["fit", "--config", str(config), "--run", str(tmp_path / "run")])
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
     assert found["metrics"]["death/cindex"] >= 0.9
-    assert found["metrics"]["death/brier"] < 0.75 * found["baseline"]["death/brier"]
+    # with Cox the curves' shared hazards learn more slowly than the ranks
+    most = {"hazard": 0.5, "cox": 0.75}[objective] * found["baseline"]["death/brier"]
+    assert found["metrics"]["death/brier"] < most
     arguments = ["--inputs", str(tmp_path / "val0_0.png"), "--out", str(tmp_path / "out"), "--num_workers", "0"]
     main(["predict", "--model", str(tmp_path / "run"), *arguments])
     (row,) = csv.DictReader((tmp_path / "out" / "death.csv").open())

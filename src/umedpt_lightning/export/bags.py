@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from umedpt_lightning.blocks import BAG, BagBlock
+from umedpt_lightning.export.difference import difference
 from umedpt_lightning.export.program import quiet
 from umedpt_lightning.model import MultiTaskModel
 
@@ -85,10 +85,5 @@ def write_bag_graph(model: MultiTaskModel, task: str, file: Path, about: dict[st
         with torch.inference_mode():
             expected = graph(*given)
         found = session.run(outputs, {name: value.numpy() for name, value in zip(names, given, strict=True)})
-        for name, value in zip(outputs, found, strict=True):
-            wanted = expected[name].numpy()
-            if wanted.shape != value.shape:
-                raise ValueError(f"{file}: {name} has shape {value.shape} where PyTorch has {wanted.shape}.")
-            scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-            largest = max(largest, float(np.abs(wanted - value).max(initial=0)) / scale)
+        largest = max(largest, difference(dict(zip(outputs, found, strict=True)), expected, file))
     return largest

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from umedpt_lightning.export.bags import write_bag_graph
+from umedpt_lightning.export.difference import difference
 from umedpt_lightning.export.program import (
     EncoderGraph,
     Graph,
@@ -201,12 +202,7 @@ def _difference(graph: Graph, outputs: list[str], only: Size | None, file: Path)
         with torch.inference_mode():
             expected = graph(images)
         found = session.run(outputs, {"images": images.numpy()})
-        for name, value in zip(outputs, found, strict=True):
-            wanted = expected[name].numpy()
-            if wanted.shape != value.shape:
-                raise ValueError(f"{file}: {name} has shape {value.shape} where PyTorch has {wanted.shape}.")
-            scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-            largest = max(largest, float(np.abs(wanted - value).max(initial=0)) / scale)
+        largest = max(largest, difference(dict(zip(outputs, found, strict=True)), expected, file))
     return _tolerated(largest, file)
 
 

@@ -120,9 +120,8 @@ class Survival(Task):
         log_stays = self._log_probabilities(output.float())[0]
         starts = self.edges - self.edges.diff(prepend=self.edges.new_zeros(1))
         times = self.edges.new_tensor(self.spec.shown_times)[:, None]
-        before = ((times - starts) / (self.edges - starts)).clamp(
-            0, 1
-        )  # (T, K); within an interval hazards are constant
+        # within an interval hazards are constant
+        before = ((times - starts) / (self.edges - starts)).clamp(0, 1)  # (T, K)
         survival = (log_stays @ before.T).exp()
         return torch.cat([self._curves(output)[:, :1].float(), survival], dim=1)
 
