@@ -65,7 +65,7 @@ def _peak_of_step(batches: list[TaskBatch]) -> int:
     """Of two steps with the Trainer."""
     specs = specs_of(64, masks=True)
     module = MultiTaskModule({batch.task: specs[batch.task] for batch in batches}, Encoder("test_convnext"))
-    with tempfile.TemporaryDirectory() as folder, SavedBytes(module) as saved:
+    with tempfile.TemporaryDirectory() as folder, SavedBytes() as saved:
         trainer_of(folder, max_steps=2).fit(module, FromMemory(batches, 2))
     return saved.peak
 
@@ -73,7 +73,7 @@ def _peak_of_step(batches: list[TaskBatch]) -> int:
 def _peak_of_joint_loss(batches: list[TaskBatch]) -> int:
     specs = specs_of(64, masks=True)
     model = MultiTaskModel(Encoder("test_convnext"), {batch.task: specs[batch.task] for batch in batches})
-    with SavedBytes(model) as saved:
+    with SavedBytes() as saved:
         losses = [model.task(b.task).loss(model(b.images, b.task), b.targets) for b in batches]
         torch.stack(losses).mean().backward()
     return saved.peak

@@ -59,7 +59,7 @@ def peak_bytes(function: Callable[[], object], module: nn.Module) -> int:
         torch.cuda.reset_peak_memory_stats()
         function()
         return torch.cuda.max_memory_allocated()
-    with SavedBytes(module) as saved:
+    with SavedBytes() as saved:
         function()
     return saved.peak
 

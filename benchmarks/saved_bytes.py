@@ -12,29 +12,32 @@ from torch import Tensor, nn
 class SavedBytes:
     """Bytes that autograd keeps alive for backward passes, parameters left out, each storage counted once.
 
+    Parameters are known by their type: those of blocks that are shared out between ranks have another memory each time.
+
     Attributes:
         alive: Those of now.
         peak: The most there were at any time.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    def __init__(self) -> None:
         self._holders: Counter[int] = Counter()
         self._sizes: dict[int, int] = {}
         self.alive = self.peak = 0
 
     def __enter__(self) -> SavedBytes:
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: _Held(t, self), lambda held: held.tensor)
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda held: getattr(held, "tensor", held))
         self._hooks.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._hooks.__exit__(*error)
 
+    def _pack(self, tensor: Tensor) -> Tensor | _Held:
+        is_parameter = isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter)
+        return tensor if is_parameter else _Held(tensor, self)
+
     def take(self, key: int, size: int) -> None:
         """One more holds the storage at `key`."""
-        if key in self._parameters:
-            return
         if not self._holders[key]:
             self._sizes[key] = size
             self.alive += size
@@ -43,8 +46,6 @@ class SavedBytes:
 
     def leave(self, key: int) -> None:
         """One less."""
-        if key in self._parameters:
-            return
         self._holders[key] -= 1
         if not self._holders[key]:
             self.alive -= self._sizes.pop(key)

@@ -166,7 +166,7 @@ def test_clipping_bounds_the_norm_of_all_gradients_together() -> None:
 def peak_of(kinds: dict[str, str], encoder: Callable[[], BaseEncoder] = small_encoder) -> int:
     data = data_of(readers_of(kinds))
     module = module_of(data, encoder=encoder)
-    with SavedBytes(module) as saved:
+    with SavedBytes() as saved:
         trainer_of(max_steps=2).fit(module, data)
     assert saved.alive == 0
     return saved.peak
@@ -200,7 +200,7 @@ def test_sixteen_tasks_keep_a_tenth_at_most_of_what_one_loss_of_all_keeps() -> N
     kinds = {f"t{i}": "class" for i in range(16)}
     data = data_of(readers_of(kinds))
     model = module_of(data).model
-    with SavedBytes(model) as saved:
+    with SavedBytes() as saved:
         batches = list(next(iter(data.train_dataloader())))
         losses = [model.task(b.task).loss(model(b.images, b.task), b.targets) for b in batches]
         torch.stack(losses).mean().backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -13,18 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
 from benchmarks.ranks import on_ranks
+from benchmarks.saved_bytes import SavedBytes
 from umedpt_lightning.blocks import ViTEncoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.trainer_options import check_options
 from umedpt_lightning.training import MultiTaskModule, Optimization
-from umedpt_lightning.training.aggregation import ExactBalance
+from umedpt_lightning.training.aggregation import ExactBalance, GradientAggregator, SketchBalance
+from umedpt_lightning.training.aggregation.watch import GradientWatch
 from umedpt_lightning.training.sharding import ShardedStrategy, check_sharding, own_part
 
 TASKS = {"a_class": "class", "a_mask": "mask", "a_box": "box"}
@@ -38,6 +41,17 @@ ENCODERS = {
     "convnext": small_encoder,
     "batch norm": partial(small_encoder, "test_resnet"),
 }
+AGGREGATORS: dict[str, Callable[[], GradientAggregator]] = {
+    "exact": lambda: ExactBalance(rising),
+    # as many buckets as a rank has elements, which makes no error
+    "sketch": lambda: SketchBalance(rising, buckets=10**6),
+    "watch": lambda: GradientWatch(buckets=10**6),
+}
+
+
+def rising(products: Tensor) -> Tensor:
+    """Weights of tasks whose sum is 1."""
+    return torch.linspace(0.1, 0.5, len(products), dtype=products.dtype) / (0.3 * len(products))
 
 
 class WildReader(MemoryReader):
@@ -70,6 +84,8 @@ def trained(
     ckpt: str | None = None,
     wild: set[int] | None = None,
     strategy: str = "sharded",
+    aggregator: str | None = None,
+    frozen: bool = False,
 ) -> dict[str, Any]:
     """What comes out of a training on this rank, in double precision, with a frozen stem and clipped gradients."""
     data = data_of(1 if world_size > 1 else 2, steps, wild)
@@ -81,7 +97,10 @@ def trained(
         pixel_decoder=SMALL_PIXELS,
         detection_decoder=SMALL_DETECTION,
         optimization=Optimization(clip=0.05),
+        aggregator=AGGREGATORS[aggregator]() if aggregator else None,
     ).double()
+    for parameter in module.model.encoder.parameters() if frozen else ():
+        parameter.requires_grad = False
     for parameter in next(iter(module.model.encoder.net.children())).parameters():
         parameter.requires_grad = False
     folder = folder or mkdtemp()
@@ -96,7 +115,7 @@ def trained(
         else "auto",
         max_steps=steps,
         limit_val_batches=1.0,
-        val_check_interval=2 if steps < RESUMED else 8,
+        val_check_interval=min(2, steps) if steps < RESUMED else 8,
         use_distributed_sampler=False,
         num_sanity_val_steps=1,
         callbacks=savers,
@@ -111,6 +130,8 @@ def trained(
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
         "bytes": sum(own_part(one).nbytes for one in kept if one is not None),
         "norm": float(module.gradients.norm),
+        "factors": dict(module.gradients.factors or module.aggregator.factors) if module.aggregator else {},
+        "products": module.gradients.gram.matrix if module.aggregator and module.gradients.gram else None,
         "dropped": dict(module.gradients.non_finite.dropped),
     }
 
@@ -147,6 +168,47 @@ def test_ranks_that_share_out_blocks_end_with_the_parameters_of_one_process(enco
         metrics = {name: value for name, value in expected["metrics"].items() if name not in other}
         assert "val/score" in metrics
         assert {n: found["metrics"][n] for n in metrics} == pytest.approx(metrics, abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("aggregator", ["exact", pytest.param("sketch", marks=pytest.mark.slow)])
+def test_tasks_are_balanced_as_in_one_process(aggregator: str) -> None:
+    run = partial(trained, aggregator=aggregator)
+    expected, ranks = run(1), on_ranks(run, 2, 2)
+    assert len(set(expected["factors"].values())) == len(TASKS), "tasks are weighed"
+    # where a gradient is nearly zero, the order of sums shows after a step of Adam
+    assert_same(ranks[0]["parameters"], expected["parameters"], atol=1e-7)
+    for found in ranks:
+        assert found["factors"] == pytest.approx(expected["factors"], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("aggregator", ["sketch", "watch"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_inner_products_of_parts_are_those_of_whole_gradients(aggregator: str, frozen: bool) -> None:
+    run = partial(trained, steps=1, frozen=frozen)
+    expected = run(1, aggregator="exact")["products"]
+    assert expected.diagonal().min() > 0
+    for found in on_ranks(partial(run, aggregator=aggregator), 2, 2):
+        torch.testing.assert_close(found["products"], expected, rtol=1e-6, atol=1e-12)
+
+
+def peak_of(kinds: dict[str, str]) -> int:
+    """What autograd keeps on this rank, at most, in two rounds of small encoders that are shared out."""
+    tasks = {name: TaskData(train=r, batch_size=2) for name, r in readers_of(kinds, side=64).items()}
+    data = MultiTaskDataModule(tasks, num_workers=0)
+    module = MultiTaskModule(data.specs, vit(), pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION)
+    with SavedBytes() as saved:
+        trainer_of(max_steps=2, devices=2, strategy="sharded", use_distributed_sampler=False).fit(module, data)
+    assert saved.alive == 0
+    return saved.peak
+
+
+@pytest.mark.slow
+def test_of_sixty_four_tasks_no_more_is_kept_than_of_the_largest() -> None:
+    many = {f"t{i}_{KINDS[i % 5]}": KINDS[i % 5] for i in range(64)}
+    largest = max(max(on_ranks(peak_of, 2, {name: kind})) for name, kind in list(many.items())[:5])
+    assert largest > 1_000_000
+    assert max(on_ranks(peak_of, 2, many)) <= 1.01 * largest
 
 
 @pytest.mark.slow
@@ -188,7 +250,7 @@ def test_what_is_not_finite_on_one_rank_is_left_out_as_with_ddp() -> None:
 
 def refused(**options: Any) -> str:
     """The message of a run that cannot be one."""
-    parts = {name: options.pop(name) for name in ("aggregator", "pack_pixels") if name in options}
+    parts = {"pack_pixels": options.pop("pack_pixels")} if "pack_pixels" in options else {}
     data = data_of(1)
     encoder = small_encoder(channels_last=options.pop("channels_last", False))
     module = MultiTaskModule(data.specs, encoder, **parts)
@@ -211,11 +273,6 @@ def refused(**options: Any) -> str:
 )
 def test_what_ranks_that_share_out_blocks_cannot_do_is_refused(options: dict[str, Any], named: str) -> None:
     assert re.search(named, refused(**options))
-
-
-def test_balancing_is_refused() -> None:
-    torchjd = pytest.importorskip("torchjd.aggregation")
-    assert "model.aggregator cannot" in refused(aggregator=ExactBalance(torchjd.MGDAWeighting()))
 
 
 @pytest.mark.parametrize(

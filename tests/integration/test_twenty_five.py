@@ -101,7 +101,7 @@ def test_what_autograd_keeps_is_that_of_the_largest(config: Path) -> None:
             pixel_decoder=partial(PixelDecoder, channels=8),
             detection_decoder=partial(DetectionDecoder, channels=16),
         )
-        with tempfile.TemporaryDirectory() as folder, SavedBytes(module) as saved:
+        with tempfile.TemporaryDirectory() as folder, SavedBytes() as saved:
             trainer_of(folder, max_steps=2).fit(module, _FromMemory(some))
         return saved.peak
 

@@ -66,7 +66,7 @@ def test_it_goes_with_every_treatment_of_batch_norm(batch_norm: str) -> None:
 def test_less_is_kept_for_the_backward_pass(name: str) -> None:
     kept = []
     for encoder in pair(name):
-        with SavedBytes(encoder) as saved:
+        with SavedBytes() as saved:
             maps = encoder(images_for(name)).maps
             kept.append(saved.alive)
             del maps

@@ -18,6 +18,11 @@ _ROW = 256  # elements whose squares are added up before the sums of rows are
 class RoundBuffer(ABC):
     """The gradients of a round: zeroed, exchanged, normed and clipped as a whole, however they are kept."""
 
+    @property
+    @abstractmethod
+    def shared(self) -> GradientBuffer:
+        """What has the gradients of the shared blocks, for those who look at them task by task."""
+
     @abstractmethod
     def zero(self) -> None:
         """Begins a round: to this, backward passes add."""
@@ -59,7 +64,10 @@ class GradientBuffer(RoundBuffer):
     Attributes:
         flats: ``(N,)`` each; one a device and dtype. Gaps between views are zero.
         gradients: The views by parameter name, each with its parameter's shape and strides.
+        is_part: Whether this rank has a part of each gradient, which backward passes sum over the ranks.
     """
+
+    is_part = False
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], room: int = 0) -> None:
         self.flats: list[Tensor] = []
@@ -70,10 +78,16 @@ class GradientBuffer(RoundBuffer):
         self._flags: list[bool] = []
         self._trainable: list[nn.Parameter] = []
         self._views: list[Tensor] = []
+        self._grads: list[Tensor] = []
         self._addresses: list[int] = []
         # behind the gradients of the first flat tensor, for what travels with them
         self._tail = torch.empty(0)
         self._versions: list[int] = []
+
+    @property
+    def shared(self) -> GradientBuffer:
+        """This one, which has the heads' gradients too."""
+        return self
 
     def zero(self) -> None:
         """Begins a round: every trainable parameter has a gradient of zeros."""
@@ -128,9 +142,17 @@ class GradientBuffer(RoundBuffer):
         return [one.view_as(tensor).to(tensor.dtype) for one, tensor in zip(sums, tensors, strict=True)]
 
     def _attach(self) -> None:
-        for parameter, view in zip(self._trainable, self._views, strict=True):
-            if parameter.grad is not view:
-                parameter.grad = view
+        for parameter, grad in zip(self._trainable, self._grads, strict=True):
+            if parameter.grad is not grad:
+                parameter.grad = grad
+
+    def _own(self, parameter: nn.Parameter) -> Tensor:
+        """What this rank has of a parameter."""
+        return parameter
+
+    def _grad(self, parameter: nn.Parameter, view: Tensor) -> Tensor:
+        """What the parameter gets as its gradient."""
+        return view
 
     def _lay_out(self, flags: list[bool]) -> None:
         """Makes the flat tensors for the parameters as they are."""
@@ -145,7 +167,8 @@ class GradientBuffer(RoundBuffer):
         for name, parameter in trainable.items():
             alike.setdefault((parameter.device, parameter.dtype), {})[name] = parameter
         views: dict[str, Tensor] = {}
-        for (device, dtype), named in alike.items():
+        for (device, dtype), trained in alike.items():
+            named = {name: self._own(parameter) for name, parameter in trained.items()}
             step = max(1, _ALIGNMENT // dtype.itemsize)
             starts, size = [], 0
             for parameter in named.values():
@@ -162,8 +185,11 @@ class GradientBuffer(RoundBuffer):
                 strides = torch.empty_like(parameter, device="meta").stride()
                 # of `.data`, since all other views of a tensor share its count of changes
                 views[name] = storage.as_strided(parameter.shape, strides, start).data
+        if not self.flats and self._parameters:  # all are frozen
+            self.flats.append(torch.zeros(0, device=self._parameters[0].device))
         self.gradients = {name: views[name] for name in trainable}
         self._views = list(self.gradients.values())
+        self._grads = [self._grad(p, view) for p, view in zip(self._trainable, self._views, strict=True)]
         self._addresses = [view.data_ptr() for view in self._views]
 
 

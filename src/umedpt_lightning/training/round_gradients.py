@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -184,7 +184,7 @@ class RoundGradients:
         watcher = self._watcher
         if watcher:
             self.factors = watcher.plan_round(number, _without(plan, left_out), loss_scale(self._module.trainer))
-            watcher.start_round(cast(GradientBuffer, self.buffer))
+            watcher.start_round(self.buffer.shared)
         coefficients = self.coefficients.of_round(number, plan, self._like_losses(), left_out)
         begin = scaled(coefficients, self._module.trainer)
         found: list[Tensor] = []
@@ -195,9 +195,9 @@ class RoundGradients:
             tasks += [batch.task for batch in pack]
             samples += [len(batch) for batch in pack]
             if watcher:
-                watcher.after_micro_batch(pack[0].task, cast(GradientBuffer, self.buffer))
+                watcher.after_micro_batch(pack[0].task, self.buffer.shared)
         if watcher:
-            watcher.before_exchange(cast(GradientBuffer, self.buffer))
+            watcher.before_exchange(self.buffer.shared)
         # in one go: what is done for every micro-batch counts where there are many small ones
         losses = torch.stack(found) if found else self._like_losses()
         factors = torch.stack([coefficients[task] for task in tasks]) if found else losses
@@ -208,8 +208,7 @@ class RoundGradients:
 
     @property
     def _watcher(self) -> GradientAggregator | None:
-        # an aggregator is refused where blocks are shared out, and nothing is measured there
-        return self._aggregator or (self._watch if self.watch and isinstance(self.buffer, GradientBuffer) else None)
+        return self._aggregator or (self._watch if self.watch else None)
 
     def _end_round(self) -> None:
         if watcher := self._watcher:

@@ -36,14 +36,14 @@ def identity(reader: Reader) -> str:
     """
     look = _looked_at(reader)
     code = (file for package in (data, labels) for file in Path(str(package.__file__)).parent.rglob("*.py"))
-    files = sorted({path.absolute() for path in (*code, *look.files)})
+    files = sorted({*(path.absolute() for path in code), *map(Path, look.files)})
     look.digest.update(fingerprint(files).encode())
     look.digest.update(_versions(_DECODERS).encode())
     return look.digest.hexdigest()[:32]
 
 
-def named_files(reader: Reader) -> set[Path]:
-    """Every file that is named anywhere in a reader; raises ValueError where it cannot be pickled."""
+def named_files(reader: Reader) -> set[str]:
+    """The absolute path of every file that a reader names anywhere; raises ValueError where it cannot be pickled."""
     return _looked_at(reader).files
 
 
@@ -109,7 +109,7 @@ class _Look(pickle.Pickler):
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
-        self.files: set[Path] = set()
+        self.files: set[str] = set()  # absolute; a `Path` takes longer to make than such a file to find
         super().__init__(self, protocol=5)
         # without references to what was pickled before: whether two equal texts are one object differs from process to
         # process
@@ -147,4 +147,4 @@ class _Look(pickle.Pickler):
             return
         # a word may happen to be that of a folder where one works
         if stat.S_ISREG(mode) or os.path.isabs(name) or isinstance(name, Path):
-            self.files.add(Path(name))
+            self.files.add(os.path.abspath(name))

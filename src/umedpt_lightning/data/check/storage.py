@@ -33,7 +33,7 @@ def find_unread(name: str, task: TaskData) -> Iterator[Problem]:
         if inside:
             found |= inside
             with contextlib.suppress(ValueError):  # it cannot be pickled, which the cache would tell
-                read |= {os.path.abspath(path) for path in named_files(reader)}
+                read |= named_files(reader)
     stems = {os.path.splitext(path)[0] for path in read}
     left = sorted(path for path in found - read if not (path.endswith(COMPANIONS) and _stem(path) in stems))
     if not left:

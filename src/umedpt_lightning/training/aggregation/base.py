@@ -17,7 +17,9 @@ class GradientAggregator:
     The buffer adds up: after a micro-batch it holds the gradients of the round so far, so that a task's gradient is
     what its micro-batches have added. Each is already multiplied with the task's weight over the sum of all weights,
     and at 16-mixed with the loss scale. On several ranks every rank sees its own micro-batches until
-    `before_exchange`, after which the buffers are summed. With an aggregator micro-batches are not packed.
+    `before_exchange`, after which the buffers are summed. Where blocks are shared out (``strategy: sharded``) the
+    buffer has this rank's parts of their gradients, which are sums already, see `GradientBuffer.is_part`. With an
+    aggregator micro-batches are not packed.
 
     A round with a micro-batch that is not finite is begun anew, `plan_round` included.
 

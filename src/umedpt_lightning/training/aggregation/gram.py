@@ -44,12 +44,13 @@ class Gram(NamedTuple):
         return dict(zip(self.tasks, (lengths / lengths.sum().clamp(min=1e-300)).tolist(), strict=True))
 
 
-def inner_products(rows: Tensor, device: torch.device) -> Tensor:
-    """The inner products of rows that are first summed over the ranks; every rank must call it.
+def inner_products(rows: Tensor, device: torch.device, is_part: bool = False) -> Tensor:
+    """The inner products of rows over all ranks; every rank must call it.
 
     Args:
         rows: ``(T, N)`` of this rank, in any floating type; they stay as they are.
         device: Where ranks exchange.
+        is_part: Whether the ranks have parts of the rows, which come one behind the other, or what is to be summed.
 
     Returns:
         ``(T, T)`` float64 on that device, the same on all ranks.
@@ -57,10 +58,13 @@ def inner_products(rows: Tensor, device: torch.device) -> Tensor:
     dtype = torch.promote_types(rows.dtype, torch.float32)
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=device)
     for part in torch.split(rows, max(1, _AT_ONCE // max(1, len(rows))), dim=1):
-        if several_ranks():
+        if several_ranks() and not is_part:
             part = part.to(device, dtype, copy=True)
             with explained_loss_of_ranks():
                 dist.all_reduce(part)
         part = part.to(device, dtype)
         total += part @ part.T
+    if several_ranks() and is_part:
+        with explained_loss_of_ranks():
+            dist.all_reduce(total)
     return total

@@ -30,6 +30,7 @@ class TaskRows(ABC):
     def __init__(self) -> None:
         self._gradients: object = None
         self._shared: list[Tensor] = []
+        self._is_part = False
         self._tasks: list[str] = []
         self._left: list[str] = []  # the tasks of the micro-batches that are to come, the next one last
         self._unit = 1.0
@@ -44,7 +45,7 @@ class TaskRows(ABC):
     def start_round(self, buffer: GradientBuffer) -> None:
         """Makes room where the buffer is another, or has another form."""
         if buffer.gradients is not self._gradients:
-            self._gradients, self._shared = buffer.gradients, shared_parts(buffer)
+            self._gradients, self._shared, self._is_part = buffer.gradients, shared_parts(buffer), buffer.is_part
             self.rows = torch.empty(0, 0)
             self._lay_out(self._shared)
         if len(self.rows) < len(self._tasks):
@@ -62,7 +63,8 @@ class TaskRows(ABC):
 
         Each loss is times its weight over the mean weight. Every rank must call it.
         """
-        return inner_products(self.rows[: len(self._tasks)], self._shared[0].device) * self._unit**2
+        rows = self.rows[: len(self._tasks)]
+        return inner_products(rows, self._shared[0].device, self._is_part) * self._unit**2
 
     def gram(self, products: Tensor) -> Gram:
         """Those on the CPU, which waits for the device."""

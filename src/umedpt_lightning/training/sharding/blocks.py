@@ -92,7 +92,7 @@ def sharded_modules(model: nn.Module) -> list[FSDPModule]:
 def _shared_blocks(model: MultiTaskModel) -> Iterator[nn.Module]:
     """What is shared out, inner ones first."""
     yield from repeated_blocks(model.encoder)
-    for block in (model.encoder, model.pixel_decoder, model.detection_decoder, *model.blocks.values()):
+    for block in (model.encoder, model.pooling, model.pixel_decoder, model.detection_decoder, *model.blocks.values()):
         if block is not None and next(block.parameters(), None) is not None:
             yield block
 
@@ -117,7 +117,6 @@ def check_sharding(trainer: pl.Trainer, module: pl.LightningModule, data: object
         "data.distribute tasks": (getattr(data, "distribute", "") == "tasks", "Take `samples`."),
         f"the bags of {', '.join(bags)}": (bool(bags), "Leave the task out with --leave_out, or take ddp."),
         "model.pack_pixels": (bool(getattr(gradients, "pack_pixels", 0)), "Leave it at 0."),
-        "model.aggregator": (getattr(module, "aggregator", None) is not None, "Take model.weighting, or ddp."),
         "encoder.channels_last": (not all(p.is_contiguous() for p in model.parameters()), "Leave it out."),
         "model.compile": (bool(getattr(module, "compiled", False)), "Leave it out."),
         f"trainer.callbacks {', '.join(callbacks)}": (bool(callbacks), "Leave it out, or take ddp."),

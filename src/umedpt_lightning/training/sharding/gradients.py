@@ -14,33 +14,58 @@ from umedpt_lightning.training.gradient_buffer import GradientBuffer, RoundBuffe
 from umedpt_lightning.training.ranks import explained_loss_of_ranks
 
 
+class PartBuffer(GradientBuffer):
+    """This rank's parts of the gradients of blocks that are shared out: torch adds to them in each backward pass."""
+
+    is_part = True
+
+    def _own(self, parameter: nn.Parameter) -> Tensor:
+        return cast(DTensor, parameter.detach()).to_local()
+
+    def _grad(self, parameter: nn.Parameter, view: Tensor) -> Tensor:
+        whole = cast(DTensor, parameter)
+        return DTensor.from_local(
+            view, whole.device_mesh, whole.placements, run_check=False, shape=whole.shape, stride=whole.stride()
+        )
+
+    def _sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return list(tensors)  # the gradients are sums already, and all ranks reach the same blocks
+
+
 class ShardedGradients(RoundBuffer):
     """Of blocks that are shared out a part, which torch sums over the ranks within each backward pass; of heads all.
 
     Args:
         parameters: All that may be trained, by name.
         room: See `GradientBuffer`.
+
+    Attributes:
+        parts: The former.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], room: int = 0) -> None:
-        self._shards = [one for one in parameters.values() if isinstance(one, DTensor)]
+        self.parts = PartBuffer({n: p for n, p in parameters.items() if isinstance(p, DTensor)})
         self._whole = GradientBuffer({n: p for n, p in parameters.items() if not isinstance(p, DTensor)}, room)
 
+    @property
+    def shared(self) -> GradientBuffer:
+        """The parts."""
+        return self.parts
+
     def zero(self) -> None:
-        """Begins a round; torch makes the gradients of shards when there are some."""
+        """Begins a round."""
         self._whole.zero()
-        for shard in self._shards:
-            shard.grad = None
+        self.parts.zero()
 
     def exchange(self, others: Sequence[Tensor] = ()) -> list[Tensor]:
         """Sums over the ranks what torch has not."""
+        self.parts.exchange()
         return self._whole.exchange(others)
 
     def norm(self) -> Tensor:
         """The 2-norm of all gradients on all ranks, a scalar, the same on each of them."""
         whole = self._whole.norm()
-        norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in self._parts()]
-        squares = torch.stack(norms).square().sum() if norms else whole.new_zeros((), dtype=torch.float64)
+        squares = self.parts.norm().to(whole.device, torch.float64).square()
         with explained_loss_of_ranks():
             dist.all_reduce(squares)
         return (whole.double().square() + squares).sqrt().to(whole.dtype)
@@ -48,9 +73,4 @@ class ShardedGradients(RoundBuffer):
     def multiply(self, factor: Tensor) -> None:
         """Multiplies all gradients with a scalar, in place."""
         self._whole.multiply(factor)
-        if parts := self._parts():
-            torch._foreach_mul_(parts, factor.to(parts[0].device))
-
-    def _parts(self) -> list[Tensor]:
-        """This rank's, where a backward pass has reached them; some may be empty."""
-        return [cast(DTensor, shard.grad).to_local() for shard in self._shards if shard.grad is not None]
+        self.parts.multiply(factor)
