@@ -171,20 +171,20 @@ class GradientBuffer(RoundBuffer):
             named = {name: self._own(parameter) for name, parameter in trained.items()}
             step = max(1, _ALIGNMENT // dtype.itemsize)
             starts, size = [], 0
-            for parameter in named.values():
+            for own in named.values():
                 starts.append(size)
-                size += _rounded_up(parameter.numel(), step)
+                size += _rounded_up(own.numel(), step)
             size = _rounded_up(size, _ROW)
             tail = 0 if self.flats else len(trainable) + self._room
             storage = torch.zeros(size + tail, device=device, dtype=dtype)
             if not self.flats:
                 self._tail = storage[size:]
             self.flats.append(storage[:size])
-            for (name, parameter), start in zip(named.items(), starts, strict=True):
+            for (name, own), start in zip(named.items(), starts, strict=True):
                 # as the parameter lies in memory: fused optimizers go through both side by side
-                strides = torch.empty_like(parameter, device="meta").stride()
+                strides = torch.empty_like(own, device="meta").stride()
                 # of `.data`, since all other views of a tensor share its count of changes
-                views[name] = storage.as_strided(parameter.shape, strides, start).data
+                views[name] = storage.as_strided(own.shape, strides, start).data
         if not self.flats and self._parameters:  # all are frozen
             self.flats.append(torch.zeros(0, device=self._parameters[0].device))
         self.gradients = {name: views[name] for name in trainable}
