@@ -49,6 +49,7 @@ PAIRS: dict[str, tuple[Any, Any]] = {
     "pcgrad": (torchjd.PCGrad, torchjd.PCGradWeighting),
     "upgrad": (partial(up_grad, "UPGrad"), partial(up_grad, "UPGradWeighting")),
     "dualproj": (partial(up_grad, "DualProj"), partial(up_grad, "DualProjWeighting")),
+    "fairgrad": (partial(torchjd.FairGrad, 1.0), partial(torchjd.FairGradWeighting, 1.0)),
 }
 
 
@@ -137,6 +138,17 @@ def test_two_ranks_are_as_exact(kind: str, distribute: str) -> None:
     balance = ExactBalance(weighting())
     for found in on_ranks(partial(gradients, aggregator=balance), 2, 2, distribute, times):
         assert_equal(found, wanted)
+
+
+def test_fairgrad_at_alpha_1_is_the_bargain_of_nash_mtl() -> None:
+    """``G α = 1 / α``, equation 3 of Navon et al., ICML 2022, with gradients as unlike as those of real tasks."""
+    gradients = torch.randn(7, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gradients *= torch.tensor([32, 5, 1.6, 1, 0.6, 0.5, 0.2], dtype=torch.float64)[:, None]
+    tasks = [*"abcdefg"]
+    factors = GramWeights(torchjd.FairGradWeighting(1.0), None)(Gram(tasks, gradients @ gradients.T), 0)
+    weights = torch.tensor([factors[task] for task in tasks], dtype=torch.float64) / len(tasks)
+    assert (weights > 0).all()
+    torch.testing.assert_close(gradients @ gradients.T @ weights, 1 / weights, rtol=1e-3, atol=0)
 
 
 def test_a_task_that_is_clipped_counts_less() -> None:

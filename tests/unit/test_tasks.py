@@ -741,12 +741,13 @@ def test_a_class_neither_there_nor_predicted_is_left_out_and_one_predicted_wrong
     assert found["dice"] < 0.6
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_the_dice_loss_is_that_of_segmentation_models_pytorch(count: int) -> None:
+@pytest.mark.parametrize(("count", "first"), [(1, 0), (2, 0), (5, 0), (2, 1), (5, 1)])
+def test_the_dice_loss_is_that_of_segmentation_models_pytorch(count: int, first: int) -> None:
     logits, masks = torch.randn(3, count, 9, 11, requires_grad=True), torch.randint(0, count, (3, 9, 11))
     masks[masks == 4] = 0  # a class that is nowhere
     masks[torch.rand(masks.shape) < 0.2] = IGNORE_INDEX
-    ours, theirs = dice_loss(logits, masks), DiceLoss("multiclass", ignore_index=IGNORE_INDEX)(logits, masks)
+    reference = DiceLoss("multiclass", classes=list(range(first, count)), ignore_index=IGNORE_INDEX)
+    ours, theirs = dice_loss(logits, masks, first), reference(logits, masks)
     torch.testing.assert_close(ours, theirs)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs)]
     torch.testing.assert_close(*gradients)
@@ -815,16 +816,34 @@ def test_renaming_foreground_classes_changes_no_mean_of_segmentation() -> None:
 def test_segmentation_options_have_an_effect() -> None:
     logits, masks = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
     plain = build(Segmentation, 3).loss(logits, masks)
-    for options in ({"loss": "ce"}, {"class_weights": [1, 5, 1]}, {"label_smoothing": 0.3}):
+    for options in (
+        {"loss": "ce"},
+        {"class_weights": [1, 5, 1]},
+        {"label_smoothing": 0.3},
+        {"include_background": False},
+    ):
         assert build(Segmentation, 3, **options).loss(logits, masks) != plain, options
     zero_weight = build(Segmentation, 3, loss="ce", class_weights=[1, 1, 0])
     changed = torch.where((masks == 2)[:, None], torch.randn(2, 3, 8, 8), logits)
     torch.testing.assert_close(zero_weight.loss(changed, masks), zero_weight.loss(logits, masks))
 
 
-def test_a_mask_without_any_pixel_of_a_class_leaves_the_loss_finite() -> None:
-    loss = build(Segmentation, 3).loss(torch.randn(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int16))
-    assert loss.isfinite()
+def test_without_the_background_finding_nothing_is_all_wrong() -> None:
+    masks = torch.zeros(2, 8, 8, dtype=torch.int64)
+    masks[:, :2, :2] = 1
+    nothing = 20 * F.one_hot(torch.zeros_like(masks), 2).movedim(-1, 1).float()
+    entropy = build(Segmentation, 2, loss="ce").loss(nothing, masks)
+    without = build(Segmentation, 2, include_background=False).loss(nothing, masks)
+    torch.testing.assert_close(2 * without - entropy, torch.tensor(1.0))
+    assert 2 * build(Segmentation, 2).loss(nothing, masks) - entropy < 0.52  # half of it is the background
+    with pytest.raises(ValueError, match="no class but 'n0'"):
+        build(Segmentation, 1, include_background=False)
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_a_mask_without_any_pixel_of_a_class_leaves_the_loss_finite(include_background: bool) -> None:
+    task = build(Segmentation, 3, include_background=include_background)
+    assert task.loss(torch.randn(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int16)).isfinite()
 
 
 @pytest.mark.parametrize("classes", [255, 256, 1000])

@@ -10,7 +10,7 @@ from umedpt_lightning.types import IGNORE_INDEX
 _LEAST = 1e-7  # keeps 0 / 0 away
 
 
-def dice_loss(output: Tensor, targets: Tensor) -> Tensor:
+def dice_loss(output: Tensor, targets: Tensor, first: int = 0) -> Tensor:
     """One less the Dice coefficient of probabilities and truth over all pixels of a micro-batch, mean over the classes.
 
     Milletari et al., V-Net, 3DV 2016, class by class; a class that is nowhere counts as 0, as in
@@ -20,6 +20,7 @@ def dice_loss(output: Tensor, targets: Tensor) -> Tensor:
     Args:
         output: Logits ``(B, K, H, W)``, float32 at least.
         targets: Classes ``(B, H, W)``; `IGNORE_INDEX` does not count.
+        first: The class from which on they count: 1 leaves the background out.
     """
     shares = output.softmax(dim=1)
     known = (targets != IGNORE_INDEX)[:, None]  # (B, 1, H, W)
@@ -29,4 +30,4 @@ def dice_loss(output: Tensor, targets: Tensor) -> Tensor:
     size = true.sum(everywhere)  # (K,)
     shared = (shares * true).sum(everywhere)
     dice = 2 * shared / ((shares * known).sum(everywhere) + size).clamp_min(_LEAST)
-    return ((1 - dice) * (size > 0)).mean()
+    return ((1 - dice) * (size > 0))[first:].mean()

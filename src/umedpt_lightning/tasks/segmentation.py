@@ -30,9 +30,11 @@ class Segmentation(Task):
         loss: ``ce_dice`` for the mean of cross-entropy and Dice loss, ``ce`` for cross-entropy alone.
         class_weights: A weight a class in the cross-entropy.
         label_smoothing: Probability spread over all classes in the cross-entropy, 0 to 1.
+        include_background: Whether the background is one of the classes of the Dice loss. Where there is much of
+            it, its Dice is near 1 though nothing is found.
 
     Raises:
-        ValueError: Not one weight a class, or a negative one.
+        ValueError: Not one weight a class, or a negative one; without the background no class is left.
     """
 
     needs = "pixels"
@@ -48,15 +50,19 @@ class Segmentation(Task):
         loss: Literal["ce_dice", "ce"] = "ce_dice",
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
+        include_background: bool = True,
     ) -> None:
         super().__init__()
         self.spec = spec
         classes = len(spec.classes)
+        if not include_background and classes < 2:
+            raise ValueError(f"include_background must be true, since there is no class but {spec.classes[0]!r}.")
         self.head = nn.Conv2d(widths.pixels, classes, kernel_size=1)
         weights = None if class_weights is None else checked_weights(class_weights, classes)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
         self.with_dice = loss == "ce_dice"
+        self.first_class = 0 if include_background else 1  # of the Dice loss
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``confusion``."""
@@ -73,7 +79,7 @@ class Segmentation(Task):
         """Cross-entropy over ln K, averaged with Dice loss, of logits ``(B, K, H, W)`` and masks ``(B, H, W)``."""
         output, targets = as_float(output), targets.long()
         entropy = cross_entropy(output, targets, self.class_weights, self.label_smoothing)
-        return (entropy + dice_loss(output, targets)) / 2 if self.with_dice else entropy
+        return (entropy + dice_loss(output, targets, self.first_class)) / 2 if self.with_dice else entropy
 
     def truth(self, batch: TaskBatch) -> Iterable[Tensor]:
         """The masks in the images' own pixels where the batch has them, one by one."""
