@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers_of, small_encoder, trainer_of
+from torch import nn
 
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.training import MultiTaskModule, Optimization
-from umedpt_lightning.training.affinity import Affinity, LookAhead, measure_affinity, propose
+from umedpt_lightning.training.affinity import Affinity, LookAhead, _as_in_evaluation, measure_affinity, propose
 from umedpt_lightning.types import RegressionSpec
 
 
@@ -89,6 +90,28 @@ def test_what_is_proposed() -> None:
     nobody = Affinity(["a", "b"], [0.01 * np.eye(2)])
     assert propose(nobody).left_out == []
     assert propose(nobody).weights == {"a": 1.0, "b": 1.0}
+
+
+def test_what_a_task_gains_is_over_what_it_gains_by_itself() -> None:
+    falls = np.array([[0.04, 0.01], [0.01, 0.02]])
+    np.testing.assert_allclose(Affinity(["a", "b"], [falls]).effects, [[1, 0.5], [0.25, 1]])
+
+
+def test_what_gives_and_gets_little_beside_the_others_is_left_out() -> None:
+    effects = np.full((3, 3), 0.8)
+    effects[2, :2] = effects[:2, 2] = 0.1
+    np.fill_diagonal(effects, 1)
+    assert propose(Affinity(["a", "b", "c"], [effects])).left_out == ["c"]
+    effects[2, :2] = effects[:2, 2] = 0.3
+    assert propose(Affinity(["a", "b", "c"], [effects])).left_out == []
+
+
+def test_layers_that_were_in_evaluation_stay_so() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    model[1].eval()
+    with _as_in_evaluation(model):
+        assert not model[0].training
+    assert [part.training for part in model] == [True, False]
 
 
 def test_the_command_writes_a_mix_that_fit_takes(project: Path, tmp_path: Path, capsys: Any) -> None:

@@ -28,6 +28,8 @@ from umedpt_lightning.data.loading.schedule import SomeTasks
 from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.training.aggregation import ExactBalance, GradientAggregator, Gram, SketchBalance
 from umedpt_lightning.training.aggregation.gram_weights import GramWeights
+from umedpt_lightning.training.aggregation.watch import GradientWatch
+from umedpt_lightning.types import RoundPlan, TaskRate
 
 torchjd = pytest.importorskip("torchjd.aggregation")
 KINDS = {"a": "class", "b": "mask", "c": "class", "d": "regression"}
@@ -243,6 +245,48 @@ def test_a_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
         again, average_again = run(tmp_path / f"step={step}.ckpt")
         assert all(torch.equal(again[name], value) for name, value in state.items())
         assert average == average_again
+
+
+class Seen(nn.Module):
+    """Keeps the inner products that it is asked for, and weighs all alike."""
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        self.matrix = matrix
+        return torch.full((len(matrix),), 1 / len(matrix))
+
+
+def planned(average: list[Any], *tasks: str) -> Tensor:
+    """What a weighting is given at the beginning of a round of some tasks."""
+    seen = Seen()
+    balance = SketchBalance(seen)
+    balance.load_state_dict({"average": average})
+    plan = RoundPlan(dict.fromkeys(tasks, 1), [], 1, dict.fromkeys(tasks, TaskRate(1.0, 1)))
+    balance.plan_round(0, plan, 1.0)
+    return seen.matrix
+
+
+def test_a_weighting_is_given_inner_products_that_vectors_can_have() -> None:
+    average = [["a", "a", 4.0, 3], ["b", "b", 1.0, 3], ["a", "b", -1.0, 2]]
+    assert planned(average, "a", "b").tolist() == [[4, -1], [-1, 1]]
+    assert planned(average, "b", "a").tolist() == [[1, -1], [-1, 4]]
+    friends = [["a", "b", 0.9, 1], ["b", "c", 0.9, 1], ["a", "c", -0.9, 1]]  # as they met in different rounds
+    found = planned([*([task, task, 1.0, 1] for task in "abc"), *friends], "a", "b", "c")
+    torch.testing.assert_close(found, found.T)
+    assert torch.linalg.eigvalsh(found).min() > -1e-9
+
+
+def test_the_average_is_a_mean_at_first_and_then_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    balance = SketchBalance(torchjd.MeanWeighting(), memory=0.5)
+    for value in (1.0, 3.0, 6.0):
+        gram = Gram(["a"], torch.tensor([[value]], dtype=torch.float64))
+        monkeypatch.setattr(GradientWatch, "end_round", lambda self, gram=gram: setattr(self, "gram", gram))
+        balance.end_round()
+    assert balance.state_dict() == {"average": [["a", "a", 4.0, 3]]}
+
+
+def test_a_task_alone_in_its_round_is_not_weighed() -> None:
+    gram = Gram(["a", "b"], torch.tensor([[4.0, 0.0], [0.0, 0.0]], dtype=torch.float64))
+    assert GramWeights(Halves(), None)(gram, 0) == {"a": 1.0, "b": 1.0}
 
 
 # --- half precision ---------------------------------------------------------------------------------------------------

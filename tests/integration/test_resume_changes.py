@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import multiprocessing
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from builders import small_encoder, spec_of
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from umedpt_lightning.cli import main
+from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.folder import claim, new_folder, wandb_id
+from umedpt_lightning.training.resume.init_from import init_from, read_state
+from umedpt_lightning.training.resume.optimizer import match_schedule, resumable
 
 Config = dict[str, Any]
 
@@ -182,6 +191,65 @@ def test_a_new_run_starts_from_all_that_fits(
     two_tasks["data"]["tasks"] = {"another": tasks["sizes"]}
     with pytest.raises(SystemExit, match="nothing in it fits"):
         fit(two_tasks, tmp_path, tmp_path / "newer", "--init_from", str(begun))
+
+
+def test_of_a_run_the_best_weights_are_the_start_and_else_the_last(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for number, name in enumerate(("best", "last")):
+        torch.save({"state_dict": {"model.a": torch.tensor(number)}}, tmp_path / "checkpoints" / f"{name}.ckpt")
+    assert read_state(tmp_path) == {"a": torch.tensor(0)}
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    assert read_state(tmp_path) == {"a": torch.tensor(1)}
+
+
+def test_a_head_of_another_shape_is_new_and_one_without_a_task_is_not_used(tmp_path: Path) -> None:
+    of_three = {"a": spec_of("class", count=3), "gone": spec_of("class")}
+    MultiTaskModel(small_encoder(), of_three).save_pretrained(tmp_path)
+    model = MultiTaskModel(small_encoder(), {"a": spec_of("class", count=4)})
+    told = "taken are encoder, pooling; new are the head of a; not used are the head of gone."
+    assert init_from(model, tmp_path) == f"init_from {tmp_path}: {told}"
+
+
+def test_a_task_that_was_never_trained_is_not_evaluated(two_tasks: Config, begun: Path) -> None:
+    config = yaml.safe_load((begun / "config.yaml").read_text())
+    config["data"]["tasks"]["other"] = config["data"]["tasks"]["sizes"]
+    (begun / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit, match=r"has no task 'other', which the config has: its head was never trained"):
+        main(["validate", "--config", str(begun / "config.yaml"), "--ckpt_path", "best"])
+
+
+def test_a_plateau_is_waited_for_on_with_the_patience_of_now() -> None:
+    def plateau(patience: int) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), patience=patience)
+
+    before, now = plateau(2), plateau(5)
+    initial = copy.deepcopy(before.state_dict())
+    before.step(1.0)
+    before.step(2.0)
+    saved = before.state_dict()
+    match_schedule(now, saved, initial)
+    now.load_state_dict(saved)
+    assert (now.best, now.num_bad_epochs, now.patience) == (1.0, 1, 5)
+
+
+def stepped(kind: Any, shape: int) -> Optimizer:
+    parameter = nn.Parameter(torch.zeros(shape))
+    parameter.grad = torch.ones(shape)
+    optimizer = resumable(kind([("w", parameter)], lr=0.1))
+    optimizer.step()
+    return optimizer
+
+
+def test_moments_of_another_shape_or_optimizer_are_left() -> None:
+    adam, momentum = torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9)
+    saved = stepped(adam, 3).state_dict()
+    same, other = stepped(adam, 3), stepped(adam, 4)
+    for optimizer in (same, other):
+        optimizer.state.clear()
+        optimizer.load_state_dict(saved)
+    assert [len(optimizer.state) for optimizer in (same, other)] == [1, 0]
+    with pytest.warns(UserWarning, match="The optimizer was SGD, and AdamW begins without its state"):
+        same.load_state_dict(stepped(momentum, 3).state_dict())
 
 
 def test_a_run_is_evaluated_from_any_folder(

@@ -250,6 +250,14 @@ def test_a_loss_that_is_not_finite_and_a_task_without_validation_change_nothing(
     assert set(schedule.amounts.values()) == {1.0}
 
 
+def test_a_task_has_stopped_where_it_has_not_been_better_than_its_best_for_some_validations() -> None:
+    schedule, amounts = FollowValidation(THREE), []
+    for number, loss in enumerate([1.0, 0.5, math.nan, 0.8, 0.4999, 0.3]):  # the last but one is hardly better
+        schedule.follow({"done": loss}, number)
+        amounts.append(schedule.amounts["done"])
+    assert amounts == [1, 1, 1, 1, 0.8, 0.8]
+
+
 @pytest.mark.parametrize("options", [{"lowest": 0.0}, {"highest": 0.9}, {"factor": 1.0}, {"patience": 0}])
 def test_bounds_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="of FollowValidation lowest must be above 0"):

@@ -202,6 +202,16 @@ def test_unos_c_index_and_brier_score_are_those_of_scikit_survival(seed: int) ->
     assert integrated_brier(survival, moments, times, events) == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_brier_score_weighs_by_who_is_not_censored_yet() -> None:
+    """By hand: the second of four is censored, so that the two after it stand for three."""
+    times, events = np.array([1.0, 2.0, 3.0, 4.0]), np.array([True, False, True, True])
+    moments, survival = np.array([1.5, 3.5]), np.array([[0.4, 0.1], [0.6, 0.2], [0.8, 0.3], [0.9, 0.7]])
+    early = (0.4**2 + 0.4**2 + 0.2**2 + 0.1**2) / 4
+    late = (0.1**2 + 0.3**2 * 3 / 2 + 0.3**2 * 3 / 2) / 4
+    assert integrated_brier(survival, moments, times, events) == pytest.approx((early + late) / 2)
+    np.testing.assert_allclose(censoring_weights(times, events), [1, 9 / 4, 9 / 4, 9 / 4])
+
+
 def test_curves_that_know_the_times_have_no_error_and_a_coin_has_a_quarter() -> None:
     times, events, moments = np.arange(1.0, 9), np.ones(8, bool), np.arange(0.5, 7)
     assert integrated_brier((times[:, None] > moments) * 1.0, moments, times, events) == 0
@@ -230,6 +240,15 @@ def test_predictions_fall_from_one_and_meet_the_curve_at_its_edges(objective: st
     torch.testing.assert_close(found[:, 0].double(), curves[:, 0], atol=1e-6, rtol=1e-5)
     assert len(task.spec.titles) == found.shape[1]
     assert task.spec.titles[1] == "survival at 1e-06 months"
+
+
+def test_the_risk_is_the_share_of_the_time_that_is_lost() -> None:
+    spec = SurvivalSpec(
+        channels=1, time_unit="months", edges=(1.0, 4.0), events=(1, 1), survivors=(1, 0), samples_seen=2
+    )
+    task = Survival(spec, WIDTHS)
+    half = torch.zeros(1, 2)  # of those who reach an interval half survive it: 1, 1/2, 1/4 at its ends
+    assert float(task.predict(half)[0, 0]) == pytest.approx((0.25 * 1 + 0.625 * 3) / 4)
 
 
 @pytest.mark.parametrize("objective", ["hazard", "cox"])

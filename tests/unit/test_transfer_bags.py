@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.transfer import bags as of_bags
 from umedpt_lightning.transfer import embeddings as module
 from umedpt_lightning.transfer import evaluation
+from umedpt_lightning.transfer.bags import BagHead, bag_head
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Result
 from umedpt_lightning.transfer.embeddings import Embeddings, embeddings
 from umedpt_lightning.transfer.finetune import FineTuning
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import PretrainedSource, TimmSource
 from umedpt_lightning.transfer.sweep import Sweep
-from umedpt_lightning.types import Bag, ClassSpec, Sample, SurvivalSpec
+from umedpt_lightning.types import IGNORE_INDEX, Bag, ClassSpec, Sample, SurvivalSpec
 
 
 class Patients(Reader):
@@ -118,6 +121,38 @@ def test_kept_embeddings_of_bags_are_those_of_the_encoder(pretrained: Pretrained
     images = torch.from_numpy(np.stack(reader[2].images)).permute(0, 3, 1, 2)
     expected = model.pooling(model.pyramid(images, "new")).detach()
     torch.testing.assert_close(torch.from_numpy(first.features[3:6]), expected, atol=1e-5, rtol=1e-5)
+
+
+def head_of(bags: Embeddings, seed: int = 0, rates: tuple[float, ...] = (1e-2,)) -> BagHead:
+    """Of four evaluations of two steps each."""
+    torch.manual_seed(0)
+    spec = ClassSpec(channels=3, classes=("a", "b"), bag="patient").with_statistics(bags.targets)
+    tuning = FineTuning(steps=8, learning_rates=rates, evaluations=4)
+    return bag_head(MultiTaskModel(small_encoder(), {"new": spec}), "new", bags, bags, tuning, 4, seed)
+
+
+def bags_of(count: int) -> Embeddings:
+    """Bags of two images."""
+    width = small_encoder().embedding_channels
+    features = np.random.default_rng(0).normal(size=(2 * count, width)).astype(np.float32)
+    return Embeddings(features, np.arange(count) % 2, np.full(count, 2))
+
+
+def test_the_best_rate_and_evaluation_of_a_head_for_bags_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.7, math.nan, 0.6, 0.6, 0.65, 0.8, 0.7, 0.75, 0.7, 0.7, 0.7])
+    monkeypatch.setattr(of_bags, "metrics_of", lambda *_: {"auroc": next(scores)})
+    head = head_of(bags_of(8), rates=(1e-2, 1e-3, 1e-4))
+    assert head.options == {"learning_rate": 1e-3, "steps": 6}
+    assert head.val == {"auroc": 0.8}
+
+
+def test_a_head_for_bags_depends_on_those_with_a_label_and_on_the_seed_alone() -> None:
+    bags = bags_of(8)
+    bags.targets[[2, 5]] = IGNORE_INDEX
+    labelled = bags[np.flatnonzero(bags.targets != IGNORE_INDEX)]
+    found = [head_of(bags)(labelled), head_of(labelled)(labelled), head_of(labelled, seed=1)(labelled)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
 
 
 @pytest.mark.slow
