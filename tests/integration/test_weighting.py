@@ -234,6 +234,10 @@ def test_what_falls_slowly_gets_more_by_the_average_of_two_stretches() -> None:
         weighting.update(*losses_of(a, b))
     ratio = torch.tensor([0.5, 1.0])  # of the means 0.5 / 1 and 2 / 2
     torch.testing.assert_close(weighting(0), torch.tensor([1.0, 2.0]) * torch.softmax(ratio / 0.5, 0))
+    for a, b in ((0.3, 1.0), (0.1, 3.0)):
+        weighting.update(*losses_of(a, b))
+    ratio = torch.tensor([0.4, 1.0])  # of 0.2 / 0.5 and 2 / 2: nothing of the first stretch is left
+    torch.testing.assert_close(weighting(0), torch.tensor([1.0, 2.0]) * torch.softmax(ratio / 0.5, 0))
 
 
 def test_what_falls_slowly_gets_more_by_its_logarithm() -> None:

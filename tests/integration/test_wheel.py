@@ -22,7 +22,10 @@ from umedpt_lightning.model import MultiTaskModel
 
 ROOT = Path(__file__).parents[2]
 #: What docs/export.md promises to be enough.
-ENOUGH = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "safetensors", "huggingface_hub")
+ENOUGH = (
+    *("torch", "torchvision", "timm", "segmentation-models-pytorch", "safetensors", "huggingface_hub"),
+    "lazy_loader",  # names of the package on first use
+)
 ABSENT = (
     "lightning",
     "pytorch_lightning",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from builders import MemoryReader, small_encoder
 
+from umedpt_lightning.blocks import BAG
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
@@ -109,7 +110,9 @@ def test_some_bags_and_their_means_are_those_of_the_images() -> None:
     assert bags.means().means().sizes is None
 
 
-def test_kept_embeddings_of_bags_are_those_of_the_encoder(pretrained: PretrainedSource) -> None:
+def test_kept_embeddings_of_bags_are_those_of_the_encoder(
+    pretrained: PretrainedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader = Patients(4, 0)
     model = pretrained.create_model("new", reader.spec, None, 0).eval()
     data = TaskData(train=reader, batch_size=2)
@@ -121,6 +124,9 @@ def test_kept_embeddings_of_bags_are_those_of_the_encoder(pretrained: Pretrained
     images = torch.from_numpy(np.stack(reader[2].images)).permute(0, 3, 1, 2)
     expected = model.pooling(model.pyramid(images, "new")).detach()
     torch.testing.assert_close(torch.from_numpy(first.features[3:6]), expected, atol=1e-5, rtol=1e-5)
+    model.block(BAG).load_state_dict({name: value + 1 for name, value in model.block(BAG).state_dict().items()})
+    monkeypatch.setattr(module, "_of_bags", lambda *_: pytest.fail("they do not depend on the block of bags"))
+    embeddings(model, "new", data, reader, ComputeOptions())
 
 
 def head_of(bags: Embeddings, seed: int = 0, rates: tuple[float, ...] = (1e-2,)) -> BagHead:

@@ -101,12 +101,12 @@ def test_labels_of_another_reader_are_left_out_and_bags_refused() -> None:
         Unlabelled(Bags(classes, of="patient", group=r"sample (\d)"))
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_a_cache_keeps_images_and_no_seeds(tmp_path: Path, split: bool) -> None:
+@pytest.mark.parametrize("kind", ["folder", "split", "of another reader"])
+def test_a_cache_keeps_images_and_no_seeds(tmp_path: Path, kind: str) -> None:
     for number in range(6):
         image(tmp_path / f"{number}.png", number)
     reader: Any = UnlabelledFolder(tmp_path)
-    reader = Split(reader, "train", (0.5, 0.5, 0)) if split else reader
+    reader = {"split": Split(reader, "train", (0.5, 0.5, 0)), "of another reader": Unlabelled(reader)}.get(kind, reader)
     cached = reader.cached(partial(CachedReader, place="ram"))
     for seed in (5, 6):
         sample = cached.draw(1, seed)
