@@ -313,13 +313,15 @@ def test_each_task_logs_its_loss_and_the_run_its_mean_rate_norm_and_speed() -> N
     weights = {"a_class": 3.0}
     data = data_of(readers_of())
     trainer = trainer_of(max_steps=2)
-    trainer.fit(module_of(data, weights=weights), data)
+    module = module_of(data, weights=weights)
+    trainer.fit(module, data)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     losses = {task: logged.pop(f"train/{task}/loss") for task in TASKS}
     assert all(0.2 < loss < 5 for loss in losses.values())
     mean = sum(weights.get(task, 1.0) * loss for task, loss in losses.items()) / (len(TASKS) + 2)
     assert logged.pop("train/loss") == pytest.approx(mean)
     assert logged.keys() >= {"train/learning_rate", "train/gradient_norm", "train/samples_per_second"}
+    assert logged["train/gradient_norm"] == pytest.approx(module.gradients.norm)
     assert all(value > 0 for value in logged.values())
 
 

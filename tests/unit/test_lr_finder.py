@@ -28,11 +28,13 @@ def fall_and_rise(fall: float, rise: float, noise: float = 0.0) -> np.ndarray:
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 @pytest.mark.parametrize("fall", [1e-5, 1e-4, 1e-3])
 def test_the_suggestion_is_where_the_loss_falls_steepest(fall: float, noise: float) -> None:
-    found = suggest(curve_of(fall_and_rise(fall, 300 * fall, noise)))
+    curve = curve_of(fall_and_rise(fall, 300 * fall, noise))
+    found = suggest(curve)
     assert found.steepest is not None
     assert found.tenth is not None
     assert fall / 4 < found.steepest < fall * 4
     assert fall / 10 < found.tenth < fall * 10
+    assert found.tenth == RATES[np.argmin(smooth(curve.losses, curve.decay))] / 10
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -23,7 +23,7 @@ from umedpt_lightning.drawing.figures import as_picture, as_svg
 from umedpt_lightning.labels import IGNORE_INDEX
 from umedpt_lightning.tasks import Segmentation
 from umedpt_lightning.transfer.cells import Cell, CellFolder, Mode, Result
-from umedpt_lightning.transfer.error_analysis import draw_reliability
+from umedpt_lightning.transfer.error_analysis import _matrix, draw_reliability
 from umedpt_lightning.transfer.evaluation import seed_interval
 from umedpt_lightning.transfer.report import difference_table, draw_curves, write_page
 from umedpt_lightning.transfer.summary import Difference, Row, conclusions, differences, summarise, write_tables
@@ -211,6 +211,11 @@ def test_confusion_counts_truth_by_answer() -> None:
     predictions = np.array([[0.8, 0.2], [0.3, 0.7], [0.9, 0.1], [0.3, 0.7]])
     counts = spec_of("class", count=2).confusion(predictions, np.array([0, 0, 1, IGNORE_INDEX]))
     assert counts.tolist() == [[1, 1], [1, 0]]
+
+
+def test_confusion_is_coloured_by_the_share_of_a_class_that_was_answered_so() -> None:
+    table = _matrix(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]]), ["a", "b", "c"])
+    assert re.findall(r'title="([^"]+)"', table) == ["75.0%", "25.0%", "0.0%", "50.0%", "50.0%", *["0.0%"] * 4]
 
 
 def test_pictures_are_of_the_cell_that_is_best_on_val_with_all_labels(tmp_path: Path) -> None:
