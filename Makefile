@@ -59,7 +59,7 @@ bench-quick: install
 bench-gpu: install
 	$(BIN)/python -m benchmarks gpu
 
-# Which of the mutants in benchmarks/mutants.yaml the tests find; about fifteen minutes.
+# Which of the mutants in benchmarks/mutants.yaml the tests find; about half an hour.
 mutants: install
 	$(BIN)/python -m benchmarks mutants
 
