@@ -23,10 +23,12 @@ from umedpt_lightning.blocks import (
 )
 from umedpt_lightning.blocks.bag import in_chunks
 from umedpt_lightning.blocks.built import BlockFactory, BuiltBlocks, needs_of
+from umedpt_lightning.blocks.frozen import KeptEmbeddings, is_frozen
 from umedpt_lightning.blocks.gradient_scale import scale_gradient
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
+from umedpt_lightning.tasks.names import check_task_names
 from umedpt_lightning.types import Bags, TaskSpec, finite_rows
 from umedpt_lightning.types.bags import named_images, one_by_one
 
@@ -80,6 +82,7 @@ class MultiTaskModel(PretrainedModel):
         encoder.bind(list(specs))
         self.encoder = encoder
         self.sizes = dict(sizes or {})
+        self.kept: KeptEmbeddings | None = None
         self.pooling = Pooling(encoder.embedding_channels)
         decoders = {"pixels": pixel_decoder, "detection": detection_decoder}
         built = BuiltBlocks(encoder, {**decoders, BAG: GatedAttention, **(blocks or {})})
@@ -125,7 +128,21 @@ class MultiTaskModel(PretrainedModel):
     def instances(self, bags: Bags, task: str) -> Tensor:
         """The embeddings ``(N, D)`` of all images of bags, with gradients in the memory of one chunk."""
         chunk: Any = self.block(BAG).chunk
-        return in_chunks(lambda images: self.pooling(self.pyramid(images, task)), bags.images, chunk)
+        if not is_frozen(self.encoder):
+            self.kept = None  # it may be another when it is frozen again
+            return in_chunks(lambda images: self.pooling(self.pyramid(images, task)), bags.images, chunk)
+
+        def pooled(images: Tensor) -> Tensor:
+            return self.pooling.pooled(self.pyramid(images, task))
+
+        with torch.no_grad():
+            if self.kept is not None and self.kept.has(task, self.training):
+                kind = self.task(task).spec.value_range, task if self.encoder.depends_on_task else None
+                found = self.kept(pooled, bags.images, kind)
+            else:
+                found = in_chunks(pooled, bags.images, chunk)
+        normed: Tensor = self.pooling.norm(found)
+        return normed
 
     def needs(self, task: str) -> str:
         """The shared block that a task reads: what its head needs, or that of bags."""
@@ -276,24 +293,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def check_task_names(with_data: Mapping[str, Any], with_options: Mapping[str, Any], where: str = "model.tasks") -> None:
-    """Holds that tasks have usable names, and that none has options without data.
-
-    Raises:
-        ValueError: Naming the key and the mend.
-    """
-    if not with_data:
-        raise ValueError("There is no task: describe one under data.tasks.<name>.")
-    for name in with_data:
-        if "." in name or "/" in name or hasattr(nn.ModuleDict, name) or not name:
-            raise ValueError(
-                f"data.tasks: {name!r} cannot name a task: no dot, no slash, no attribute of a torch module. Rename it."
-            )
-    unknown = [name for name in with_options if name not in with_data]
-    if unknown:
-        raise ValueError(
-            f"{where}.{unknown[0]}: there are no data for a task of that name. Known from data.tasks: "
-            f"{', '.join(with_data)}. Rename it, describe its data under data.tasks.{unknown[0]}, or remove it."
-        )

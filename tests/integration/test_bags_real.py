@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,9 @@ from umedpt_lightning.cli import main
 
 def reader(class_path: str, **arguments: Any) -> dict[str, Any]:
     return {"class_path": class_path, "init_args": arguments}
+
+
+LUNG_PATIENT = r"(\d\d)\d\.png"  #: Ten patches in a row are of one patient.
 
 
 @pytest.mark.slow
@@ -40,25 +42,30 @@ def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: 
         columns, position = {"quantities": {"age": "years"}}, r"(\d+)\.png"
         return reader("Bags", reader=inner, of="patient", table=table, columns=columns, position=position)
 
-    def burden(part: dict[str, int]) -> dict[str, Any]:
-        """The share of a patient's ten patches that is nodule."""
+    def air(part: dict[str, Any]) -> dict[str, Any]:
+        """The share of a patient's ten patches that is air, as in the lung, and not tissue."""
         return reader(
             "Bags",
-            reader=reader("Subset", reader=masks, **part),
+            reader=part,
             of="patient",
-            group=r"(\d\d)\d\.png",  # ten patches in a row
+            group=LUNG_PATIENT,
             position=r"(\d)\.png",
-            table={"file": str(tmp_path / "burden.csv"), "path": "patient"},
-            columns={"quantities": {"area": "%"}},
+            table={"file": str(tmp_path / "air.csv"), "path": "patient"},
+            columns={"quantities": {"air": "%"}},
         )
 
     lung = {key: str(shared_data / "msd_lung_ct" / key) for key in ("images", "masks")}
     masks = reader("MaskFolders", **lung, classes=["background", "nodule"])
-    areas: dict[str, list[float]] = {}
-    for file in sorted((shared_data / "msd_lung_ct" / "masks").iterdir()):
-        areas.setdefault(file.stem[:2], []).append(100 * float((np.asarray(Image.open(file)) > 0).mean()))
-    with (tmp_path / "burden.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([["patient", "area"], *([name, np.mean(all_)] for name, all_ in areas.items())])
+    # every other patient, as ten in a row look alike
+    parts = {
+        part: reader("Centres", reader=masks, centre=LUNG_PATIENT, **{choice: [f"{i:02}" for i in range(1, 13, 2)]})
+        for part, choice in (("train", "without"), ("val", "only"))
+    }
+    dark: dict[str, list[float]] = {}
+    for file in sorted((shared_data / "msd_lung_ct" / "images").iterdir()):
+        dark.setdefault(file.stem[:2], []).append(100 * float((np.asarray(Image.open(file)) < 60).mean()))
+    with (tmp_path / "air.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["patient", "air"], *([name, np.mean(all_)] for name, all_ in dark.items())])
     boxes = {
         part: reader(
             "CocoBoxes",
@@ -68,7 +75,7 @@ def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: 
         for part in ("train", "val")
     }
     train, val = patients("train"), patients("val")
-    few = burden({"stop": 100})
+    few = air(parts["train"])
     for bags in (train, few):
         bags["init_args"]["max_instances"] = 4
     config = {
@@ -86,13 +93,8 @@ def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: 
             "steps_per_epoch": 25,
             "tasks": {
                 "age": {"train": train, "val": val, "batch_size": 12, "size": 64},
-                "burden": {"train": few, "val": burden({"start": 100}), "batch_size": 5, "size": 64},
-                "nodule": {
-                    "train": reader("Subset", reader=masks, stop=100),
-                    "val": reader("Subset", reader=masks, start=100),
-                    "batch_size": 8,
-                    "size": 64,
-                },
+                "air": {"train": few, "val": air(parts["val"]), "batch_size": 5, "size": 64},
+                "nodule": {**parts, "batch_size": 8, "size": 64},
                 "nuclei": {**boxes, "batch_size": 2, "size": 128},
             },
         },
@@ -102,5 +104,6 @@ def test_a_task_of_patients_beside_masks_and_boxes_beats_its_baseline(tmp_path: 
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]
     assert found["metrics"]["age/mae_age"] < found["baseline"]["age/mae_age"]
     assert found["metrics"]["age/r2"] > 0
-    assert math.isfinite(found["metrics"]["burden/mae_area"])  # three patients, of whom one lies far out, tell no more
+    # half of it on four splits of the patients: an error of 5.2 %, where that of the training patients' mean is 11.0 %
+    assert found["metrics"]["air/mae_air"] < 0.75 * found["baseline"]["air/mae_air"]
     assert found["metrics"]["nodule/dice"] > found["baseline"]["nodule/dice"]

@@ -28,7 +28,7 @@ from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.sampling import RoundSampler, TaskSamples, TaskStream
 from umedpt_lightning.data.loading.schedule import RoundRobin, TaskSize
 from umedpt_lightning.data.readers import Reader
-from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.training import MultiTaskModule, Optimization, ParameterGroups
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO
 from umedpt_lightning.types import Bags, TaskBatch
 
@@ -74,10 +74,12 @@ def run(folder: Path, cut: tuple[Any, int] | None = None, seed: int = 0, **optio
     last = folder / "checkpoints" / "last.ckpt"
     torch.manual_seed(seed)
     readers = options.pop("readers", lambda: readers_of({"a": "class", "b": "mask"}, size=7))()
+    optimization = Optimization(groups=ParameterGroups(frozen_stages=options.pop("frozen", 0)))
     tasks = {name: TaskData(train=reader, val=reader, batch_size=2) for name, reader in readers.items()}
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=ROUNDS)
     encoder = Encoder("test_convnext", drop_path_rate=0.5)
-    module = MultiTaskModule(data.specs, encoder, pixel_decoder=SMALL_PIXELS, detection_decoder=SMALL_DETECTION)
+    blocks = {"pixel_decoder": SMALL_PIXELS, "detection_decoder": SMALL_DETECTION}
+    module = MultiTaskModule(data.specs, encoder, optimization=optimization, **blocks)
     witness = Witness(cut)
     extra = options.pop("callbacks", list)()
     last_checkpoint = LastCheckpoint(minutes=None, rounds=options.pop("rounds", 2))
@@ -170,6 +172,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.Trainer, Witness
         ([("round", 6), ("round", 7)], {"max_steps": 8, "max_epochs": -1}),
         ([("round", 8), ("validation", 10)], {"callbacks": lambda: [EMAWeightAveraging(decay=0.5)]}),
         ([("round", 3), ("validation", 5), ("round", 8)], {"readers": bags_and_masks}),
+        ([("round", 3), ("validation", 5), ("round", 8)], {"readers": bags_and_masks, "frozen": "all"}),
         pytest.param([("round", 3), ("round", 8)], {"readers": hidden_and_masks}, marks=pytest.mark.slow),
     ],
     ids=[
@@ -182,6 +185,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.Trainer, Witness
         "max_steps",
         "averaged",
         "bags",
+        "embedded once",
         "hidden",
     ],
 )

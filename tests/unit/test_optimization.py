@@ -168,6 +168,14 @@ def test_frozen_stages_do_not_learn_nor_do_their_statistics_move() -> None:
         assert (f"model.encoder.parts.{stage}.0.weight" in found) == (stage == 2)
 
 
+def test_all_stages_may_be_frozen() -> None:
+    module = model_of(Stages()).train()
+    found = rates_of(Optimization(groups=ParameterGroups(frozen_stages="all")).build_optimizer(module))
+    assert found
+    assert not any(name.startswith("model.encoder.parts") for name in found)
+    assert not any(part.training for part in module["model"]["encoder"].parts.modules())
+
+
 def test_groups_of_ones_own_say_rate_and_decay() -> None:
     module = nn.ModuleDict({"model": nn.ModuleDict({"encoder": network(), "tasks": network()})})
     sgd = partial(torch.optim.SGD, lr=0.1, weight_decay=0.3)

@@ -20,10 +20,14 @@ class Pooling(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """The embedding, ``(B, channels)``."""
-        pooled = pyramid.embedding
-        if pooled is None:
-            stride = pyramid.strides[-1]
-            height, width = ((side + stride - 1) // stride for side in pyramid.size)  # rows, columns with any image
-            pooled = pyramid.maps[-1][:, :, :height, :width].mean(dim=(2, 3))
-        normed: Tensor = self.norm(pooled)
+        normed: Tensor = self.norm(self.pooled(pyramid))
         return normed
+
+    @staticmethod
+    def pooled(pyramid: Pyramid) -> Tensor:
+        """The same before it is normalised, which nothing that learns has touched behind the encoder."""
+        if pyramid.embedding is not None:
+            return pyramid.embedding
+        stride = pyramid.strides[-1]
+        height, width = ((side + stride - 1) // stride for side in pyramid.size)  # rows, columns with any image
+        return pyramid.maps[-1][:, :, :height, :width].mean(dim=(2, 3))

@@ -14,9 +14,9 @@ from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.cli.task_files import choose, in_words
 from umedpt_lightning.data.presets import read_augmentations
 from umedpt_lightning.data.transforms import Augmentations
-from umedpt_lightning.model import check_task_names
 from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint, new_folder, wandb_id
 from umedpt_lightning.runs.trainer_options import check_best, check_options
+from umedpt_lightning.tasks.names import check_task_names
 
 
 def settle(config: Namespace, command: str) -> None:

@@ -45,6 +45,12 @@ class TaskData:
         return Transform(self.size, keep_truth=self.evaluate_at == "stored")
 
     @property
+    def augments(self) -> bool:
+        """Whether samples differ from pass to pass in training."""
+        steps = self.augment.values() if isinstance(self.augment, dict) else [self.augment]
+        return any(step is not None for step in steps)
+
+    @property
     def readers(self) -> dict[str, Reader]:
         """The readers of the parts there are, train first."""
         parts = {"train": self.train, "val": self.val, "test": self.test}

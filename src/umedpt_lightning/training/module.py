@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -26,13 +27,14 @@ from umedpt_lightning.model import (
     PixelDecoderFactory,
     TaskFactory,
     as_model,
-    check_task_names,
 )
+from umedpt_lightning.tasks.names import check_task_names
 from umedpt_lightning.training.aggregation import GradientAggregator
 from umedpt_lightning.training.averaging import average_floats_only
 from umedpt_lightning.training.bad_samples import BadSamples
 from umedpt_lightning.training.costs import measure_costs
 from umedpt_lightning.training.evaluation import EvaluationModule, evaluated_tasks
+from umedpt_lightning.training.frozen_encoder import keep_embeddings
 from umedpt_lightning.training.monitor_checks import check_monitors, check_schedule, warn_of_no_validation
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.packing import check_bags, check_packing
@@ -148,10 +150,17 @@ class MultiTaskModule(EvaluationModule):
     def on_fit_start(self) -> None:
         """Lets weight averaging average what can be averaged, and torch leave to this module what ranks exchange."""
         self.gradients.prepare()
+        told = keep_embeddings(self.model, getattr(getattr(self.trainer, "datamodule", None), "tasks", {}))
+        if told:
+            rank_zero_info(told)
         average_floats_only(self.trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
         wrapper: Any = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.broadcast_buffers = False
+
+    def on_fit_end(self) -> None:
+        """Forgets embeddings, since the weights may be others from now on."""
+        self.model.kept = None
 
     def on_train_start(self) -> None:
         """Checks what callbacks monitor, now rather than after the first epoch; measures tasks that ranks share out."""

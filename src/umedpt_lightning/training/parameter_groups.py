@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -34,20 +34,23 @@ class ParameterGroups:
         encoder_share: The encoder learns with this share of the rate.
         layer_decay: The rate of each stage of the encoder over that of the next deeper one, whose last has
             `encoder_share`; 1 for the same in all. Clark et al., ELECTRA, ICLR 2020, section 3.1 (by layers).
-        frozen_stages: So many stages of the encoder, from the image on, stay as they are, their running statistics too.
+        frozen_stages: So many stages of the encoder, from the image on, or ``all``, stay as they are, their running
+            statistics too.
 
     Raises:
         ValueError: A share is not positive, or the number of stages negative.
     """
 
-    def __init__(self, encoder_share: float = 1.0, layer_decay: float = 1.0, frozen_stages: int = 0) -> None:
+    def __init__(
+        self, encoder_share: float = 1.0, layer_decay: float = 1.0, frozen_stages: int | Literal["all"] = 0
+    ) -> None:
         for name, share in (("encoder_share", encoder_share), ("layer_decay", layer_decay)):
             if share <= 0:
                 raise ValueError(
                     f"optimization.{name} must be positive, but it is {share}. Write 0.1 for a tenth."
                     + (" To keep the encoder as it is, freeze its stages." if name == "encoder_share" else "")
                 )
-        if frozen_stages < 0:
+        if frozen_stages != "all" and frozen_stages < 0:
             raise ValueError(f"frozen_stages must not be negative, but it is {frozen_stages}.")
         self.encoder_share, self.layer_decay, self.frozen_stages = encoder_share, layer_decay, frozen_stages
 
@@ -78,7 +81,8 @@ class ParameterGroups:
             ValueError: More stages are frozen than the encoder has.
         """
         stages = self._stages(module)
-        frozen = [parameter for stage in stages[: self.frozen_stages] for parameter in stage]
+        count = len(stages) if self.frozen_stages == "all" else self.frozen_stages
+        frozen = [parameter for stage in stages[:count] for parameter in stage]
         for parameter in frozen:
             parameter.requires_grad_(False)
         for part in module.modules() if frozen else ():
@@ -101,7 +105,7 @@ class ParameterGroups:
         if self.layer_decay == 1 and not self.frozen_stages:
             return []
         stages = [[parameter for _, parameter in stage] for stage in module.model.encoder.parameter_stages()]
-        if self.frozen_stages > len(stages):
+        if self.frozen_stages != "all" and self.frozen_stages > len(stages):
             raise ValueError(
                 f"optimization.groups: frozen_stages is {self.frozen_stages}, but the encoder has {len(stages)} "
                 "stages. Give at most so many."

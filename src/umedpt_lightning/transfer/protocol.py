@@ -9,8 +9,9 @@ import torch
 
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.task_data import TaskData
-from umedpt_lightning.model import TaskFactory, check_task_names
+from umedpt_lightning.model import TaskFactory
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
+from umedpt_lightning.tasks.names import check_task_names
 from umedpt_lightning.transfer.cells import Mode
 from umedpt_lightning.transfer.finetune import FineTuning
 from umedpt_lightning.transfer.sources import WeightSource

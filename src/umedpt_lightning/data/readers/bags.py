@@ -133,6 +133,11 @@ class Bags(Reader):
         known = self._reader.groups if self._group is not None else None
         return self._names if known is None else known[[rows[0] for rows in self._members]]
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Of each bag."""
+        return np.array([len(rows) for rows in self._members], np.int64)
+
     def _bag(self, index: int, chosen: NDArray[np.int64]) -> Bag:
         rows, target = self._members[index], self.targets[index]
         self._reader.ahead(rows[chosen].tolist())

@@ -99,6 +99,11 @@ class Reader(Dataset[Sample], ABC):
         """
         return None
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """``(N,)`` how many images each sample has, of a bag all of them."""
+        return np.ones(len(self), np.int64)
+
     def _at(self, index: int) -> int:
         """The index counted from the start; raises IndexError outside, where iteration over a sequence ends."""
         length = len(self)

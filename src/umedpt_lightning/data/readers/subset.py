@@ -90,6 +90,11 @@ class Selection(Reader):
         places = self._reader.places
         return None if places is None else places[self._rows]
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """As those of the whole."""
+        return self._reader.sizes[self._rows]
+
 
 class Subset(Selection):
     """A contiguous range of another reader's samples.
