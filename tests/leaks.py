@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import time
@@ -17,8 +18,11 @@ _SECONDS = 10.0  # in which what was told to end has to
 
 def children() -> set[int]:
     """Ids of this process's children, those that have ended and were not waited for included."""
-    lists = Path("/proc/self/task").glob("*/children")
-    return {int(child) for one in lists for child in one.read_text().split()}
+    found: set[int] = set()
+    for one in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found.update(map(int, one.read_text().split()))
+    return found
 
 
 def living(processes: set[int]) -> dict[int, str]:

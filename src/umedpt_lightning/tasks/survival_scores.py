@@ -131,7 +131,7 @@ class SurvivalScores(Metric):
         curves = dim_zero_cat(self.curves).contiguous().cpu().view(torch.float64).view(-1, 1 + len(self.edges)).numpy()
         targets = dim_zero_cat(self.targets).cpu().view(-1, 2).double().numpy()
         risks, times, events = curves[:, 0], targets[:, 0], targets[:, 1] > 0
-        title, unit = f"by predicted risk ({len(times)})", f"time ({self.time_unit})"
+        title, unit = f"by predicted risk ({len(times)} samples)", f"time ({self.time_unit})"
         self.chart = Chart(title, unit, "share without an event", risk_groups(risks, times, events), steps=True)
         survival = np.hstack([np.ones((len(times), 1)), curves[:, 1:]])
         scores = (
