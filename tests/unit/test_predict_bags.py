@@ -20,6 +20,7 @@ from umedpt_lightning.blocks import GatedAttention
 from umedpt_lightning.data.loading.dataset import collate, prepared
 from umedpt_lightning.data.readers import Bags, ManifestNumbers, SlideNumbers, Table, VolumeNumbers
 from umedpt_lightning.data.transforms import Transform
+from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.inference.embed_files import embed_files
 from umedpt_lightning.inference.find_inputs import TableColumns
 from umedpt_lightning.inference.options import PredictOptions
@@ -54,12 +55,18 @@ def of_volumes(folder: Path) -> Found:
     return Bags(VolumeNumbers(volumes(folder), "train", {"z": ""}), "volume"), folder / "volumes", ("slice",)
 
 
+def of_some_slices(folder: Path) -> Found:
+    volume = VolumeNumbers(volumes(folder), "train", {"z": ""}, Slices(every=1.5))
+    assert len(volume) < len(VolumeNumbers(volumes(folder), "train", {"z": ""}))
+    return Bags(volume, "volume"), folder / "volumes", ("slice",)
+
+
 def of_slides(folder: Path) -> Found:
     reader = SlideNumbers(slides(folder), "train", {"z": ""}, TILES)
     return Bags(reader, "slide"), folder / "slides", ("x", "y", "width", "height")
 
 
-@pytest.mark.parametrize("kind", [by_column, by_expression, of_volumes, of_slides])
+@pytest.mark.parametrize("kind", [by_column, by_expression, of_volumes, of_some_slices, of_slides])
 def test_files_are_predicted_as_the_bags_of_the_reader(kind: Callable[[Path], Found], tmp_path: Path) -> None:
     reader, given, columns = kind(tmp_path)
     torch.manual_seed(0)

@@ -67,8 +67,9 @@ class Opening:
         # intensities that are asked for are those of volumes; they make none of what is known to have been an image
         volumes = slices is not None or (intensity is not None and "images" not in spec.cut)
         preference = Preference("slices" in spec.cut or volumes, "tiles" in spec.cut or tiles is not None)
-        if slices is None:  # every slice; all axial ones where the task was not trained on volumes
-            slices = replace(_made(Slices, spec.cut.get("slices", {}), "slices"), every=None)
+        if slices is None:  # every slice, but of a bag those that it had; axial ones if it was trained on no volumes
+            slices = _made(Slices, spec.cut.get("slices", {}), "slices")
+            slices = slices if spec.bag else replace(slices, every=None)
         if intensity is None and (options := spec.cut.get("intensity")):
             kinds: dict[str, Callable[..., Intensity]] = {"low": Window, "level": Level, "lower": Percentiles}
             intensity = _made(kinds.get(min(options), Window), options, "intensity")
