@@ -239,11 +239,27 @@ def test_every_label_type_has_a_word(kind: str) -> None:
     assert spec_of(kind).phrase
 
 
-def test_a_task_of_bags_is_refused_with_the_mend(image: str) -> None:
+def test_a_task_of_bags_sees_all_images_together(tmp_path: Path) -> None:
     specs = {"one": spec_of("class"), "many": ClassSpec(channels=3, classes=("a", "b"), bag="patient")}
+    model = MultiTaskModel(small_encoder(), specs).eval()
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), np.uint8)
+    names = [tmp_path / f"{i}.png" for i in (10, 2, 1)]
+    for image, name in zip(images, names, strict=True):
+        Image.fromarray(image).save(name)
+    html = AppService(model).answers([*map(str, names)], Query(["one", "many"]))
+    page = _Reader(html)
+    assert "one looks at one image, but 3 were dropped" in page.text
+    share = float(model.predict([images[::-1]], "many")[0][1])
+    assert f"{share:.1%}" in page.text.replace(" %", "%"), "as the images lie by their names"
+    assert any(tag == "img" and "count most for many" in attributes["alt"] for tag, attributes in page.tags)
+    assert "and 2 more" in AppService(model).preview([*map(str, names)])
+    alone = _Reader(AppService(model).answers(str(names[0]), Query(["one", "many"])))
+    assert "looks at one image" not in alone.text
+
+
+def test_neighbours_of_bags_are_refused() -> None:
+    specs = {"many": ClassSpec(channels=3, classes=("a", "b"), bag="patient")}
     model = MultiTaskModel(small_encoder(), specs)
-    page = _Reader(AppService(model).answers(image, Query(["one", "many"])))
-    assert "many sees the images of a patient together, and this page takes one" in page.text
     samples = NearestSamples(["a"], [""], np.ones((1, model.encoder.channels[-1]), np.float32))
     with pytest.raises(ValueError, match=r"'many' has bags.*Embed the samples by a task of single images"):
         AppService(model, Samples(samples, None, "many"))

@@ -64,6 +64,11 @@ def body(answer: PageView, picture: Picture, label: str) -> str:
     return _bars(answer.bars) + _numbers(answer.numbers) + _legend(answer.legend) + drawn + _table(answer, names)
 
 
+def picture(pixels: Pixels, label: str) -> str:
+    """A picture that was drawn, with words for who cannot see it."""
+    return f'<img src="{data_uri(pixels)}" alt="{escape(label)}">'
+
+
 def neighbours(found: Sequence[Neighbour], pictures: Sequence[Picture | None]) -> str:
     """The nearest samples with their pictures; None where one is no image file."""
     items = []

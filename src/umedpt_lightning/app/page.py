@@ -28,7 +28,12 @@ def build(service: AppService, title: str) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                file = gr.File(label="Image: PNG, JPEG, TIFF or DICOM", height=170, elem_id="u-file")
+                bags = sorted({spec.bag for spec in specs.values() if spec.bag})
+                several = f", or all of a {' or '.join(bags)}" if bags else ""
+                file = gr.File(
+                    label=f"Image: PNG, JPEG, TIFF or DICOM{several}", height=170, elem_id="u-file",
+                    file_count="multiple" if bags else "single",
+                )  # fmt: skip
                 tasks = gr.CheckboxGroup(
                     choices,
                     value=[*specs] if len(specs) == 1 else [],
@@ -50,7 +55,7 @@ def build(service: AppService, title: str) -> gr.Blocks:
             with gr.Column(scale=5, min_width=480):
                 answers = gr.HTML(HINT, elem_id="u-answers")
 
-        def show(file: str | None, tasks: list[str], score: float, stretch: bool, near: bool) -> str:
+        def show(file: str | list[str] | None, tasks: list[str], score: float, stretch: bool, near: bool) -> str:
             return service.answers(file, Query(tasks, score, stretch, near))
 
         options: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}

@@ -6,20 +6,26 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from umedpt_lightning.app import cards
-from umedpt_lightning.app.cards import THUMBNAIL, Picture, figure, shown
+from umedpt_lightning.app.cards import PAGE, THUMBNAIL, Picture, figure, shown
 from umedpt_lightning.app.neighbours import NearestSamples
 from umedpt_lightning.app.uploads import Array, for_task, load
 from umedpt_lightning.data.formats.images import image_suffixes
+from umedpt_lightning.data.formats.labels import natural_key
+from umedpt_lightning.drawing.attention import draw_attention, most_attended
 from umedpt_lightning.inference.opening import Opening
 from umedpt_lightning.io.arrays import as_image, as_tensor, resized
 from umedpt_lightning.model import NOT_FINITE, MultiTaskModel
 from umedpt_lightning.types import to_numpy
+from umedpt_lightning.types.bags import one_by_one
 
+#: A file that was dropped, several, or none.
+Files: TypeAlias = str | Sequence[str] | None
 _log = logging.getLogger(__name__)
 #: Samples shown beside an image.
 NEAREST = 6
@@ -80,49 +86,62 @@ class AppService:
                     "are of another model. Make them again with this one."
                 )
 
-    def preview(self, file: str | None) -> str:
-        """The image of a file, and what is known of it."""
-        if not file:
+    def preview(self, files: Files) -> str:
+        """The image of a file, the first of several, and what is known of it."""
+        if not (paths := _paths(files)):
             return ""
         try:
-            image = load(Path(file))
+            image = load(paths[0])
             height, width, channels = image.shape
             facts = f"{width} x {height} px, {'grey' if channels == 1 else 'colour'}, {image.dtype}, "
             facts += f"intensities {image.min():g} to {image.max():g}"
-            return figure(shown(image), None, {}, "the image") + cards.notes([facts])
+            more = [f"and {len(paths) - 1} more, for tasks that see several images together"] if paths[1:] else []
+            return figure(shown(image), None, {}, "the image") + cards.notes([facts, *more])
         except Exception as error:
             return _problem(error)
 
-    def answers(self, file: str | None, query: Query) -> str:
-        """What the model says of a file's image, task by task."""
-        if not file:
+    def answers(self, files: Files, query: Query) -> str:
+        """What the model says of a file's image, or of several images together where a task has bags, task by task."""
+        if not (paths := _paths(files)):
             return cards.problem("There is no image yet: drop one first.")
         if not query.tasks and not (self.samples and query.neighbours):
             return cards.problem("No task is chosen: tick at least one.")
         try:
-            load(Path(file))
+            for path in paths:
+                load(path)
         except Exception as error:
             return _problem(error)
-        parts = [self._task(name, Path(file), query) for name in query.tasks]
+        parts = [self._task(name, paths, query) for name in query.tasks]
         if self.samples and query.neighbours:
-            parts.append(self._neighbours(Path(file), self.samples, query.stretch))
+            parts.append(self._neighbours(paths[0], self.samples, query.stretch))
         return "".join(parts)
 
-    def _task(self, name: str, file: Path, query: Query) -> str:
+    def _task(self, name: str, paths: Sequence[Path], query: Query) -> str:
         spec = self.model.task(name).spec
         try:
-            if spec.bag:
-                raise ValueError(
-                    f"{name} sees the images of a {spec.bag} together, and this page takes one image. Give the images "
-                    f"of each {spec.bag} to `umedpt predict`, in a folder or by a table."
-                )
-            picture, given, notes = self._seen(file, name, query.stretch)
-            prediction = to_numpy(self.model.predict([given], name)[0])
+            if paths[1:] and not spec.bag:
+                raise ValueError(f"{name} looks at one image, but {len(paths)} were dropped. Drop one.")
+            seen = [self._seen(path, name, query.stretch) for path in paths]
+            pictures, given = [one[0] for one in seen], [one[1] for one in seen]
+            prediction = to_numpy(self.model.predict([given] if spec.bag else given, name)[0])
             found = spec.page_view(prediction, query.least_score)
-            html = cards.notes(notes) + cards.body(found, picture, f"{name}, over the image") + cards.notes(found.notes)
+            notes = [*dict.fromkeys(note for one in seen for note in one[2])]
+            html = cards.notes(notes) + cards.body(found, pictures[0], f"{name}, over the image")
+            html += cards.notes(found.notes) + (self._attention(name, pictures, given) if spec.bag else "")
         except Exception as error:
             html = _problem(error)
         return cards.card(name, spec.phrase, html)
+
+    def _attention(self, name: str, pictures: Sequence[Picture], given: Sequence[Array]) -> str:
+        """How much each image of a bag counts."""
+        spec, size = self.model.task(name).spec, self.model.sizes.get(name)
+        stored = resized([as_image(image, spec.channels, "the image") for image in given], size)
+        ((_, bags),) = one_by_one(stored, [len(stored)], "tiles" not in spec.cut)
+        with torch.inference_mode():
+            _, (found,) = self.model.weighed(bags.to(self.model.encoder.mean.device), name)
+        weights = to_numpy(found)
+        drawn = draw_attention([pictures[i].pixels for i in most_attended(weights)], weights, None, PAGE[0])
+        return cards.picture(np.asarray(drawn), f"the images that count most for {name}, with their shares")
 
     def _seen(self, file: Path, task: str, stretch: bool) -> tuple[Picture, Array, list[str]]:
         """A file's image as a task opens it and as it takes it, and what the user should know about it."""
@@ -144,6 +163,12 @@ class AppService:
         except Exception as error:
             html = _problem(error)
         return cards.card("nearest samples", f"cosine of the embeddings, as images of {samples.task}", html)
+
+
+def _paths(files: Files) -> list[Path]:
+    """The files in natural order of their names, as readers have them."""
+    given = [files] if isinstance(files, str) else files or []
+    return sorted(map(Path, given), key=lambda path: natural_key(path.name))
 
 
 def _thumbnail(folder: Path | None, name: str) -> Picture | None:
