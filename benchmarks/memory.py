@@ -14,7 +14,6 @@ import yaml
 from benchmarks.jpegs import make_jpegs
 from benchmarks.micro_batches import batches_of, round_of, specs_of
 from benchmarks.processes import in_fresh_process, peak_rss, rss, side_by_side
-from benchmarks.saved_bytes import SavedBytes
 from benchmarks.timing import ratio
 from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.callbacks.progress import RunLines
@@ -26,6 +25,7 @@ from umedpt_lightning.data.readers import ClassFolders
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.training.profiling.saved_bytes import SavedBytes
 from umedpt_lightning.types import TaskBatch
 
 SIDE = 64  # pixels of the real loader's images

@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.saved_bytes import SavedBytes
+from umedpt_lightning.training.profiling.saved_bytes import SavedBytes
 
 #: Operators that read from the device what the program then goes by.
 _WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim"}

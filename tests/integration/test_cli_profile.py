@@ -198,7 +198,7 @@ def test_slow_workers_are_seen_through_what_they_have_read_ahead(capsys: pytest.
 def test_saved_bytes_count_a_storage_once_and_no_parameters() -> None:
     layer = nn.Linear(8, 8)
     images = torch.randn(4, 8)
-    meter = SavedBytes(layer)
+    meter = SavedBytes()
     with meter:
         loss = (layer(images).exp() + layer(images)).sum()
     assert meter.peak == images.nbytes + 4 * 8 * 4, "the input once, and what exp keeps"

@@ -19,11 +19,11 @@ from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, MemoryReader, readers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from benchmarks.saved_bytes import SavedBytes
 from umedpt_lightning.blocks import BaseEncoder, BatchNormMode, Encoder, ViTEncoder
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading import loaders
 from umedpt_lightning.training import MultiTaskModule, Optimization
+from umedpt_lightning.training.profiling.saved_bytes import SavedBytes
 from umedpt_lightning.types import TaskBatch
 
 TASKS = {f"a_{kind}": kind for kind in KINDS}

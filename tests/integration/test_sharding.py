@@ -20,7 +20,6 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
 from benchmarks.ranks import on_ranks
-from benchmarks.saved_bytes import SavedBytes
 from umedpt_lightning.blocks import ViTEncoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
@@ -29,6 +28,7 @@ from umedpt_lightning.runs.trainer_options import check_options
 from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.training.aggregation import ExactBalance, GradientAggregator, SketchBalance
 from umedpt_lightning.training.aggregation.watch import GradientWatch
+from umedpt_lightning.training.profiling.saved_bytes import SavedBytes
 from umedpt_lightning.training.sharding import ShardedStrategy, check_sharding, own_part
 
 TASKS = {"a_class": "class", "a_mask": "mask", "a_box": "box"}

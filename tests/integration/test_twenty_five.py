@@ -17,11 +17,11 @@ from benchmarks.memory import built, real_tasks, trainer_of
 from benchmarks.micro_batches import round_of
 from benchmarks.processes import in_fresh_process
 from benchmarks.ranks import on_ranks
-from benchmarks.saved_bytes import SavedBytes
 from umedpt_lightning.blocks import DetectionDecoder, Encoder, PixelDecoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.training import MultiTaskModule
+from umedpt_lightning.training.profiling.saved_bytes import SavedBytes
 from umedpt_lightning.types import TaskBatch
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.saved_bytes import SavedBytes
 from umedpt_lightning.blocks import Encoder
+from umedpt_lightning.training.profiling.saved_bytes import SavedBytes
 
 # sequences of blocks; blocks by attribute (whole stages are recomputed); lists changed in place; Swin's windows
 NAMES = ["test_convnext", "test_resnet", "test_efficientnet", "regnetx_002", "hrnet_w18_small", "test_vit"]

@@ -188,7 +188,7 @@ class RoundTimer(pl.Callback):
         count, _, height, width = batch.images.shape
         self._pixels[batch.task] = count * height * width
         if not cost.saved_bytes and self._meter is None:  # once: it takes time
-            self._meter = SavedBytes(self._module)
+            self._meter = SavedBytes()
 
     def _enter(self, phase: Phase) -> None:
         """Stops the clock of the phase that ends here, and starts that of the next."""
