@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import sys
 from functools import cache, partial
@@ -158,6 +159,18 @@ def test_a_task_that_is_clipped_counts_less() -> None:
     mean = torchjd.MeanWeighting()
     assert GramWeights(mean, 1.0)(norms, 0) == {"a": 0.5, "b": 1.0}
     assert GramWeights(mean, None)(norms, 0) == {"a": 1.0, "b": 1.0}
+
+
+def test_what_a_weighting_draws_depends_on_the_round_alone() -> None:
+    draw, gram = GramWeights(lambda products: torch.rand(len(products)), None), Gram(["a", "b"], torch.eye(2))
+    first = draw(gram, 3)
+    torch.rand(5)
+    assert draw(gram, 3) == first != draw(gram, 4)
+
+
+def test_a_weighting_is_not_asked_about_what_is_not_finite() -> None:
+    gram = Gram(["a", "b"], torch.tensor([[1.0, math.nan], [math.nan, 1.0]]))
+    assert GramWeights(lambda products: 1 / 0, None)(gram, 0) == {"a": 1.0, "b": 1.0}
 
 
 # --- the sketched way -------------------------------------------------------------------------------------------------
