@@ -161,6 +161,13 @@ def test_a_task_that_is_clipped_counts_less() -> None:
     assert GramWeights(mean, None)(norms, 0) == {"a": 1.0, "b": 1.0}
 
 
+def test_the_projection_of_opposed_gradients_has_its_closed_form() -> None:
+    """Of the least `vᵀ G v` with `v >= u`: the second gradient helps with half of what it opposes the first."""
+    products = torch.tensor([[1.0, -0.5], [-0.5, 1.0]])
+    found = up_grad("UPGradWeighting").projector(torch.eye(2), products)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.5], [0.5, 1.0]]), rtol=0, atol=1e-3)
+
+
 def test_what_a_weighting_draws_depends_on_the_round_alone() -> None:
     draw, gram = GramWeights(lambda products: torch.rand(len(products)), None), Gram(["a", "b"], torch.eye(2))
     first = draw(gram, 3)

@@ -52,6 +52,12 @@ def test_over_many_vectors_the_error_is_as_is_said() -> None:
     assert float(errors.std()) == pytest.approx(4096**-0.5, rel=0.2)
 
 
+def test_a_vector_of_one_sign_keeps_its_length() -> None:
+    """Without random signs, or with the same ones in each piece, its elements would add up instead of their squares."""
+    vector = torch.ones(100_000)
+    assert float(sketched(vector, 1024).square().sum()) == pytest.approx(100_000, rel=0.2)
+
+
 def test_what_is_added_has_the_difference_for_a_sketch() -> None:
     vector = torch.randn(5000, dtype=torch.float64)
     sketch = Sketch([vector], 256)
