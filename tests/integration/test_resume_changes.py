@@ -19,11 +19,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from umedpt_lightning.blocks import PixelDecoder
 from umedpt_lightning.cli import main
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.folder import claim, new_folder, wandb_id
+from umedpt_lightning.training.checkpoints import CheckpointError
 from umedpt_lightning.training.resume.init_from import init_from, read_state
 from umedpt_lightning.training.resume.optimizer import match_schedule, resumable
+from umedpt_lightning.training.resume.weights import fit_checkpoint
 
 Config = dict[str, Any]
 
@@ -208,6 +211,20 @@ def test_a_head_of_another_shape_is_new_and_one_without_a_task_is_not_used(tmp_p
     model = MultiTaskModel(small_encoder(), {"a": spec_of("class", count=4)})
     told = "taken are encoder, pooling; new are the head of a; not used are the head of gone."
     assert init_from(model, tmp_path) == f"init_from {tmp_path}: {told}"
+
+
+def test_a_block_of_another_shape_is_refused() -> None:
+    """One whose parameters have the names of before, which torch alone would tell."""
+    was, now = (
+        nn.ModuleDict(
+            {"model": MultiTaskModel(small_encoder(), {"a": spec_of("mask")}, None, partial(PixelDecoder, channels=n))}
+        )
+        for n in (8, 16)
+    )
+    saved = was.state_dict()
+    fit_checkpoint({"state_dict": dict(saved)}, was, was["model"], True)
+    with pytest.raises(CheckpointError, match=r"model\.pixel_decoder: the checkpoint does not fit.*\(128, .*\(256, "):
+        fit_checkpoint({"state_dict": dict(saved)}, now, now["model"], True)
 
 
 def test_a_task_that_was_never_trained_is_not_evaluated(two_tasks: Config, begun: Path) -> None:

@@ -118,7 +118,8 @@ def _check_parameters(
     saved: State, current: State, but: set[str], described: Mapping[str, Any], model: MultiTaskModel
 ) -> None:
     """Holds that all parameters but some have the names and shapes that they had."""
-    for name in dict.fromkeys([*current, *saved]):
+    # shared blocks first: a head that follows the width of a decoder is not to be blamed for it
+    for name in sorted(dict.fromkeys([*current, *saved]), key=lambda name: bool(_task(name))):
         if name in but or (name in saved and name in current and saved[name].shape == current[name].shape):
             continue
         before, now = (
