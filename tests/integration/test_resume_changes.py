@@ -25,7 +25,7 @@ from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.folder import claim, new_folder, wandb_id
 from umedpt_lightning.training.checkpoints import CheckpointError
 from umedpt_lightning.training.resume.init_from import init_from, read_state
-from umedpt_lightning.training.resume.optimizer import match_schedule, resumable
+from umedpt_lightning.training.resume.optimizer import match_optimizer_state, match_schedule, name_parameters, resumable
 from umedpt_lightning.training.resume.weights import fit_checkpoint
 
 Config = dict[str, Any]
@@ -267,6 +267,15 @@ def test_moments_of_another_shape_or_optimizer_are_left() -> None:
     assert [len(optimizer.state) for optimizer in (same, other)] == [1, 0]
     with pytest.warns(UserWarning, match="The optimizer was SGD, and AdamW begins without its state"):
         same.load_state_dict(stepped(momentum, 3).state_dict())
+
+
+def test_moments_that_an_earlier_release_did_not_name_are_left_where_they_fit_nothing() -> None:
+    saved = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"params": [0], "lr": 1.0}]}
+    with pytest.warns(UserWarning, match="begins without state"):
+        name_parameters(saved, {"model.a": torch.Size([2])})
+    parameter = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.AdamW([{"params": [parameter], "param_names": ["model.a"]}])
+    assert match_optimizer_state(optimizer, saved, [{"lr": 1e-3}])["state"] == {}
 
 
 def test_a_run_is_evaluated_from_any_folder(
