@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -123,7 +123,8 @@ class AppService:
                 raise ValueError(f"{name} looks at one image, but {len(paths)} were dropped. Drop one.")
             seen = [self._seen(path, name, query.stretch) for path in paths]
             pictures, given = [one[0] for one in seen], [one[1] for one in seen]
-            prediction = to_numpy(self.model.predict([given] if spec.bag else given, name)[0])
+            images: list[Any] = [given] if spec.bag else given
+            prediction = to_numpy(self.model.predict(images, name)[0])
             found = spec.page_view(prediction, query.least_score)
             notes = [*dict.fromkeys(note for one in seen for note in one[2])]
             html = cards.notes(notes) + cards.body(found, pictures[0], f"{name}, over the image")
