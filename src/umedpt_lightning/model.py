@@ -83,6 +83,7 @@ class MultiTaskModel(PretrainedModel):
         self.encoder = encoder
         self.sizes = dict(sizes or {})
         self.kept: KeptEmbeddings | None = None
+        self.register_load_state_dict_pre_hook(_forget_embeddings)
         self.pooling = Pooling(encoder.embedding_channels)
         decoders = {"pixels": pixel_decoder, "detection": detection_decoder}
         built = BuiltBlocks(encoder, {**decoders, BAG: GatedAttention, **(blocks or {})})
@@ -282,6 +283,11 @@ class MultiTaskModel(PretrainedModel):
 def as_model(encoder: BaseEncoder | nn.Module, *parts: Any, **more: Any) -> MultiTaskModel:
     """The model of an encoder and its other parts, which are as for `MultiTaskModel`; or the model that is given."""
     return encoder if isinstance(encoder, MultiTaskModel) else MultiTaskModel(encoder, *parts, **more)
+
+
+def _forget_embeddings(model: MultiTaskModel, *_: Any) -> None:
+    """Those of other weights, which a fit that was broken off leaves behind."""
+    model.kept = None
 
 
 @contextmanager

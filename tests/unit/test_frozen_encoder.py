@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -127,6 +128,15 @@ def test_kept_embeddings_are_told_apart_by_what_they_depend_on_and_bounded() -> 
     assert (len(computed), len(kept)) == (5, 3)
     kept(embed, images[:1].reshape(1, 1, 1, 4), "a")
     assert len(computed) == 6
+
+
+def test_embeddings_of_a_fit_that_was_broken_off_are_forgotten_with_its_weights() -> None:
+    module = MultiTaskModule({"a": patients().spec}, small_encoder())
+    module.model.kept = KeptEmbeddings(9)
+    copy.deepcopy(module).load_state_dict(module.state_dict())
+    assert module.model.kept is not None
+    module.load_state_dict(module.state_dict())
+    assert module.model.kept is None
 
 
 def test_an_encoder_is_frozen_that_neither_learns_nor_draws() -> None:

@@ -25,6 +25,7 @@ def keep_embeddings(model: MultiTaskModel, tasks: Mapping[str, Any]) -> str | No
     Returns:
         A sentence on it; None where there are no bags, or the encoder learns.
     """
+    model.kept = None
     bags = {name: data for name, data in tasks.items() if name in model.tasks and model.task(name).spec.bag}
     if not bags or not is_frozen(model.encoder) or any(map(is_shard, model.encoder.parameters())):
         return None
@@ -45,5 +46,6 @@ def keep_embeddings(model: MultiTaskModel, tasks: Mapping[str, Any]) -> str | No
     model.kept = KeptEmbeddings(count, frozenset(bags) - frozenset(again))
     text = f"The encoder is frozen, so that each image of the bags of {', '.join(bags)} is embedded once"
     if again:
-        text += f", but training images of {', '.join(again)} in each pass: they are augmented. Leave `augment` out"
+        text += f", but training images of {', '.join(again)} in each pass: they are augmented."
+        text += " Leave `augment` out to keep them"
     return f"{text}."
