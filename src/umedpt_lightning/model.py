@@ -83,7 +83,7 @@ class MultiTaskModel(PretrainedModel):
         self.encoder = encoder
         self.sizes = dict(sizes or {})
         self.kept: KeptEmbeddings | None = None
-        self.register_load_state_dict_pre_hook(_forget_embeddings)
+        self.register_load_state_dict_pre_hook(_forget_embeddings)  # type: ignore[no-untyped-call]  # as torch has it
         self.pooling = Pooling(encoder.embedding_channels)
         decoders = {"pixels": pixel_decoder, "detection": detection_decoder}
         built = BuiltBlocks(encoder, {**decoders, BAG: GatedAttention, **(blocks or {})})
