@@ -23,7 +23,7 @@ from umedpt_lightning.blocks import (
 )
 from umedpt_lightning.blocks.bag import in_chunks
 from umedpt_lightning.blocks.built import BlockFactory, BuiltBlocks, needs_of
-from umedpt_lightning.blocks.frozen import KeptEmbeddings, is_frozen
+from umedpt_lightning.blocks.frozen import KeptEmbeddings, forget_embeddings, is_frozen
 from umedpt_lightning.blocks.gradient_scale import scale_gradient
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
@@ -83,7 +83,7 @@ class MultiTaskModel(PretrainedModel):
         self.encoder = encoder
         self.sizes = dict(sizes or {})
         self.kept: KeptEmbeddings | None = None
-        self.register_load_state_dict_pre_hook(_forget_embeddings)  # type: ignore[no-untyped-call]  # as torch has it
+        self.register_load_state_dict_pre_hook(forget_embeddings)  # type: ignore[no-untyped-call]  # as torch has it
         self.pooling = Pooling(encoder.embedding_channels)
         decoders = {"pixels": pixel_decoder, "detection": detection_decoder}
         built = BuiltBlocks(encoder, {**decoders, BAG: GatedAttention, **(blocks or {})})
@@ -283,11 +283,6 @@ class MultiTaskModel(PretrainedModel):
 def as_model(encoder: BaseEncoder | nn.Module, *parts: Any, **more: Any) -> MultiTaskModel:
     """The model of an encoder and its other parts, which are as for `MultiTaskModel`; or the model that is given."""
     return encoder if isinstance(encoder, MultiTaskModel) else MultiTaskModel(encoder, *parts, **more)
-
-
-def _forget_embeddings(model: MultiTaskModel, *_: Any) -> None:
-    """Those of other weights, which a fit that was broken off leaves behind."""
-    model.kept = None
 
 
 @contextmanager

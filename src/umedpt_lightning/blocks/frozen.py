@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,3 +60,8 @@ class KeptEmbeddings:
                 if len(self._kept) < self._most:
                     self._kept[key] = found.cpu()
         return found.to(image.device)
+
+
+def forget_embeddings(model: Any, *_: Any) -> None:
+    """Those of a model that gets other weights, which a fit that was broken off leaves behind."""
+    model.kept = None
