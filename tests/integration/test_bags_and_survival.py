@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from PIL import Image
 
@@ -126,6 +127,37 @@ def test_bags_beside_masks_have_metrics_baselines_and_pictures(run: Path) -> Non
     assert report["baseline"]["death/cindex"] == 0.5
     for picture in ("val_death.png", "val_death_chart.png", "val_months.png", "val_squares.png"):
         assert np.asarray(Image.open(run / "pictures" / picture)).std() > 0
+
+
+def test_wandb_gets_bags_with_their_attention_and_curves(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logged: dict[str, Any] = {}
+    log = wandb.Run.log
+    monkeypatch.setattr(wandb.Run, "log", lambda run, row, *args: (logged.update(row), log(run, row, *args))[1])
+    content = yaml.safe_load(config.read_text())
+    content["trainer"] |= {"logger": reader("WandbLogger", project="patients", save_dir=str(tmp_path)), "max_epochs": 1}
+    content["data"]["steps_per_epoch"] = 1
+    (tmp_path / "logged.yaml").write_text(yaml.safe_dump(content))
+    try:
+        main(["fit", "--config", str(tmp_path / "logged.yaml"), "--run", str(tmp_path / "run")])
+    finally:
+        wandb.finish()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["val"]["metrics"]
+    for name in ("death/cindex", "death/brier", "months/r2", "squares/dice"):
+        assert logged[f"val/{name}"] == pytest.approx(metrics[name])
+    assert len(logged["pictures/val/death"]) == 4
+    assert "\n" in logged["pictures/val/death"][0]._caption  # a patient, and what is said of it
+    assert set(logged["pictures/val/squares"][0]._masks) == {"ground_truth", "prediction"}
+    media = next(tmp_path.glob("wandb/offline-run-*/files/media/images"))
+    for kind in ("pictures", "charts"):  # the chart are the curves of the groups of risk
+        files = list((media / kind / "val").glob("death_*.png"))
+        assert len(files) == {"pictures": 4, "charts": 1}[kind]
+        assert all(np.asarray(Image.open(file)).std() > 0 for file in files)
 
 
 def of_part(folder: Path, part: str, file: Path) -> Path:
