@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -46,6 +47,11 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
     return sum(bool({"image/png", "image/svg+xml"} & output.get("data", {}).keys()) for output in outputs)
 
 
+def _marked(file: Path) -> Any:
+    """Two of them train for longer than others."""
+    return pytest.param(file, marks=pytest.mark.slow) if file.stem in ("first_steps", "transfer") else file
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_git_has_no_outputs(file: Path) -> None:
     notebook = read(file)
@@ -84,7 +90,7 @@ def play(file: Path, folder: Path) -> int:
     return shown
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [_marked(file) for file in FILES], ids=lambda file: file.stem)
 def test_its_cells_run_and_show_its_pictures(
     file: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,8 +83,8 @@ def _small(whole: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
     return small | ({"model": {"tasks": heads}} if heads else {})
 
 
-#: Swin-T on twenty-four tasks.
-LONG = {"seventeen/pretrain.yaml+seventeen/swin.yaml"}
+#: Swin-T on twenty-four tasks, and what pages of results were made with.
+LONG = {name for name in COMMANDS if "swin" in name or "results/" in name}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in COMMANDS])
@@ -123,7 +123,8 @@ def test_a_vision_transformer_from_random_weights_beats_the_baselines_of_the_dem
         assert report["metrics"][f"{task}/{metric}"] > report["baseline"][f"{task}/{metric}"] + 0.3, task
 
 
-@pytest.mark.parametrize("arm", [None, *(pytest.param(arm, marks=pytest.mark.slow) for arm in ARMS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", [None, *ARMS])
 def test_the_arms_of_together_or_alone_train_all_tasks(arm: str | None, tmp_path: Path, shared_data: Path) -> None:
     files = [TOGETHER / f"{name}.yaml" for name in ("common", "together", arm) if name]
     options = ["--root", str(shared_data), "--run", str(tmp_path), "--model.encoder.init_args.weights", "null"]

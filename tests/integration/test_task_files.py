@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,25 @@ def test_names_that_are_not_there_are_refused_with_near_ones(tasks: Path, projec
     with pytest.raises(SystemExit, match=r"--tasks: there is no task 'xyz'. There are "):
         main(["data", "check", *configs, "--tasks", "sizes,xyz"])
     assert not (tasks / "run").exists()
+
+
+def test_the_check_leaves_out_what_the_training_leaves_out(
+    tasks: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = Path(_named(tasks, "tasks"))
+    _write(named, yaml.safe_load(named.read_text()) | {"leave_out": ["boxes", "places", "position"]})
+    configs = ["data", "check", "--config", str(named), "--root", str(project)]
+    main([*configs, "--json", str(tasks / "check.json")])
+    assert json.loads((tasks / "check.json").read_text())["tasks"].keys() == {"sizes", "squares"}
+    main([*configs, "--json", str(tasks / "check.json"), "--tasks", "boxes"])
+    assert json.loads((tasks / "check.json").read_text())["tasks"].keys() == {"boxes"}
+    more = tasks / "more.yaml"  # the last one counts, as for all options
+    _write(more, {"leave_out": "boxes"})
+    main([*configs, "--config", str(more), "--json", str(tasks / "check.json")])
+    assert len(json.loads((tasks / "check.json").read_text())["tasks"]) == 4
+    _write(more, {"leave_out": "boxs"})
+    with pytest.raises(SystemExit, match=r"leave_out: there is no task 'boxs'. Did you mean boxes"):
+        main([*configs, "--config", str(more)])
 
 
 def test_the_check_looks_at_the_tasks_that_are_asked_for(

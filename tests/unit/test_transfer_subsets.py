@@ -116,6 +116,16 @@ def test_a_share_depends_on_the_seed_alone() -> None:
     assert once(0.1).rows.tolist() != LabelSubsets(reader, 4)(0.1).rows.tolist()
 
 
+def test_a_patient_with_many_images_does_not_begin_every_share() -> None:
+    sizes = np.array([66, 47, 26, 24, 20, 14, 11, 10, 10, *([9] * 5), *range(8, 3, -1), *([2] * 60), *([1] * 60)])
+    groups = np.repeat(np.arange(len(sizes)), sizes).astype(str)
+    reader = Samples(MaskSpec(channels=1, classes=("a", "b")), None, len(groups), groups)
+    for fraction, most in ((0.01, 12), (0.1, 20)):
+        shares = [set(groups[LabelSubsets(reader, seed)(fraction).rows]) for seed in range(40)]
+        assert 0 < sum("0" in share for share in shares) <= most, "a seventh of all images are of it"
+        assert len({frozenset(share) for share in shares}) > 20
+
+
 def test_what_is_not_as_expected_is_said() -> None:
     labels = np.array([0] * 99 + [1])
     reader = Samples(ClassSpec(channels=1, classes=("sick", "well")), labels, 100)

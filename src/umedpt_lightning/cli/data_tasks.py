@@ -10,7 +10,7 @@ import jsonargparse
 
 from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.cli.parser_errors import config_files, explain
-from umedpt_lightning.cli.task_files import PARTS, choose, gather, load, root_of
+from umedpt_lightning.cli.task_files import PARTS, choose, gather, in_words, load, root_of
 from umedpt_lightning.data.check import Problem
 from umedpt_lightning.data.check.problems import take_apart
 from umedpt_lightning.data.check.sample import FINEST_STRIDE
@@ -23,8 +23,8 @@ from umedpt_lightning.data.transforms import Transform
 def read_config(files: Sequence[Path], root: str | None, only: Sequence[str] = ()) -> dict[str, Any]:
     """What configs say under ``data.tasks``, with ``${root}`` filled in; all else in them is ignored.
 
-    The tasks of the files add up, as for `umedpt fit`; `only` names those that are wanted, none for all. ``${root}`` is
-    `root`, else what the files say, else the working folder.
+    The tasks of the files add up, as for `umedpt fit`; `only` names those that are wanted, none for all but those that
+    the last ``leave_out`` of the files names. ``${root}`` is `root`, else what the files say, else the working folder.
 
     Raises ValueError where a file is no YAML of that form, or names no task, or there is none of a wanted name, and
     OSError where one cannot be read.
@@ -33,8 +33,11 @@ def read_config(files: Sequence[Path], root: str | None, only: Sequence[str] = (
     tasks = gather(contents, root).get("data", {}).get("tasks", {})
     if not tasks:
         raise ValueError(f"{', '.join(map(str, files))}: no task is described under data.tasks. Add one.")
-    if only:
-        tasks = {name: tasks[name] for name in choose(only, "--tasks", tasks)}
+    if not only:
+        said = [content["leave_out"] for content in contents.values() if content.get("leave_out") is not None]
+        left_out = choose(in_words(said[-1]), "leave_out", tasks) if said else []
+        only = [name for name in tasks if name not in left_out]
+    tasks = {name: tasks[name] for name in choose(only, "--tasks", tasks)}
     filled: dict[str, Any] = fill_root(tasks, root_of(contents, root))
     return filled
 

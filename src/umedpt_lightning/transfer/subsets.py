@@ -39,7 +39,7 @@ class LabelSubsets:
     """Shares of a reader's samples, of any size, from one order of its groups.
 
     The groups are put into an order whose every beginning looks like the whole: they are halved, labels spread evenly,
-    the first half before the second, and each half again in the same way. A share is a beginning of this order, so that
+    one half before the other, and each half again in the same way. A share is a beginning of this order, so that
     shares are nested and one does not depend on which others are asked for. Where a share holds none of a class, or of
     a label, the first group of the order that does is added, so that the shares stay nested.
 
@@ -162,7 +162,9 @@ class LabelSubsets:
             first = np.unique(self._unit_of[rows[half_of == 0]])
             if len(first) in (0, len(units)):  # of units of very unequal size
                 first = rng.permutation(units)[: len(units) // 2]
-            self._halves[path] = first, np.setdiff1d(units, first)
+            halves = first, np.setdiff1d(units, first)
+            # the largest group is always in the first part of `assign`: it would begin the order of every seed
+            self._halves[path] = halves[::-1] if self._grouped and rng.random() < 0.5 else halves
         return self._halves[path]
 
     def _strata_of(self, rows: NDArray[np.int64]) -> Strata:
