@@ -109,3 +109,12 @@ def test_counts_are_those_of_the_whole_run() -> None:
     for total in (1.0, 2.0):
         assert counter.read(torch.device("cpu")) == {"b": total}
         counter.add(batch)
+
+
+def test_counts_go_on_from_those_of_all_ranks() -> None:
+    states = [{"counts": {"a": 2}}, {"counts": {"a": 1, "b": 3}}]
+    counter = BadSamples(["a", "b", "c"])
+    counter.load_state_dicts(states)
+    assert counter.read(torch.device("cpu")) == {"a": 3.0, "b": 3.0}
+    counter.load_state_dicts([counter.state_dict()])  # in the place of what was counted, not beside it
+    assert counter.read(torch.device("cpu")) == {"a": 3.0, "b": 3.0}

@@ -14,6 +14,7 @@ import torch
 import yaml
 from builders import SMALL_PIXELS, WIDTHS, MemoryReader, small_encoder
 from PIL import Image
+from sklearn.metrics import r2_score
 from torch import Tensor, nn
 from volume_files import nifti
 
@@ -28,6 +29,7 @@ from umedpt_lightning.data.volume.slices import Slices
 from umedpt_lightning.labels import PixelLayer
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks import ImitateEmbedding, ImitateMaps, MaskedImages
+from umedpt_lightning.tasks.explained import Explained
 from umedpt_lightning.tasks.imitation import Imitation
 from umedpt_lightning.tasks.masked_images import hidden_squares
 from umedpt_lightning.transfer.sources import PretrainedSource, TimmSource
@@ -354,3 +356,12 @@ def test_classes_of_folders_can_be_left_out(tmp_path: Path) -> None:
     for number in range(4):
         image(tmp_path / "ab"[number % 2] / f"{number}.png", number)
     assert len(Unlabelled(ClassFolders(tmp_path))) == 4
+
+
+def test_what_is_explained_is_the_r2_of_all_channels_together() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(5, [1.0, 3.0, 0.1], (50, 3))
+    found, metric = truth + rng.normal(0, 0.5, truth.shape), Explained(3)
+    for rows in (slice(0, 20), slice(20, 50)):
+        metric.update(torch.from_numpy(found[rows]), torch.from_numpy(truth[rows]))
+    assert float(metric.compute()) == pytest.approx(r2_score(truth, found, multioutput="variance_weighted"), abs=1e-6)
