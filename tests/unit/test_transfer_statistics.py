@@ -37,7 +37,10 @@ def test_few_and_undefined_values() -> None:
     assert math.isnan(seed_interval([0.5]).low)
     assert seed_interval([0.5]).mean == 0.5
     assert seed_interval([math.nan]).count == 0
-    assert seed_interval([0.5, 0.5, 0.5]).high == 0.5
+    same = seed_interval([0.5, 0.5, math.nan, 0.5])  # all labels, whatever the seed: no interval of no width
+    assert (same.mean, same.count) == (0.5, 3)
+    assert math.isnan(same.low)
+    assert math.isnan(same.high)
 
 
 def patients(rng: np.random.Generator, count: int = 30, each: int = 8) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ LEVEL = 0.95
 class Interval:
     """A mean of so many defined values, NaN for none, and where the true one lies with a probability of 95 %.
 
-    Both ends are NaN for fewer than two values.
+    Both ends are NaN for fewer than two different values, which tell nothing of a spread.
     """
 
     mean: float
@@ -45,8 +45,8 @@ def seed_interval(values: Sequence[float]) -> Interval:
     if not len(known):
         return Interval(math.nan, math.nan, math.nan, 0)
     mean = float(known.mean())
-    if len(known) < 2:
-        return Interval(mean, math.nan, math.nan, 1)
+    if len(np.unique(known)) < 2:  # repetitions of the same, as of a probe with all labels
+        return Interval(mean, math.nan, math.nan, len(known))
     half = float(student.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
     return Interval(mean, mean - half, mean + half, len(known))
 

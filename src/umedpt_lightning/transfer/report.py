@@ -195,7 +195,7 @@ def _scale_labels(axes: Axes, shares: Sequence[Share]) -> None:
 def _cell(gap: Interval) -> str:
     if math.isnan(gap.mean):
         return ""
-    if math.isnan(gap.low) or gap.low == gap.high:  # one value, whose spread over seeds is not known
+    if math.isnan(gap.low):  # one value, whose spread over seeds is not known
         return f"{gap.mean:+.3f}"
     text = f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
     return f"<b>{text}</b>" if gap.low > 0 or gap.high < 0 else text
