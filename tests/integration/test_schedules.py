@@ -111,7 +111,7 @@ def test_a_schedule_is_set_in_a_config_and_one_that_does_not_fit_is_told(
         main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_follows_validation_goes_on_with_the_same_bits(workers: int, tmp_path: Path) -> None:
     def run(checkpoint: Path | None) -> tuple[dict[str, Tensor], Any]:
         readers = {task: readers_of({task: kind}, size=6)[task] for task, kind in TASKS.items()}
