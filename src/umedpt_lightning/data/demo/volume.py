@@ -23,7 +23,7 @@ MIN_BRAIN_AREA = 1500
 #: Slices left out between two parts: the nearest slices of two parts are 4 mm apart.
 GAP = 3
 #: What happens to the slices along an axis, in mm, again and again. Both val and test lie between train blocks.
-PATTERN = (("train", 10), ("", GAP), ("val", 8), ("", GAP), ("train", 10), ("", GAP), ("test", 8), ("", GAP))
+PATTERN = (("train", 8), ("", GAP), ("val", 5), ("", GAP), ("train", 8), ("", GAP), ("test", 5), ("", GAP))
 #: The stored intensities of CT, in HU: the usual window for the brain. Outside the brain the atlas is 0 HU.
 CT_WINDOW = (0.0, 80.0)
 
