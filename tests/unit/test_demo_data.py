@@ -168,7 +168,7 @@ def test_position_is_the_height_in_the_file_name_and_is_asked_between_the_height
         assert [place(Path(row["path"])) for row in found] == [("mri z", int(z)) for z in heights[split]]
     assert np.ptp(heights["train"]) > 120
     for split in ("val", "test"):
-        assert np.ptp(heights[split]) > 45
+        assert np.ptp(heights[split]) > 70, "over two near blocks the best single answer is hard to beat"
         assert heights["train"].min() < heights[split].min() <= heights[split].max() < heights["train"].max()
 
 
