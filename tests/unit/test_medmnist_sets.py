@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +43,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "site" / "medmnist" / "__init__.py").write_text("raise RuntimeError('imported')")
     (tmp_path / "site" / "medmnist" / "info.py").write_text(f"import os\nHOME = os.sep\nINFO = {table!r}\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "medmnist", raising=False)  # the real one, where another test has imported it
     yield source
     server.shutdown()
     server.server_close()
