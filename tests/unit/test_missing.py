@@ -55,3 +55,11 @@ def test_folders_get_the_hint_too(tmp_path: Path) -> None:
     (tmp_path / "Images").mkdir()
     with pytest.raises(FileNotFoundError, match=r"images: there is no such folder\. '.*Images' is there"):
         check_folder(tmp_path / "images")
+
+
+def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no such file\. It is a folder, not a file\. "):
+        ManifestClasses(tmp_path, None)
+    file = table(tmp_path / "t.csv", [{"path": "a.png", "label": "x"}])
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder\. It is a file, not a folder\. "):
+        check_folder(file)

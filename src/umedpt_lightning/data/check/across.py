@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
@@ -85,6 +89,26 @@ def find_absent_classes(name: str, tallies: Mapping[str, Tally]) -> Iterator[Pro
                 else "It cannot be measured here: add some, or split anew."
             )
             yield Problem(name, part, repr(absent), what, mend, "class", "error" if part == "train" else "warning")
+
+
+def find_alike_names(name: str, tallies: Mapping[str, Tally]) -> Iterator[Problem]:
+    """Classes, labels or quantities that are most likely one, written in several ways."""
+    ways: dict[str, list[str]] = defaultdict(list)
+    for each in next(iter(tallies.values())).spec.names:
+        ways[_spelled(each)].append(each)
+    for alike in ways.values():
+        if len(alike) > 1:
+            what = f"{', '.join(map(repr, alike[1:]))} beside it: they count as different, but differ in spelling alone"
+            mend = "Write it one way in the data, if it is one."
+            yield Problem(name, "", repr(alike[0]), what, mend, "class", "warning")
+
+
+def _spelled(name: str) -> str:
+    """The same for names that differ in case, spaces, underscores, hyphens, or how a number is written."""
+    with contextlib.suppress(ValueError):
+        return repr(float(name))
+    plain = unicodedata.normalize("NFKC", name).strip().casefold()
+    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", plain)  # not at the end: + and - may be grades
 
 
 def find_outside(name: str, tallies: Mapping[str, Tally]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from umedpt_lightning.data.check.across import (
     compare_sizes,
     compare_specs,
     find_absent_classes,
+    find_alike_names,
     find_lost_objects,
     find_outside,
 )
@@ -95,6 +96,7 @@ def check(
                 *find_lossy_masks(name, task),
                 *find_unread(name, task),
                 *find_absent_classes(name, parts),
+                *find_alike_names(name, parts),
                 *find_duplicates(name, parts),
                 *find_shared_groups(name, task, parts),
                 *find_empty_bags(name, task),

@@ -173,13 +173,35 @@ class Outlines:
                 code = coco_mask.frPyObjects(outline, height, width)
             else:
                 code = {"size": [height, width], "counts": outline["counts"].encode()}
-                coco_mask.decode(code)  # only here the runs may still not fill the image
+                coco_mask.decode(code)
+                # it raises for runs that are too long, and leaves pixels as they are in memory for those too short
+                if (filled := _pixels(code["counts"])) != height * width:
+                    raise ValueError(f"its runs fill {filled} of {height * width} pixels")
         except (ValueError, UnicodeEncodeError) as error:
             raise ValueError(
                 f"{self._file}: the segmentation of annotation {self._ids[index]} cannot be read ({error}). Export it "
                 "again."
             ) from error
         return code
+
+
+def _pixels(counts: bytes) -> int:
+    """How many pixels compressed run lengths fill.
+
+    A number is written in characters of 5 bits, the lowest first, each with a sixth bit where more follow; from the
+    third on it is the difference to the run before the last (``rleToString`` in COCO's maskApi.c).
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) and 1 << shift  # the sign
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return sum(runs)
 
 
 def outline_fault(outline: Any, width: int, height: int) -> str:

@@ -65,6 +65,8 @@ def composed(name: str) -> str:
 def _hint(path: Path | str) -> str:
     """A sentence about what is there in place of a file; empty where nothing is like it."""
     name = os.fspath(path)
+    if os.path.exists(name):  # of the other kind
+        return "It is a folder, not a file. " if os.path.isdir(name) else "It is a file, not a folder. "
     if os.sep == "/" and "\\" in name:
         slashed = name.replace("\\", "/")
         found = "is there" if os.path.exists(slashed) else "is how paths are written here"
