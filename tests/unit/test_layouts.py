@@ -35,10 +35,15 @@ def test_runs_go_along_the_rows_or_count_from_the_run_before(tmp_path: Path) -> 
     assert relative[0].target.T.ravel().tolist() == [0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("cell", ["1 2 3", "a b", "1 0", "-3 2"])
+@pytest.mark.parametrize("cell", ["1 2 3", "a b", "1 0", "-3 2", "1 99999999999999999999"])
 def test_cells_that_are_no_runs_are_named(cell: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"runs\.csv line 3: run lengths are pairs .*Correct it"):
         runs(tmp_path, {"a": "1 2", "b": cell})
+
+
+def test_a_start_of_0_where_1_is_the_first_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"runs\.csv line 3: starts are counted from 1, but .*Write `start: from_0`"):
+        runs(tmp_path, {"a": "1 2", "b": "5 2 0 3"})
 
 
 def test_runs_beyond_the_image_are_told_when_it_is_read(tmp_path: Path) -> None:
@@ -95,6 +100,9 @@ def test_stacks_that_do_not_fit_are_told(tmp_path: Path) -> None:
         readers.NpyMasks(tmp_path / "floats.npy", tmp_path / "masks.npy", ["no", "a"], plane=0)
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         readers.NpyMasks(tmp_path / "no.npy", tmp_path / "masks.npy", ["no", "a"], plane=0)
+    np.savez(tmp_path / "images.npz", np.zeros((2, 4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"images\.npz: not a \.npy file.*save it with numpy\.save"):
+        readers.NpyMasks(tmp_path / "images.npz", tmp_path / "masks.npy", ["no", "a"], plane=0)
 
 
 def test_rows_name_the_images_of_a_stack_for_splits(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.missing import no_such_file
@@ -49,7 +50,10 @@ class NpyStack:
             if not self.file.is_file():
                 raise no_such_file(self.file, "Correct the path in the configuration.")
             try:
-                self._array = np.load(self.file, mmap_mode="r", allow_pickle=False)
+                self._array = open_memmap(self.file, mode="r")
             except (ValueError, EOFError, OSError) as error:
-                raise ValueError(f"{self.file}: not a .npy file that can be read ({error}). Get it again.") from error
+                raise ValueError(
+                    f"{self.file}: not a .npy file that can be read ({error}). Get it again, or save it with "
+                    "numpy.save."
+                ) from error
         return self._array

@@ -66,7 +66,7 @@ class RunLengthMasks(ListedReader):
         filled = [i for i, cell in enumerate(cells) if not (is_unknown(cell) or cell == nothing)]
         self._names = np.array([rows.names[i] for i in filled] or [""])
         with faults:
-            found = [_pairs(cells[i], rows.names[i]) for i in filled]
+            found = [_pairs(cells[i], rows.names[i], start == "from_1") for i in filled]
             raise_all([pairs for pairs in found if isinstance(pairs, ValueError)])
         with faults:
             kinds = [names[1]] * len(filled) if label is None else [rows.columns[label][i] for i in filled]
@@ -98,13 +98,17 @@ class RunLengthMasks(ListedReader):
         return np.ascontiguousarray(mask)
 
 
-def _pairs(cell: str, row: str) -> NDArray[np.int64] | ValueError:
+def _pairs(cell: str, row: str, from_one: bool) -> NDArray[np.int64] | ValueError:
     """``(N, 2)`` starts and lengths; the fault where they are none."""
+    what = f"{cell:.40}{' …' * (len(cell) > 40)}"
     try:
         numbers = np.array(cell.split(), np.int64)
-    except ValueError:
+    except (ValueError, OverflowError):
         numbers = np.empty(1, np.int64)
     if len(numbers) % 2 or (numbers[1::2] < 1).any() or (numbers < 0).any():
-        what = f"{cell:.40}{' …' * (len(cell) > 40)}"
         return ValueError(f"{row}: run lengths are pairs of a start and a length, but it has {what!r}. Correct it.")
+    if from_one and (numbers[::2] < 1).any():
+        return ValueError(
+            f"{row}: starts are counted from 1, but it has {what!r}. Write `start: from_0`, or correct it."
+        )
     return numbers.reshape(-1, 2)
