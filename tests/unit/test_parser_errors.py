@@ -14,6 +14,7 @@ from reader_samples import class_folders, image
 from umedpt_lightning.cli import main
 from umedpt_lightning.cli.data_tasks import build, task_faults
 from umedpt_lightning.cli.parser_errors import explain
+from umedpt_lightning.data.formats.text_files import read_yaml
 
 
 def reader(path: str, **options: Any) -> dict[str, Any]:
@@ -116,6 +117,48 @@ def test_fit_names_the_task_and_shows_no_usage(beside: Path, capsys: pytest.Capt
     assert "usage" not in told
     assert len(told.splitlines()) == 4
     assert task_faults(["--config", str(config), "--trainer.max_epochs", "1"]) != []
+
+
+def test_a_class_that_is_not_known_is_told_where_there_may_be_none(
+    beside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(beside, {"cells": {"train": CASES["name"][0]}})
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--config", str(config)])
+    assert "data.tasks.cells.train: no class of the name ClasFolders is known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["fit"], ["data", "check"]])
+@pytest.mark.parametrize("names", [("no", "a"), ("a", "12")])
+def test_names_that_yaml_takes_for_something_else(
+    beside: Path, command: list[str], names: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(beside, {"first": {}, "second": {}})
+    text = config.read_text()
+    for old, new in zip(("first", "second"), names, strict=True):
+        text = text.replace(f"{old}:", f"{new}:")
+    config.write_text(text)
+    with pytest.raises(SystemExit):
+        main([*command, "--config", str(config), *(["--run", str(beside / "run")] if command == ["fit"] else [])])
+    told = capsys.readouterr().err
+    assert re.search(
+        r"data\.tasks: (False is a bool|12 is a int) in YAML, but names are texts\. Put it in quotes", told
+    )
+
+
+@pytest.mark.parametrize("command", [["fit"], ["data", "check"], ["affinity"]])
+def test_a_key_that_stands_twice_is_told(beside: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(beside, {"cells": {"size": 32}})
+    config.write_text(config.read_text().replace("    cells:\n", "    cells: {}\n    cells:\n"))
+    with pytest.raises(SystemExit):
+        main([*command, "--config", str(config)])
+    assert f"{config} line 4: 'cells' stands twice here" in capsys.readouterr().err
+
+
+def test_mappings_may_be_merged_from_several_and_used_again(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b\n  x: 3\nd: [*a, *a, {x: 1}]\n")
+    assert read_yaml(file)["c"] == {"x": 3, "y": 2}
 
 
 def told_by_fit(config: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -118,13 +118,16 @@ def _union(lines: Sequence[_Line], module: str) -> str:
             causes.append([_Line(line.indent + 2, line.text[2:])])
         elif causes:
             causes[-1].append(line)
+    given = fields.get("Given value", "")
+    if "'class_path'" in given and (unknown := next((c for c in causes if _NO_CLASS.match(c[0].text)), None)):
+        return _cause(unknown, module)
     told = [_cause(cause, module) for cause in causes if not _NOT_MEANT.match(cause[0].text)]
     meant = [cause for cause in told if not _NOT_MEANT.match(cause.rpartition(": ")[2])]
     if meant or len(told) == 1:
         return (meant or told)[0]
     names = ", ".join(cause.partition(":")[0] for cause in told)
     known = f" (it may be one of {names}, each with other keys)" if told else ""
-    return _given(fields.get("Given value", ""), fields.get("Subtypes", "")) + known
+    return _given(given, fields.get("Subtypes", "")) + known
 
 
 def _import_fault(path: str, cause: str) -> str:

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import get_loader
 
 from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.data.formats.missing import no_such_file
-from umedpt_lightning.data.formats.text_files import read_text
+from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.labels.wording import near
 
 PARTS = ("train", "val", "test")
@@ -30,10 +29,7 @@ def load(file: Path) -> dict[str, Any]:
         ValueError: It is no YAML.
         OSError: It cannot be read.
     """
-    try:
-        content = get_loader("yaml")(read_text(file))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not a YAML file ({error}). Correct it.") from error
+    content = read_yaml(file, get_loader("yaml"))
     return content if isinstance(content, dict) else {}
 
 

@@ -17,6 +17,9 @@ def check_task_names(with_data: Mapping[str, Any], with_options: Mapping[str, An
     if not with_data:
         raise ValueError("There is no task: describe one under data.tasks.<name>.")
     for name in with_data:
+        if not isinstance(name, str):
+            kind = type(name).__name__
+            raise ValueError(f"data.tasks: {name!r} is a {kind} in YAML, but names are texts. Put it in quotes.")
         if "." in name or "/" in name or hasattr(nn.ModuleDict, name) or not name:
             raise ValueError(
                 f"data.tasks: {name!r} cannot name a task: no dot, no slash, no attribute of a torch module. Rename it."
