@@ -138,9 +138,9 @@ def test_names_that_yaml_takes_for_something_else(
     for old, new in zip(("first", "second"), names, strict=True):
         text = text.replace(f"{old}:", f"{new}:")
     config.write_text(text)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as left:
         main([*command, "--config", str(config), *(["--run", str(beside / "run")] if command == ["fit"] else [])])
-    told = capsys.readouterr().err
+    told = f"{left.value}{capsys.readouterr().err}"
     assert re.search(
         r"data\.tasks: (False is a bool|12 is a int) in YAML, but names are texts\. Put it in quotes", told
     )
@@ -150,9 +150,10 @@ def test_names_that_yaml_takes_for_something_else(
 def test_a_key_that_stands_twice_is_told(beside: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     config = write(beside, {"cells": {"size": 32}})
     config.write_text(config.read_text().replace("    cells:\n", "    cells: {}\n    cells:\n"))
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as left:
         main([*command, "--config", str(config)])
-    assert f"{config} line 4: 'cells' stands twice here" in capsys.readouterr().err
+    told = f"{left.value}{capsys.readouterr().err}"
+    assert f"{config} line 4: 'cells' stands twice here" in told
 
 
 def test_mappings_may_be_merged_from_several_and_used_again(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from umedpt_lightning.data.formats.faults import each_of
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
-from umedpt_lightning.tasks.names import check_task_names
 
 
 def read_config(files: Sequence[Path], root: str | None, only: Sequence[str] = ()) -> dict[str, Any]:
@@ -38,7 +37,6 @@ def read_config(files: Sequence[Path], root: str | None, only: Sequence[str] = (
         said = [content["leave_out"] for content in contents.values() if content.get("leave_out") is not None]
         left_out = choose(in_words(said[-1]), "leave_out", tasks) if said else []
         only = [name for name in tasks if name not in left_out]
-    check_task_names(tasks, {})
     tasks = {name: tasks[name] for name in choose(only, "--tasks", tasks)}
     filled: dict[str, Any] = fill_root(tasks, root_of(contents, root))
     return filled

@@ -15,6 +15,7 @@ from umedpt_lightning.cli.options import fill_root
 from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.formats.text_files import read_yaml
 from umedpt_lightning.labels.wording import near
+from umedpt_lightning.tasks.names import check_task_names
 
 PARTS = ("train", "val", "test")
 #: What a config says by the names of tasks, which the parser would take from the last file alone.
@@ -157,8 +158,10 @@ class _Tasks:
                         if other.resolve() not in self._read:
                             self._include(other)
                 case dict() if all(isinstance(task, dict) for task in entry.values()):
+                    if entry:
+                        check_task_names(entry, {})
                     for name, options in entry.items():
-                        self._describe(str(name), options, file, named)
+                        self._describe(name, options, file, named)
                 case _:
                     raise ValueError(
                         f"{file}: data.tasks must hold a mapping of options a task, the path of a file or folder of "
