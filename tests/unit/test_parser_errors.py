@@ -156,6 +156,15 @@ def test_a_key_that_stands_twice_is_told(beside: Path, command: list[str], capsy
     assert f"{config} line 4: 'cells' stands twice here" in told
 
 
+@pytest.mark.parametrize("command", ["fit", "test", "affinity"])
+def test_an_option_that_is_not_given_is_named(beside: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (beside / "c.yaml").write_text("data: {tasks: {a: {size: 32}}}")
+    with pytest.raises(SystemExit, match="2"):
+        main([command, "--config", str(beside / "c.yaml")])
+    told = capsys.readouterr().err
+    assert "umedpt: error: model.encoder: it is not given. Write it into a config, or give --model.encoder.\n" in told
+
+
 def test_mappings_may_be_merged_from_several_and_used_again(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b\n  x: 3\nd: [*a, *a, {x: 1}]\n")

@@ -33,6 +33,7 @@ _NOT_OF = re.compile(r"Expected '([\w.]+)' to be a subclass of <class '(?:[\w.]+
 _NO_CLASS = re.compile(r"Expected a dot import path string: (?P<name>.*)")
 #: The optional dependency that brings a library whose classes a config may name.
 _EXTRAS = {"torchjd": "balance"}
+_MISSING = re.compile(r"the following arguments are required: (?P<keys>.*?)\.?")
 #: How text begins that the parser cannot read.
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _NO_MODULE = re.compile(r"No module named '(?P<module>[\w.]+)'")
@@ -85,6 +86,9 @@ def _is_file(path: Path) -> bool:
 
 def explain(message: str) -> str:
     """The cause in a message of jsonargparse, with the keys that lead to it; another message stays as it is."""
+    if match := _MISSING.fullmatch(message):
+        keys = [re.sub(r"^\w+\.(?=(model|data|trainer)\.)", "", key) for key in match["keys"].split(", ")]
+        return f"{', '.join(keys)}: it is not given. Write it into a config, or give --{keys[0]}"
     if not re.search(rf"Parser key |{_CLASS}|{_UNION}|Expected an? |Import path |Group 'it'", message):
         return message
     message = _NO_PATH.sub(r"\1", message)
