@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.types import Bag, ClassSpec, Sample, TaskBatch
 from umedpt_lightning.types import Bags as BagImages
+from umedpt_lightning.types.bags import named_images
 
 SIZES = {"p0": 1, "p1": 5, "p2": 12, "p3": 3}
 
@@ -466,3 +468,21 @@ def test_a_block_with_positions_wants_a_reader_that_knows_them(images: Path) -> 
     with pytest.raises(ValueError, match=r"reader of task 't' does not know where.*`position: _\(\\d\+\)\\.png`"):
         MultiTaskModule({"t": plain}, small_encoder(), blocks=block)
     MultiTaskModule({"t": placed}, small_encoder(), blocks=block)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3), (8, 8, 4)])
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_one_image_without_a_list_is_refused(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], Any]) -> None:
+    with pytest.raises(ValueError, match=r"^images is an array \(8, 8.*a list of images\. Put a single one into"):
+        named_images(make(shape), bags=False)
+    with pytest.raises(ValueError, match=r"^images\[0\] is an array \(8, 8.*a list of images\. Put a single one into"):
+        named_images([make(shape)], bags=True)
+    with pytest.raises(ValueError, match=r"^images is an array \(.*a list of bags\. Put a single one into a list"):
+        named_images(make(shape if len(shape) == 2 else (2, *shape)), bags=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 8, 8, 1), (2, 8, 8, 3)])
+def test_arrays_of_images_and_of_bags_are_taken(shape: tuple[int, ...]) -> None:
+    assert len(named_images(np.zeros(shape), bags=False)[0]) == 2
+    assert named_images([np.zeros(shape), np.zeros(shape)], bags=True)[1] == [2, 2]
+    assert named_images(np.zeros((3, *shape)), bags=True)[1] == [2, 2, 2]

@@ -73,14 +73,29 @@ def shares(places: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def named_images(images: Sequence[Any], bags: bool) -> tuple[dict[str, Any], list[int] | None]:
-    """Images by what messages call them, and how many each bag has; None where they are single ones."""
+    """Images by what messages call them, and how many each bag has; None where they are single ones.
+
+    Raises ValueError for a single image, or a single bag, that is given without a list.
+    """
+    _check_depth(images, "images", 2 if bags else 1)
     named = {f"images[{i}]": image for i, image in enumerate(images)}
     if not bags:
         return named, None
+    for name, bag in named.items():
+        _check_depth(bag, name, 1)
     return (
         {f"{name}[{i}]": image for name, bag in named.items() for i, image in enumerate(bag)},
         [len(bag) for bag in images],
     )
+
+
+def _check_depth(given: Any, name: str, outer: int) -> None:
+    """Holds that what an array has behind its `outer` dimensions are images: each would be read as rows otherwise."""
+    shape = tuple(getattr(given, "shape", ()))
+    inner = shape[outer:]
+    if shape and (len(inner) < 2 or (len(inner) == 2 and inner[-1] in (1, 3, 4))):
+        what = "a list of bags" if outer == 2 else "a list of images"
+        raise ValueError(f"{name} is an array {shape}, in place of {what}. Put a single one into a list.")
 
 
 def one_by_one(images: Sequence[NDArray[Any]], counts: Sequence[int], in_order: bool) -> Iterator[tuple[int, Bags]]:
