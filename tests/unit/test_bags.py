@@ -316,6 +316,14 @@ def test_gradients_in_chunks_are_those_of_one_go(dtype: torch.dtype, error: floa
     assert max((whole[name] - parts[name]).abs().max() for name in whole) <= error * largest
 
 
+def test_all_chunks_but_the_last_go_through_the_encoder_twice() -> None:
+    sizes: list[int] = []
+    model = model_of(3)
+    model.encoder.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+    gradients(model, bag_of([7, 1]))
+    assert sizes == [3, 3, 2, 3, 3]
+
+
 class Noisy(nn.Module):
     """An encoder that draws random numbers."""
 
@@ -358,7 +366,9 @@ def test_what_a_graph_keeps_does_not_grow_with_the_bag() -> None:
             model(images, "t")
         return sum(kept)
 
-    assert numbers(4, 40) < numbers(100, 40) / 5
+    grown = {chunk: numbers(chunk, 80) - numbers(chunk, 40) for chunk in (4, 100)}
+    assert grown[4] < grown[100] / 10  # the images themselves and their embeddings
+    assert numbers(4, 4) < numbers(4, 8) < 1.1 * numbers(4, 4)  # one chunk is kept, of one or of two
 
 
 # the model

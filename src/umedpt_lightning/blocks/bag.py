@@ -24,8 +24,8 @@ class BagBlock(SharedBlock):
     Args:
         channels: One number: the length ``D`` of the embeddings, which is that of the features too.
         strides: Nothing; as other shared blocks have it.
-        chunk: Images that go through the encoder together. In training they go through it again in the backward pass,
-            so that memory is that of so many, however many a bag has.
+        chunk: Images that go through the encoder together. In training all but the last so many go through it again in
+            the backward pass, so that memory is that of one chunk, however many images a bag has.
         position: Whether where an image lies in its bag (the number of its slice, the place of its tile) is added to
             its embedding: sines and cosines of it (Vaswani et al., 2017, arXiv:1706.03762) by a linear layer that
             starts at 0.
@@ -176,10 +176,11 @@ class BagTransformer(GatedAttention):
 def in_chunks(embed: Callable[[Tensor], Tensor], images: Tensor, chunk: int) -> Tensor:
     """The embeddings ``(N, D)`` of images, exactly as in one go, in the memory of one chunk.
 
-    With gradients, each chunk is embedded without keeping what is computed on the way, and again, with the same random
-    numbers, when the gradients of its embeddings are there.
+    With gradients, each chunk but the last is embedded without keeping what is computed on the way, and again, with the
+    same random numbers, when the gradients of its embeddings are there. The last one is embedded once: the backward
+    pass begins with it, and has let go of it before the others come.
     """
-    chunks = torch.split(images, chunk)
-    if len(chunks) == 1 or not torch.is_grad_enabled():
-        return torch.cat([embed(one) for one in chunks])
-    return torch.cat([checkpoint(embed, one, use_reentrant=False) for one in chunks])
+    *earlier, last = torch.split(images, chunk)
+    if not torch.is_grad_enabled():
+        return torch.cat([embed(one) for one in (*earlier, last)])
+    return torch.cat([*(checkpoint(embed, one, use_reentrant=False) for one in earlier), embed(last)])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 #: How often a thread of OpenMP that waits for the others looks before it sleeps. libgomp looks 300,000 times: threads
 #: that wait for one which another process keeps from its core hold up those that could work.
-_SPINS = "400"
+_SPINS = "1200"
 #: What says already how threads wait.
 _SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 
