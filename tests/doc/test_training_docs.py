@@ -19,7 +19,7 @@ COMMANDS = [
     for line in "".join(re.findall(r"^```bash\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)).splitlines()
 ]
 OPTIONS = re.findall(r"^\| `(--[^`]+)` \|", TEXT, re.MULTILINE)
-QUICK = ["--data.steps_per_epoch", "1", "--trainer.max_epochs", "1"]
+QUICK = ["--data.num_workers", "0", "--data.steps_per_epoch", "1", "--trainer.max_epochs", "1"]
 
 
 def test_commands_run_one_after_the_other(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

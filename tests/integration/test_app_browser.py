@@ -19,10 +19,15 @@ from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.types import BoxSpec, ClassSpec, MaskSpec, RegressionSpec, to_numpy
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("gradio")
 
 #: Text that a browser, or one of the two template languages in gradio's, would do something with.
 HOSTILE = ("<img src=x onerror=\"document.title='broken'\">", "${document.title='broken'}", "{{value}}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_gradio() -> None:
+    """Imports it for the tests that run, since it takes seconds, which a collection need not."""
+    pytest.importorskip("gradio")
 
 
 @pytest.fixture(scope="module")

@@ -336,7 +336,8 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     def run(folder: str, steps: int, **options: Any) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         readers = readers_of({"a_class": "class", "a_mask": "mask"}, size=4)
-        data = MultiTaskDataModule({k: TaskData(r, r, batch_size=2) for k, r in readers.items()}, steps_per_epoch=4)
+        tasks = {name: TaskData(reader, reader, batch_size=2) for name, reader in readers.items()}
+        data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=4)
         optimization = Optimization(1e-3, lr_scheduler=lambda optimizer: ConstantLR(optimizer, 1.0))
         encoder = tiny(drop_path_rate=0.2).train()
         module = MultiTaskModule(data.specs, encoder, None, None, SMALL_PIXELS, optimization=optimization)
