@@ -30,6 +30,12 @@ def test_the_import_brings_no_library_of_weight() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.parametrize("given", [3, "a.yaml", {"train": None}])
+def test_a_task_that_is_no_data_of_a_task_is_told(given: object) -> None:
+    with pytest.raises(ValueError, match=r"tasks\['a'\] is .*, but has to be TaskData\(train="):
+        umedpt.MultiTaskDataModule({"a": given})  # type: ignore[dict-item]
+
+
 def test_a_run_from_python_has_what_a_run_of_the_command_line_has(tmp_path: Path) -> None:
     readers = readers_of({"a": "class", "b": "mask"})
     tasks = {name: umedpt.TaskData(train=reader, val=reader, batch_size=2) for name, reader in readers.items()}

@@ -119,6 +119,14 @@ def test_broken_tables_are_named(tmp_path: Path, old: str, new: str, match: str)
         ManifestClasses(edit(manifest(tmp_path), old, new), "train")
 
 
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_what_a_table_has_in_the_place_of_commas_is_told(tmp_path: Path, sign: str, name: str) -> None:
+    file = manifest(tmp_path)
+    file.write_text(file.read_text().replace(",", sign))
+    with pytest.raises(ValueError, match=rf"table\.csv: the column .* It seems to have {name} between .* with commas"):
+        ManifestClasses(file, "train")
+
+
 def test_an_unknown_split_lists_those_found(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no row has 'test' in the column split, only \['train', 'val'\]"):
         ManifestClasses(manifest(tmp_path), "test")

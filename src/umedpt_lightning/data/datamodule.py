@@ -202,6 +202,8 @@ def _warn_of_idle_ranks(sampler: RoundSampler) -> None:
 
 def _check(name: str, task: TaskData) -> TaskSpec:
     """The spec of a task, the same in all its parts."""
+    if not isinstance(task, TaskData):
+        raise ValueError(f"tasks[{name!r}] is {task!r}, but has to be TaskData(train=..., val=...).")
     specs = {part: reader.spec for part, reader in task.readers.items()}
     if not specs:
         raise ValueError(f"data.tasks.{name} has no data: give it a train, val or test part.")

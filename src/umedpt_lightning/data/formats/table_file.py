@@ -20,6 +20,8 @@ from umedpt_lightning.labels.wording import shorten
 
 _PARQUET = (".parquet", ".pq")
 _ROWS = 1 << 14  # of a table that are lists of strings at a time
+#: What tables have between their columns where it is no comma.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class RowNames(Sequence[str]):
@@ -139,8 +141,11 @@ def _text(value: Any) -> str:
 
 def _place(column: str, header: list[str], file: Path) -> int:
     if header.count(column) != 1:
+        mend = "Correct its name in the configuration or in the file"
+        if len(header) == 1 and (others := [name for sign, name in _SEPARATORS.items() if sign in header[0]]):
+            mend = f"It seems to have {' and '.join(others)} between its columns. Save it with commas"
         raise ValueError(
             f"{file}: the column {column!r} comes {header.count(column)} times, the header is {shorten(header, 20)}. "
-            "Correct its name in the configuration or in the file (CSV: comma separated, with a header)."
+            f"{mend} (CSV: comma separated, with a header)."
         )
     return header.index(column)
