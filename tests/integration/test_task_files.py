@@ -11,9 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from benchmarks.processes import in_fresh_process
 from umedpt_lightning.cli import main
-from umedpt_lightning.cli.schema import config_schema
 
 QUICK = ["--trainer.max_epochs", "1", "--data.steps_per_epoch", "1"]
 
@@ -192,7 +190,9 @@ def test_the_tasks_of_real_data_work_as_such_files(
     main(["data", "check", "--config", named, "--root", str(shared_data), "--tasks", "body_part", "--workers", "1"])
 
 
-def test_the_config_of_the_page_adds_up(tasks: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_config_of_the_page_adds_up(
+    tasks: Path, project: Path, schema: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```yaml\n(.*?)^```", text.replace("pneumonia", "sizes"), re.DOTALL | re.MULTILINE)
     (tasks / "page.yaml").write_text(block)
@@ -201,6 +201,6 @@ def test_the_config_of_the_page_adds_up(tasks: Path, project: Path, capsys: pyte
     config = _printed(capsys, "--config", str(tasks / "page.yaml"), "--root", str(tasks / "data"))
     assert list(config["data"]["tasks"]) == ["places", "position", "sizes", "squares", "boxes"]
     assert config["data"]["tasks"]["sizes"]["size"] == 128
-    schema = Draft7Validator(in_fresh_process(config_schema))
-    assert [error.message for error in schema.iter_errors(yaml.safe_load(block))] == []
-    assert list(schema.iter_errors({"data": {"tasks": [7]}}))
+    valid = Draft7Validator(schema)
+    assert [error.message for error in valid.iter_errors(yaml.safe_load(block))] == []
+    assert list(valid.iter_errors({"data": {"tasks": [7]}}))

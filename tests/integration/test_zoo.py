@@ -11,9 +11,7 @@ import yaml
 import zoo_files
 from jsonschema import Draft7Validator
 
-from benchmarks.processes import in_fresh_process
 from umedpt_lightning.cli import main
-from umedpt_lightning.cli.schema import config_schema
 from umedpt_lightning.cli.zoo import FACTS, config, sets, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,8 +82,7 @@ def test_every_set_trains(name: str, tmp_path: Path) -> None:
     main(["fit", *_written(tmp_path, [name]), "--run", str(tmp_path / "run")])
 
 
-def test_a_config_says_licences_and_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
-    schema: dict[str, Any] = in_fresh_process(config_schema)
+def test_a_config_says_licences_and_is_valid(schema: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     main(["zoo", "config", *NAMES])
     text = capsys.readouterr().out
     for name, one in sets().items():
