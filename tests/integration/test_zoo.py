@@ -47,7 +47,10 @@ def test_every_set_has_its_facts_its_sources_and_a_fixture() -> None:
             assert isinstance(one[key], str), (name, key)
         assert isinstance(one["non_commercial"], bool)
         assert one["source"], name
-        assert all(source.startswith(("github.com/", "huggingface.co/")) for source in one["source"]), name
+        places = ("github.com/", "huggingface.co/", "https://", "http://")
+        assert all(source.startswith(places) for source in one["source"]), name
+        for fact in ("licence", "citation"):
+            assert any(fact in source.partition(" (")[2] for source in one["source"]), (name, fact)
         assert one["traps"], name
         assert list(one["tasks"]) == [name]
         if "NC" in one["licence"] or "non-commercial" in one["licence"]:

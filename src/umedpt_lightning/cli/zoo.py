@@ -111,7 +111,7 @@ def _show(options: argparse.Namespace) -> None:
         print("          Not for commercial use.")
     if "extras" in one:
         print(f'needs:    pip install "umedpt-lightning[{",".join(one["extras"])}]"')
-    for title, lines in (("traps", one["traps"]), ("sources of the layout", one["source"])):
+    for title, lines in (("traps", one["traps"]), ("sources", one["source"])):
         print(f"\n{title}")
         print(*(_wrapped(f"- {line}", 2) for line in lines), sep="\n")
     print(f"\nunpacked into ROOT/{options.name}\n{textwrap.indent(one['layout'], '  ')}\nreaders")
