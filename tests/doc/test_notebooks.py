@@ -48,8 +48,8 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
 
 
 def _marked(file: Path) -> Any:
-    """The shortest runs among the fast tests."""
-    return file if file.stem == "python_only" else pytest.param(file, marks=pytest.mark.slow)
+    """Two of them train for longer than others."""
+    return pytest.param(file, marks=pytest.mark.slow) if file.stem in ("first_steps", "transfer") else file
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

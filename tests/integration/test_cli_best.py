@@ -118,8 +118,7 @@ def test_averaged_weights_by_config_are_validated_saved_and_tested(fit: Fit) -> 
     assert "test" in json.loads((run / "metrics.json").read_text())
 
 
-@pytest.mark.slow  # test_non_finite.py has two runs that are the same among the fast tests
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_seed_gives_the_same_run_twice(fit: Fit, workers: int) -> None:
     options = ("--data.num_workers", str(workers), "--trainer.max_epochs", "1")
     runs = [fit(name, arguments=options) for name in ("one", "two")]

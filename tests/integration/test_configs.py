@@ -83,8 +83,8 @@ def _small(whole: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
     return small | ({"model": {"tasks": heads}} if heads else {})
 
 
-#: Twenty-four tasks, and what pages of results were made with.
-LONG = {name for name in COMMANDS if "seventeen/" in name or "results/" in name}
+#: Swin-T on twenty-four tasks, and what pages of results were made with.
+LONG = {name for name in COMMANDS if "swin" in name or "results/" in name}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in COMMANDS])

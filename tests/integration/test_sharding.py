@@ -170,8 +170,7 @@ def test_ranks_that_share_out_blocks_end_with_the_parameters_of_one_process(enco
         assert {n: found["metrics"][n] for n in metrics} == pytest.approx(metrics, abs=1e-5, nan_ok=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("aggregator", ["exact", "sketch"])
+@pytest.mark.parametrize("aggregator", ["exact", pytest.param("sketch", marks=pytest.mark.slow)])
 def test_tasks_are_balanced_as_in_one_process(aggregator: str) -> None:
     run = partial(trained, aggregator=aggregator)
     expected, ranks = run(1), on_ranks(run, 2, 2)
