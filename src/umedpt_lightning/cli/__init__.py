@@ -13,7 +13,7 @@ from typing import NamedTuple
 #: How often a thread of OpenMP that waits for the others looks before it sleeps. libgomp looks 300,000 times: threads
 #: that wait for one which another process keeps from its core hold up those that could work. More looks are faster at
 #: rest and slower beside a busy process; on two machines 400 and 1,500 were best (`benchmarks/shared_machine.py`).
-_SPINS = "1200"
+_SPINS = "1500"
 #: What says already how threads wait.
 _SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 
