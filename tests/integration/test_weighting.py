@@ -27,6 +27,7 @@ from umedpt_lightning.training.weighting import (
     RandomWeights,
     UncertaintyWeights,
 )
+from umedpt_lightning.types import IGNORE_INDEX
 
 KINDS = {"a": "class", "b": "mask", "c": "regression"}
 STEPS = 6
@@ -339,6 +340,26 @@ def test_a_weighting_learns_from_the_mean_over_a_tasks_micro_batches() -> None:
     assert losses.tolist() == pytest.approx(logged)
     assert present.tolist() == [loss > 0 for loss in logged]
     assert sum(present.tolist()) == 2
+
+
+def test_micro_batches_without_a_label_teach_a_weighting_nothing() -> None:
+    class Seen(FastAdaptiveWeights):
+        def update(self, losses: Tensor, present: Tensor) -> None:
+            super().update(losses, present)
+            seen.append((losses.tolist(), present.tolist(), self(1).tolist()))
+
+    seen: list[tuple[Any, Any, Any]] = []
+    readers = readers_of({"a": "class", "b": "class"}, size=4)
+    readers["a"].values = [2, *[IGNORE_INDEX] * 3]
+    readers["b"].values = [IGNORE_INDEX] * 4
+    tasks = {name: TaskData(train=reader, batch_size=1, micro_batches=4) for name, reader in readers.items()}
+    data = MultiTaskDataModule(tasks, num_workers=0)
+    trainer = trainer_of(max_steps=1)
+    trainer.fit(module_of(data, weighting=Seen, weights={}), data)
+    (((a, b), present, weights),) = seen
+    assert a == pytest.approx(4 * float(trainer.callback_metrics["train/a/loss"]))  # which is a mean over all four
+    assert (b, present) == (0, [True, False])
+    assert weights[1] == 0.5, "a loss of 0 would have it grow beyond all bounds"
 
 
 # --- an aggregator ----------------------------------------------------------------------------------------------------

@@ -242,6 +242,16 @@ def test_predictions_fall_from_one_and_meet_the_curve_at_its_edges(objective: st
     assert task.spec.titles[1] == "survival at 1e-06 months"
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+def test_ratios_of_cox_rank_as_they_are_where_curves_have_come_to_zero(broken: int) -> None:
+    _, times, events = seen(samples=200)
+    task, ratios = task_of(times, events, "cox"), torch.randn(200, 1) * 100
+    output = torch.cat([ratios, ratios + task.prior[1:]], dim=1)
+    ratios[:broken], output[:broken] = torch.inf * (0.5 - events[0]), torch.nan  # as if the contrary had been said
+    task.update(output, torch.from_numpy(targets_of(times, events)))
+    assert float(task.compute()["cindex"]) == pytest.approx(concordance(ratios[:, 0].numpy(), times, events))
+
+
 def test_the_risk_is_the_share_of_the_time_that_is_lost() -> None:
     spec = SurvivalSpec(
         channels=1, time_unit="months", edges=(1.0, 4.0), events=(1, 1), survivors=(1, 0), samples_seen=2

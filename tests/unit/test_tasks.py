@@ -698,6 +698,22 @@ def test_r2_of_a_single_sample_is_undefined_but_its_error_is_not() -> None:
     assert found["mae_n0"] == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(10.0, 2000.0), (-3000.0, 1.0)], ids=["outliers in train", "shifted"])
+def test_r2_is_that_of_the_samples_wherever_the_training_part_lay(mean: float, std: float) -> None:
+    spec = RegressionSpec(channels=1, quantities=("q",), units=("",), means=(mean,), stds=(std,))
+    truth = torch.randn(40, 1, dtype=torch.float64)
+    said = truth + torch.randn(40, 1) * 0.7
+    expected = 1 - (said - truth).square().sum() / (truth - truth.mean()).square().sum()
+    batches = zip(((said - mean) / std).split(7), truth.float().split(7), strict=True)
+    assert scored(Regression(spec, WIDTHS), *batches)["r2"] == pytest.approx(float(expected), abs=0.01)
+
+
+@pytest.mark.parametrize("said", [0.0, 1.0])
+def test_r2_of_one_number_many_times_is_undefined(said: float) -> None:
+    found = scored(build(Regression, 1), (torch.full((5, 1), said), torch.full((5, 1), 12.0)))
+    assert math.isnan(found["r2"])
+
+
 def test_the_units_travel_with_the_state() -> None:
     trained = build(Regression, 1)
     other = Regression(replace(spec_of("regression", count=1), means=(0.0,), stds=(1.0,)), WIDTHS)

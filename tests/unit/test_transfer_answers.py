@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, small_encoder, spec_of
+from builders import SMALL_DETECTION, SMALL_PIXELS, WIDTHS, MemoryReader, random_target, small_encoder, spec_of
 
 from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.tasks import DEFAULT_TASKS
 from umedpt_lightning.tasks.answers import Answers
 from umedpt_lightning.transfer.evaluation import evaluation_batches, predict_part
 from umedpt_lightning.types import IGNORE_INDEX
@@ -65,3 +66,16 @@ def test_every_answer_is_kept_with_its_own_score(kind: str) -> None:
     assert sum(name.startswith("answer_") for name in kept) == 8
     main = "dice" if kind == "mask" else "map50"
     assert kept["score"][5] == pytest.approx(answers.score(np.array([5]))[main], nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["class", "multilabel"])
+def test_an_answer_that_is_no_number_states_no_probability(kind: str) -> None:
+    spec, rng = spec_of(kind), np.random.default_rng(0)
+    task = DEFAULT_TASKS[type(spec)](spec, WIDTHS)
+    targets = torch.from_numpy(np.stack([random_target(kind, 8, rng) for _ in range(20)]))
+    outputs = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    outputs[0] = torch.nan
+    answers = task.answers()
+    answers.add(outputs, targets)
+    assert answers.score()["ece"] == pytest.approx(answers.score(np.arange(1, 20))["ece"])
+    assert np.isnan(answers.score(np.zeros(3, np.int64))["ece"])

@@ -203,6 +203,15 @@ def test_labelled_samples_of_one_class_answer_with_it_and_say_so() -> None:
     assert fitted(train.features).softmax(1).isfinite().all()
 
 
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_class_that_cannot_be_makes_no_other_answer_wrong(probe: object) -> None:
+    train, val = data("class", 90, 0), data("class", 60, 1)
+    fitted = probe(task_of("class"), train[np.flatnonzero(train.targets != 1)], val)
+    right = (fitted(val.features).argmax(1).numpy() == val.targets).mean()
+    assert fitted.val["accuracy"] == pytest.approx(right)
+    assert fitted.val["auroc"] > 0.5 < right
+
+
 def test_a_label_known_one_way_is_said() -> None:
     train = data("multilabel", 30, 0)
     train.targets[:, 1] = np.where(np.isnan(train.targets[:, 1]), np.nan, 0)

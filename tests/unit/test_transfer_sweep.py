@@ -25,6 +25,7 @@ from umedpt_lightning.transfer.probe import linear_probe
 from umedpt_lightning.transfer.protocol import Protocol
 from umedpt_lightning.transfer.sources import TimmSource
 from umedpt_lightning.transfer.sweep import Sweep, baseline_score
+from umedpt_lightning.types import IGNORE_INDEX
 
 EMBEDDING = ("class", "multilabel", "regression")
 SHORT = FineTuning(steps=3, learning_rates=(1e-3,), evaluations=1)
@@ -70,6 +71,15 @@ def test_every_label_type_is_measured_in_every_mode(kind: str, tmp_path: Path) -
         kept = CellFolder(tmp_path).answers(cell)
         assert kept is not None
         assert ("predictions" if kind in EMBEDDING else "answer_15") in kept
+
+
+def test_samples_without_a_label_are_no_labels(tmp_path: Path) -> None:
+    parts = protocol("class", fractions=[1.0], seeds=1, modes=["frozen"])
+    reader = parts.part("train")
+    reader.values[3:7] = [IGNORE_INDEX] * 4  # type: ignore[attr-defined]
+    reader.targets = np.array(reader.values)  # type: ignore[attr-defined]
+    (result,) = Sweep(parts, CellFolder(tmp_path), ComputeOptions()).run().values()
+    assert result.labels == 12
 
 
 @pytest.mark.parametrize("kind", KINDS)

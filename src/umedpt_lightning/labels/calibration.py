@@ -19,10 +19,8 @@ def calibration_error(probabilities: NDArray[np.floating], correct: NDArray[np.b
     Bins of equal width, weighted by what is in them. Guo et al., On Calibration of Modern Neural Networks, 2017,
     arXiv:1706.04599, equation 3. Arguments are those of `reliability`.
     """
-    if not len(probabilities):
-        return math.nan
     stated, frequency, counts = reliability(probabilities, correct)
-    return float((np.abs(stated - frequency) * counts).sum() / len(probabilities))
+    return float((np.abs(stated - frequency) * counts).sum() / counts.sum()) if len(counts) else math.nan
 
 
 def mean_calibration_error(stated: Sequence[Stated]) -> float:
@@ -37,12 +35,14 @@ def reliability(
     """What was stated and how often it was so, in bins of equal width; empty bins are left out.
 
     Args:
-        probabilities: ``(N,)`` of what was answered.
+        probabilities: ``(N,)`` of what was answered; NaN, where an output was not finite, states nothing.
         correct: ``(N,)`` whether it was so.
 
     Returns:
         ``(bins,)`` mean probability, frequency, and how many there are.
     """
+    told = ~np.isnan(probabilities)
+    probabilities, correct = probabilities[told], correct[told]
     bins = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
     counts = np.bincount(bins, minlength=_BINS)
     filled = counts > 0

@@ -53,11 +53,13 @@ class Regression(Task):
 
     def new_metrics(self) -> Mapping[str, nn.Module]:
         """``mae`` and ``r2``, one a quantity each."""
-        from torchmetrics import MeanAbsoluteError, R2Score
+        from torchmetrics import MeanAbsoluteError
+
+        from umedpt_lightning.tasks.explained import Explained
 
         return {
-            name: nn.ModuleList(kind() for _ in self.spec.quantities)
-            for name, kind in (("mae", MeanAbsoluteError), ("r2", R2Score))
+            "mae": nn.ModuleList(MeanAbsoluteError() for _ in self.spec.quantities),
+            "r2": nn.ModuleList(Explained(1) for _ in self.spec.quantities),
         }
 
     def forward(self, features: Tensor) -> Tensor:
@@ -78,20 +80,20 @@ class Regression(Task):
         """
         standardised = self._standardise(targets)
         output = finite_or_wrong(output, standardised + _WRONG_BY)
-        for quantity, metrics in enumerate(zip(self.metrics.mae, self.metrics.r2, strict=True)):
+        for quantity, (mae, r2) in enumerate(zip(self.metrics.mae, self.metrics.r2, strict=True)):
             known = ~targets[:, quantity].isnan()
-            for metric in metrics:
-                if known.any():
-                    # standardised, for the sake of R2's sums of squares in float32; its value is the same
-                    metric.update(output[known, quantity].float(), standardised[known, quantity])
+            if known.any():
+                said, true = output[known, quantity].float(), standardised[known, quantity]
+                mae.update(said, true)
+                r2.update(said[:, None], true[:, None])
 
     def compute(self) -> dict[str, Tensor]:
         """``r2``, ``mae_<quantity>``, and ``r2_<quantity>`` where there are several."""
         metrics: dict[str, Tensor] = {}
         scores = []
         for name, std, mae, r2 in zip(self.spec.quantities, self.stds, *self.metrics.values(), strict=True):
-            metrics[f"mae_{name}"] = _compute(mae) * std
-            scores.append(_compute(r2))
+            metrics[f"mae_{name}"] = mae.compute() * std
+            scores.append(r2.compute())
         if len(scores) > 1:
             metrics |= {f"r2_{name}": score for name, score in zip(self.spec.quantities, scores, strict=True)}
         return {"r2": torch.stack(scores).nanmean(), **metrics}
@@ -111,12 +113,3 @@ class Regression(Task):
 
     def _standardise(self, numbers: Tensor) -> Tensor:
         return (numbers.float() - self.means) / self.stds
-
-
-def _compute(metric: Any) -> Tensor:
-    """The metric, NaN where it has too few samples (R² needs two)."""
-    try:
-        value: Tensor = metric.compute()
-    except ValueError:
-        return torch.tensor(torch.nan, device=metric.device)
-    return value

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.labels.views import Chart
-from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float, finite_or_wrong
+from umedpt_lightning.tasks.base import CERTAIN, FeatureWidths, Task, as_float, finite_or_wrong
 from umedpt_lightning.tasks.cox import relative_cox_loss
 from umedpt_lightning.types import BatchTargets, SurvivalSpec
 
 # A ratio is the sum of many weights that all learn, a hazard that all samples share is one parameter: steps that are so
 # many times larger let it follow. Its gradient stays as it is, so that the clipping of gradients does not see it.
 _HASTE = 32.0
-_MOST = 30.0  # logit of a hazard that counts as certain; its complement still has digits in float64
+_MOST = 30.0  # largest logarithm of a hazard, up or down
 
 
 class Survival(Task):
@@ -103,8 +103,11 @@ class Survival(Task):
 
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds outputs and ``(B, 2)`` targets; who has no finite output counts as if the contrary had been said."""
-        output = finite_or_wrong(output, (_MOST - 2 * _MOST * targets[:, 1:]).expand_as(output))
-        self.metrics.scores.update(self._curves(output), targets)
+        output = finite_or_wrong(output, (CERTAIN - 2 * CERTAIN * targets[:, 1:]).expand_as(output))
+        curves = self._curves(output)
+        if self.objective == "cox":  # ratios rank as risks do, and do not tie where curves have come to 0
+            curves[:, 0] = output[:, 0]
+        self.metrics.scores.update(curves, targets)
 
     def compute(self) -> dict[str, Tensor]:
         """``cindex``, ``cindex_uno``, ``brier``."""

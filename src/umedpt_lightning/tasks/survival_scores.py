@@ -118,7 +118,7 @@ class SurvivalScores(Metric):
         """Adds a micro-batch.
 
         Args:
-            curves: ``(B, 1 + K)`` float64, the risk and the survival at each edge.
+            curves: ``(B, 1 + K)`` float64, a number that ranks by risk and the survival at each edge.
             targets: ``(B, 2)`` times and events.
         """
         self.curves.append(curves.detach().double().flatten().view(torch.float32))

@@ -36,8 +36,8 @@ class RoundLosses(NamedTuple):
         tasks: The task of each of this rank's micro-batches.
         losses: Those of this rank's micro-batches, ``(N,)``, without graph.
         samples: How many samples each has.
-        of_tasks: ``(2, T)`` sums of the losses of each task and their number, over all ranks; without columns where
-            the weighting does not ask for them.
+        of_tasks: ``(2, T)`` sums of the losses of each task and their number, over all ranks, without those of 0, which
+            come of samples without a label; without columns where the weighting does not ask for them.
     """
 
     total: Tensor
@@ -226,7 +226,7 @@ class RoundGradients:
         numbers = torch.tensor([self._numbers[task] for task in tasks], dtype=torch.long).to(
             losses.device, non_blocking=True
         )
-        values = torch.stack([losses, torch.ones_like(losses)])
+        values = torch.stack([losses, (losses != 0).to(losses)])
         return losses.new_zeros(2, len(self._numbers)).index_add(1, numbers, values)
 
     def _weigh(self, of_tasks: Tensor) -> None:

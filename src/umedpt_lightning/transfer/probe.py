@@ -14,7 +14,7 @@ from torch import Tensor
 
 from umedpt_lightning.tasks import Task
 from umedpt_lightning.tasks.answers import metrics_of
-from umedpt_lightning.tasks.base import LinearFamily
+from umedpt_lightning.tasks.base import CERTAIN, LinearFamily
 from umedpt_lightning.transfer.embeddings import Embeddings
 from umedpt_lightning.transfer.linear import Linear, binary_path, logistic_path, ridge_path, votes
 
@@ -75,7 +75,7 @@ class Probe:
 
     def __call__(self, features: NDArray[np.float32]) -> Tensor:
         """Outputs like those of the task's head for features ``(N, D)``."""
-        return torch.from_numpy(self.model(self.standardiser(features)).astype(np.float32))
+        return _as_output(self.model(self.standardiser(features)))
 
 
 def linear_probe(task: Task, train: Embeddings, val: Embeddings) -> Probe:
@@ -139,7 +139,7 @@ def _best(
     """Options, model and metrics of the first of those whose outputs are worth most for the targets of the val part."""
     targets, rated = torch.from_numpy(val), []
     for options, model, answers in candidates:
-        outputs = torch.from_numpy(answers.astype(np.float32))
+        outputs = _as_output(answers)
         rated.append((worth(outputs, targets), options, model, metrics_of(task, outputs, targets)))
     _, options, model, metrics = max(rated, key=lambda rating: -math.inf if math.isnan(rating[0]) else rating[0])
     if math.isnan(metrics[task.main_metric]):
@@ -148,6 +148,11 @@ def _best(
             "classes, of both values of a label, or two different numbers: give it more."
         )
     return options, model, metrics
+
+
+def _as_output(answers: Array) -> Tensor:
+    """In float32, and finite where a class cannot be: metrics count what is not finite as wrong."""
+    return torch.from_numpy(answers.astype(np.float32)).clamp_min(-CERTAIN)
 
 
 class _Family(NamedTuple):

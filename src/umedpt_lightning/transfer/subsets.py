@@ -35,6 +35,15 @@ class Labelled(Selection):
         super().__init__(reader, rows)
 
 
+def has_label(reader: Reader) -> NDArray[np.bool_]:
+    """``(N,)`` which samples have a label, as far as the reader knows without opening them."""
+    targets = reader.targets
+    if targets is None:
+        return np.ones(len(reader), np.bool_)
+    known: NDArray[np.bool_] = ~np.isnan(targets.reshape(len(targets), -1)).all(axis=1)
+    return known & reader.spec.labelled(targets)
+
+
 class LabelSubsets:
     """Shares of a reader's samples, of any size, from one order of its groups.
 
@@ -92,10 +101,7 @@ class LabelSubsets:
         They come from as many groups as there are: one sample of each group in their order, before a second one of any.
         """
         spec, targets = self._reader.spec, self._reader.targets
-        labelled = np.ones(len(self._reader), bool)
-        if targets is not None:
-            labelled = spec.labelled(targets) & ~np.isnan(targets.reshape(len(targets), -1)).all(axis=1)
-        of_each = {"": np.flatnonzero(labelled)}
+        of_each = {"": np.flatnonzero(has_label(self._reader))}
         if targets is not None and spec.is_one_of_names:
             members = self._strata.members[:, 1 : len(self._strata.names)]
             of_each = {n: np.flatnonzero(m) for n, m in zip(self._strata.names[1:], members.T, strict=True)}

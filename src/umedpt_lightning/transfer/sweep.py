@@ -26,7 +26,7 @@ from umedpt_lightning.transfer.evaluation import evaluation_batches, patient_int
 from umedpt_lightning.transfer.finetune import FineTuned, FineTuner, set_head
 from umedpt_lightning.transfer.probe import Probe, linear_probe, neighbour_probe
 from umedpt_lightning.transfer.protocol import Part, Protocol
-from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets
+from umedpt_lightning.transfer.subsets import Labelled, LabelSubset, LabelSubsets, has_label
 
 
 class Sweep:
@@ -135,7 +135,7 @@ class Sweep:
 
         test = answered("test")
         result = Result(
-            len(labelled),
+            int(has_label(labelled).sum()),
             chosen.options,
             chosen.val,
             test.score(),

@@ -57,8 +57,8 @@ class LossWeighting(nn.Module, ABC):
 
         Args:
             losses: ``(T,)`` the mean loss of each task over its micro-batches on all ranks, on the device; 0 where it
-                had none.
-            present: ``(T,)`` bool, whether the round had the task.
+                had none. Those with a loss of 0 do not count, as they had no label or, of times, no event.
+            present: ``(T,)`` bool, whether the round had the task, with a loss that is not 0.
         """
 
     def state_by_task(self) -> dict[str, dict[str, Tensor]]:
