@@ -45,8 +45,13 @@ class Journal:
                 f"--out {out} holds predictions of {task} that were made with another {', '.join(changed)}. Give "
                 "another folder, or --overwrite."
             )
-        self.done = {r["id"] for r in self._read() if all((out / file).is_file() for file in r["files"])}
-        self._stamps = {r["id"]: r["stamp"] for r in self._read() if r.get("stamp")}  # none of earlier releases
+        self.done: set[str] = set()
+        self._stamps: dict[str, str] = {}
+        for record in self._read():
+            if all((out / file).is_file() for file in record["files"]):
+                self.done.add(record["id"])
+                if record.get("stamp"):  # earlier releases wrote none
+                    self._stamps[record["id"]] = record["stamp"]
 
     def add(
         self,
