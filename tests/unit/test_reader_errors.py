@@ -304,6 +304,16 @@ def test_class_folders_are_named_in_errors(tmp_path: Path) -> None:
     assert ClassFolders(tmp_path, classes=["c", "b", "a"]).spec.counts == (0, 1, 0)
 
 
+def test_links_in_circles_repeat_no_image(tmp_path: Path) -> None:
+    image(tmp_path / "a" / "inner" / "0.png")
+    image(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "a" / "inner" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    reader = ClassFolders(tmp_path, ["a", "elsewhere"])
+    assert [Path(reader.name(i)).name for i in range(len(reader))] == ["0.png", "1.png", "1.png"]
+    assert reader.targets.tolist() == [0, 0, 1]
+
+
 def test_there_may_be_any_number_of_classes(tmp_path: Path) -> None:
     for i in range(300):
         image(tmp_path / str(i) / "x.png")
