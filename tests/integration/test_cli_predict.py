@@ -282,6 +282,25 @@ def test_what_is_there_is_not_done_again(
         predict(model, folder, out, "--tasks", "a_mask", "--min_score", "0.9")
 
 
+def test_an_input_that_has_changed_is_done_again(
+    model: tuple[Path, MultiTaskModel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other, out = pictures(tmp_path / "in", 2), pictures(tmp_path / "other", 2), tmp_path / "out"
+    predict(model, folder, out, "--tasks", "a_mask")
+    (other / "0.png").replace(folder / "1.png")  # another picture by the same name
+    capsys.readouterr()
+    predict(model, folder, out, "--tasks", "a_mask")
+    assert "1 of 2 inputs were there already; --overwrite" in capsys.readouterr().out
+    expected = model[1].predict([read_image(folder / "1.png")], "a_mask")[0].numpy()
+    np.testing.assert_array_equal(read_mask(out / "a_mask" / "1.png"), expected)
+    assert [row["id"] for row in table(out / "a_mask.csv")] == ["0.png", "1.png"]
+    lines = (out / ".progress" / "a_mask.jsonl").read_text().splitlines()
+    without = [json.dumps({k: v for k, v in json.loads(line).items() if k != "stamp"}) for line in lines]
+    (out / ".progress" / "a_mask.jsonl").write_text("\n".join(without) + "\n")  # as earlier releases wrote them
+    predict(model, folder, out, "--tasks", "a_mask")
+    assert "2 of 2 inputs were there already" in capsys.readouterr().out
+
+
 def test_a_broken_image_is_named_and_the_others_are_done(model: tuple[Path, MultiTaskModel], tmp_path: Path) -> None:
     folder = pictures(tmp_path / "in", 3)
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:300])

@@ -92,6 +92,10 @@ def test_broken_voc_folders_are_named(tmp_path: Path) -> None:
         voc_reader(voc(tmp_path, {"b": ""}, size="<width>0</width>"), names=tmp_path / "list.txt")
     reader = voc_reader(voc(tmp_path, {"b": ""}), names=tmp_path / "list.txt")
     assert reader[0].target.boxes.shape == (0, 4)
+    image(tmp_path / "images" / "b.jpg")
+    with pytest.raises(ValueError, match=r"b\.(png|jpg) and .*b\.(jpg|png) have one name"):
+        voc_reader(tmp_path)
+    (tmp_path / "images" / "b.jpg").unlink()
     image(tmp_path / "images" / "b.png", shape=(16, 12))
     with pytest.raises(ValueError, match=r"b\.png: the image is 12x16 \(WxH\)"):
         reader[0]

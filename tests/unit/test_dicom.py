@@ -258,7 +258,7 @@ def test_series_that_are_no_volume_are_named(tmp_path: Path) -> None:
         dataset.save_as(folder / "3.dcm")
         return folder
 
-    position = pydicom.dcmread(series(tmp_path / "x", VOXELS) / "2.dcm").ImagePositionPatient
+    position, here = (pydicom.dcmread(series(tmp_path / "x", VOXELS) / f"{k}.dcm").ImagePositionPatient for k in (2, 3))
     for number, (tags, match) in enumerate(
         (
             ({"SeriesInstanceUID": "1.2.4", "SeriesDescription": "T2"}, r"several series.*0\.dcm.*3\.dcm \(T2\).*own"),
@@ -269,6 +269,10 @@ def test_series_that_are_no_volume_are_named(tmp_path: Path) -> None:
             (
                 {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
                 r"3\.dcm and 0\.dcm are turned .* 90\.0 degrees.*localiser",
+            ),
+            (
+                {"ImagePositionPatient": [float(np.add(here, [0, 1.5, 0])[i]) for i in range(3)]},
+                r"3\.dcm lies 1\.50 mm beside the line through the first and the last slice",
             ),
             ({"PixelSpacing": [2, 2]}, r"3\.dcm has \(6, 7\) pixels \(HxW\) of \(2\.0, 2\.0\) mm.*one size"),
             ({"ImagePositionPatient": None}, r"3\.dcm: .*has no \['ImagePositionPatient'\]"),

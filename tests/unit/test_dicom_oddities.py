@@ -14,7 +14,7 @@ from volume_files import dicom, series
 
 from umedpt_lightning.data.formats.images import probe_image, read_image
 from umedpt_lightning.data.readers import ClassFolders
-from umedpt_lightning.data.volume.dicom import probe_dicom, read_dicom
+from umedpt_lightning.data.volume.dicom import probe_dicom, read_dicom, read_slice
 from umedpt_lightning.data.volume.dicom_file import is_deflated, is_dicom
 from umedpt_lightning.data.volume.intensity import Percentiles, Window
 from umedpt_lightning.data.volume.series import open_volume
@@ -274,6 +274,32 @@ def test_compressed_pixels_without_a_transfer_syntax_are_named(tmp_path: Path) -
     stripped(tmp_path / "a.dcm", "transfer syntax")
     with pytest.raises(ValueError, match=r"a\.dcm: .*compressed, but it does not say how"):
         read_dicom(tmp_path / "a.dcm", windowed=True)
+
+
+@pytest.mark.parametrize("modality", ["MG", "CT"])
+def test_a_broken_look_up_table_is_named(tmp_path: Path, modality: str) -> None:
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [4096, 0, 16], b"ab"
+    name = "VOILUTSequence" if modality == "MG" else "ModalityLUTSequence"
+    path = dicom(tmp_path / "a.dcm", TISSUE, Modality=modality, **{name: [table]})
+    with pytest.raises(ValueError, match=r"a\.dcm: not a DICOM image that can be read"):
+        read_dicom(path, windowed=True)
+    if modality == "CT":
+        with pytest.raises(ValueError, match=r"a\.dcm: not a DICOM image that can be read"):
+            read_slice(path, 0)
+
+
+def test_a_palette_of_bytes_may_be_stored_in_words(tmp_path: Path) -> None:
+    palette = RNG.integers(0, 256, (3, 256)).astype(np.uint16)
+    tags: dict[str, Any] = {}
+    for i, colour in enumerate(("Red", "Green", "Blue")):
+        tags[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+        tags[f"{colour}PaletteColorLookupTableData"] = palette[i].tobytes()
+    pixels = (TISSUE & 255).astype(np.uint8)
+    path = dicom(tmp_path / "a.dcm", pixels, Modality="US", PhotometricInterpretation="PALETTE COLOR", **tags)
+    image = read_dicom(path, windowed=True)
+    assert (3, image.dtype) == probe_dicom(path, windowed=True)
+    np.testing.assert_array_equal(image, palette[:, pixels].transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize("samples", [2, 4])

@@ -165,6 +165,29 @@ def test_jpeg_2000_has_alpha_only_where_it_says_so(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}"), pixels[..., :channels])
 
 
+@pytest.mark.parametrize("form", ["jp2", "j2k"])
+def test_deep_colour_in_jpeg_2000_keeps_its_depth(tmp_path: Path, form: str) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs", reason="imagecodecs writes JPEG 2000 of any depth")
+    path, options = tmp_path / f"a.{form}", {"level": 0, "reversible": True, "codecformat": form}
+    stored = np.tile(DEEP_RGB, (8, 8, 1))
+    for pixels, bits in ((stored, 16), (stored >> 4, 12)):
+        path.write_bytes(imagecodecs.jpeg2k_encode(pixels, bitspersample=bits, **options))
+        assert probe_image(path) == (3, np.uint16)
+        np.testing.assert_array_equal(read_image(path), pixels)
+    path.write_bytes(imagecodecs.jpeg2k_encode(np.concatenate([stored, stored[..., :1]], axis=-1), **options))
+    with pytest.raises(ValueError, match=r"a\.j.*cannot be read whole"):  # Pillow has bytes of all four
+        read_image(path)
+
+
+def test_deep_colour_in_ppm_keeps_its_depth(tmp_path: Path) -> None:
+    for pixels, most in ((DEEP_RGB, 65535), (DEEP_RGB >> 4, 4095)):
+        (tmp_path / "a.ppm").write_bytes(b"P6\n7 5\n%d\n" % most + pixels.astype(">u2").tobytes())
+        assert probe_image(tmp_path / "a.ppm") == (3, np.uint16)
+        np.testing.assert_array_equal(read_image(tmp_path / "a.ppm"), pixels)
+    Image.fromarray(RGB).save(tmp_path / "a.ppm")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.ppm"), RGB)
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz", "a.nrrd", "a.mha", "a.mhd", "a.img"])
 def test_volumes_are_told_apart_from_images(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(bytes(400))
@@ -180,6 +203,19 @@ def test_big_endian_tiff_is_read_in_native_order(tmp_path: Path) -> None:
     assert image.dtype == np.uint16
     assert image.dtype.isnative
     np.testing.assert_array_equal(image[..., 0], DEEP)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32", "float64"])
+def test_neither_the_byte_order_nor_the_compression_of_a_tiff_changes_its_numbers(
+    tmp_path: Path, dtype: str, compression: str | None, order: Any
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = (GREY % 200).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values, byteorder=order, compression=compression, photometric="minisblack")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], values)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), values)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -254,6 +290,9 @@ def test_16_bit_grey_with_alpha_keeps_its_depth(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(4, 16, 2, 1, b"\0" + struct.pack(">4H", 258, 65535, 40000, 65535)))
     assert probe_image(tmp_path / "a.png") == (1, np.uint16)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 0], [[258, 40000]])
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), [[258, 40000]])
+    cv2.imwrite(str(tmp_path / "b.png"), np.stack([DEEP] * 3, -1))
+    np.testing.assert_array_equal(read_mask(tmp_path / "b.png"), DEEP)
 
 
 def test_grey_masks_saved_as_rgb_are_accepted_and_coloured_ones_refused(tmp_path: Path) -> None:
@@ -262,6 +301,17 @@ def test_grey_masks_saved_as_rgb_are_accepted_and_coloured_ones_refused(tmp_path
     Image.fromarray(RGB).save(tmp_path / "colour.png")
     with pytest.raises(ValueError, match=r"colour\.png.*colours.*class indices"):
         read_mask(tmp_path / "colour.png")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_mask_that_is_drawn_as_transparency_is_refused(tmp_path: Path, mode: str) -> None:
+    layer = Image.new(mode, (7, 5))
+    layer.save(tmp_path / "empty.png")
+    assert not read_mask(tmp_path / "empty.png").any()
+    layer.putalpha(Image.fromarray(np.where(GREY > 99, 255, 0).astype(np.uint8)))  # black ink on nothing
+    layer.save(tmp_path / "layer.png")
+    with pytest.raises(ValueError, match=r"layer\.png: all of the mask is 0, but its transparency differs"):
+        read_mask(tmp_path / "layer.png")
 
 
 @pytest.mark.parametrize("values", [FLOAT, np.full((2, 2), -1, np.int32), np.full((2, 2), np.nan, np.float32)])

@@ -106,6 +106,17 @@ def test_a_column_that_is_named_goes_before_the_expression_of_the_training(tmp_p
     assert found == {"v0": "4", "v1": "4"}
 
 
+def test_a_bag_that_has_changed_is_done_again_and_the_others_are_not(tmp_path: Path) -> None:
+    reader, folder, _ = by_expression(tmp_path)
+    model = MultiTaskModel(small_encoder(in_channels=1), {"t": reader.spec}).eval()
+    found = [predict_files(model, [str(folder)], tmp_path / "out").skipped for _ in range(2)]
+    image(folder / "p0_00.png", 9)  # the first of all images
+    found.append(predict_files(model, [str(folder)], tmp_path / "out").skipped)
+    assert found == [0, 3, 2]
+    with (tmp_path / "out" / "t.csv").open() as stream:
+        assert {row["id"]: row["images"] for row in csv.DictReader(stream)} == {"p0": "4", "p1": "3", "p2": "2"}
+
+
 def test_attended_tiles_are_written_for_qupath(tmp_path: Path) -> None:
     bags, folder, _ = of_slides(tmp_path)
     model = MultiTaskModel(small_encoder(in_channels=1), {"t": bags.spec}).eval()

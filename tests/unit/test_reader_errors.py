@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 from reader_samples import PARTS, coco, coco_content, image, manifest, mask, medmnist, table
 
+from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.readers import (
     ClassFolders,
     CocoBoxes,
+    CocoMasks,
     ManifestClasses,
     ManifestLabels,
     ManifestMasks,
@@ -95,6 +97,30 @@ def test_classes_are_those_of_the_whole_table_in_natural_order(tmp_path: Path) -
     reader = ManifestClasses(file, "val")
     assert reader.spec.classes == ("a", "b", "grade 9", "grade 10")
     assert ManifestClasses(file, "train").spec == reader.spec
+
+
+def test_the_order_of_names_is_the_same_in_every_process() -> None:
+    names = ["1", "01", "001", "a1", "a01", "a", "a1b", "a01b"]
+    expected = ["001", "01", "1", "a", "a01", "a1", "a01b", "a1b"]
+    for order in (names, names[::-1]):  # as sets and folders have them, in an order that differs
+        assert sorted(order, key=natural_key) == expected
+
+
+@pytest.mark.parametrize("last", ['"good\n', '"good"\n'])
+def test_a_quote_that_is_not_closed_loses_no_rows_in_silence(tmp_path: Path, last: str) -> None:
+    image(tmp_path / "a.png")
+    rows = 'path,label,remark\na.png,x,"two\nlines"\na.png,y,"bad\na.png,x,fine\na.png,y,' + last
+    (tmp_path / "t.csv").write_text(rows)
+    with pytest.raises(ValueError, match=r"t\.csv line 4: a quote of the row that begins here is not closed"):
+        ManifestClasses(tmp_path / "t.csv", None)
+    (tmp_path / "t.csv").write_text(rows.replace('"bad', '"good"').replace(last, '"a ""good"" one" \n'))
+    assert ManifestClasses(tmp_path / "t.csv", None).targets.tolist() == [0, 1, 0, 1]
+
+
+def test_quotes_may_follow_a_space(tmp_path: Path) -> None:
+    image(tmp_path / "a, b.png")
+    (tmp_path / "t.csv").write_text('label, path\n"x" , "a, b.png"\n')
+    assert ManifestClasses(tmp_path / "t.csv", None).spec.classes == ("x",)
 
 
 def test_given_classes_set_the_order_and_name_the_unknown(tmp_path: Path) -> None:
@@ -187,7 +213,7 @@ def test_labels_are_0_1_or_unknown(tmp_path: Path) -> None:
         ManifestLabels(file, "train", ["mass", "mass"])
 
 
-@pytest.mark.parametrize("cell", ["inf", "1,5", "five", "1e99"])
+@pytest.mark.parametrize("cell", ["inf", "1,5", "five", "1e99", "1_5"])
 def test_cells_that_are_no_numbers_are_named(tmp_path: Path, cell: str) -> None:
     file = edit(manifest(tmp_path), ",1.0,0.5", f',1.0,"{cell}"')
     with pytest.raises(ValueError, match=rf"table\.csv line 3: z is '{cell}', but it should be a number"):
@@ -278,6 +304,16 @@ def test_class_folders_are_named_in_errors(tmp_path: Path) -> None:
     assert ClassFolders(tmp_path, classes=["c", "b", "a"]).spec.counts == (0, 1, 0)
 
 
+def test_links_in_circles_repeat_no_image(tmp_path: Path) -> None:
+    image(tmp_path / "a" / "inner" / "0.png")
+    image(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "a" / "inner" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    reader = ClassFolders(tmp_path, ["a", "elsewhere"])
+    assert [Path(reader.name(i)).name for i in range(len(reader))] == ["0.png", "1.png", "1.png"]
+    assert reader.targets.tolist() == [0, 0, 1]
+
+
 def test_there_may_be_any_number_of_classes(tmp_path: Path) -> None:
     for i in range(300):
         image(tmp_path / str(i) / "x.png")
@@ -311,6 +347,17 @@ def test_boxes_and_classes_follow_the_ids(tmp_path: Path) -> None:
     assert reader[2].target.boxes.tolist() == [[0, 0, 16, 12]]
     given = CocoBoxes(tmp_path, tmp_path / "boxes.json", classes=["white", "red"])
     assert given[0].target.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_crowd"), [("0", False), ("false", False), (None, False), ("1", True), (1.0, True)]
+)
+def test_crowds_may_be_told_in_texts(tmp_path: Path, value: object, is_crowd: bool) -> None:
+    content = coco_content()
+    content["annotations"][0]["iscrowd"] = value
+    assert len(CocoBoxes(tmp_path, coco(tmp_path, content))[0].target.labels) == 2 - is_crowd
+    found = np.unique(CocoMasks(tmp_path, tmp_path / "boxes.json")[0].target).tolist()
+    assert found == ([IGNORE_INDEX, 0, 1] if is_crowd else [0, 1, 2])
 
 
 @pytest.mark.parametrize(

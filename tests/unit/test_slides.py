@@ -305,6 +305,14 @@ def _truncated(folder: Path) -> Path:
     return path
 
 
+def _of_kind(folder: Path, photometric: str) -> Path:
+    options: dict[str, Any] = {"tile": (64, 64), "resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+    if photometric == "palette":
+        options["colormap"] = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(folder / "a.tif", np.zeros((64, 64), np.uint8), photometric=photometric, **options)
+    return folder / "a.tif"
+
+
 def _flat(folder: Path) -> Path:
     path = folder / "flat.tif"
     tifffile.imwrite(
@@ -338,6 +346,8 @@ ERRORS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: images([_flat(folder)], slide_mpp=0.5, tissue=0.5),
         "coarsest level has 12000x12000 pixels",
     ),
+    "palette": (lambda folder: images([_of_kind(folder, "palette")], size=64), "its pixels are PALETTE"),
+    "0 is white": (lambda folder: images([_of_kind(folder, "miniswhite")], size=64), "its pixels are MINISWHITE"),
     "mixed": (
         lambda folder: images(
             [

@@ -330,6 +330,13 @@ def test_a_plane_is_a_volume_of_one_slice(tmp_path: Path) -> None:
             images(tmp_path / name, axis="coronal")
 
 
+def test_brackets_in_names_are_no_pattern(tmp_path: Path) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    for value, name in enumerate(("a[1].nrrd", "b[2].nrrd")):  # each is unpacked under a name of its own
+        itk.WriteImage(itk.GetImageFromArray(np.full((3, 4, 5), value, np.uint8)), str(tmp_path / name))
+        assert (open_volume(tmp_path / name).plane(2, 0) == value).all()
+
+
 def test_what_is_no_volume_of_numbers_is_named(tmp_path: Path) -> None:
     itk = pytest.importorskip("SimpleITK")
     nibabel.save(nibabel.Spm2AnalyzeImage(VOXELS, np.diag([1.0, 1, 1, 1])), tmp_path / "a.img")
@@ -368,6 +375,9 @@ def test_files_that_are_no_volumes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"4d\.nii: a volume is 3-D, but this file is 3x4x5x6.*own file"):
         images(tmp_path / "4d.nii")
     assert len(images(nifti(tmp_path / "one.nii", np.zeros((3, 4, 5, 1), np.uint8)))) == 5
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 0, 5), np.uint8), np.eye(4)), tmp_path / "hollow.nii")
+    with pytest.raises(ValueError, match=r"hollow\.nii: a volume is 3-D, but this file is 3x0x5"):
+        images(tmp_path / "hollow.nii")
     nifti(tmp_path / "c.nii", np.zeros((3, 4, 5), np.complex64))
     with pytest.raises(ValueError, match=r"c\.nii: voxels are real numbers, but these are complex64"):
         images(tmp_path / "c.nii")

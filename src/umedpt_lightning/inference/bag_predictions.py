@@ -42,6 +42,8 @@ class BagPredictions:
         self._model, self._output, self._compute, self._failed = model, output, compute, failed
         opening = options.opening(output.task.spec, model.sizes.get(output.name))
         self.bags = BagInputs(files, opening, skip_bad=True)
+        done = {name: self.bags.stamp(i) for i, name in enumerate(self.bags.names) if name in output.journal.done}
+        output.journal.forget_changed(done)
         self.left = [i for i, name in enumerate(self.bags.names) if name not in output.journal.done]
         failed |= self.bags.faults
 

@@ -121,6 +121,12 @@ class BagInputs:
         sizes = [len(rows) for rows in self.members[start:stop]]
         return hashlib.sha256(repr((self.names[start:stop], sizes, files)).encode()).hexdigest()[:32]
 
+    def stamp(self, number: int) -> str:
+        """As that of `InputFile`, of all files of a bag."""
+        places = {self.rows.place(row)[0] for row in self.members[number].tolist()}
+        files = [self.rows.dataset.file(place) for place in sorted(places)]
+        return hashlib.sha256(b"".join(file.id.encode() + file.state for file in files)).hexdigest()[:32]
+
     def _numbers(self, files: Sequence[InputFile]) -> NDArray[np.float32]:
         position = self._position or ""
         return numbered(matches(position, [file.file for file in files], "position").tolist(), position)

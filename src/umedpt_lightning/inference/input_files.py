@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,25 @@ class InputFile:
     def path(self) -> Path:
         """As `file`."""
         return Path(self.file)
+
+    @property
+    def state(self) -> bytes:
+        """Other bytes when the file, or one in the folder, has changed: of its name, size and time of change."""
+        return b"".join(map(_state, sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]))
+
+    @property
+    def stamp(self) -> str:
+        """Another text when `state` is another one."""
+        return hashlib.sha256(self.state).hexdigest()[:32]
+
+
+def _state(file: Path) -> bytes:
+    try:
+        stat = file.stat()
+        of = f"{stat.st_size}\0{stat.st_mtime_ns}"
+    except OSError:  # a file that is gone is told where it is read
+        of = "gone"
+    return os.fsencode(file.name) + f"\0{of}".encode()
 
 
 def named_inputs(

@@ -109,6 +109,9 @@ def predict_files(
         for preference, files in found.items():
             alike = [outputs[name] for name in names if preferences[name] == preference]
             options.opening(alike[0].task.spec).warn_of_images(files, options.intensity)
+            before = {f.id: f.stamp for f in files if any(f.id in output.journal.done for output in alike)}
+            for output in alike:
+                output.journal.forget_changed(before)
             left = [file for file in files if any(file.id not in output.journal.done for output in alike)]
             result.inputs += len(files)
             result.skipped += len(files) - len(left)

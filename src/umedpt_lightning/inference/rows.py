@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -64,16 +63,8 @@ class InputRows:
         """A text that changes when a file of these rows does, or another one takes its place."""
         result = hashlib.sha256()
         for number in range(self.place(start)[0], self.place(stop - 1)[0] + 1 if stop > start else 0):
-            path = self.dataset.file(number).path
             names = self.dataset.ids[number], self.dataset.groups[number], self._first[number].item()
-            result.update(repr(names).encode())
-            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-                result.update(os.fsencode(file.name) + b"\0")
-                try:
-                    stat = file.stat()
-                    result.update(f"{stat.st_size}\0{stat.st_mtime_ns}".encode())
-                except OSError:  # a file that is gone is told where it is read
-                    result.update(b"gone")
+            result.update(repr(names).encode() + self.dataset.file(number).state)
         return result.hexdigest()[:32]
 
     def of_file(self, number: int) -> NDArray[np.int64]:

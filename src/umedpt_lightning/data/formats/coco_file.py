@@ -76,7 +76,7 @@ class CocoFile:
                 raise ValueError(f"{file}: the {outline} of annotation {a['id']} {what}")
             return a
 
-        annotations = [a for a in content["annotations"] if crowds or not a.get("iscrowd")]
+        annotations = [a for a in content["annotations"] if crowds or not is_crowd(a)]
         self.annotations = faults.good(check, annotations)
         self.owners = np.array([row_of[a["image_id"]] for a in self.annotations], np.int64)
         self.labels = np.array([index_of[a["category_id"]] for a in self.annotations], np.int64)
@@ -143,6 +143,11 @@ def _is_whole(value: Any) -> bool:
 _ID = (lambda value: _is_whole(value) or isinstance(value, str), "a whole number or a text")
 _TEXT = (lambda value: isinstance(value, str) and bool(value), "a text")
 _SIZE = (lambda value: (_is_whole(value) and value > 0) or str(value).isdecimal(), "a whole number above 0")
+
+
+def is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation is a crowd region; some tools write numbers as texts, and "0" is none."""
+    return str(annotation.get("iscrowd") or 0).lower() in ("1", "1.0", "true")
 
 
 class Outlines:

@@ -164,9 +164,18 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 
 def walk(folder: Path, *, deep: bool = True) -> Iterator[Path]:
-    """All files below a folder, or only those in it, but hidden ones and what systems leave there."""
+    """All files below a folder, or only those in it, but hidden ones and what systems leave there.
+
+    Links are followed, but never in circles.
+    """
+    seen: set[str] = set()
     for inner, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        real = os.path.realpath(inner)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
         for name in files:
             if not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS:
                 yield Path(inner, name)

@@ -171,24 +171,43 @@ def _raw_mode(image: ImageFile) -> str:
     """How Pillow's decoder names the samples in the file, such as ``L;4`` or ``RGB;16B``; empty if it does not say."""
     if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2:
         return f"PLANES;{max(image.tag_v2.get(BITSPERSAMPLE, (8,)))}N"  # Pillow's name would lack the depth here
-    if image.format == "JPEG2000" and image.mode in ("LA", "RGBA") and not _has_alpha(image):
-        return NO_ALPHA
+    if image.format == "JPEG2000" and len(image.getbands()) > 1:
+        head = _head(image)
+        lacks_alpha = image.mode in ("LA", "RGBA") and not _has_alpha(head)
+        if _bits(head) > 8:  # which Pillow does not say
+            return "PLANES;16N" if lacks_alpha else f"{image.mode};16N"
+        return NO_ALPHA if lacks_alpha else ""
     if not image.tile:
         return ""
     args = image.tile[0][3]
+    match args:
+        case ("RGB", int(greatest)) if image.format == "PPM" and greatest > 255:
+            return "RGB;16B"
     first = args[0] if isinstance(args, tuple) and args else args
     return first if isinstance(first, str) else ""
 
 
-def _has_alpha(image: ImageFile) -> bool:
-    """Whether a JPEG 2000 file says, in a box of channel definitions, that one of them is alpha."""
+def _head(image: ImageFile) -> bytes:
+    """What an open file begins with."""
     stream = image.fp
     if stream is None:
-        return False
+        return b""
     place = stream.tell()
     stream.seek(0)
     head = stream.read(1 << 16)
     stream.seek(place)
+    return head
+
+
+def _bits(head: bytes) -> int:
+    """Of a sample in a JPEG 2000 file; 128 where they differ."""
+    start = head.find(b"ihdr")  # a box of height, width, number of components and this; a bare codestream has none
+    stored = head[start + 14 : start + 15] if start >= 0 else head[42:43]
+    return (int.from_bytes(stored) & 127) + 1  # one less is stored, and the sign in the highest bit
+
+
+def _has_alpha(head: bytes) -> bool:
+    """Whether a JPEG 2000 file says, in a box of channel definitions, that one of them is alpha."""
     start = head.find(b"cdef") + 4
     if start < 4:
         return False

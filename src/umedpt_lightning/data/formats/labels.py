@@ -17,8 +17,12 @@ ClassNames = Sequence[str | int] | Mapping[str, str | Sequence[str]]
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
-    """A sort key that puts ``2`` before ``10``, so that neighbours stay neighbours without zero padding."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
+    """A sort key that puts ``2`` before ``10``, so that neighbours stay neighbours without zero padding.
+
+    Of different texts it is never equal: sets and folders have another order in each process, or on each machine.
+    """
+    parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
+    return [*parts, (-2, text)]
 
 
 def check_names(names: Iterable[str | int], what: str, where: object) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from umedpt_lightning.data.formats.files import FileTable
-from umedpt_lightning.data.formats.images import NO_ALPHA, is_deep, open_image
+from umedpt_lightning.data.formats.images import NO_ALPHA, is_deep, open_image, read_image
 from umedpt_lightning.data.formats.labels import check_names
 from umedpt_lightning.data.formats.tiff import is_beyond_pillow, read_tiff
 from umedpt_lightning.labels.wording import shorten
@@ -124,20 +124,34 @@ def read_mask(path: Path | str) -> NDArray[Any]:
             raise ValueError(f"{path}: a mask has one channel, but this one has {found.shape[-1]}. Save one of them.")
         return _whole(found[..., 0], path)
     image, raw = open_image(path, load=True)
+    values = _stored(image, raw, path)
+    # "RGBA", "LA" or "PA"
+    if image.mode.endswith("A") and raw != NO_ALPHA and values.size and (values == values[0, 0]).all():
+        alpha = np.asarray(image.getchannel("A"))
+        if alpha.min() < alpha.max():
+            raise ValueError(
+                f"{path}: all of the mask is {values[0, 0]}, but its transparency differs from pixel to pixel, and is "
+                "no class. Save what was drawn on a layer as an 8-bit grey or palette PNG of class indices."
+            )
+    return values
+
+
+def _stored(image: Image.Image, raw: str, path: Path | str) -> NDArray[Any]:
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
     if image.mode == "L":
         return np.asarray(image) // np.uint8(_STRETCHED.get(raw, 1))
     if image.mode == "P":
         return np.array(image)
-    if image.mode in ("LA", "PA") and raw != NO_ALPHA:
-        return np.ascontiguousarray(np.asarray(image)[..., 0])
     if image.mode.startswith("I") or image.mode == "F":
         return _whole(np.asarray(image), path)
-    if image.mode in ("RGB", "RGBA") and not is_deep(raw):
-        colours = np.asarray(image)[..., :3]
+    if image.mode in ("RGB", "RGBA") or is_deep(raw):
+        # of 16 bits Pillow has the upper ones, in which most indices are 0
+        colours = read_image(path) if is_deep(raw) else np.asarray(image)[..., :3]
         if (colours == colours[..., :1]).all():  # a grey mask that some tool saved as RGB
             return np.ascontiguousarray(colours[..., 0])
+    elif image.mode in ("LA", "PA") and raw != NO_ALPHA:
+        return np.ascontiguousarray(np.asarray(image)[..., 0])
     raise ValueError(
         f"{path}: a mask holds one class index a pixel, but this one has colours (mode {image.mode}). "
         "Save it as an 8-bit grey or palette PNG of class indices."

@@ -132,7 +132,7 @@ def _number(cell: str, known: bool) -> float | None:
     if is_unknown(cell) and not known:
         return None
     try:
-        return float(cell)
+        return np.inf if "_" in cell else float(cell)  # to Python 1_5 is 15
     except ValueError:
         return np.inf
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -61,13 +61,14 @@ def read_columns(file: Path, wanted: Sequence[str]) -> tuple[dict[str, Texts], R
 
 def _csv(file: Path, wanted: Sequence[str]) -> tuple[dict[str, Texts], RowNames]:
     with open_lines(file) as lines:
-        reader = csv.reader(lines)
+        reader = csv.reader(lines, skipinitialspace=True)
         try:
             header = [cell.strip() for cell in next(reader, [])]
             places = [_place(column, header, file) for column in wanted]
             columns, numbers = _Columns(places), array("q")
             faults: list[ValueError] = []
-            for found in reader:
+            count = 1
+            for count, found in enumerate(reader, 2):  # noqa: B007  # of the last row
                 if not any(found):
                     continue  # a blank line
                 if len(found) != len(header):
@@ -78,9 +79,35 @@ def _csv(file: Path, wanted: Sequence[str]) -> tuple[dict[str, Texts], RowNames]
                 columns.add(found)
         except csv.Error as error:
             raise ValueError(f"{file} line {reader.line_num}: not CSV ({error}). Write the table again.") from error
+    if reader.line_num > count:
+        _check_quotes(file)
     raise_all(faults)
     names = RowNames(file, "line", np.frombuffer(numbers, np.int64))
     return dict(zip(wanted, columns.texts(), strict=True)), names
+
+
+def _check_quotes(file: Path) -> None:
+    """Raises ValueError where a quote that is not closed takes the rows up to the next quote into its cell."""
+    row: list[str] = []  # its lines
+    begin = 1
+
+    def kept(lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            row.append(line)
+            yield line
+
+    with open_lines(file) as lines:
+        try:
+            for _ in csv.reader(kept(lines), skipinitialspace=True):
+                if len(row) > 1:
+                    next(csv.reader(row, skipinitialspace=True, strict=True))
+                begin += len(row)
+                row.clear()
+        except csv.Error as error:
+            raise ValueError(
+                f"{file} line {begin}: a quote of the row that begins here is not closed, so that rows are lost "
+                f"({error}). Close it, or double quotes within a cell."
+            ) from error
 
 
 def _parquet(file: Path, wanted: Sequence[str]) -> tuple[dict[str, Texts], RowNames]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
+    COMPRESSION,
     EXTRASAMPLES,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
@@ -62,7 +63,9 @@ def is_beyond_pillow(path: Path | str) -> bool:
         bits not in (8, 16) or (planes and (bits, samples) != (8, 3)) or (bits == 16 and samples == 2)
     )
     numbers = max(directory.get(SAMPLEFORMAT, (1,))), bits
-    return more or odd or numbers in _NOT_OF_PILLOW or bool(directory.next)
+    # of these Pillow swaps bytes that its decoder has swapped already
+    swapped = head.startswith(b"MM") and directory.get(COMPRESSION, 1) != 1 and bits > 8 and numbers != (1, 16)
+    return more or odd or swapped or numbers in _NOT_OF_PILLOW or bool(directory.next)
 
 
 def probe_tiff(path: Path | str) -> tuple[int, int, int, np.dtype[Any]]:

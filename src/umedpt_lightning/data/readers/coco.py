@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.box_table import BoxTable, check_size, clip_boxes
-from umedpt_lightning.data.formats.coco_file import CocoFile, Outlines, outline_fault
+from umedpt_lightning.data.formats.coco_file import CocoFile, Outlines, is_crowd, outline_fault
 from umedpt_lightning.data.formats.faults import Collector
 from umedpt_lightning.data.formats.files import ImageFiles
 from umedpt_lightning.data.formats.labels import check_names
@@ -99,7 +99,7 @@ class CocoMasks(ListedReader):
             self._images = ImageFiles(coco.paths(images), channels, value_range, file)
         faults.raise_found()
         self._outlines = Outlines(coco.annotations, file)
-        self._crowd = np.array([bool(a.get("iscrowd")) for a in coco.annotations], bool)
+        self._crowd = np.array([is_crowd(a) for a in coco.annotations], bool)
         self._values = np.where(self._crowd, IGNORE_INDEX, coco.labels + 1).astype(np.int16)  # (N,)
         self._owners = coco.owners
         self._sizes = coco.sizes

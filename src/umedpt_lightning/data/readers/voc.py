@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from umedpt_lightning.data.formats.box_table import BoxTable, clip_boxes
 from umedpt_lightning.data.formats.faults import Collector, FaultsError, for_all, raise_all
-from umedpt_lightning.data.formats.files import FileTable, ImageFiles, list_images, stem_of
+from umedpt_lightning.data.formats.files import FileTable, ImageFiles, list_images, one_by_name, stem_of
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key
 from umedpt_lightning.data.formats.missing import check_folder, no_such_file
 from umedpt_lightning.data.formats.text_files import read_text
@@ -58,7 +58,7 @@ class VocBoxes(ImageReader[ImageFiles]):
         folder = Path(annotations)
         check_folder(folder)
         everywhere = sorted(folder.glob("*.xml"), key=lambda path: natural_key(path.name))
-        image_of = {stem_of(path): path for path in list_images(Path(images))}
+        image_of = one_by_name((stem_of(path), path) for path in list_images(Path(images)))
         if names is None:
             files = everywhere
             alone = sorted(image_of.keys() - {path.stem for path in files}, key=natural_key)

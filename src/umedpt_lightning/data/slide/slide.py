@@ -112,6 +112,8 @@ def _samples(slide: Any) -> list[int]:
     """Which of the values of a pixel are channels, and not alpha."""
     series = slide.ts_tifffile.series[slide.properties["tiffslide.series-index"]]
     page = series.keyframe
+    if page.photometric.name not in ("MINISBLACK", "RGB", "YCBCR"):
+        raise ValueError(f"its pixels are {page.photometric.name}, in place of colours or of grey in which 0 is black")
     if "S" not in series.axes:  # a page a channel
         return list(range(series.shape[series.axes.index("C")] if "C" in series.axes else 1))
     colours = page.samplesperpixel - len(page.extrasamples)

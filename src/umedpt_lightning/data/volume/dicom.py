@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.extras import require
-from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, padding_of, read_header
+from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, padding_of, read_header, readable
 
 # Their values have a unit, which a display window would throw away.
 _MEASURING = frozenset({"CT", "PT"})
@@ -26,7 +26,7 @@ def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
     _check_single(header, path)
     _check_colours(header, path)
     if header.PhotometricInterpretation == "PALETTE COLOR":
-        return 3, np.dtype("uint8" if header.RedPaletteColorLookupTableDescriptor[2] <= 8 else "uint16")
+        return 3, _palette_dtype(header)
     if header.SamplesPerPixel == 3:
         return 3, np.dtype("uint8" if header.BitsAllocated <= 8 else "uint16")
     if windowed and not measures(header):
@@ -58,12 +58,15 @@ def read_dicom(path: Path, frame: int | None = None, *, windowed: bool) -> NDArr
     if stored.ndim == 3:
         _check_colours(header, path)
         return np.array(stored, stored.dtype.newbyteorder("="))
-    if header.PhotometricInterpretation == "PALETTE COLOR":
-        return np.array(require("pydicom.pixels", "dicom", path).apply_color_lut(stored, header))
-    if windowed and not measures(header):
-        values, padding = _values(stored, header, frame or 0)
-        return _displayed(values, padding, header, frame or 0)[..., None]
-    values, padding = _measured(stored, header, frame or 0)
+    with readable(path):  # look-up tables may be broken
+        if header.PhotometricInterpretation == "PALETTE COLOR":
+            colours = np.array(require("pydicom.pixels", "dicom", path).apply_color_lut(stored, header))
+            # bytes may be stored as words
+            return colours.astype(_palette_dtype(header)) if colours.max() < 256 else colours
+        if windowed and not measures(header):
+            values, padding = _values(stored, header, frame or 0)
+            return _displayed(values, padding, header, frame or 0)[..., None]
+        values, padding = _measured(stored, header, frame or 0)
     if padding is not None:
         is_hounsfield = header.get("Modality") == "CT" or header.get("RescaleType") == "HU"
         values[padding] = values[~padding].min(initial=_AIR if values.dtype.kind == "f" and is_hounsfield else 0)
@@ -78,7 +81,8 @@ def read_slice(path: Path, frame: int) -> NDArray[Any]:
     stored, header = decoded(path, frame)
     if stored.ndim != 2:
         raise ValueError(f"{path}: the image is {stored.shape} (HxWxC), but a slice is grey. Export the series again.")
-    values, padding = _measured(stored, header, frame)
+    with readable(path):
+        values, padding = _measured(stored, header, frame)
     return values if padding is None else np.where(padding, np.float32(np.nan), values.astype(np.float32))
 
 
@@ -94,6 +98,10 @@ def value_dtype(header: Any, frame: int = 0) -> np.dtype[Any]:
     if not plain or header.BitsAllocated > 16 or "FloatPixelData" in header or "DoubleFloatPixelData" in header:
         return np.dtype(np.float32)
     return np.dtype("uint8" if header.BitsAllocated <= 8 else "uint16")
+
+
+def _palette_dtype(header: Any) -> np.dtype[Any]:
+    return np.dtype("uint8" if header.RedPaletteColorLookupTableDescriptor[2] <= 8 else "uint16")
 
 
 def _check_single(header: Any, path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,15 @@ def begins_like_dicom(path: Path | str) -> bool:
 
 def read_header(path: Path, tags: list[str] | None = None) -> Any:
     """The data set without its pixels; of `tags` only, where given; raises ValueError where it cannot be read."""
-    try:
+    with readable(path):
         return _read(path, stop_before_pixels=True, specific_tags=None if tags is None else [*tags, *_MARKS])
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises ValueError with the name of the file where the block raises anything but ImportError."""
+    try:
+        yield
     except ImportError:
         raise
     except Exception as error:  # broken files raise nearly anything
@@ -75,7 +84,7 @@ def decoded(path: Path, frame: int) -> tuple[NDArray[Any], Any]:
     """
     pixels = require("pydicom.pixels", "dicom", path)
     header = require("pydicom", "dicom", path).Dataset()
-    try:
+    with readable(path):
         syntax = _transfer_syntax(path)
         if syntax is not None and not syntax.is_deflated:
             # all bits, as padding may need more of them than pixels do
@@ -83,8 +92,6 @@ def decoded(path: Path, frame: int) -> tuple[NDArray[Any], Any]:
             return pixels.pixel_array(path, ds_out=header, index=frame, **options), header
         header = _read(path)  # all of it: pixel_array does not inflate a file, nor guess what it does not say
         return pixels.pixel_array(header, index=frame, correct_unused_bits=False), header
-    except Exception as error:  # broken files raise nearly anything
-        raise _unreadable(path, error) from error
 
 
 def frame_value(header: Any, frame: int, group: str, tag: str) -> Any:
@@ -99,13 +106,9 @@ def frame_value(header: Any, frame: int, group: str, tag: str) -> Any:
 
 def is_deflated(path: Path) -> bool:
     """Whether a file is compressed as a whole, so that its header does not say how large it becomes."""
-    try:
+    with readable(path):
         syntax = _transfer_syntax(path)
         return bool(syntax and syntax.is_deflated)
-    except ImportError:
-        raise
-    except Exception as error:  # broken files raise nearly anything
-        raise _unreadable(path, error) from error
 
 
 def _transfer_syntax(path: Path) -> Any:

@@ -217,6 +217,15 @@ def _sorted(frames: list[_Frame], path: Path) -> list[_Frame]:
             f"{_name(frames[same[0] + 1])} at {places[same[0]]:.2f} mm. Remove copies; give each phase, echo or "
             "reconstruction a folder of its own."
         )
+    # slices of a tilted series lie on a line as well, though not along their normal
+    ends = np.array([frames[0].position, frames[-1].position])
+    line = ends[0] + (places - places[0])[:, None] / (places[-1] - places[0]) * (ends[1] - ends[0])
+    aside = np.abs((np.array([frame.position for frame in frames]) - line) @ first.along.T).max(axis=1)  # mm
+    if aside.max() > max(first.spacing):
+        raise ValueError(
+            f"{path}: {_name(frames[int(aside.argmax())])} lies {aside.max():.2f} mm beside the line through the first "
+            "and the last slice. Give the slices of each place of the table a folder of their own."
+        )
     odd = np.flatnonzero(np.abs(gaps - usual) > _UNEVEN * usual)
     if len(odd):
         raise ValueError(

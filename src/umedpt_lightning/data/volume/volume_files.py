@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,7 +53,8 @@ class ItkVolume(Volume):
         self._stored_shape = shape
 
     def _read(self, axis: int, index: int) -> NDArray[Any]:
-        files = [file for file in self.path.parent.glob(f"{self.path.stem}.*") if file.is_file()]  # header and voxels
+        beside = self.path.parent.glob(f"{glob.escape(self.path.stem)}.*")  # a header's voxels
+        files = {self.path, *filter(Path.is_file, beside)}
         stack = unpacked(f"{fingerprint(sorted(files))}-{self._stored_dtype.name}.itk", self._write, self.path)
         return mapped_plane(stack, self._stored_dtype, 0, self._stored_shape, axis, index)
 

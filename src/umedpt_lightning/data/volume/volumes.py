@@ -172,7 +172,7 @@ def three_axes(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
     sizes = [int(size) for size in shape]
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
-    if len(sizes) not in (2, 3):
+    if len(sizes) not in (2, 3) or min(sizes) < 1:
         raise ValueError(
             f"{path}: a volume is 3-D, but this file is {'x'.join(map(str, sizes))}. Save each volume of a series in "
             "its own file, for instance with nibabel.funcs.four_to_three."

@@ -41,7 +41,7 @@ def write_bag(
     if output.options.geojson:
         files += _attended_tiles(output, bags, number, images)
     row = {"id": name, "group": name, "images": len(images), **output.row(prediction, None)}
-    output.journal.add(name, [row], files=map(output.relative, files), parts=images)
+    output.journal.add(name, [row], files=map(output.relative, files), parts=images, stamp=bags.stamp(number))
 
 
 def _attended_tiles(output: TaskOutput, bags: BagInputs, number: int, images: list[dict[str, Any]]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -45,7 +45,13 @@ class Journal:
                 f"--out {out} holds predictions of {task} that were made with another {', '.join(changed)}. Give "
                 "another folder, or --overwrite."
             )
-        self.done = {r["id"] for r in self._read() if all((out / file).is_file() for file in r["files"])}
+        self.done: set[str] = set()
+        self._stamps: dict[str, str] = {}
+        for record in self._read():
+            if all((out / file).is_file() for file in record["files"]):
+                self.done.add(record["id"])
+                if record.get("stamp"):  # earlier releases wrote none
+                    self._stamps[record["id"]] = record["stamp"]
 
     def add(
         self,
@@ -54,15 +60,22 @@ class Journal:
         pictures: Iterable[CocoImage] = (),
         files: Iterable[str] = (),
         parts: list[TableRow] | None = None,
+        stamp: str = "",
     ) -> None:
         """Notes that an input is done: rows of the task's table, pictures of its COCO file, and files that are written.
 
         Files are named below the folder of all predictions. `parts` are rows of the second table, see `write_table`.
+        The `stamp` is another one when the input has changed, see `forget_changed`.
         """
         record = {"id": id, "rows": rows, "pictures": list(pictures), "files": list(files), "parts": parts or []}
+        record |= {"stamp": stamp}
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
         self.done.add(id)
+
+    def forget_changed(self, stamps: Mapping[str, str]) -> None:
+        """Counts inputs as not done that had another stamp: another file of that name, or a new one in its place."""
+        self.done -= {id for id, stamp in stamps.items() if self._stamps.get(id, stamp) != stamp}
 
     def write_table(self, of: Literal["rows", "parts"] = "rows") -> Path:
         """``<task>.csv``, which is returned: every row of every input, in the order in which they were done.

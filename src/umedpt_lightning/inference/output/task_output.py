@@ -92,7 +92,7 @@ class TaskOutput:
     ) -> None:
         """Notes that an input is done, whose files are written; rows lack what all of them have in common."""
         of = {"id": file.id, "group": file.group}
-        self.journal.add(file.id, [of | row for row in rows], images, map(self.relative, files))
+        self.journal.add(file.id, [of | row for row in rows], images, map(self.relative, files), stamp=file.stamp)
 
     def finish(self) -> list[Path]:
         """Writes the table and the COCO file of all that was done, in this run and before."""
