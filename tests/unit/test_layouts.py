@@ -152,8 +152,12 @@ def test_a_folder_with_a_name_like_a_pattern_is_a_folder(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("path", ["x/{id}.png", "x/{id}/*/{id}_*.png", "**/{id}.png"])
-def test_paths_are_filled_from_columns(path: str, tmp_path: Path) -> None:
-    folder = tmp_path / "set[1]"
+@pytest.mark.parametrize("relative", [True, False])
+def test_paths_are_filled_from_columns(
+    path: str, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("set[1]") if relative else tmp_path / "set[1]"
     for i in (0, 1):
         image(folder / "x" / f"{i}.png", i)
         image(folder / "x" / str(i) / "deep" / f"{i}_b.png", i)

@@ -187,11 +187,17 @@ def test_labels_are_0_1_or_unknown(tmp_path: Path) -> None:
         ManifestLabels(file, "train", ["mass", "mass"])
 
 
-@pytest.mark.parametrize("cell", ["inf", "1,5", "five", "1e99"])
+@pytest.mark.parametrize("cell", ["inf", "1,5", "five", "1e99", "1_0"])
 def test_cells_that_are_no_numbers_are_named(tmp_path: Path, cell: str) -> None:
     file = edit(manifest(tmp_path), ",1.0,0.5", f',1.0,"{cell}"')
     with pytest.raises(ValueError, match=rf"table\.csv line 3: z is '{cell}', but it should be a number"):
         ManifestNumbers(file, "train", {"z": "mm"})
+
+
+def test_rows_whose_part_is_spelt_in_another_case_are_told(tmp_path: Path) -> None:
+    file = edit(manifest(tmp_path), ",train,a,", ",Train,a,")
+    with pytest.warns(UserWarning, match=r"table\.csv: 1 rows are left out, whose part is \['Train'\], not 'train'"):
+        assert len(ManifestNumbers(file, "train", {"z": "mm"})) == 5
 
 
 def test_a_quantity_without_any_value_is_an_error(tmp_path: Path) -> None:

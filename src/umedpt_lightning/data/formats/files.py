@@ -166,10 +166,15 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
 def walk(folder: Path, *, deep: bool = True) -> Iterator[Path]:
     """All files below a folder, or only those in it, but hidden ones and what systems leave there."""
     for inner, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        folders[:] = [name for name in folders if deep and not is_hidden(name)]
         for name in files:
             if not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS:
                 yield Path(inner, name)
+
+
+def is_hidden(folder: str) -> bool:
+    """Whether a folder of that name holds what is not meant to be seen, as the one that macOS puts into archives."""
+    return folder.startswith(".") or folder == "__MACOSX"
 
 
 def stem_of(path: Path) -> str:
