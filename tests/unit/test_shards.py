@@ -63,7 +63,7 @@ def test_samples_of_every_reader_are_the_same_when_they_are_packed(cls: type[Rea
     for mine, theirs in zip(packed, reader, strict=True):
         assert mine.stored_size == theirs.stored_size
         np.testing.assert_array_equal(mine.stored_target, theirs.stored_target)
-    for name in ("groups", "targets"):
+    for name in ("groups", "targets", "places"):
         np.testing.assert_array_equal(getattr(packed, name), getattr(reader, name))
 
 

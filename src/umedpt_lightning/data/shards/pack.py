@@ -117,6 +117,7 @@ def pack_reader(
         names,
         None if groups is None else Texts.of(groups.tolist()).coded(),
         reader.targets,
+        reader.places,
         source,
     ).write(folder)
     return True
