@@ -95,6 +95,9 @@ def test_stacks_that_do_not_fit_are_told(tmp_path: Path) -> None:
     np.save(tmp_path / "masks.npy", np.zeros((2, 4, 4, 2), np.uint8))
     with pytest.raises(ValueError, match=r"the masks are \(2, 4, 4, 2\).*say which by `plane`"):
         readers.NpyMasks(tmp_path / "images.npy", tmp_path / "masks.npy", ["no", "a"])
+    for options in ({"plane": 1}, {"ignore": 255}):
+        with pytest.raises(ValueError, match="neither `plane` .* nor `ignore` .* says anything"):
+            readers.NpyMasks(tmp_path / "images.npy", tmp_path / "masks.npy", ["no", "a"], planes=True, **options)
     np.save(tmp_path / "floats.npy", np.zeros((2, 4, 4)))
     with pytest.raises(ValueError, match="images have no natural range"):
         readers.NpyMasks(tmp_path / "floats.npy", tmp_path / "masks.npy", ["no", "a"], plane=0)
