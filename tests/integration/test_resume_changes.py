@@ -298,6 +298,15 @@ def test_two_runs_that_start_in_the_same_second_have_two_folders(
     assert [str(new_folder()) for _ in range(3)] == ["runs/now", "runs/now-2", "runs/now-3"]
 
 
+def test_an_agent_of_a_sweep_starts_several_runs_in_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    assert [str(new_folder()) for _ in range(2)] == ["runs/slurm-7"] * 2  # it was queued again
+    monkeypatch.setenv("WANDB_SWEEP_ID", "xyz")
+    assert str(new_folder()) == "runs/slurm-7-abc"
+
+
 def _claim(folder: Path, claimed: Any) -> None:
     claim(folder)
     claimed.set()

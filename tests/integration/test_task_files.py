@@ -65,11 +65,12 @@ def test_configs_add_up_and_the_last_word_on_an_option_counts(tasks: Path, capsy
     assert config["model"]["tasks"].keys() == {"sizes", "places"}
 
 
-@pytest.mark.parametrize("entry", ["tasks", "tasks/*.yaml", "${root}/../tasks/"])
+@pytest.mark.parametrize("entry", ["tasks", "tasks/*.yaml", "tasks/**/*.yaml", "${root}/../tasks/"])
 def test_files_and_folders_are_looked_for_beside_the_config_or_at_the_root(
     entry: str, tasks: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tasks / "elsewhere").mkdir()
+    (tasks / "tasks" / "._sizes.yaml").write_bytes(b"\0\5\x16\7")  # left by macOS
     monkeypatch.chdir(tasks / "elsewhere")
     named = _named(tasks, entry, {"sizes": {"size": 16}})
     config = _printed(capsys, "--config", str(tasks / "base.yaml"), f"--config={named}", "--root", ".")

@@ -138,7 +138,10 @@ def test_dicom_is_read_from_folders_whatever_it_is_called(tmp_path: Path, preamb
 def test_what_lies_in_hidden_folders_is_no_sample(tmp_path: Path) -> None:
     image(tmp_path / "a" / "x.png")
     image(tmp_path / "a" / ".ipynb_checkpoints" / "x-checkpoint.png")
+    for folder in (tmp_path, tmp_path / "a"):
+        image(folder / "__MACOSX" / "x.png")
     assert len(readers.ClassFolders(tmp_path)) == 1
+    assert readers.ClassFolders(tmp_path).spec.names == ("a",)
 
 
 # depths, masks

@@ -95,6 +95,9 @@ def test_stacks_that_do_not_fit_are_told(tmp_path: Path) -> None:
     np.save(tmp_path / "masks.npy", np.zeros((2, 4, 4, 2), np.uint8))
     with pytest.raises(ValueError, match=r"the masks are \(2, 4, 4, 2\).*say which by `plane`"):
         readers.NpyMasks(tmp_path / "images.npy", tmp_path / "masks.npy", ["no", "a"])
+    for options in ({"plane": 1}, {"ignore": 255}):
+        with pytest.raises(ValueError, match=r"neither `plane` .* nor `ignore` .* says anything"):
+            readers.NpyMasks(tmp_path / "images.npy", tmp_path / "masks.npy", ["no", "a"], planes=True, **options)
     np.save(tmp_path / "floats.npy", np.zeros((2, 4, 4)))
     with pytest.raises(ValueError, match="images have no natural range"):
         readers.NpyMasks(tmp_path / "floats.npy", tmp_path / "masks.npy", ["no", "a"], plane=0)
@@ -111,6 +114,21 @@ def test_rows_name_the_images_of_a_stack_for_splits(tmp_path: Path) -> None:
     parts = [readers.Split(whole, part, (0.5, 0.5, 0), group=r"\[(.+)-\d+\]$") for part in ("train", "val")]
     groups = [set(part.groups.tolist()) for part in parts if part.groups is not None]
     assert not groups[0] & groups[1]
+
+
+def test_rows_of_an_image_that_name_two_patients_are_told(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    rows = [{"path": "a.png", "EncodedPixels": "1 2", "patient": patient} for patient in ("x", "x", "y")]
+    file = readers.Table(table(tmp_path / "t.csv", rows), group="patient")
+    with pytest.raises(ValueError, match=r"t\.csv line 4: .*a\.png is of x and y"):
+        readers.RunLengthMasks(file, None, ["no", "yes"])
+    table(tmp_path / "t.csv", [rows[0] | {"patient": ""}])
+    with pytest.raises(ValueError, match=r"t\.csv line 2: patient is empty"):
+        readers.RunLengthMasks(file, None, ["no", "yes"])
+    corners = dict.fromkeys(("x_min", "y_min", "x_max", "y_max"), "")
+    table(tmp_path / "t.csv", [{"path": "", "patient": "x"} | corners])
+    with pytest.raises(ValueError, match=r"t\.csv line 2: path is empty"):
+        readers.TableBoxes(file, None, ["a"])
 
 
 def test_names_that_say_no_class_are_told(tmp_path: Path) -> None:
@@ -152,8 +170,12 @@ def test_a_folder_with_a_name_like_a_pattern_is_a_folder(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("path", ["x/{id}.png", "x/{id}/*/{id}_*.png", "**/{id}.png"])
-def test_paths_are_filled_from_columns(path: str, tmp_path: Path) -> None:
-    folder = tmp_path / "set[1]"
+@pytest.mark.parametrize("relative", [True, False])
+def test_paths_are_filled_from_columns(
+    path: str, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("set[1]") if relative else tmp_path / "set[1]"
     for i in (0, 1):
         image(folder / "x" / f"{i}.png", i)
         image(folder / "x" / str(i) / "deep" / f"{i}_b.png", i)

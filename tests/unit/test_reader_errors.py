@@ -220,6 +220,12 @@ def test_cells_that_are_no_numbers_are_named(tmp_path: Path, cell: str) -> None:
         ManifestNumbers(file, "train", {"z": "mm"})
 
 
+def test_rows_whose_part_is_spelt_in_another_case_are_told(tmp_path: Path) -> None:
+    file = edit(manifest(tmp_path), ",train,a,", ",Train,a,")
+    with pytest.warns(UserWarning, match=r"table\.csv: 1 rows are left out, whose part is \['Train'\], not 'train'"):
+        assert len(ManifestNumbers(file, "train", {"z": "mm"})) == 5
+
+
 def test_a_quantity_without_any_value_is_an_error(tmp_path: Path) -> None:
     rows = [{"path": image(tmp_path / "a.png").name, "split": "train", "z": ""}]
     with pytest.raises(ValueError, match=r"No sample of this part has a value of \['z'\]"):

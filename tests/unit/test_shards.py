@@ -63,7 +63,7 @@ def test_samples_of_every_reader_are_the_same_when_they_are_packed(cls: type[Rea
     for mine, theirs in zip(packed, reader, strict=True):
         assert mine.stored_size == theirs.stored_size
         np.testing.assert_array_equal(mine.stored_target, theirs.stored_target)
-    for name in ("groups", "targets"):
+    for name in ("groups", "targets", "places"):
         np.testing.assert_array_equal(getattr(packed, name), getattr(reader, name))
 
 
@@ -263,3 +263,69 @@ def test_the_command_packs_bags_too_and_its_tasks_are_read(tmp_path: Path, capsy
         main(["data", "check", "--config", str(out / "tasks.yaml"), "--root", served.address, "--workers", "1"])
     assert "0 problems" in capsys.readouterr().out
     assert yaml.safe_load((out / "tasks.yaml").read_text())["data"]["tasks"]["masks"]["size"] == 16
+
+
+def _folders(tmp_path: Path) -> list[str]:
+    """Images of a task in a folder that is called as that of its shards would be, and the words that pack them."""
+    for i in range(4):
+        reader_samples.image(tmp_path / "data" / "a" / "train" / "xy"[i % 2] / f"{i}.png", seed=i)
+    reader = {"class_path": "ClassFolders", "init_args": {"folder": "${root}/a/train"}}
+    config = {"root": str(tmp_path / "data"), "data": {"tasks": {"a": {"train": reader}}}}
+    (tmp_path / "tasks.yaml").write_text(yaml.safe_dump(config))
+    return ["data", "pack", "--config", str(tmp_path / "tasks.yaml"), "--workers", "1", "--out"]
+
+
+def test_nothing_is_removed_but_shards(tmp_path: Path) -> None:
+    words = _folders(tmp_path)
+    with pytest.raises(SystemExit, match=r"a/train: there is something else than shards, \['x', 'y'\].*--out"):
+        main([*words, str(tmp_path / "data")])
+    assert len(list((tmp_path / "data").rglob("*.png"))) == 4
+    described = (tmp_path / "tasks.yaml").read_text()
+    with pytest.raises(SystemExit, match=r"tasks\.yaml: it would be written over.*--out"):
+        main([*words, str(tmp_path)])
+    assert (tmp_path / "tasks.yaml").read_text() == described
+    main([*words, str(tmp_path / "out")])
+    words[words.index("--config") + 1] = str(tmp_path / "out" / "tasks.yaml")
+    with pytest.raises(SystemExit, match=r"tasks\.yaml: it would be written over.*--out"):
+        main([*words, str(tmp_path / "out")])
+    assert len(Packed(str(tmp_path / "out" / "a" / "train"))) == 4
+
+
+def test_tasks_that_are_packed_one_by_one_are_all_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = _folders(tmp_path)
+    config = yaml.safe_load((tmp_path / "tasks.yaml").read_text())
+    config["data"]["tasks"]["b"] = config["data"]["tasks"]["a"]
+    (tmp_path / "tasks.yaml").write_text(yaml.safe_dump(config))
+    for name in "ba":
+        main([*words, str(tmp_path / "out"), "--tasks", name])
+    described = yaml.safe_load((tmp_path / "out" / "tasks.yaml").read_text())["data"]["tasks"]
+    assert described.keys() == {"a", "b"}
+    assert described["b"]["train"]["init_args"]["address"] == "${root}/b/train"
+
+
+@pytest.mark.parametrize("name", ["100%", "s3:x"])
+def test_the_folder_of_shards_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = _folders(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    main([*words, name])
+    assert len(Packed(str(tmp_path / name / "a" / "train"))) == 4
+
+
+def test_what_cannot_be_packed_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = _folders(tmp_path)
+    (tmp_path / "data" / "a" / "train" / "x" / "2.png").write_bytes(b"no")
+    with pytest.raises(SystemExit, match=r"^umedpt: error: data\.tasks\.a\.train: .*2\.png: not an image") as end:
+        main([*words, str(tmp_path / "out")])
+    assert "Traceback" not in str(end.value)
+    with pytest.raises(SystemExit):
+        main([*words, "s3://bucket/x"])
+    assert "is an address" in capsys.readouterr().err
+
+
+def test_a_server_that_is_silent_is_not_waited_for(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_reader(reader, tmp_path / "shards", SMALL)
+    monkeypatch.setattr(store, "_SILENCE", 0.05)
+    with serve(tmp_path / "shards", latency=2.0) as served, pytest.raises(ServerLostError, match=r"3 times in \d s"):
+        Packed(served.address)

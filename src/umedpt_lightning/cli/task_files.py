@@ -198,9 +198,12 @@ class _Tasks:
         path = Path(fill_root(os.path.expanduser(entry), self._root))
         path = path if "${root}" in entry else file.parent / path
         if path.is_dir():
-            found = [inner for inner in sorted(path.iterdir()) if inner.suffix in _SUFFIXES]
+            # hidden ones are what systems leave there
+            found = [one for one in sorted(path.iterdir()) if one.suffix in _SUFFIXES and not one.name.startswith(".")]
         else:
-            found = [path] if path.is_file() else [Path(match) for match in sorted(glob.glob(str(path)))]
+            found = (
+                [path] if path.is_file() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+            )
         if not found and (path.is_dir() or glob.has_magic(str(path))):
             raise FileNotFoundError(f"{path}: there is no YAML file here, but {file} names it. Correct data.tasks.")
         if not found:

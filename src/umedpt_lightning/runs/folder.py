@@ -26,9 +26,13 @@ _held: dict[Path, int] = {}
 
 
 def default_folder() -> Path:
-    """``runs/<date-time>``; of a SLURM job one that is the same after it was requeued."""
+    """``runs/<date-time>``; of a SLURM job one that is the same after it was requeued.
+
+    An agent of a sweep of Weights & Biases starts many runs in one job, and says which by its variables.
+    """
     job = os.environ.get("SLURM_JOB_ID")
-    return Path(f"runs/slurm-{job}" if job else time.strftime("runs/%Y%m%d-%H%M%S"))
+    trial = f"-{os.environ.get('WANDB_RUN_ID')}" if os.environ.get("WANDB_SWEEP_ID") else ""
+    return Path(f"runs/slurm-{job}{trial}" if job else time.strftime("runs/%Y%m%d-%H%M%S"))
 
 
 def new_folder() -> Path:

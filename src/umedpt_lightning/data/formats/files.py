@@ -175,10 +175,15 @@ def walk(folder: Path, *, deep: bool = True) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if deep and not is_hidden(name))
         for name in files:
             if not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS:
                 yield Path(inner, name)
+
+
+def is_hidden(folder: str) -> bool:
+    """Whether a folder of that name holds what is not meant to be seen, as the one that macOS puts into archives."""
+    return folder.startswith(".") or folder == "__MACOSX"
 
 
 def stem_of(path: Path) -> str:

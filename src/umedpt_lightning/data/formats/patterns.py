@@ -86,7 +86,7 @@ def fill(path: str, cells: Mapping[str, Sequence[str]], rows: Sequence[str], roo
             if len(found[value]) != 1
         ]
     )
-    return [found[value][0] for value in values]
+    return [found[value][0].removeprefix(before) for value in values]
 
 
 def _filled(path: str, cells: Mapping[str, str]) -> str:

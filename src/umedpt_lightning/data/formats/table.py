@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,7 +165,7 @@ def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[st
         kept.append(table.path)
     chosen = np.arange(len(names))
     if split is not None:
-        chosen = _of_part(split, cells[table.split_column], cells[table.path], names)
+        chosen = _of_part(split, cells[table.split_column], cells[table.path], names, table.file)
     if not len(chosen):
         found = "no row at all" if split is None else f"no row has {split!r} in the column {table.split_column}, only "
         there = "" if split is None else shorten(sorted(set(cells[table.split_column])))
@@ -177,7 +178,7 @@ def read_rows(table: Table | Path | str, split: str | None, columns: Sequence[st
     )
 
 
-def _of_part(split: str, parts: Texts, images: Texts, names: Sequence[str]) -> NDArray[np.int64]:
+def _of_part(split: str, parts: Texts, images: Texts, names: Sequence[str], file: object) -> NDArray[np.int64]:
     """The rows of a part; raises where an image is in several."""
     coded, hashes = parts.coded(), images.hashes()
     order = np.argsort(hashes, kind="stable")
@@ -196,4 +197,11 @@ def _of_part(split: str, parts: Texts, images: Texts, names: Sequence[str]) -> N
             if split_of.setdefault(images[i], parts[i]) != parts[i]
         ]
     )
+    alike = [name for name in coded.names.tolist() if name != split and name.casefold() == split.casefold()]
+    if alike and split in coded.names:
+        left_out = sum(part in alike for part in parts)
+        warnings.warn(
+            f"{file}: {left_out} rows are left out, whose part is {shorten(alike)}, not {split!r}. Write them alike.",
+            stacklevel=3,
+        )
     return np.flatnonzero(np.isin(coded.codes, np.flatnonzero(coded.names == split)))

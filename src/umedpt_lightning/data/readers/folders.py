@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umedpt_lightning.data.formats.files import ImageFiles, check_pairs, list_images, one_by_name, stem_of
+from umedpt_lightning.data.formats.files import ImageFiles, check_pairs, is_hidden, list_images, one_by_name, stem_of
 from umedpt_lightning.data.formats.labels import check_names, class_indices, natural_key, spellings
 from umedpt_lightning.data.formats.masks import MaskFiles
 from umedpt_lightning.data.formats.missing import check_folder
@@ -43,7 +43,7 @@ class ClassFolders(TargetReader[ImageFiles]):
     ) -> None:
         folder = Path(folder)
         check_folder(folder)
-        found = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        found = [path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
         found.sort(key=natural_key)
         if not found:
             raise ValueError(f"{folder}: there are no sub-folders, one a class, in it. Correct the path.")

@@ -52,6 +52,11 @@ class NpyMasks(ImageReader["_Images"]):
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
+        if planes and not (plane is None and ignore is None):
+            raise ValueError(
+                f"{masks}: with `planes: true` every class has a plane, so that neither `plane` ({plane}) nor `ignore` "
+                f"({ignore}) says anything. Leave them out, or `planes`."
+            )
         self._masks = NpyStack(Path(masks))
         self._images = _Images(NpyStack(Path(images)), channels, value_range, names)
         self._values = MaskValues(classes, ignore, masks)

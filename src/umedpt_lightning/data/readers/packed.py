@@ -109,6 +109,11 @@ class Packed(Reader):
         groups = self._index.groups
         return None if groups is None else groups.array()
 
+    @property
+    def places(self) -> NDArray[np.float32] | None:
+        """As those of the reader that was packed."""
+        return self._index.places
+
     def _take(self, index: int) -> bytes | None:
         """The bytes of a sample that is in the cache, held for when it is asked for."""
         content = self._cached(index)

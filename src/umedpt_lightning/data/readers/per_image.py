@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from umedpt_lightning.data.formats.faults import raise_all
 from umedpt_lightning.data.formats.table import Rows
 from umedpt_lightning.data.formats.texts import Coded
 
@@ -19,10 +20,10 @@ class PerImage:
 
     Attributes:
         paths: Their files.
-        groups: The group of each, that of its first row; None where the table says none.
+        groups: The group of each; None where the table says none.
 
     Raises:
-        ValueError: A row names no file or no group.
+        ValueError: A row names no file or no group, or rows of an image name several groups.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -33,6 +34,17 @@ class PerImage:
         self.groups = None if groups is None else Coded(groups.names, groups.codes[firsts])
         place = {path: i for i, path in enumerate(self.paths)}
         self.owners: NDArray[np.int64] = np.array([place[path] for path in paths], np.int64)
+        if groups is not None and self.groups is not None:
+            said, codes = groups.names, self.groups.codes[self.owners]
+            mend = "A split could part what belongs together: give all rows of an image one group."
+            raise_all(
+                [
+                    ValueError(
+                        f"{rows.names[i]}: {paths[i]} is of {said[codes[i]]} and {said[groups.codes[i]]}. {mend}"
+                    )
+                    for i in np.flatnonzero(codes != groups.codes).tolist()
+                ]
+            )
 
     def rows_of(self, chosen: Sequence[int]) -> Callable[[int], NDArray[np.int64]]:
         """Which of some rows, by their place among these, an image has."""

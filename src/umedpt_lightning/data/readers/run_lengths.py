@@ -60,7 +60,6 @@ class RunLengthMasks(ListedReader):
         faults = Collector()
         with faults:
             of_images = PerImage(rows)
-        with faults:
             self._images = ImageFiles(of_images.paths, channels, value_range, rows.file)
         cells = rows.columns[runs]
         filled = [i for i, cell in enumerate(cells) if not (is_unknown(cell) or cell == nothing)]

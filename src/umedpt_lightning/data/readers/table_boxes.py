@@ -58,7 +58,6 @@ class TableBoxes(ListedReader):
         faults = Collector()
         with faults:
             of_images = PerImage(rows)
-        with faults:
             self._images = ImageFiles(of_images.paths, channels, value_range, rows.file)
         with faults:
             numbers = rows.numbers(box, "a number, or nothing in all four").astype(np.float64)  # (N, 4)

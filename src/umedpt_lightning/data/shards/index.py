@@ -49,6 +49,7 @@ class ShardIndex:
         names: ``(N,)`` as `Reader.name`, in bytes.
         groups: As `Reader.groups`.
         targets: As `Reader.targets`.
+        places: As `Reader.places`.
         source: The `identity` of the reader whose samples they are.
     """
 
@@ -62,6 +63,7 @@ class ShardIndex:
     names: NDArray[np.bytes_]
     groups: Coded | None
     targets: NDArray[Any] | None
+    places: NDArray[np.float32] | None
     source: str
 
     def place(self, index: int) -> Place:
@@ -87,7 +89,7 @@ class ShardIndex:
         write_text(folder / INDEX, json.dumps(content, indent=1) + "\n")
 
 
-_ARRAYS = ("shard", "start", "length", "checksum", "names", "targets")
+_ARRAYS = ("shard", "start", "length", "checksum", "names", "targets", "places")
 
 
 def read_index(index: bytes, samples: bytes, where: str) -> ShardIndex:

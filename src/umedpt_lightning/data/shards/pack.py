@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 import zlib
@@ -18,13 +19,16 @@ from umedpt_lightning.data.extras import require
 from umedpt_lightning.data.formats.texts import Texts
 from umedpt_lightning.data.loading.worker import prepare_worker
 from umedpt_lightning.data.readers.base import Reader
-from umedpt_lightning.data.shards.index import INDEX, ShardIndex
+from umedpt_lightning.data.shards.index import INDEX, SAMPLES, ShardIndex
+from umedpt_lightning.labels.wording import shorten
 
 _LEVEL = 1  # of zlib: higher ones take several times as long for some per cent
+#: What a pack leaves in a folder, also where it was cut short.
+_OURS = re.compile(rf"(\.\w+\.part\.)?({INDEX}|{SAMPLES}|\d+\.tar)")
 
 
-class _Records(Dataset[bytes]):
-    """The samples of a reader, packed."""
+class _Records(Dataset[bytes | str]):
+    """The samples of a reader, packed; of one that cannot be, what is wrong: a worker would raise a traceback."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -32,8 +36,11 @@ class _Records(Dataset[bytes]):
     def __len__(self) -> int:
         return len(self._reader)
 
-    def __getitem__(self, index: int) -> bytes:
-        return zlib.compress(b"".join(pack(self._reader[index])), _LEVEL)
+    def __getitem__(self, index: int) -> bytes | str:
+        try:
+            return zlib.compress(b"".join(pack(self._reader[index])), _LEVEL)
+        except (ValueError, OSError, ImportError, TypeError) as error:
+            return str(error)
 
 
 def pack_reader(
@@ -55,31 +62,41 @@ def pack_reader(
         Whether anything had to be written.
 
     Raises:
-        ValueError: A sample cannot be read, or its target not be packed.
+        ValueError: A sample cannot be read, or its target not be packed; or the folder holds other files.
+        OSError: The shards cannot be written.
         ImportError: WebDataset is missing.
     """
+    folder = folder.absolute()  # WebDataset would take what stands before a colon for a protocol
     source = identity(reader)
     if _source(folder) == source:
         return False
     webdataset = require("webdataset", "shards", folder)
+    others = sorted(file.name for file in folder.iterdir() if not _OURS.fullmatch(file.name)) if folder.is_dir() else []
+    if others:
+        raise ValueError(
+            f"{folder}: there is something else than shards, {shorten(others, 5)}, but what lies where shards are "
+            "written is removed. Name another folder with --out."
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     lengths, checksums = np.empty(len(reader), np.int64), np.empty(len(reader), np.uint32)
     records = DataLoader(
         _Records(reader), batch_size=None, num_workers=workers, worker_init_fn=lambda number: prepare_worker()
     )
-    pattern = f"{folder}/%05d.tar"
-    with webdataset.ShardWriter(pattern, maxsize=shard_bytes, maxcount=len(reader), verbose=0) as writer:
-        for number, record in enumerate(records):
-            try:
+    pattern = str(folder).replace("%", "%%") + "/%05d.tar"
+    try:
+        with webdataset.ShardWriter(pattern, maxsize=shard_bytes, maxcount=len(reader), verbose=0) as writer:
+            for number, record in enumerate(records):
+                if isinstance(record, str):
+                    raise ValueError(record)
                 writer.write({"__key__": f"{number:09d}", "sample": record})
-            except OSError as error:
-                raise OSError(
-                    f"{writer.fname}: the shard cannot be written ({error.strerror or error}). Make room, or name "
-                    "another folder with --out; what is whole is kept."
-                ) from error
-            lengths[number], checksums[number] = len(record), zlib.crc32(record)
-            advance(1)
+                lengths[number], checksums[number] = len(record), zlib.crc32(record)
+                advance(1)
+    except OSError as error:
+        raise OSError(
+            f"{folder}: the shards cannot be written ({error.strerror or error}). Make room, or name another folder "
+            "with --out; parts that are whole are kept."
+        ) from error
     files = sorted(folder.glob("*.tar"))
     shards, starts = np.empty(len(reader), np.int32), np.empty(len(reader), np.int64)
     for shard, file in enumerate(files):
@@ -100,6 +117,7 @@ def pack_reader(
         names,
         None if groups is None else Texts.of(groups.tolist()).coded(),
         reader.targets,
+        reader.places,
         source,
     ).write(folder)
     return True

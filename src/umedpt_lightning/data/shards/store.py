@@ -14,6 +14,8 @@ from umedpt_lightning.data.shards.index import Place
 
 #: Seconds before each further try to read from a server that does not answer.
 _WAITS = (1.0, 4.0, 16.0)
+#: Seconds without a byte after which an HTTP server does not answer; its library would wait for five minutes.
+_SILENCE = 30.0
 
 
 class ShardStore:
@@ -40,7 +42,8 @@ class ShardStore:
         """The file system and the folder in it; one a process, since connections and threads cannot be shared."""
         if self._opened is None or self._opened[0] != os.getpid():
             try:
-                system, folder = fsspec.core.url_to_fs(self.address, skip_instance_cache=True, **self._options)
+                options = {**_patience(self.address), **self._options}
+                system, folder = fsspec.core.url_to_fs(self.address, skip_instance_cache=True, **options)
             except (ValueError, TypeError, ImportError) as error:
                 raise ValueError(
                     f"{self.address}: this address cannot be opened ({error}). Correct it or its `options`, or install "
@@ -58,6 +61,7 @@ class ShardStore:
     def file(self, name: str) -> bytes:
         """A whole file of the folder; raises FileNotFoundError, or `ServerLostError` after some tries."""
         system, folder = self._system()
+        started = time.monotonic()
         for wait in (0.0, *_WAITS):
             time.sleep(wait)
             try:
@@ -70,7 +74,7 @@ class ShardStore:
                 ) from error
             except Exception as error:  # each file system has errors of its own
                 last = error
-        raise self._lost(name, last)
+        raise self._lost(name, last, started)
 
     def some(self, places: Sequence[Place]) -> list[bytes | None]:
         """What lies in these places, read at the same time; None where that did not work, which `one` explains."""
@@ -97,6 +101,7 @@ class ShardStore:
             ServerLostError: The server did not answer, several times.
         """
         system, folder = self._system()
+        started = time.monotonic()
         for wait in (0.0, *_WAITS):
             time.sleep(wait)
             try:
@@ -107,7 +112,7 @@ class ShardStore:
             except Exception as error:  # each file system has errors of its own
                 last = error
             self._check(place, last)
-        raise self._lost(place.shard, last)
+        raise self._lost(place.shard, last, started)
 
     def _check(self, place: Place, error: Exception) -> None:
         """Raises where reading again would change nothing."""
@@ -116,6 +121,8 @@ class ShardStore:
         mend = "Copy the shard again, or pack the samples again."
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"{where}: there is no such shard, but the index names it. {mend}") from error
+        if isinstance(error, TimeoutError):
+            return
         try:
             size = system.info(f"{folder}/{place.shard}")["size"]
         except Exception:  # it does not answer to this either
@@ -131,9 +138,21 @@ class ShardStore:
                 f"{place.stop:,}). Use one that answers to HTTP ranges, which Python's http.server does not."
             ) from error
 
-    def _lost(self, name: str, error: Exception) -> ServerLostError:
+    def _lost(self, name: str, error: Exception, started: float) -> ServerLostError:
         return ServerLostError(
-            f"{self.address}/{name}: the server did not answer, {1 + len(_WAITS)} times in {sum(_WAITS):g} s "
+            f"{self.address}/{name}: the server did not answer, {1 + len(_WAITS)} times in "
+            f"{time.monotonic() - started:.0f} s "
             f"({type(error).__name__}: {error}). See that it can be reached from here; a run goes on where it was with "
             "--ckpt_path last."
         )
+
+
+def _patience(address: str) -> dict[str, Any]:
+    """Options by which an HTTP server that is silent is no longer waited for."""
+    if not address.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    # a long answer may take its time
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+    return {"client_kwargs": {"timeout": timeout}}
