@@ -11,20 +11,22 @@ import numpy as np
 import own_training
 import pytest
 import torch
-from builders import SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
+from builders import SMALL_DETECTION, SMALL_PIXELS, MemoryReader, small_encoder, spec_of, trainer_of
 from own_encoder import TwoMaps
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks import Pyramid
+from umedpt_lightning.data.datamodule import MultiTaskDataModule
 from umedpt_lightning.data.loading.dataset import MultiTaskDataset, collate, prepared
 from umedpt_lightning.data.loading.loaders import WorkerPool
 from umedpt_lightning.data.loading.sampling import SampleKey
 from umedpt_lightning.data.readers import Bags, Reader
+from umedpt_lightning.data.task_data import TaskData
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.tasks import Classification
 from umedpt_lightning.tasks.contract import as_task, loss_of, metrics_of_task
-from umedpt_lightning.training import ParameterGroups
+from umedpt_lightning.training import MultiTaskModule, ParameterGroups
 from umedpt_lightning.training.aggregation import GradientAggregator
 from umedpt_lightning.training.aggregation.base import planned
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
@@ -302,10 +304,34 @@ def test_a_rate_that_is_no_share_is_refused(rate: Any) -> None:
 def test_a_checkpoint_that_could_not_be_loaded_again_is_not_written(part: Any, words: str, tmp_path: Path) -> None:
     file = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(2)}}, file)
-    with pytest.raises(CheckpointError, match=rf"is not written.*{words}.*float\(x\)"):
+    with pytest.raises(CheckpointError, match=rf"^The checkpoint \S+ is not written.*{words}.*float\(x\)"):
         AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(2)}, **part}, file)
     assert [one.name for one in tmp_path.iterdir()] == ["last.ckpt"]
     assert AtomicCheckpointIO().load_checkpoint(file)["state_dict"]["w"].tolist() == [1, 1]
+
+
+class Doubles(GradientAggregator):
+    def plan_round(self, *_: Any) -> dict[str, float]:
+        return {"nothing": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tasks": {"c": head(loss=lambda self, output, targets: output.detach().mean())}}, r"Guest\.loss does not"),
+        ({"tasks": {"c": head(loss=lambda self, output, targets: output.mean(1))}}, r"Guest\.loss returned"),
+        ({"tasks": {"c": head(compute=lambda self: {"f1": torch.ones(())})}}, r"Guest\.compute gives f1"),
+        ({"aggregator": Doubles()}, r"Doubles\.plan_round returned"),
+    ],
+)
+def test_a_run_says_so_too(options: dict[str, Any], words: str) -> None:
+    reader = MemoryReader("class")
+    data = MultiTaskDataModule(
+        {"c": TaskData(train=reader, val=reader, batch_size=2)}, num_workers=0, steps_per_epoch=1
+    )
+    module = MultiTaskModule(data.specs, small_encoder(), **options)
+    with pytest.raises(ValueError, match=words):
+        trainer_of(max_epochs=1, limit_val_batches=1).fit(module, data)
 
 
 def test_own_parts_of_these_tests_are_not_refused() -> None:

@@ -56,6 +56,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 _hold_plain(checkpoint, file, unfinished)
                 if file.name == LAST and file.exists():
                     _copy(file, file.with_name(PREVIOUS))
+        except CheckpointError:
+            raise
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise CheckpointError(_not_written(file, size, error)) from error
 
