@@ -22,7 +22,10 @@ class HParamsMixin:
         """Records the arguments; here, so that subclasses need not think of it."""
         self = super().__new__(cls)
         signature = inspect.signature(cls.__init__)
-        bound = signature.bind_partial(self, *args, **kwargs)  # partial: a copy is made without arguments
+        try:
+            bound = signature.bind_partial(self, *args, **kwargs)  # partial: a copy is made without arguments
+        except TypeError:  # the constructor says it next, with its name
+            return self
         bound.apply_defaults()
         arguments = dict(list(bound.arguments.items())[1:])  # without self
         for name, parameter in signature.parameters.items():

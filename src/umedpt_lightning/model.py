@@ -25,9 +25,11 @@ from umedpt_lightning.blocks.bag import in_chunks
 from umedpt_lightning.blocks.built import BlockFactory, BuiltBlocks, needs_of
 from umedpt_lightning.blocks.frozen import KeptEmbeddings, forget_embeddings, is_frozen
 from umedpt_lightning.blocks.gradient_scale import scale_gradient
+from umedpt_lightning.blocks.plain_encoder import check_pyramid
 from umedpt_lightning.io.arrays import Image, as_image, resized, scale_warning, stacks
 from umedpt_lightning.pretrained import PretrainedModel
 from umedpt_lightning.tasks import FeatureWidths, Task, default_task
+from umedpt_lightning.tasks.contract import as_task, predictions_of
 from umedpt_lightning.tasks.names import check_task_names
 from umedpt_lightning.types import Bags, TaskSpec, finite_rows
 from umedpt_lightning.types.bags import named_images, one_by_one
@@ -90,7 +92,7 @@ class MultiTaskModel(PretrainedModel):
         self.tasks = nn.ModuleDict()
         for name, spec in specs.items():
             widths = FeatureWidths(partial(built.width, name, spec))
-            self.tasks[name] = ((tasks or {}).get(name) or default_task(spec, name))(spec, widths)
+            self.tasks[name] = as_task(((tasks or {}).get(name) or default_task(spec, name))(spec, widths), name)
             widths.close()
         # a head may have asked for a width that it does not need
         needs = {self.needs(name): name for name in specs}
@@ -228,7 +230,7 @@ class MultiTaskModel(PretrainedModel):
         head = self.task(task)
         with torch.inference_mode():
             output = self(images.to(head.device, non_blocking=True), task)
-            found, finite = head.predict(output), finite_rows(output, len(images))
+            found, finite = predictions_of(head, output, len(images)), finite_rows(output, len(images))
         shown = (images.shape[2], images.shape[3])
         return [head.resized(one, shown, size) for one, size in zip(found, sizes, strict=True)], finite
 
@@ -271,12 +273,9 @@ class MultiTaskModel(PretrainedModel):
         return named[needs] if needs in named else self.blocks[needs]  # type: ignore[return-value]  # a task needs it
 
     def _maps(self, images: Tensor, task: str | None) -> Pyramid:
-        pyramid = self.encoder(images, task)
-        if not isinstance(pyramid, Pyramid):
-            raise ValueError(
-                f"{type(self.encoder).__name__}.forward returned a {type(pyramid).__name__}. Return a "
-                "umedpt_lightning.blocks.Pyramid: maps, strides, and the sizes of the images and of the padded ones."
-            )
+        pyramid: Pyramid = self.encoder(images, task)
+        decoders = self.pixel_decoder, self.detection_decoder
+        check_pyramid(self.encoder, pyramid, images, any(one is not None for one in decoders))
         return pyramid
 
 

@@ -315,9 +315,10 @@ def test_links_in_circles_repeat_no_image(tmp_path: Path) -> None:
     image(tmp_path / "elsewhere" / "1.png")
     (tmp_path / "a" / "inner" / "up").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "a")
     reader = ClassFolders(tmp_path, ["a", "elsewhere"])
-    assert [Path(reader.name(i)).name for i in range(len(reader))] == ["0.png", "1.png", "1.png"]
-    assert reader.targets.tolist() == [0, 0, 1]
+    assert [Path(reader.name(i)).name for i in range(len(reader))] == ["0.png", "1.png", "1.png", "0.png"]
+    assert reader.targets.tolist() == [0, 0, 1, 1]
 
 
 def test_there_may_be_any_number_of_classes(tmp_path: Path) -> None:

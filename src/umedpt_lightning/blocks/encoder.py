@@ -62,7 +62,8 @@ class BaseEncoder(HParamsMixin, nn.Module, ABC):
     Attributes:
         in_channels: Channels it takes. Images with one channel are repeated to that number.
         channels: Channels of each map of the pyramid, finest first.
-        strides: Their strides in pixels, which do not fall. The pixel decoder wants that they double from map to map.
+        strides: Their strides in pixels, which do not fall. The pixel decoder wants powers of two that double from map
+            to map.
         mean: Mean of a pixel (0..1) that the encoder expects, ``(1, in_channels, 1, 1)``, a buffer.
         std: Standard deviation likewise.
         statistics_frozen: Whether running statistics of BatchNorm stay as they are in training too.

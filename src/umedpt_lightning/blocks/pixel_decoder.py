@@ -23,15 +23,16 @@ class PixelDecoder(SharedBlock):
         channels: Channels of the pixel embedding. The coarser blocks double them, up to 256.
 
     Raises:
-        ValueError: The strides do not double from map to map.
+        ValueError: The strides do not double from map to map, or are no powers of two.
     """
 
     def __init__(self, encoder_channels: Sequence[int], strides: Sequence[int], channels: int = 32) -> None:
         super().__init__()
         depth = strides[-1].bit_length() - 1  # halvings from the image to the coarsest map
-        if [2**i for i in range(depth - len(strides) + 1, depth + 1)] != list(strides):
+        if not depth or [2**i for i in range(depth - len(strides) + 1, depth + 1)] != list(strides):
             raise ValueError(
-                f"the pixel decoder needs strides that double from map to map, but they are {list(strides)}"
+                "the pixel decoder needs strides that double from map to map and are powers of two, the last above 1, "
+                f"but they are {list(strides)}"
             )
         self.strides = list(strides)
         self.out_channels = channels

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umedpt_lightning.blocks.encoder import BaseEncoder
+from umedpt_lightning.blocks.encoder import BaseEncoder, Pyramid
 
 
 def as_encoder(module: nn.Module) -> BaseEncoder:
@@ -48,6 +48,51 @@ def as_encoder(module: nn.Module) -> BaseEncoder:
                 stacklevel=3,
             )
     return module  # type: ignore[return-value]  # it is one now
+
+
+def check_pyramid(encoder: BaseEncoder, pyramid: Any, images: Tensor, places: bool) -> None:
+    """Holds that the encoder gave for images ``(B, C, H, W)`` what its attributes say.
+
+    Args:
+        encoder: Whose `forward` it was.
+        pyramid: What that returned.
+        images: What it was given.
+        places: Whether a decoder asks where in the image a place of a map is: maps of another stride would have all
+            masks and boxes elsewhere.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    name = type(encoder).__name__
+    if not isinstance(pyramid, Pyramid):
+        raise ValueError(
+            f"{name}.forward returned a {type(pyramid).__name__}. Return a umedpt_lightning.blocks.Pyramid: maps, "
+            "strides, and the sizes of the images and of the padded ones."
+        )
+    if torch.compiler.is_exporting():  # sizes are symbols
+        return
+    embedding, length = pyramid.embedding, encoder.embedding_channels
+    if embedding is not None and tuple(embedding.shape) != (len(images), length):
+        raise ValueError(
+            f"{name}.forward gave Pyramid.embedding {tuple(embedding.shape)} for {len(images)} images, but its "
+            f"embedding_channels say {(len(images), length)}. Correct one of the two."
+        )
+    shapes = [tuple(getattr(one, "shape", ())) for one in pyramid.maps]
+    wanted = [(len(images), channels) for channels in encoder.channels]
+    fits = all(isinstance(one, Tensor) for one in pyramid.maps) and [shape[:2] for shape in shapes] == wanted
+    if fits and places:
+        fits = list(pyramid.strides) == list(encoder.strides) and all(
+            abs(side * stride - whole) < stride
+            for shape, stride in zip(shapes, encoder.strides, strict=True)
+            for side, whole in zip(shape[2:], pyramid.padded_size, strict=True)
+        )
+    if not fits:
+        raise ValueError(
+            f"{name}.forward gave tensors {shapes} for images {tuple(images.shape)} padded to {pyramid.padded_size}, "
+            f"but it says channels {list(encoder.channels)} and strides {list(encoder.strides)}: each map must be "
+            "(B, channels, H' / stride, W' / stride) of the padded H' and W', finest first. Correct these in its "
+            "constructor, or what it puts into the Pyramid."
+        )
 
 
 def _lacks(module: Any) -> Iterator[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umedpt_lightning.data.presets import build_augmentations
+from umedpt_lightning.labels.wording import found_instead
 from umedpt_lightning.types import Bag, BoxArrays, PackedArray, Sample
 
 Augmentation: TypeAlias = albumentations.BasicTransform | albumentations.BaseCompose
@@ -134,7 +135,7 @@ class Transform:
             raise ValueError(self._failure(sample, image, f"{type(error).__name__}: {error}")) from error
         if not _alike(result["image"], image):
             found = result["image"]
-            raise ValueError(self._failure(sample, image, f"they made it {found.dtype} of shape {found.shape}"))
+            raise ValueError(self._failure(sample, image, f"they made it {found_instead(found)}"))
 
         image = _from_unit(result["image"], value_range, stored) if scaled else result["image"]
         image = np.ascontiguousarray(image)
@@ -175,6 +176,12 @@ class Transform:
     def _failure(self, sample: Sample, image: NDArray[Any], what: str) -> str:
         """A message that names the augmentations at fault: those that fail on the image alone, else all."""
         names = [name for name, augmentation in self._augment.items() if not _works(augmentation, image)]
+        if not self._augment:
+            return (
+                f"{sample.name}: {sample.image.dtype} images with {image.shape[-1]} channels and such a target cannot "
+                f"be resized ({what.rstrip('.')}). Let the reader give images of uint8, uint16 or float32, and a value "
+                "a pixel as int16, int32 or float32."
+            )
         return (
             f"{sample.name}: the augmentations {names or list(self._augment)} do not work on {sample.image.dtype} "
             f"images with {image.shape[-1]} channels ({what.rstrip('.')}). Write null for them in `augment`, or "
@@ -225,7 +232,12 @@ def _works(augmentation: Augmentation, image: NDArray[Any]) -> bool:
 
 
 def _alike(result: NDArray[Any], image: NDArray[Any]) -> bool:
-    return result.dtype == image.dtype and result.ndim == 3 and result.shape[-1] == image.shape[-1]
+    return (
+        isinstance(result, np.ndarray)
+        and result.dtype == image.dtype
+        and result.ndim == 3
+        and result.shape[-1] == image.shape[-1]
+    )
 
 
 def _to_boxes(result: dict[str, Any], image: NDArray[Any]) -> BoxArrays:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umedpt_lightning.data.formats.faults import FaultsError, MissingFilesError
+from umedpt_lightning.data.formats.files import folders
+from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.table_file import read_columns
 from umedpt_lightning.data.formats.text_files import read_json
 from umedpt_lightning.inference.input_files import (
@@ -18,7 +20,6 @@ from umedpt_lightning.inference.input_files import (
     kind_of,
     named_inputs,
     tame,
-    walk,
 )
 
 
@@ -112,10 +113,10 @@ def _of_input(
 
 def _of_folder(folder: Path, preference: Preference, faults: list[Exception]) -> list[InputFile]:
     found: list[tuple[str, FileKind, Path]] = []
-    for inner, files in walk(folder):
+    for inner, names in folders(folder):
         below = inner.relative_to(folder)
         slices = []
-        for file in files:
+        for file in (inner / name for name in sorted(names, key=natural_key)):
             try:
                 kind = kind_of(file, preference)
             except ValueError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from PIL.TiffImagePlugin import TILEWIDTH, TiffImageFile
 
+from umedpt_lightning.data.formats.files import walk
 from umedpt_lightning.data.formats.images import image_suffixes
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import no_such_file
@@ -137,7 +137,10 @@ def named_inputs(
     if "\0" in str(path):
         raise ValueError(f"{str(path)!r}: a path has no character NUL. Correct it.")
     if path.is_dir():  # of a table: all else would be many inputs in one row
-        kinds = {file: kind_of(file, preference) for _, files in walk(path, deep=False) for file in files}
+        kinds = {
+            file: kind_of(file, preference)
+            for file in sorted(walk(path, deep=False), key=lambda f: natural_key(f.name))
+        }
         slices = [file for file, kind in kinds.items() if kind == "dicom" or (kind == "image" and is_dicom(file))]
         if not slices:
             raise ValueError(f"{path}: a folder in a table is a DICOM series, but here is no slice of one. Name files.")
@@ -172,20 +175,3 @@ def id_fault(id: str) -> str:
     if drive or id.startswith(("/", "\\")) or ".." in id.replace("\\", "/").split("/"):
         return "leads out of a folder"
     return ""
-
-
-def walk(folder: Path, deep: bool = True) -> Iterator[tuple[Path, list[Path]]]:
-    """Each folder with its files, hidden ones left out, in natural order; links are followed, but never in circles."""
-    seen: set[str] = set()
-    for inner, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(inner)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = _in_order(folders) if deep else []
-        yield Path(inner), [Path(inner, name) for name in _in_order(files)]
-
-
-def _in_order(names: Sequence[str]) -> list[str]:
-    return sorted((name for name in names if not name.startswith(".")), key=natural_key)

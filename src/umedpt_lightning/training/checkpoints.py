@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Writes a checkpoint.
 
         Raises:
-            CheckpointError: The disk is full, or cannot be written to; what was there before is still there.
+            CheckpointError: The disk is full, or cannot be written to, or what a class of one's own keeps cannot be
+                loaded again; what was there before is still there.
         """
         if "://" in str(path):  # object stores replace whole objects
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -50,8 +53,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     size = stream.tell()
                 stream.flush()
                 synchronise(unfinished)  # a full disk may be told only here, and then the one before stays as it is
+                _hold_plain(checkpoint, file, unfinished)
                 if file.name == LAST and file.exists():
                     _copy(file, file.with_name(PREVIOUS))
+        except CheckpointError:
+            raise
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise CheckpointError(_not_written(file, size, error)) from error
 
@@ -74,6 +80,36 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"The checkpoint {path} is not loaded: it holds more than tensors and plain values, and loading that "
                 "can run code of whoever made the file. Use one that `umedpt fit` has written."
             ) from error
+
+
+def _hold_plain(checkpoint: dict[str, Any], file: Path, written: Path) -> None:
+    """Holds that what was written can be loaded, while the run is young: later all of it would be lost."""
+    try:
+        torch.load(written, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        parts = {(key, name): part for key, of in checkpoint.items() for name, part in _parts(of)}
+        found = [".".join(filter(None, path)) for path, part in parts.items() if not _is_plain(part)]
+        kinds = ", ".join(sorted(set(re.findall(r"GLOBAL (\S+)", str(error))))) or "an object"
+        raise CheckpointError(
+            f"The checkpoint {file} is not written, since it could not be loaded again: {', '.join(found)} holds more "
+            f"than tensors and plain values ({kinds}). Let the `state_dict` of that class give plain ones: float(x) or "
+            "int(x) for a number of NumPy, torch.from_numpy(x) for an array, list(x) or dict(x) for what is like them."
+        ) from error
+
+
+def _parts(value: Any) -> Iterable[tuple[str, Any]]:
+    return [(str(name), part) for name, part in value.items()] if isinstance(value, dict) else [("", value)]
+
+
+def _is_plain(value: Any) -> bool:
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    stream.seek(0)
+    try:
+        torch.load(stream, weights_only=True)
+    except pickle.UnpicklingError:
+        return False
+    return True
 
 
 def damage(file: Path) -> str | None:

@@ -47,7 +47,7 @@ class Coefficients:
         """
         key = (plan.rates, plan.parts, like.dtype, like.device)
         if self._weighting.changes or key != self._key:
-            self._compute(self._weighting(number).detach(), plan, like, known=key == self._key)
+            self._compute(self._weighting(number), plan, like, known=key == self._key)
             self._key = key
         missing = Counter(id_.task for id_ in left_out)
         return {
@@ -57,12 +57,18 @@ class Coefficients:
         }
 
     def _compute(self, weights: Tensor, plan: RoundPlan, like: Tensor, known: bool) -> None:
-        tasks, self.weights = self._weighting.tasks, weights
+        tasks, name = self._weighting.tasks, f"model.weighting: {type(self._weighting).__name__}"
+        if not isinstance(weights, Tensor):
+            raise ValueError(
+                f"{name}.forward returned a {type(weights).__name__}. Return a tensor with one weight a task, "
+                f"({len(tasks)},)."
+            )
         if weights.shape != (len(tasks),):
             raise ValueError(
-                f"model.weighting: {type(self._weighting).__name__} gives weights of shape {tuple(weights.shape)}, but "
-                f"there are {len(tasks)} tasks. Return one weight for each, ({len(tasks)},)."
+                f"{name} gives weights of shape {tuple(weights.shape)}, but there are {len(tasks)} tasks. Return one "
+                f"weight for each, ({len(tasks)},)."
             )
+        weights = self.weights = weights.detach()
         if not known:  # once: a GPU would have to be waited for each time
             rates = [plan.rates.get(task) for task in tasks]  # one with a val part alone has none
             self._turns = weights.new_tensor([rate.turns if rate else 0.0 for rate in rates])
@@ -70,4 +76,12 @@ class Coefficients:
         total = (weights * self._turns).sum()
         if not self._weighting.changes and total == 0:
             raise ValueError("model.weights: all tasks that are trained have weight 0. Give one of them a weight.")
+        # on a GPU once: it would have to be waited for each time
+        looked_at = not known or weights.device.type == "cpu"
+        if looked_at and not ((weights >= 0).all() and 0 < total < torch.inf):
+            given = ", ".join(f"{task} {weight:.3g}" for task, weight in zip(tasks, weights.tolist(), strict=True))
+            raise ValueError(
+                f"{name}.forward gives the weights {given}. Return finite weights that are not negative, and not all "
+                "0: a task of negative weight would be unlearned."
+            )
         self._scalars = dict(zip(tasks, (weights / total / self._pieces).to(like).unbind(), strict=True))

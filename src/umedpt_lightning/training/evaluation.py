@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from umedpt_lightning.model import MultiTaskModel
+from umedpt_lightning.tasks.contract import loss_of, metrics_of_task
 from umedpt_lightning.training.non_finite_outputs import NonFiniteOutputs
 from umedpt_lightning.training.out_of_memory import explained_memory
 from umedpt_lightning.types import TaskBatch
@@ -45,7 +46,7 @@ class EvaluationModule(pl.LightningModule):
         with explained_memory([batch], self.trainer):
             batch = self.model.task(batch.task).prepare(batch)
             output = self._evaluate(batch)
-            loss = self.model.task(batch.task).loss(output, batch.targets)
+            loss = loss_of(self.model.task(batch.task), output, batch.targets)
         self._val_loss(batch.task).update(loss, weight=len(batch))
         return output
 
@@ -98,7 +99,7 @@ class EvaluationModule(pl.LightningModule):
         scores = []
         for name in tasks:
             task = self.model.task(name)
-            computed = task.compute()
+            computed = metrics_of_task(task)
             metrics |= {f"{part}/{name}/{metric}": value.to(self.device) for metric, value in computed.items()}
             scores.append(metrics[f"{part}/{name}/{task.main_metric}"].float())
         return metrics | {f"{part}/score": torch.stack(scores).nanmean()}

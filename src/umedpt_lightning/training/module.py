@@ -28,6 +28,7 @@ from umedpt_lightning.model import (
     TaskFactory,
     as_model,
 )
+from umedpt_lightning.tasks.contract import loss_of
 from umedpt_lightning.tasks.names import check_task_names
 from umedpt_lightning.training.aggregation import GradientAggregator
 from umedpt_lightning.training.averaging import average_floats_only
@@ -252,7 +253,7 @@ class MultiTaskModule(EvaluationModule):
     def _passes(self, batch: TaskBatch) -> None:
         """Forward and backward pass of a micro-batch."""
         batch = self.model.task(batch.task).prepare(batch.to(self.device))
-        loss = self.model.task(batch.task).loss(self.model(batch.images, batch.task), batch.targets)
+        loss = loss_of(self.model.task(batch.task), self.model(batch.images, batch.task), batch.targets)
         self.backward(loss)  # not `manual_backward`, which would make the ranks wait for each other
 
 

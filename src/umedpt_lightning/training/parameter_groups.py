@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
@@ -78,7 +79,7 @@ class ParameterGroups:
             by_decay: Whether there is a weight decay, by which to tell groups apart.
 
         Raises:
-            ValueError: More stages are frozen than the encoder has.
+            ValueError: More stages are frozen than the encoder has, or a rate is no share.
         """
         stages = self._stages(module)
         count = len(stages) if self.frozen_stages == "all" else self.frozen_stages
@@ -94,6 +95,11 @@ class ParameterGroups:
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 rate = self.rate(name, parameter, stage_of.get(parameter), len(stages))
+                if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+                    raise ValueError(
+                        f"optimization.groups: {type(self).__name__}.rate gives {rate!r} for {name}. Return a share of "
+                        "the learning rate, 0 or above."
+                    )
                 decays = by_decay and self.decays(name, parameter)
                 # torch's optimizers do not step whole parameters and shards together
                 groups.setdefault((rate, decays, is_shard(parameter)), {})[name] = parameter

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.training.aggregation.base import GradientAggregator
+from umedpt_lightning.tasks.contract import loss_of
+from umedpt_lightning.training.aggregation.base import GradientAggregator, planned
 from umedpt_lightning.training.aggregation.gram import Gram
 from umedpt_lightning.training.aggregation.watch import GradientWatch
 from umedpt_lightning.training.coefficients import Coefficients
@@ -167,7 +168,8 @@ class RoundGradients:
             else:
                 outputs = model.forward_pack(images, tasks)
             losses = [
-                model.task(batch.task).loss(output, batch.targets) for batch, output in zip(pack, outputs, strict=True)
+                loss_of(model.task(batch.task), output, batch.targets)
+                for batch, output in zip(pack, outputs, strict=True)
             ]
             # not `manual_backward`, which asks every callback before and after: 0.15 ms of a micro-batch's 10
             self._module.backward(_together(losses), _together([coefficients[batch.task] for batch in pack]))
@@ -183,7 +185,7 @@ class RoundGradients:
         self.buffer.zero()
         watcher = self._watcher
         if watcher:
-            self.factors = watcher.plan_round(number, _without(plan, left_out), loss_scale(self._module.trainer))
+            self.factors = planned(watcher, number, _without(plan, left_out), loss_scale(self._module.trainer))
             watcher.start_round(self.buffer.shared)
         coefficients = self.coefficients.of_round(number, plan, self._like_losses(), left_out)
         begin = scaled(coefficients, self._module.trainer)

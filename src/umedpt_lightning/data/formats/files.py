@@ -164,21 +164,25 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 
 def walk(folder: Path, *, deep: bool = True) -> Iterator[Path]:
-    """All files below a folder, or only those in it, but hidden ones and what systems leave there.
+    """All files of `folders`."""
+    return (inner / name for inner, files in folders(folder, deep=deep) for name in files)
 
-    Links are followed, but never in circles.
+
+def folders(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, list[str]]]:
+    """A folder, and all below it in natural order, each with the names of its files.
+
+    Hidden ones, and what systems leave there, are left out. Links are followed, but not to a folder that they are in.
     """
-    seen: set[str] = set()
-    for inner, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(inner)
-        if real in seen:
-            folders.clear()
+    real: dict[Path, str] = {}
+    for path, inner, files in os.walk(folder, followlinks=True):
+        here = Path(path)
+        above = {real.get(parent) for parent in here.parents}
+        real[here] = os.path.realpath(path)
+        if real[here] in above:
+            inner.clear()
             continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if deep and not is_hidden(name))
-        for name in files:
-            if not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS:
-                yield Path(inner, name)
+        inner[:] = sorted((name for name in inner if not is_hidden(name)), key=natural_key) if deep else []
+        yield here, [name for name in files if not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS]
 
 
 def is_hidden(folder: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -9,13 +10,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from umedpt_lightning.data.formats.faults import ServerLostError
 from umedpt_lightning.data.loading.sampling import SampleKey
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.io.arrays import as_tensor
+from umedpt_lightning.labels.wording import found_instead
 from umedpt_lightning.types import (
     Bag,
     Bags,
@@ -80,6 +82,7 @@ class MultiTaskDataset(Dataset[Item]):
 
     def __getitem__(self, key: SampleKey) -> Item:
         """The sample; raises ValueError, which names task, file and mend, where it cannot be used."""
+        _seed(key.seed)
         try:
             sample, bad_sample = self._read(key)
             return Item(key.task, self.transforms[key.task](sample, key.seed), bad_sample)
@@ -103,20 +106,47 @@ class MultiTaskDataset(Dataset[Item]):
         raise ValueError(f"{tries} samples in a row cannot be read, the first: {first}")
 
 
+def _seed(seed: int) -> None:
+    """Makes what readers and augmentations draw from global generators that of the sample, in every process and run."""
+    random.seed(seed)
+    np.random.seed(seed)
+    if get_worker_info() is not None:  # in the main process the model draws from torch's
+        torch.default_generator.manual_seed(seed)
+
+
 def prepared(reader: Reader, index: int, seed: int | None = None) -> Sample:
     """A sample with its target as training takes it; raises ValueError, which names it, where it cannot be used.
 
     A seed is for `Reader.draw`; None gives the whole sample.
     """
     sample = reader[index] if seed is None else reader.draw(index, seed)
+    _hold_form(reader, index, sample)
     height, width = sample.image.shape[:2]
     stored = sample.stored_target
     try:
         if isinstance(stored, np.ndarray):  # a cache packs it once it is prepared
             stored = reader.spec.prepared(stored, stored.shape[:2])
-        return replace(sample, target=reader.spec.prepared(sample.target, (height, width)), stored_target=stored)
+        target = sample.target
+        if isinstance(target, Tensor):
+            target = target.numpy() if target.ndim else target.item()
+        return replace(sample, target=reader.spec.prepared(target, (height, width)), stored_target=stored)
     except ValueError as error:
         raise ValueError(f"{sample.name}: {error}") from error
+
+
+def _hold_form(reader: Reader, index: int, sample: Any) -> None:
+    """Raises ValueError where a reader of one's own gives no sample, or images of another form than its spec says."""
+    if not isinstance(sample, Sample):
+        raise ValueError(
+            f"{type(reader).__name__} gives a {type(sample).__name__} for sample {index}. Return a "
+            "umedpt_lightning.Sample(image, target, name)."
+        )
+    for image in sample.images:
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != reader.spec.channels:
+            raise ValueError(
+                f"{sample.name}: {type(reader).__name__} gives an image that is {found_instead(image)}, but by its "
+                f"spec it must be an array (H, W, {reader.spec.channels}). Correct its __getitem__, or `channels`."
+            )
 
 
 def collate_micro_batch(items: Sequence[Item]) -> TaskBatch:

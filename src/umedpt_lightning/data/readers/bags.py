@@ -143,13 +143,14 @@ class Bags(Reader):
         self._reader.ahead(rows[chosen].tolist())
         instances: list[Sample] = [self._reader[row] for row in rows[chosen].tolist()]
         positions = None if self._places is None else shares(self._places[rows])[chosen]
-        return Bag.of(instances, target.copy() if target.ndim else int(target), self.name(index), positions)
+        return Bag.of(instances, target.copy() if target.ndim else target.item(), self.name(index), positions)
 
     def _targets_of_images(self, of: str) -> NDArray[Any]:
         targets = self._reader.targets
         if targets is None:
             raise ValueError(
-                f"The reader's images have no class, labels or numbers. Give a `table` of what {of}s have."
+                f"{type(self._reader).__name__} has no `targets`, which would say what its images have. Give a `table` "
+                f"of what {of}s have, or set `targets` in its constructor."
             )
         differ = []
         for name, rows in zip(self._names.tolist(), self._members, strict=True):

@@ -68,3 +68,14 @@ class GradientAggregator:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken."""
+
+
+def planned(aggregator: GradientAggregator, number: int, plan: RoundPlan, loss_scale: float) -> Mapping[str, float]:
+    """What `GradientAggregator.plan_round` gives; raises ValueError where it is not of tasks of the run."""
+    factors: Any = aggregator.plan_round(number, plan, loss_scale)
+    if not isinstance(factors, Mapping) or not set(factors) <= set(plan.rates) | set(plan.micro_batches):
+        raise ValueError(
+            f"model.aggregator: {type(aggregator).__name__}.plan_round returned {factors!r:.200}. Return a mapping "
+            f"from names of tasks ({', '.join(plan.rates)}) to factors, or {{}}."
+        )
+    return factors
