@@ -214,6 +214,14 @@ def test_a_run_that_was_stopped_early_does_not_go_on(tmp_path: Path) -> None:
     assert rows(tmp_path) == before
 
 
+def test_a_run_that_was_stopped_early_goes_on_with_more_patience(tmp_path: Path) -> None:
+    def stopping(patience: int) -> list[pl.Callback]:
+        return [EarlyStopping("val/score", mode="max", patience=patience, min_delta=10.0)]
+
+    assert run(tmp_path, callbacks=lambda: stopping(1))[0].global_step == 2 * ROUNDS
+    assert run(tmp_path, callbacks=lambda: stopping(9))[0].global_step == EPOCHS * ROUNDS
+
+
 def test_a_run_cut_short_by_max_steps_goes_on_in_mid_epoch(tmp_path: Path) -> None:
     # a constant learning rate, since the schedule knows the number of steps
     run(tmp_path / "short", max_steps=7, max_epochs=-1, rounds=100)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import multiprocessing
+import os
 import shutil
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 import torch
 import yaml
 from builders import small_encoder, spec_of
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -24,6 +28,7 @@ from umedpt_lightning.cli import main
 from umedpt_lightning.model import MultiTaskModel
 from umedpt_lightning.runs.folder import claim, new_folder, wandb_id
 from umedpt_lightning.training.checkpoints import CheckpointError
+from umedpt_lightning.training.resume.callbacks import match_callbacks
 from umedpt_lightning.training.resume.init_from import init_from, read_state
 from umedpt_lightning.training.resume.optimizer import match_optimizer_state, match_schedule, name_parameters, resumable
 from umedpt_lightning.training.resume.weights import fit_checkpoint
@@ -326,10 +331,88 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> 
     claim(tmp_path)  # however the other has ended
 
 
+def _claim_and_read(folder: Path, claimed: Any) -> None:
+    claim(folder)
+    if os.fork():
+        claimed.set()
+    time.sleep(60)
+
+
+def test_a_worker_that_outlives_a_killed_run_does_not_keep_its_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    claimed = context.Event()
+    other = context.Process(target=_claim_and_read, args=(tmp_path, claimed))
+    other.start()
+    assert claimed.wait(60)
+    (worker,) = (int(pid) for pid in Path(f"/proc/{other.pid}/task/{other.pid}/children").read_text().split())
+    other.kill()
+    other.join()
+    try:
+        claim(tmp_path)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_a_folder_that_cannot_be_made_is_told_in_a_line(two_tasks: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match=r"umedpt: error: .*file"):
         fit(two_tasks, tmp_path, tmp_path / "file" / "run")
+
+
+def test_of_a_run_that_went_on_the_best_checkpoint_is_evaluated_too(
+    two_tasks: Config, begun: Path, tmp_path: Path
+) -> None:
+    two_tasks["trainer"]["max_epochs"] = 2
+    fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
+    assert yaml.safe_load((begun / "config.yaml").read_text())["ckpt_path"] is None
+
+
+def test_a_best_score_of_other_tasks_does_not_count(
+    two_tasks: Config, begun: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = begun / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    for key, state in checkpoint["callbacks"].items():
+        if "val/score" in key:  # as good as it can be
+            state["best_model_score"] = state["kth_value"] = torch.tensor(1.0)
+            state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(1.0))
+            state["best_model_path"] = str(begun / "checkpoints" / "best.ckpt")
+        if key == "Report":
+            state["best"]["score"] = 1.0
+    torch.save(checkpoint, last)
+    two_tasks["data"]["tasks"]["new"] = two_tasks["data"]["tasks"]["sizes"]
+    two_tasks["trainer"] |= {"max_epochs": 2, "limit_val_batches": 3}
+    fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
+    best = torch.load(begun / "checkpoints" / "best.ckpt", weights_only=True)
+    assert any(name.startswith("model.tasks.new.") for name in best["state_dict"])
+    assert "new/auroc" in json.loads((begun / "metrics.json").read_text())["val"]["metrics"]
+    assert "val/score is of other tasks than before" in caplog.text
+
+
+def test_weights_that_are_no_longer_averaged_are_those_that_the_optimizer_has_moments_of() -> None:
+    checkpoint = {"state_dict": {"w": 1}, "current_model_state": {"w": 2}, "callbacks": {}}
+    assert match_callbacks(checkpoint, [EMAWeightAveraging()], other_tasks=False) == []
+    assert checkpoint["state_dict"] == {"w": 1}
+    assert "no longer averaged" in match_callbacks(checkpoint, [], other_tasks=False)[0]
+    assert checkpoint["state_dict"] == {"w": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [
+        (torch.optim.AdamW, "amsgrad", True),
+        (torch.optim.RMSprop, "momentum", 0.9),
+        (torch.optim.RMSprop, "centered", True),
+    ],
+)
+def test_an_optimizer_that_keeps_more_than_before_begins_anew(kind: Any, option: str, value: Any) -> None:
+    saved = stepped(kind, 3).state_dict()
+    optimizer = stepped(partial(kind, **{option: value}), 3)
+    optimizer.state.clear()
+    with pytest.warns(UserWarning, match=f"{kind.__name__} had no {option} before, and begins without its state"):
+        optimizer.load_state_dict(saved)
+    optimizer.step()
+    assert int(optimizer.state[optimizer.param_groups[0]["params"][0]]["step"]) == 1
 
 
 def test_a_run_has_one_id_at_weights_and_biases(tmp_path: Path) -> None:

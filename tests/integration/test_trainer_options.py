@@ -17,7 +17,7 @@ from lightning.pytorch import callbacks
 from umedpt_lightning.callbacks.progress import progress
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.loading.loaders import RoundLoader
-from umedpt_lightning.runs.trainer_options import REFUSED, REFUSED_CALLBACKS, check_callbacks
+from umedpt_lightning.runs.trainer_options import REFUSED, REFUSED_CALLBACKS, check_callbacks, check_options
 
 Config = dict[str, Any]
 BASES = {"Callback", "Checkpoint", "BackboneFinetuning"}  # the last is one of BaseFinetuning
@@ -96,6 +96,19 @@ class Finetuning(callbacks.BackboneFinetuning):
 def test_a_callback_that_breaks_rounds_is_refused(callback: callbacks.Callback) -> None:
     with pytest.raises(ValueError, match=f"{type(callback).__name__} cannot be used here. \\S"):
         check_callbacks([callback], validates=True)
+
+
+@pytest.mark.parametrize("name", ["best", "last", "previous", "best_sizes"])
+def test_a_checkpoint_by_the_name_of_one_of_the_runs_own_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"filename='\w+'.*the same file.*another filename"):
+        check_callbacks([callbacks.ModelCheckpoint(filename=name)], validates=True)
+    check_callbacks([callbacks.ModelCheckpoint(tmp_path, filename=name)], validates=True)
+    check_callbacks([callbacks.ModelCheckpoint(filename="bestial"), callbacks.ModelCheckpoint()], validates=True)
+
+
+def test_an_epoch_without_rounds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"limit_train_batches is 0: nothing would be trained"):
+        check_options({"limit_train_batches": 0.0})
 
 
 def test_early_stopping_without_validation_is_refused(small: Config, tmp_path: Path) -> None:

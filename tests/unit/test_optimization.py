@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -13,10 +14,12 @@ import pytest
 import timm.optim
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from umedpt_lightning.training import Optimization, ParameterGroups
-from umedpt_lightning.training.resume.optimizer import match_schedule
+from umedpt_lightning.training.resume import Resumption
+from umedpt_lightning.training.resume import resumption as resumption_module
 
 
 class WithClosure(torch.optim.Optimizer):
@@ -328,6 +331,96 @@ def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any], words: 
         Optimization(**options)
 
 
+def rates_in(rounds: int, optimizer: Any, schedule: Any, skip: int = 0) -> list[list[float]]:
+    """The rates of all groups in so many rounds, after those that are skipped."""
+    found = []
+    for _ in range(skip + rounds):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step(*([1.0] if isinstance(schedule, ReduceLROnPlateau) else []))
+    return found[skip:]
+
+
+def saved_after(rounds: int, optimizer: Any, schedule: Any) -> dict[str, Any]:
+    """A checkpoint of a new optimizer and schedule that have trained so many rounds."""
+    resumption = Resumption(nn.Module(), None)  # type: ignore[arg-type]  # whose model is not looked at
+    resumption.prepare(optimizer, schedule)
+    rates_in(rounds, optimizer, schedule)
+    checkpoint = {"global_step": rounds, "state_dict": {}, "lr_schedulers": [schedule.state_dict()]}
+    checkpoint["optimizer_states"] = [optimizer.state_dict()]
+    resumption.save(checkpoint)
+    return copy.deepcopy(checkpoint)
+
+
+def resumed(checkpoint: dict[str, Any], optimizer: Any, schedule: Any, rounds: int = 1) -> list[list[float]]:
+    """The rates of a new optimizer and schedule that go on from a checkpoint, as Lightning does it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumption_module, "fit_checkpoint", lambda *_: [])
+        resumption = Resumption(nn.Module(), None)  # type: ignore[arg-type]
+        resumption.compare(checkpoint, training=True)
+    resumption.prepare(optimizer, schedule)
+    optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+    schedule.load_state_dict(checkpoint["lr_schedulers"][0])
+    resumption.settle(optimizer)
+    found = [[group["lr"] for group in optimizer.param_groups]]
+    return found + (rates_in(rounds - 1, optimizer, schedule, skip=1) if rounds > 1 else [])
+
+
+def in_sequence(length: int, optimizer: Any) -> Any:
+    parts = [lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3), lr_scheduler.CosineAnnealingLR(optimizer, length)]
+    return lr_scheduler.SequentialLR(optimizer, parts, [3])
+
+
+def chained(length: int, optimizer: Any) -> Any:
+    parts = [lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3), lr_scheduler.CosineAnnealingLR(optimizer, length)]
+    return lr_scheduler.ChainedScheduler(parts)
+
+
+SCHEDULES: dict[str, Callable[[int], Callable[[Any], Any]]] = {
+    "lambda": lambda n: partial(lr_scheduler.LambdaLR, lr_lambda=lambda number: 1 / (number + n)),
+    "linear": lambda n: partial(lr_scheduler.LinearLR, total_iters=n),
+    "power": lambda n: partial(lr_scheduler.PolynomialLR, total_iters=n, power=2),
+    "exponential": lambda n: partial(lr_scheduler.ExponentialLR, gamma=1 - 1 / n),
+    "cosine": lambda n: partial(lr_scheduler.CosineAnnealingLR, T_max=n),
+    "restarts": lambda n: partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=n),
+    "one cycle": lambda n: partial(lr_scheduler.OneCycleLR, max_lr=n / 100, total_steps=2 * n),
+    "sequence": lambda n: partial(in_sequence, n),
+    "chain": lambda n: partial(chained, n),
+    "plateau": lambda n: partial(ReduceLROnPlateau, patience=1, factor=1 / n),
+}
+
+
+def trained_by(schedule: Callable[[Any], Any], rate: float = 0.1) -> tuple[Any, Any]:
+    module = nn.Module()
+    module.model = nn.ModuleDict({"encoder": network()})
+    optimization = Optimization(optimizer=partial(torch.optim.AdamW, lr=rate), lr_scheduler=schedule)
+    optimizer = optimization.build_optimizer(module)
+    return optimizer, schedule(optimizer)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_goes_on_with_the_same_bits(name: str) -> None:
+    schedule = SCHEDULES[name](9)
+    saved = saved_after(5, *trained_by(schedule))
+    assert resumed(saved, *trained_by(schedule), rounds=4) == rates_in(4, *trained_by(schedule), skip=5)
+
+
+@pytest.mark.parametrize("name", SCHEDULES.keys() - {"plateau"})
+@pytest.mark.parametrize(("before", "rate"), [(None, 0.2), (None, 0.1), ("lambda", 0.1), ("plateau", 0.1)])
+def test_a_schedule_that_is_changed_is_where_it_would_be_by_now(name: str, before: str | None, rate: float) -> None:
+    """Its rate, its options, or what it was before."""
+    now, then = SCHEDULES[name](9 if rate == 0.2 else 12), SCHEDULES[before or name](9)
+    saved = saved_after(5, *trained_by(then))
+    saved["lr_schedulers"][0]["last_epoch"] = 2 if before == "plateau" else 5  # it counts validations
+    assert resumed(saved, *trained_by(now, rate), rounds=4) == rates_in(4, *trained_by(now, rate), skip=5)
+
+
+@pytest.mark.parametrize("before", ["lambda", "cosine"])
+def test_a_schedule_by_a_metric_begins_at_the_rate_of_the_config(before: str) -> None:
+    saved = saved_after(5, *trained_by(SCHEDULES[before](9)))
+    assert resumed(saved, *trained_by(SCHEDULES["plateau"](9)))[0] == [0.1, 0.1]
+
+
 def test_a_schedule_goes_on_with_another_number_of_groups() -> None:
     def made(**options: Any) -> tuple[Any, Any]:
         optimization, module = Optimization(**options), nn.Module()
@@ -335,14 +428,9 @@ def test_a_schedule_goes_on_with_another_number_of_groups() -> None:
         optimizer = optimization.build_optimizer(module)
         return optimizer, optimization.build_schedule(optimizer, 10)
 
-    optimizer, schedule = made()
-    initial = schedule.state_dict()
-    optimizer.step()
-    schedule.step()
-    saved = schedule.state_dict()
-    other_optimizer, other = made(encoder_share=0.1)
-    assert len(other_optimizer.param_groups) > len(optimizer.param_groups)
-    match_schedule(other, saved, initial)
-    other.load_state_dict(saved)
+    before, (other_optimizer, other) = made(), made(encoder_share=0.1)
+    assert len(other_optimizer.param_groups) > len(before[0].param_groups)
+    saved = saved_after(1, *before)
+    assert resumed(saved, other_optimizer, other) == rates_in(1, *made(encoder_share=0.1), skip=1)
     assert other.last_epoch == 1
     assert other.base_lrs == [group["initial_lr"] for group in other_optimizer.param_groups]

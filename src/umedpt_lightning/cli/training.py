@@ -229,7 +229,10 @@ class SaveRunConfig(SaveConfigCallback):
             folder / self.config_filename,
             [one for one in trainer.loggers if not isinstance(one, RunLogger)],
         )
-        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)  # it is as it was parsed
+        # which checkpoint a run went on from is not that which `validate` and `test` take
+        kept = self.config.clone()
+        kept.ckpt_path = None
+        text = self.parser.dump(kept, skip_unset=False, skip_validation=True)  # it is as it was parsed
         config = yaml.safe_load(text) if loggers or file.is_file() else {}
         if changed := changes(file, config):
             keep_history(folder)

@@ -99,6 +99,16 @@ def abandon(folder: Path) -> None:
             folder.rmdir()
 
 
+def _let_go() -> None:
+    """Leaves the claims to the process that made them: its workers may outlive it for seconds, and would keep them."""
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 def find_checkpoint(path: str | Path, run: Path, may_lack: bool = False) -> str | None:
     """A file, where ``best``, ``best_<task>`` and ``last`` are those of the run's folder.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import callbacks as lightning_callbacks
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 #: Options that are refused unless they have this value, with the mend.
 REFUSED: Mapping[str, tuple[Any, str]] = {
@@ -61,6 +62,8 @@ def check_options(trainer: Mapping[str, Any]) -> None:
             f"trainer.strategy {called} cannot be used here: it knows nothing of rounds. Use `sharded` for a model "
             "that does not fit on one device, else ddp; docs/cluster.md tells of both."
         )
+    if trainer.get("limit_train_batches") == 0:
+        raise ValueError("trainer.limit_train_batches is 0: nothing would be trained. Leave it out.")
     rounds = trainer.get("log_every_n_steps")
     if rounds is not None and rounds < 1:
         raise ValueError(f"trainer.log_every_n_steps is {rounds}: give a number of rounds, at least 1.")
@@ -81,6 +84,11 @@ def check_best(options: Mapping[str, Any]) -> None:
             )
 
 
+def _is_own(callback: ModelCheckpoint) -> bool:
+    """Whether it writes files that have the names of the run's own."""
+    return re.fullmatch(r"last|previous|best(_.*)?", callback.filename or "") is not None
+
+
 def check_callbacks(callbacks: Iterable[Callback], validates: bool) -> None:
     """Refuses callbacks that cannot do what they are for in a run of rounds, or in one that never validates.
 
@@ -91,6 +99,12 @@ def check_callbacks(callbacks: Iterable[Callback], validates: bool) -> None:
         for name, mend in REFUSED_CALLBACKS.items():
             if isinstance(callback, getattr(lightning_callbacks, name)):
                 raise ValueError(f"trainer.callbacks: {type(callback).__name__} cannot be used here. {mend}")
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None and _is_own(callback):
+            raise ValueError(
+                f"trainer.callbacks: ModelCheckpoint(filename={callback.filename!r}) and the run itself would write "
+                "the same file. Give it another filename, or a dirpath; last.ckpt, best.ckpt and, with "
+                "--best_per_task, best_<task>.ckpt are there anyway."
+            )
         if isinstance(callback, EarlyStopping) and not validates and callback.monitor.startswith("val/"):
             raise ValueError(
                 f"trainer.callbacks: EarlyStopping waits for {callback.monitor}, but trainer.limit_val_batches is 0, "

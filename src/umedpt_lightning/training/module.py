@@ -165,7 +165,7 @@ class MultiTaskModule(EvaluationModule):
 
     def on_train_start(self) -> None:
         """Checks what callbacks monitor, now rather than after the first epoch; measures tasks that ranks share out."""
-        self.resumption.settle(self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler)
+        self.resumption.settle(self.trainer.optimizers[0])
         known: set[str] = set()
         if self.trainer.val_dataloaders is not None:
             known = self.validation_metrics(evaluated_tasks(self.trainer.val_dataloaders))
@@ -224,7 +224,8 @@ class MultiTaskModule(EvaluationModule):
             CheckpointError: It does not fit the config.
         """
         training = self.trainer.state.fn == TrainerFn.FITTING
-        self.resumption.compare(checkpoint, training)
+        callbacks: Any = getattr(self.trainer, "callbacks", [])  # Lightning sets them elsewhere
+        self.resumption.compare(checkpoint, training, callbacks)
         if "counted" not in checkpoint:  # weights alone
             return
         mine = checkpoint["counted"][self.global_rank :: self.trainer.world_size]

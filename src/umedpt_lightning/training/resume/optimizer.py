@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Any
@@ -10,10 +11,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 #: What an optimizer's saved state has beside torch's own: its class, and the options that its groups began with.
-_CLASS, _INITIAL = "class", "initial_options"
+_CLASS, INITIAL = "class", "initial_options"
+#: Options of torch's optimizers with which they keep more of each parameter, and read it without asking.
+_KEEPS_MORE = ("amsgrad", "momentum", "centered")
 
 
 def resumable(optimizer: Optimizer) -> Optimizer:
@@ -25,10 +28,10 @@ def resumable(optimizer: Optimizer) -> Optimizer:
     Args:
         optimizer: Its groups name their parameters (``param_names``).
     """
-    initial = [_options(group) for group in optimizer.param_groups]
+    initial = [options_of(group) for group in optimizer.param_groups]
 
     def saved(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        return state | {_CLASS: type(optimizer).__name__, _INITIAL: initial}
+        return state | {_CLASS: type(optimizer).__name__, INITIAL: initial}
 
     def taken_up(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         return match_optimizer_state(optimizer, state, initial)
@@ -56,6 +59,12 @@ def match_optimizer_state(
     if kind != type(optimizer).__name__:
         rank_zero_warn(f"The optimizer was {kind}, and {type(optimizer).__name__} begins without its state.")
         return now
+    for option in _KEEPS_MORE:
+        if any(group.get(option) for group in now["param_groups"]) and not any(
+            group.get(option) for group in saved["param_groups"]
+        ):
+            rank_zero_warn(f"{kind} had no {option} before, and begins without its state.")
+            return now
     by_name, group_of = _by_name(saved)
     shapes = {
         name: parameter.shape
@@ -69,8 +78,8 @@ def match_optimizer_state(
     for group, begun_with in zip(now["param_groups"], initial, strict=True):
         before = next((group_of[name] for name in group["param_names"] if name in group_of), None)
         if before is not None:
-            began_with = saved[_INITIAL][before] if _INITIAL in saved else {}
-            for key, value in _options(saved["param_groups"][before]).items():
+            began_with = saved[INITIAL][before] if INITIAL in saved else {}
+            for key, value in options_of(saved["param_groups"][before]).items():
                 # a schedule moves options on from where they began: that counts, unless the config has changed them
                 if key in begun_with and began_with.get(key, begun_with[key]) == begun_with[key]:
                     group[key] = value
@@ -108,30 +117,44 @@ def name_parameters(saved: dict[str, Any], shapes: Mapping[str, torch.Size]) -> 
 
 
 def match_schedule(schedule: LRScheduler, saved: dict[str, Any], initial: Mapping[str, Any] | None) -> None:
-    """Replaces in the saved state of a schedule what the config has changed, in place.
+    """Replaces in the saved state of a schedule that goes by a metric what the config has changed, in place.
 
     Args:
         schedule: New.
         saved: The state.
-        initial: The state that the saved one began with; None for one of an earlier release.
+        initial: The state that the saved one began with; None where it is not known.
     """
     for key, value in schedule.state_dict().items():
-        changed = key == "base_lrs" if initial is None else initial.get(key) != value
-        if changed and key != "last_epoch":
+        if initial is not None and initial.get(key) != value:
             saved[key] = value
 
 
-def settle_learning_rate(optimizer: Optimizer, schedule: LRScheduler) -> None:
-    """Sets the rates of the round that a schedule was restored to, where they are a function of the round alone."""
-    if isinstance(schedule, LambdaLR):
-        pairs = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-        rates = [base * factor(schedule.last_epoch) for base, factor in pairs]
-    elif hasattr(schedule, "_get_closed_form_lr"):
-        rates = schedule._get_closed_form_lr()
-    else:
-        return
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+def advance(optimizer: Optimizer, schedule: LRScheduler, rounds: int) -> list[dict[str, Any]]:
+    """Brings a new schedule to where it would be had it been there for so many rounds.
+
+    Most schedules go from one rate to the next, so that only the rounds before lead to the rate of a round.
+
+    Args:
+        optimizer: New, that of the schedule.
+        schedule: One that goes by a metric begins, since it knows of none yet.
+        rounds: As many as were trained.
+
+    Returns:
+        The options that the schedule has moved, by group of the optimizer.
+    """
+    before = [options_of(group) for group in optimizer.param_groups]
+    if isinstance(schedule, ReduceLROnPlateau):
+        rounds = 0
+    elif isinstance(schedule, LambdaLR):  # goes by the number of the round alone
+        schedule.last_epoch, schedule._step_count, rounds = rounds - 1, rounds, 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the optimizer has made no step
+        for _ in range(rounds):
+            schedule.step()
+    return [
+        {key: value for key, value in options_of(group).items() if key == "lr" or value != begun.get(key)}
+        for group, begun in zip(optimizer.param_groups, before, strict=True)
+    ]
 
 
 def parameter_shapes(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, torch.Size]:
@@ -144,7 +167,8 @@ def parameter_shapes(state: Mapping[str, Tensor], module: nn.Module) -> dict[str
     }
 
 
-def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a group of an optimizer, without its parameters."""
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
