@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,26 @@ def test_a_checkpoint_by_the_name_of_one_of_the_runs_own_is_refused(name: str, t
         check_callbacks([callbacks.ModelCheckpoint(filename=name)], validates=True)
     check_callbacks([callbacks.ModelCheckpoint(tmp_path, filename=name)], validates=True)
     check_callbacks([callbacks.ModelCheckpoint(filename="bestial"), callbacks.ModelCheckpoint()], validates=True)
+
+
+def test_another_checkpoint_leaves_last_ckpt_alone(tmp_path: Path) -> None:
+    mine = callbacks.ModelCheckpoint(save_last=True, every_n_train_steps=1)
+    with pytest.warns(UserWarning, match=r"save_last of ModelCheckpoint is off.*--last\.rounds"):
+        check_callbacks([mine], validates=True)
+    assert not mine.save_last
+    elsewhere = callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    check_callbacks([elsewhere], validates=True)
+    assert elsewhere.save_last
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_validation_that_leaves_tasks_out_is_told(batches: int, small: Config, tmp_path: Path) -> None:
+    small["data"]["tasks"]["again"] = small["data"]["tasks"]["sizes"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(small, tmp_path, "--trainer.limit_val_batches", str(batches))
+    told = [str(warning.message) for warning in caught if "leaves 1 micro-batches for 2 tasks" in str(warning.message)]
+    assert len(told) == (batches == 1)
 
 
 def test_an_epoch_without_rounds_is_refused() -> None:

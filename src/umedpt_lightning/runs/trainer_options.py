@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
 #: Options that are refused unless they have this value, with the mend.
 REFUSED: Mapping[str, tuple[Any, str]] = {
@@ -104,6 +105,12 @@ def check_callbacks(callbacks: Iterable[Callback], validates: bool) -> None:
                 f"trainer.callbacks: ModelCheckpoint(filename={callback.filename!r}) and the run itself would write "
                 "the same file. Give it another filename, or a dirpath; last.ckpt, best.ckpt and, with "
                 "--best_per_task, best_<task>.ckpt are there anyway."
+            )
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None and callback.save_last:
+            callback.save_last = False
+            rank_zero_warn(
+                "trainer.callbacks: save_last of ModelCheckpoint is off, since a run keeps last.ckpt itself, at "
+                "moments from which it goes on exactly: see --last.minutes and --last.rounds."
             )
         if isinstance(callback, EarlyStopping) and not validates and callback.monitor.startswith("val/"):
             raise ValueError(

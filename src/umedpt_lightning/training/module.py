@@ -36,7 +36,12 @@ from umedpt_lightning.training.bad_samples import BadSamples
 from umedpt_lightning.training.costs import measure_costs
 from umedpt_lightning.training.evaluation import EvaluationModule, evaluated_tasks
 from umedpt_lightning.training.frozen_encoder import keep_embeddings
-from umedpt_lightning.training.monitor_checks import check_monitors, check_schedule, warn_of_no_validation
+from umedpt_lightning.training.monitor_checks import (
+    check_monitors,
+    check_schedule,
+    warn_of_few_batches,
+    warn_of_no_validation,
+)
 from umedpt_lightning.training.optimization import Optimization
 from umedpt_lightning.training.packing import check_bags, check_packing
 from umedpt_lightning.training.randomness import RoundRandomness
@@ -168,9 +173,11 @@ class MultiTaskModule(EvaluationModule):
         self.resumption.settle(self.trainer.optimizers[0])
         known: set[str] = set()
         if self.trainer.val_dataloaders is not None:
-            known = self.validation_metrics(evaluated_tasks(self.trainer.val_dataloaders))
+            tasks = evaluated_tasks(self.trainer.val_dataloaders)
+            known = self.validation_metrics(tasks)
             check_monitors(self.trainer.callbacks, known)  # type: ignore[attr-defined]
             warn_of_no_validation(self.trainer)
+            warn_of_few_batches(self.trainer, tasks)
         check_schedule(self.lr_schedulers(), known)
         loader: Any = self.trainer.train_dataloader
         if getattr(loader, "wants_costs", False):

@@ -68,3 +68,14 @@ def warn_of_no_validation(trainer: pl.Trainer) -> None:
             "(a number of rounds) or trainer.check_val_every_n_epoch, or train longer.",
             stacklevel=2,
         )
+
+
+def warn_of_few_batches(trainer: pl.Trainer, tasks: Collection[str]) -> None:
+    """Warns where validation is cut so short that some of its tasks are not in it."""
+    batches = sum(trainer.num_val_batches) * trainer.world_size
+    if batches < len(tasks) and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        rank_zero_warn(
+            f"trainer.limit_val_batches leaves {batches:g} micro-batches for {len(tasks)} tasks: those that get none "
+            "have no metrics, and val/score, which the best checkpoint goes by, is of the others. Give at least one a task.",
+            stacklevel=2,
+        )
