@@ -76,6 +76,6 @@ def warn_of_few_batches(trainer: pl.Trainer, tasks: Collection[str]) -> None:
     if batches < len(tasks) and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it elsewhere
         rank_zero_warn(
             f"trainer.limit_val_batches leaves {batches:g} micro-batches for {len(tasks)} tasks: those that get none "
-            "have no metrics, and val/score, which the best checkpoint goes by, is of the others. Give at least one a task.",
+            "have no metrics, and val/score, by which the best is chosen, is of the others. Give at least one a task.",
             stacklevel=2,
         )
