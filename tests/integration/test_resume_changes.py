@@ -7,6 +7,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
@@ -106,6 +107,18 @@ def test_a_new_learning_rate_and_a_longer_run_count_and_are_told(
     half_way = 0.01 * (0.01 + 0.99 * 0.5)  # a cosine over six rounds, three of which are done
     assert rates(begun)[3] == pytest.approx(half_way, rel=1e-5)
     assert {group["weight_decay"] for group in checkpoint["optimizer_states"][0]["param_groups"]} == {0.0, 0.3}
+
+
+def test_another_seed_is_told_to_have_no_effect(
+    two_tasks: Config, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = torch.load(begun / "checkpoints" / "last.ckpt", weights_only=True)["randomness"]
+    two_tasks["trainer"]["max_epochs"] = 2
+    checkpoint = fit(two_tasks, tmp_path, begun, "--ckpt_path", "last", "--seed_everything", "12345")
+    assert re.search(
+        r"seed_everything: .* before, 12345 now; it counts at the start of a run alone", capsys.readouterr().out
+    )
+    assert checkpoint["randomness"] == seed
 
 
 def test_the_config_of_a_run_is_what_was_last_trained_and_the_one_before_is_kept(

@@ -288,7 +288,7 @@ def test_it_trains_in_a_trainer_and_what_was_trained_is_built_again(tmp_path: Pa
     module = MultiTaskModule(data.specs, TwoMaps(width=4), None, None, SMALL_PIXELS, SMALL_DETECTION)  # type: ignore[arg-type]
     module.model.encoder.hparams = {"width": 4}
     before = module.model.encoder.stem.weight.clone()  # type: ignore[union-attr,operator]
-    trainer = trainer_of(max_epochs=1, limit_val_batches=1, default_root_dir=tmp_path)
+    trainer = trainer_of(max_epochs=1, limit_val_batches=5, default_root_dir=tmp_path)
     trainer.fit(module, data)
     assert not torch.equal(module.model.encoder.stem.weight, before)  # type: ignore[union-attr,arg-type]
     model = module.model.eval()

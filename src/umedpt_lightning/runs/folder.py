@@ -22,6 +22,8 @@ from umedpt_lightning.training.checkpoints import LAST, PREVIOUS, intact
 _LOCK = ".lock"
 #: Keys of a config that say where and how a run is started, not what is trained.
 _NOT_COMPARED = ("run", "config", "ckpt_path", "init_from", "trainer.default_root_dir")
+#: Keys that have no effect on a run that goes on: random numbers and weights are those of the checkpoint.
+_OF_THE_START = ("seed_everything", "model.encoder.init_args.weights")
 _held: dict[Path, int] = {}
 
 
@@ -158,7 +160,8 @@ def changes(before: Path, now: Mapping[str, Any]) -> list[str]:
     for key in dict.fromkeys([*old, *new]):
         if key.startswith(_NOT_COMPARED) or old.get(key) == new.get(key):
             continue
-        lines.append(f"{key}: {_value(old, key)} before, {_value(new, key)} now")
+        effect = "; it counts at the start of a run alone" if key in _OF_THE_START else ""
+        lines.append(f"{key}: {_value(old, key)} before, {_value(new, key)} now{effect}")
     return lines
 
 
