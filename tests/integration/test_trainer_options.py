@@ -227,3 +227,26 @@ def test_an_option_works(options: list[str], small: Config, tmp_path: Path) -> N
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] in (2, 3, 6, 1)
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values() if value.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--trainer.accelerator", "tpu"], r"trainer \(accelerator tpu, devices auto\): \S"),
+        (["--trainer.val_check_interval", "500"], r"trainer: `val_check_interval` \(500\)"),
+        (["--trainer.limit_train_batches", "0.001"], r".*increase the `limit_train_batches`"),
+        (["--checkpoint.monitor", "val/nope/x"], r"BestCheckpoint monitors val/nope/x, .* Alike are"),
+    ],
+)
+def test_what_a_run_cannot_begin_with_is_told_in_a_line(
+    options: list[str], told: str, small: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=rf"^umedpt: error: {told}"):
+        fit(small, tmp_path, *options)
+
+
+def test_of_several_choices_all_are_named(small: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fit(small, tmp_path, "--trainer.precision", "17")
+    choices = r"64, 32, 16, .*'bf16-mixed', .*'bf16', null"
+    assert re.search(rf"trainer\.precision: 17 is given, but it must be one of {choices}\.", capsys.readouterr().err)

@@ -162,7 +162,7 @@ def _types(text: str) -> str:
     text = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
     text = re.sub(r"\btyping\.|\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
     if text.startswith("Literal["):
-        return f"one of {text[8:-1]}"
+        return "one of " + re.sub(r"Literal\[(.*?)\]", r"\1", text)
     return re.sub(r", (\w+)$", r" or \1", text)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
@@ -35,11 +36,13 @@ from umedpt_lightning.runs.folder import abandon, changes, keep_history
 from umedpt_lightning.runs.trainer_options import check_callbacks
 from umedpt_lightning.training import MultiTaskModule
 from umedpt_lightning.training.checkpoints import AtomicCheckpointIO, CheckpointError
+from umedpt_lightning.training.monitor_checks import OptionError
 from umedpt_lightning.training.resume import init_from
 from umedpt_lightning.training.sharding import ShardedStrategy, check_sharding
 from umedpt_lightning.transfer import sources  # noqa: F401  # so that configs can name teachers
 
-_ALSO = (CheckpointError,)
+#: What the user can mend, also where it is found when a run begins.
+_ALSO = (CheckpointError, OptionError, MisconfigurationException)
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -47,7 +50,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
     be_quiet()
     try:
         UmedptCLI(command, list(arguments))
-    except CheckpointError as error:
+    except _ALSO as error:
         raise SystemExit(f"umedpt: error: {error}") from error
 
 
@@ -173,7 +176,10 @@ class UmedptCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config.trainer.plugins = [*plugins, AtomicCheckpointIO()]
-        trainer = super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
+        with clear_errors(
+            f"trainer (accelerator {config.trainer.accelerator}, devices {config.trainer.devices})", _ALSO
+        ):
+            trainer = super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
         if config.best_per_task and config.trainer.enable_checkpointing is not False and not dry:
             validated = [name for name, task in self.datamodule.tasks.items() if "val" in task.readers]
             # before the last, whose last.ckpt has to know what they have kept

@@ -37,6 +37,7 @@ from umedpt_lightning.training.costs import measure_costs
 from umedpt_lightning.training.evaluation import EvaluationModule, evaluated_tasks
 from umedpt_lightning.training.frozen_encoder import keep_embeddings
 from umedpt_lightning.training.monitor_checks import (
+    OptionError,
     check_monitors,
     check_schedule,
     warn_of_few_batches,
@@ -145,9 +146,12 @@ class MultiTaskModule(EvaluationModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, and its schedule over all rounds of the run."""
-        steps = self.trainer.estimated_stepping_batches
+        try:
+            steps = self.trainer.estimated_stepping_batches
+        except ValueError as error:  # what Lightning says of rounds, epochs and intervals that do not fit together
+            raise OptionError(f"trainer: {str(error).strip()}") from error
         if math.isinf(steps):
-            raise ValueError("The learning rate needs an end: set trainer.max_steps or trainer.max_epochs.")
+            raise OptionError("The learning rate needs an end: set trainer.max_steps or trainer.max_epochs.")
         optimizer = self.optimization.build_optimizer(self, scaled=self.trainer.precision == "16-mixed")
         schedule: Any = self.optimization.build_schedule(optimizer, int(steps))
         self.resumption.prepare(optimizer, schedule)

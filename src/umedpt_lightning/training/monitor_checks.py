@@ -11,6 +11,10 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.utilities import rank_zero_warn
 
 
+class OptionError(ValueError):
+    """An option of the trainer, a callback or a schedule that cannot do in this run what it is for."""
+
+
 def check_monitors(callbacks: Iterable[Callback], known: Collection[str]) -> None:
     """Holds that what callbacks monitor is among the metrics that validation gives.
 
@@ -19,13 +23,13 @@ def check_monitors(callbacks: Iterable[Callback], known: Collection[str]) -> Non
         known: Names of all metrics of validation.
 
     Raises:
-        ValueError: Naming callback, metric and those that are alike.
+        OptionError: Naming callback, metric and those that are alike.
     """
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor.startswith("val/") and monitor not in known:
             alike = difflib.get_close_matches(monitor, known, n=3, cutoff=0.0)
-            raise ValueError(
+            raise OptionError(
                 f"{type(callback).__name__} monitors {monitor}, but there will be no such metric. Alike are "
                 f"{', '.join(alike)}; for each task that has a val part there is val/<task>/<metric>."
             )
@@ -39,11 +43,11 @@ def check_schedule(schedule: object, known: Collection[str]) -> None:
         known: Names of all metrics of validation; none where there will be no validation.
 
     Raises:
-        ValueError: Naming the metric and those that are alike.
+        OptionError: Naming the metric and those that are alike.
     """
     if isinstance(schedule, ReduceLROnPlateau) and schedule.monitor not in known:
         alike = difflib.get_close_matches(schedule.monitor, known, n=3, cutoff=0.0)
-        raise ValueError(
+        raise OptionError(
             f"model.optimization.lr_scheduler goes by {schedule.monitor} after each validation, but "
             + (
                 f"there will be no such metric. Alike are {', '.join(alike)}."
