@@ -61,7 +61,9 @@ def test_a_run_stops_early_by_the_metric_of_one_task(fit: Fit) -> None:
 def test_a_metric_that_will_not_be_there_is_told_before_the_first_round(
     fit: Fit, tmp_path: Path, name: str, wrong: str, right: str
 ) -> None:
-    with pytest.raises(ValueError, match=rf"{name} monitors {wrong}, but there will be no such metric.*{right}"):
+    with pytest.raises(
+        SystemExit, match=rf"^umedpt: error: {name} monitors {wrong}, but there will be no such metric.*{right}"
+    ):
         fit(callbacks=[callback(name, monitor=wrong)])
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
