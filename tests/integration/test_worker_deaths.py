@@ -80,8 +80,24 @@ def run(data: MultiTaskDataModule, method: str = "fit", **options: Any) -> None:
 def test_the_death_of_a_worker_is_told_with_task_sample_and_mend(death: str, method: str) -> None:
     die, message = DEATHS[death]
     expected = rf"The worker that was reading file{DEADLY}\.png \(sample {DEADLY}\) of task 'deadly' ended {message}"
-    with pytest.raises(RuntimeError, match=expected):
+    with pytest.raises(
+        (RuntimeError, TypeError), match=rf"(?s){expected}"
+    ):  # `inspect` makes the latter of what interrupts it
         run(data_of(Deadly(die)), method)
+
+
+def test_a_death_that_interrupts_code_which_raises_another_error_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # see below
+
+    class Translating(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            try:
+                Busy().on_train_batch_start()
+            except RuntimeError as error:
+                raise TypeError("unsupported callable") from error
+
+    with pytest.raises(TypeError, match=rf"(?s)unsupported callable.*was reading file{DEADLY}\.png"):
+        run(data_of(Deadly(lambda: os._exit(3)), prefetch=8), callbacks=[Translating()])
 
 
 @pytest.mark.parametrize("part", [False, True])

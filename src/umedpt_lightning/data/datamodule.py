@@ -132,8 +132,13 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     def on_exception(self, exception: BaseException) -> None:
         """Ends the workers, and names the sample that one died of, which interrupts whatever training is doing."""
-        if self._workers is not None and (explanation := self._workers.explain(exception)):
-            exception.add_note(explanation)
+        if self._workers is not None:
+            causes = [exception]  # code that is interrupted may raise an error of its own
+            while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+                causes.append(cause)
+            explanation = next(filter(None, map(self._workers.explain, causes)), "")
+            if explanation and not any(explanation in str(cause) for cause in causes):
+                exception.add_note(explanation)
         self._end_workers()
 
     def teardown(self, stage: str) -> None:
