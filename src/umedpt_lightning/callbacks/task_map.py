@@ -106,7 +106,8 @@ def in_words(gram: Gram) -> str:
     against = sorted(pair for pair in pairs if pair[0] < -TELLING)
     told = [f"{one} and {other} pull against each other, cosine {_signed(cosine)}" for cosine, one, other in against]
     if len(told) > _NAMED:
-        told[_NAMED:] = [f"so do {len(told) - _NAMED} more pairs"]
+        more = len(told) - _NAMED
+        told[_NAMED:] = [f"so do {more} more pairs" if more > 1 else "so does one more pair"]
     if not told:
         cosine, one, other = max(pairs)
         told = ["no two tasks pull against each other"]
