@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,16 @@ def test_an_agent_of_a_sweep_starts_several_runs_in_one_job(tmp_path: Path, monk
     assert str(new_folder()) == "runs/slurm-7-abc"
 
 
+def _started(claims: Callable[[Path, Any], None], folder: Path) -> Any:
+    """Another process, which has claimed a folder."""
+    context = multiprocessing.get_context("fork")
+    claimed = context.Event()
+    other = context.Process(target=claims, args=(folder, claimed))
+    other.start()
+    assert claimed.wait(60)
+    return other
+
+
 def _claim(folder: Path, claimed: Any) -> None:
     claim(folder)
     claimed.set()
@@ -332,11 +343,7 @@ def _claim(folder: Path, claimed: Any) -> None:
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    claimed = context.Event()
-    other = context.Process(target=_claim, args=(tmp_path, claimed))
-    other.start()
-    assert claimed.wait(60)
+    other = _started(_claim, tmp_path)
     with pytest.raises(ValueError, match=f"another process trains in this folder .process {other.pid} on"):
         claim(tmp_path)
     other.kill()
@@ -352,11 +359,7 @@ def _claim_and_read(folder: Path, claimed: Any) -> None:
 
 
 def test_a_worker_that_outlives_a_killed_run_does_not_keep_its_folder(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    claimed = context.Event()
-    other = context.Process(target=_claim_and_read, args=(tmp_path, claimed))
-    other.start()
-    assert claimed.wait(60)
+    other = _started(_claim_and_read, tmp_path)
     (worker,) = (int(pid) for pid in Path(f"/proc/{other.pid}/task/{other.pid}/children").read_text().split())
     other.kill()
     other.join()
