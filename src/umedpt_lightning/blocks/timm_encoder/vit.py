@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -222,6 +223,7 @@ class ViTEncoder(TimmEncoder):
         return EncoderCard(self.name, ("timm",), text)
 
 
+@functools.cache  # a model is made to find out, and a sweep asks for each cell
 def is_plain_vit(name: str) -> bool:
     """Whether `ViTEncoder` takes a timm model."""
     with torch.device("meta"):  # no numbers are wanted
