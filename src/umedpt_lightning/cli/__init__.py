@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import os
 import sys
@@ -70,12 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # as `python` does, so that own classes beside a config can be named in it; at the end, so that they hide nothing
     sys.path.append(os.getcwd())
     wait_shortly()
-    gc.disable()  # what is imported stays: to look for garbage in it takes a tenth of the start
-    try:
-        module = importlib.import_module(COMMANDS[command].module)
-    finally:
-        gc.enable()
-    module.main(command, given[1:])
+    importlib.import_module(COMMANDS[command].module).main(command, given[1:])
 
 
 def wait_shortly() -> None:
