@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 
@@ -13,12 +12,6 @@ torch.set_num_threads(1)  # the tests share two cores; two threads waiting for e
 # In its first backward pass torch decides for good whether it may be forked afterwards: not where it knows of devices
 # other than the CPU, and the exporters to ONNX have it know of some. The tests fork ranks.
 torch.zeros(1, requires_grad=True).sum().backward()
-
-
-def pytest_collection_finish() -> None:
-    """Thousands of collected tests stay to the end; without this, each full garbage collection walks through them."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
