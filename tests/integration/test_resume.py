@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from builders import SMALL_DETECTION, SMALL_PIXELS, readers_of
+from builders import SMALL_DETECTION, SMALL_PIXELS, readers_of, small_encoder
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 
 from benchmarks import resume
 from benchmarks.processes import in_fresh_process
-from umedpt_lightning.blocks import Encoder
 from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.cli import main
@@ -77,7 +76,7 @@ def run(folder: Path, cut: tuple[Any, int] | None = None, seed: int = 0, **optio
     optimization = Optimization(groups=ParameterGroups(frozen_stages=options.pop("frozen", 0)))
     tasks = {name: TaskData(train=reader, val=reader, batch_size=2) for name, reader in readers.items()}
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=ROUNDS)
-    encoder = Encoder("test_convnext", drop_path_rate=0.5)
+    encoder = small_encoder(drop_path_rate=0.5)
     blocks = {"pixel_decoder": SMALL_PIXELS, "detection_decoder": SMALL_DETECTION}
     module = MultiTaskModule(data.specs, encoder, optimization=optimization, **blocks)
     witness = Witness(cut)
@@ -135,8 +134,9 @@ def assert_same(whole: Any, other: Path, cuts: list[tuple[str, int]], **options:
 
 
 def compare(whole: pl.Trainer, seen: Witness, resumed: pl.Trainer, seen_again: Witness) -> None:
-    for what, value in state(whole).items():
-        assert list(resume._unequal(what, value, state(resumed)[what])) == []
+    expected, found = state(whole), state(resumed)
+    for what, value in expected.items():
+        assert list(resume._unequal(what, value, found[what])) == []
     assert seen_again.seen.items() <= seen.seen.items(), "the same samples, random numbers and learning rates"
 
 
@@ -352,7 +352,7 @@ def test_counts_of_all_ranks_are_taken_over_by_fewer_and_by_more() -> None:
     for ranks in (1, 2, 4, 8):
         total = 0.0
         for rank in range(ranks):
-            module = MultiTaskModule(data.specs, Encoder("test_convnext"))
+            module = MultiTaskModule(data.specs, small_encoder())
             module._trainer = _Ranks(rank, ranks)  # type: ignore[assignment]
             module.on_load_checkpoint(
                 {

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint
@@ -88,9 +89,13 @@ class UmedptCLI(LightningCLI):
         return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only"}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses without Lightning's warning that the process has arguments too."""
-        given = [*map(str, args)] if isinstance(args, list) else []  # it is one, as it was given above
-        self.config = parse(parser, given, lambda: task_faults(given), with_all_tasks)
+        """Parses without Lightning's warning that the process has arguments too.
+
+        The command's parser is asked, not the one it is a subcommand of, which visits all of a config once more.
+        """
+        given = [*map(str, args)][1:] if isinstance(args, list) else []  # it is one, as it was given above
+        config = parse(self._parser(self.command), given, lambda: task_faults(given), with_all_tasks)
+        self.config = Namespace({"subcommand": self.command, self.command: config})  # type: ignore[no-untyped-call]
         files = config_files(given)
         if len(self.config[self.command].config or []) == len(files):  # contents took the places of some
             self.config[self.command].config = files
