@@ -38,7 +38,7 @@ class AffinityCLI(TrialCLI):
 
     def before_instantiate_classes(self) -> None:
         """As above."""
-        whole = yaml.safe_load(self._parser(self.command).dump(self.config[self.command], skip_unset=False))
+        whole = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         AffinityTrainer.config = {key: whole[key] for key in _OF_FIT if key in whole}
         super().before_instantiate_classes()
 

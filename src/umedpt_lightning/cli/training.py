@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint
@@ -23,6 +22,7 @@ from umedpt_lightning.callbacks.last_checkpoint import LastCheckpoint
 from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.callbacks.task_map import TaskMap
+from umedpt_lightning.cli import COMMANDS
 from umedpt_lightning.cli.config import locate, settle
 from umedpt_lightning.cli.data_tasks import task_faults
 from umedpt_lightning.cli.options import clear_errors, find_class
@@ -65,11 +65,13 @@ def run_trial(command: str, arguments: Sequence[str], trainer_class: type[pl.Tra
 class UmedptCLI(LightningCLI):
     """LightningCLI with one folder a run.
 
-    `trainer_class` has the subcommand `command`, of which only the parser is built, as a method.
+    `command` is a method of `trainer_class`. It is no subcommand of Lightning's, whose parser would visit all of a
+    config once more.
     """
 
     def __init__(self, command: str, arguments: list[str], trainer_class: type[pl.Trainer] = pl.Trainer) -> None:
-        self.command = command
+        self.command, name = command, command.replace("_", "-")
+        about = {"prog": f"umedpt {name}", "description": f"Runs `umedpt {name}`: {COMMANDS[name].help}."}
         super().__init__(
             MultiTaskModule,
             MultiTaskDataModule,
@@ -79,26 +81,23 @@ class UmedptCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             auto_configure_optimizers=False,  # the module has its own
             load_from_checkpoint_support=False,  # a checkpoint never overrides a config
-            parser_kwargs={"prog": "umedpt", "exit_on_error": False},  # see `parse`
-            args=[command, *arguments],
+            parser_kwargs={**about, "exit_on_error": False},  # see `parse`
+            args=arguments,
+            run=False,
         )
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, but called on the object
-        """The one that was asked for."""
-        # without an option to load checkpoints by running code from them
-        return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only"}}
+        options = {name: self.config_init[name] for name in self.options}
+        getattr(self.trainer, command)(self.model, datamodule=self.datamodule, **options)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses without Lightning's warning that the process has arguments too.
-
-        The command's parser is asked, not the one it is a subcommand of, which visits all of a config once more.
-        """
-        given = [*map(str, args)][1:] if isinstance(args, list) else []  # it is one, as it was given above
-        config = parse(self._parser(self.command), given, lambda: task_faults(given), with_all_tasks)
-        self.config = Namespace({"subcommand": self.command, self.command: config})  # type: ignore[no-untyped-call]
+        """Parses without Lightning's warning that the process has arguments too."""
+        # without an option to load checkpoints by running code from them
+        skipped = LightningCLI.subcommands().get(self.command, {"model", "datamodule"}) | {"weights_only"}
+        self.options = parser.add_method_arguments(self.trainer_class, self.command, skip=skipped)
+        given = [*map(str, args)] if isinstance(args, list) else []  # it is one, as it was given above
+        self.config = parse(parser, given, lambda: task_faults(given), with_all_tasks)
         files = config_files(given)
-        if len(self.config[self.command].config or []) == len(files):  # contents took the places of some
-            self.config[self.command].config = files
+        if len(self.config.config or []) == len(files):  # contents took the places of some
+            self.config.config = files
 
     @staticmethod
     def add_arguments_to_parser(parser: LightningArgumentParser) -> None:
@@ -126,7 +125,7 @@ class UmedptCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Settles what the config leaves open, and lets errors of what it describes name its key."""
-        config = self.config[self.command]
+        config = self.config
         with clear_errors(also=_ALSO):
             settle(config, self.command)
         if self.command in ("validate", "test"):
@@ -142,7 +141,7 @@ class UmedptCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds everything; what the user can mend is told without a traceback."""
-        config = self.config[self.command]
+        config = self.config
         try:
             with clear_errors(also=_ALSO):
                 super().instantiate_classes()
@@ -166,7 +165,7 @@ class UmedptCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer with the run's logger before those of the config, and with its callbacks."""
-        config = self.config_init[self.command]
+        config = self.config_init
         configured = config.trainer.logger
         extra = configured if isinstance(configured, list) else [configured]
         loggers = [RunLogger(config.run), *(logger for logger in extra if not isinstance(logger, bool | None))]
@@ -203,13 +202,9 @@ class UmedptCLI(LightningCLI):
 class TrialCLI(UmedptCLI):
     """The options of `umedpt fit`, but neither a run's folder nor loggers, checkpoints or callbacks."""
 
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, but called on the object
-        """The one that was asked for."""
-        return {self.command: {"model", "datamodule"}}
-
     def before_instantiate_classes(self) -> None:
         """Leaves out of the trainer what would write, end the trial early or get between the rounds."""
-        trainer = self.config[self.command].trainer
+        trainer = self.config.trainer
         if "sharded" in str(getattr(trainer.strategy, "class_path", trainer.strategy)).lower():
             raise SystemExit(
                 f"umedpt: error: trainer.strategy sharded: `umedpt {self.command.replace('_', '-')}` needs whole "
@@ -222,7 +217,7 @@ class TrialCLI(UmedptCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer alone."""
-        return self.trainer_class(**self.config_init[self.command].trainer, **kwargs)
+        return self.trainer_class(**self.config_init.trainer, **kwargs)
 
 
 class SaveRunConfig(SaveConfigCallback):
