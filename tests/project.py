@@ -65,7 +65,7 @@ def _config() -> dict[str, Any]:
     return {
         "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
         "model": {
-            "encoder": {"class_path": "Encoder", "init_args": {"name": "test_resnet", "batch_norm": "group"}},
+            "encoder": {"class_path": "Encoder", "init_args": {"name": "test_efficientnet", "batch_norm": "group"}},
             "pixel_decoder": {"class_path": "PixelDecoder", "init_args": {"channels": 8}},
             "detection_decoder": {"class_path": "DetectionDecoder", "init_args": {"channels": 32}},
         },

@@ -62,7 +62,7 @@ def _checkpoint(run: Path) -> Mapping[str, Any]:
 def test_the_folder_holds_the_averaged_weights_of_the_checkpoint(run: Path, exported: Path) -> None:
     checkpoint = _checkpoint(run)
     averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
-    key = "model.encoder.net.conv1.0.weight"
+    key = "model.encoder.net.conv_stem.weight"
     assert not torch.equal(averaged[key], current[key]), "the test would show nothing"
     model = MultiTaskModel.from_pretrained(exported)
     for name, value in model.state_dict().items():
