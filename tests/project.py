@@ -64,6 +64,8 @@ def _config() -> dict[str, Any]:
     manifest = {"table": "${root}/manifest.csv", "split": "PART"}
     return {
         "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
+        "pictures": {"samples": 1},  # drawing takes as long as such a training
+        "map": {"every": 0},
         "model": {
             "encoder": {"class_path": "Encoder", "init_args": {"name": "test_efficientnet", "batch_norm": "group"}},
             "pixel_decoder": {"class_path": "PixelDecoder", "init_args": {"channels": 8}},

@@ -18,9 +18,10 @@ def _blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with a run; its encoder keeps BatchNorm, so that it can go to timm."""
+    """A working folder with a run; its encoder is that of the page and keeps BatchNorm, so that it can go to timm."""
     folder = tmp_path_factory.mktemp("docs")
     options = ["--trainer.max_epochs", "1", "--model.encoder.init_args.batch_norm", "keep"]
+    options += ["--model.encoder.init_args.name", "test_resnet"]
     main(["fit", "--config", str(project / "config.yaml"), "--run", str(folder / "runs" / "first"), *options])
     return folder
 

@@ -462,6 +462,7 @@ def test_a_run_has_a_map_before_each_validation(
         }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--trainer.max_epochs", "2", "--data.steps_per_epoch", "3", "--model.pack_pixels", "1000000"]
+    options += ["--map.every", "null"]
     main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run"), *options])
     tasks = [*config["data"]["tasks"]]
     with (tmp_path / "run" / "metrics.csv").open() as file:

@@ -31,7 +31,7 @@ def _metrics(run: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    _fit(project / "config.yaml", folder)
+    _fit(project / "config.yaml", folder, "--map.every", "null")
     return folder
 
 

@@ -121,6 +121,8 @@ def as_svg(figure: Figure, label: str) -> str:
 @house_style()
 def as_picture(figure: Figure) -> Image.Image:
     """The figure as pixels, 150 an inch."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return Image.open(stream).convert("RGB")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)  # without types
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
