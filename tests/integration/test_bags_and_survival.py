@@ -61,7 +61,7 @@ def config_of(folder: Path, tasks: dict[str, Any], epochs: int, steps: int, **da
         "root": str(folder),
         "trainer": {"accelerator": "cpu", "max_epochs": epochs, "log_every_n_steps": 1},
         "model": {
-            "encoder": reader("Encoder", name="test_convnext"),
+            "encoder": reader("Encoder", name="test_efficientnet_gn"),
             "pixel_decoder": reader("PixelDecoder", channels=8),
         },
         "data": {"num_workers": 0, "steps_per_epoch": steps, "tasks": tasks, **data},

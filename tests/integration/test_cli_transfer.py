@@ -36,7 +36,7 @@ def _config(project: Path, task: str, **options: Any) -> dict[str, Any]:
     data = yaml.safe_load((project / "config.yaml").read_text())["data"]["tasks"][task]
     methods = {
         "small": {"class_path": "TimmSource", "init_args": {"name": "test_resnet"}},
-        "other": {"class_path": "TimmSource", "init_args": {"name": "test_convnext"}},
+        "other": {"class_path": "TimmSource", "init_args": {"name": "test_efficientnet_gn"}},
     }
     protocol = {"name": task, "data": data, "methods": methods, "fractions": [0.5, 1.0], "seeds": 2} | options
     return {"root": str(project), "transfer": protocol}

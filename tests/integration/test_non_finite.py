@@ -59,7 +59,7 @@ def data_of(readers: dict[str, MemoryReader], **options: Any) -> MultiTaskDataMo
 
 
 def module_of(
-    data: MultiTaskDataModule, encoder: str = "test_convnext", drop_path: float = 0.0, **options: Any
+    data: MultiTaskDataModule, encoder: str = "test_efficientnet_gn", drop_path: float = 0.0, **options: Any
 ) -> MultiTaskModule:
     torch.manual_seed(0)
     return MultiTaskModule(
@@ -95,7 +95,7 @@ def is_wild(batch: TaskBatch) -> bool:
 
 @pytest.mark.parametrize("micro_batches", [{"a": 2, "b": 1}, {"a": 1, "b": 2}], ids=["one of two", "all of a task"])
 @pytest.mark.parametrize(
-    ("kind", "encoder"), [("class", "test_resnet"), ("mask", "test_convnext"), ("box", "test_convnext")]
+    ("kind", "encoder"), [("class", "test_resnet"), ("mask", "test_efficientnet_gn"), ("box", "test_efficientnet_gn")]
 )
 @pytest.mark.filterwarnings("ignore:Round 0")
 def test_the_rest_of_a_round_trains_as_if_the_wild_micro_batch_had_never_been_in_it(

@@ -135,7 +135,7 @@ def test_a_new_task_of_the_kind_is_learned(
     protocol = {
         "name": "new",
         "data": {key: value for key, value in content["data"]["tasks"][task].items() if key != "cache"},
-        "methods": {"random": {"class_path": "TimmSource", "init_args": {"name": "test_convnext"}}},
+        "methods": {"random": {"class_path": "TimmSource", "init_args": {"name": "test_efficientnet_gn"}}},
         "fractions": [0.5],
         "seeds": 1,
         "modes": ["frozen", "knn", "finetune"] if task == "points" else ["frozen", "finetune"],

@@ -71,7 +71,7 @@ def parts(specs: dict[str, TaskSpec]) -> tuple[MultiTaskModule, MultiTaskDataMod
     readers = {name: InMemory(spec) for name, spec in specs.items()}
     tasks = {name: TaskData(reader, reader, reader, batch_size=2) for name, reader in readers.items()}
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=1)
-    return MultiTaskModule(data.specs, Encoder("test_convnext")), data
+    return MultiTaskModule(data.specs, Encoder("test_efficientnet_gn")), data
 
 
 def trainer(folder: Path, callback: PredictionPictures, **options: Any) -> pl.Trainer:

@@ -52,7 +52,7 @@ def of_two_tasks(config: Config) -> Config:
     tasks = config["data"]["tasks"]
     config["data"]["tasks"] = {"sizes": tasks["sizes"], "again": tasks["sizes"]}
     config["trainer"] |= {"max_epochs": 1, "limit_val_batches": 2}
-    config["model"] = {"encoder": {"class_path": "Encoder", "init_args": {"name": "test_convnext"}}}
+    config["model"] = {"encoder": {"class_path": "Encoder", "init_args": {"name": "test_efficientnet_gn"}}}
     config["model"]["weights"] = {"sizes": 1.0, "again": 0.1}
     return config
 

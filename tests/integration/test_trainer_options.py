@@ -29,7 +29,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "trainer.md").read_text()
 def small(config: Config) -> Config:
     """One task, an epoch of three rounds, no bar."""
     config["data"]["tasks"] = {"sizes": config["data"]["tasks"]["sizes"]}
-    config["model"] = {"encoder": {"class_path": "Encoder", "init_args": {"name": "test_convnext"}}}
+    config["model"] = {"encoder": {"class_path": "Encoder", "init_args": {"name": "test_efficientnet_gn"}}}
     config["trainer"] |= {"max_epochs": 1, "enable_progress_bar": False, "num_sanity_val_steps": 0}
     return config
 

@@ -29,8 +29,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     """A folder with a teacher, a config of tasks that paint and imitate beside classes, and the run that it gives."""
     folder = tmp_path_factory.mktemp("unlabelled")
     torch.manual_seed(1)
-    encoder = reader("Encoder", name="test_convnext", in_channels=1)
-    MultiTaskModel(Encoder("test_convnext", in_channels=1), {"old": UnlabelledSpec(channels=1)}).save_pretrained(
+    encoder = reader("Encoder", name="test_efficientnet_gn", in_channels=1)
+    MultiTaskModel(Encoder("test_efficientnet_gn", in_channels=1), {"old": UnlabelledSpec(channels=1)}).save_pretrained(
         folder / "teacher"
     )
     images = {
@@ -127,7 +127,7 @@ def test_a_run_goes_on(files: Path) -> None:
 
 def test_a_run_does_not_go_on_with_another_teacher(files: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((files / "config.yaml").read_text())
-    other = reader("TimmSource", name="test_convnext", in_channels=1)
+    other = reader("TimmSource", name="test_efficientnet_gn", in_channels=1)
     config["model"]["tasks"]["vector"]["init_args"]["teacher"] = other
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     again = ["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(files / "run"), "--ckpt_path", "last"]

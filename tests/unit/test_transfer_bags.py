@@ -163,7 +163,7 @@ def test_a_head_for_bags_depends_on_those_with_a_label_and_on_the_seed_alone() -
 
 @pytest.mark.slow
 def test_times_of_bags_learn_too_and_have_no_neighbours(tmp_path: Path) -> None:
-    source = TimmSource("test_convnext")
+    source = TimmSource("test_efficientnet_gn")
     results = sweep(tmp_path, source, True, seeds=1, fractions=[1.0], modes=["frozen"], steps=20)
     assert {"cindex", "brier"} <= next(iter(results.values())).test.keys()
     with pytest.raises(ValueError, match=r"knn needs a task whose head is a linear model.*times to an event"):

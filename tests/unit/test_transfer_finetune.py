@@ -34,7 +34,7 @@ def tuner(kind: str = "class", seed: int = 0, **options: Any) -> FineTuner:
     return FineTuner(NAME, data, data.train, FineTuning(**given), ComputeOptions(), seed)  # type: ignore[arg-type]
 
 
-def model_of(kind: str = "class", net: str = "test_convnext") -> MultiTaskModel:
+def model_of(kind: str = "class", net: str = "test_efficientnet_gn") -> MultiTaskModel:
     return TimmSource(net).create_model(NAME, spec_of(kind), None, 0)
 
 

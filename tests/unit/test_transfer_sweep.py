@@ -47,7 +47,7 @@ def protocol(kind: str, **options: Any) -> Protocol:
     given: dict[str, Any] = {"fractions": [0.5, 1.0], "seeds": 2, "finetuning": SHORT, "name": "new"} | options
     if kind not in EMBEDDING:
         given = {"modes": ["frozen"]} | given
-    return Protocol(TaskData(**parts, batch_size=8), {"random": TimmSource("test_convnext")}, **given)
+    return Protocol(TaskData(**parts, batch_size=8), {"random": TimmSource("test_efficientnet_gn")}, **given)
 
 
 def run(kind: str, folder: Path, **options: Any) -> dict[Cell, Result]:
@@ -246,7 +246,7 @@ def test_other_centres_have_names_and_classes_that_fit() -> None:
 
 
 def test_each_method_can_have_modes_of_its_own(tmp_path: Path) -> None:
-    methods = {"random": TimmSource("test_convnext"), "other": TimmSource("test_convnext2")}
+    methods = {"random": TimmSource("test_efficientnet_gn"), "other": TimmSource("test_convnext2")}
     parts = {part: MemoryReader("class", size=16, seed=i) for i, part in enumerate(("train", "val", "test"))}
     options: dict[str, Any] = {"fractions": [1.0], "seeds": 1, "finetuning": SHORT}
     modes: dict[str, Any] = {"random": ["frozen", "finetune"], "other": ["knn"]}
@@ -275,9 +275,9 @@ def test_a_head_for_which_no_linear_model_can_stand_in_is_told() -> None:
 def test_parts_that_are_missing_or_differ_are_told() -> None:
     parts = {"train": MemoryReader("class"), "val": MemoryReader("class")}
     with pytest.raises(ValueError, match=r"data\.test: .*measures on `test`"):
-        Protocol(TaskData(**parts), {"random": TimmSource("test_convnext")})
+        Protocol(TaskData(**parts), {"random": TimmSource("test_efficientnet_gn")})
     with pytest.raises(ValueError, match="train and test parts do not fit"):
-        Protocol(TaskData(**parts, test=MemoryReader("class", channels=1)), {"random": TimmSource("test_convnext")})
+        Protocol(TaskData(**parts, test=MemoryReader("class", channels=1)), {"random": TimmSource("test_efficientnet_gn")})
     with pytest.raises(ValueError, match="layer_decay above 0"):
         FineTuning(layer_decay=2)
 
