@@ -132,8 +132,10 @@ def test_what_is_exact_is_what_torchjd_makes_of_the_jacobian(kind: str, times: i
         assert_equal(gradients(times=times, aggregator=ExactBalance(weighting(), on_cpu=True), **options), wanted)
 
 
-@pytest.mark.parametrize("distribute", ["samples", "tasks"])
-@pytest.mark.parametrize("kind", ["mgda", "imtl_g", "aligned", "pcgrad", "upgrad"])
+@pytest.mark.parametrize(
+    ("kind", "distribute"),
+    [("mgda", "samples"), ("imtl_g", "tasks"), ("aligned", "samples"), ("pcgrad", "tasks"), ("upgrad", "tasks")],
+)
 def test_two_ranks_are_as_exact(kind: str, distribute: str) -> None:
     aggregator, weighting = PAIRS[kind]
     wanted = expected(aggregator(), 2)

@@ -100,8 +100,12 @@ def test_weights_change_with_the_losses_and_are_logged(weighting: Any) -> None:
     assert logged == pytest.approx(weights.found[-1])
 
 
-@pytest.mark.parametrize("averaged", [False, True])
-@any_weighting
+@pytest.mark.parametrize(
+    ("weighting", "averaged"),
+    # averaged weights: of one that learns parameters and of one that keeps tensors
+    [*((one, False) for one in WEIGHTINGS), (own_training.UncertaintyWeights, True), (own_training.SlowestFirst, True)],
+    ids=str,
+)
 def test_a_weighting_goes_on_with_the_same_bits(weighting: Any, averaged: bool, tmp_path: Path) -> None:
     def run(checkpoint: Path | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         data = data_of()

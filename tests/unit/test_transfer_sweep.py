@@ -277,7 +277,9 @@ def test_parts_that_are_missing_or_differ_are_told() -> None:
     with pytest.raises(ValueError, match=r"data\.test: .*measures on `test`"):
         Protocol(TaskData(**parts), {"random": TimmSource("test_efficientnet_gn")})
     with pytest.raises(ValueError, match="train and test parts do not fit"):
-        Protocol(TaskData(**parts, test=MemoryReader("class", channels=1)), {"random": TimmSource("test_efficientnet_gn")})
+        Protocol(
+            TaskData(**parts, test=MemoryReader("class", channels=1)), {"random": TimmSource("test_efficientnet_gn")}
+        )
     with pytest.raises(ValueError, match="layer_decay above 0"):
         FineTuning(layer_decay=2)
 
