@@ -63,7 +63,7 @@ def _config() -> dict[str, Any]:
 
     manifest = {"table": "${root}/manifest.csv", "split": "PART"}
     return {
-        "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
+        "trainer": {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1},
         "pictures": {"samples": 1},  # drawing takes as long as such a training
         "map": {"every": 0},
         "model": {

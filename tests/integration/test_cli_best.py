@@ -28,7 +28,7 @@ def fit(config: dict[str, Any], tmp_path: Path) -> Fit:
 
     def run(name: str = "run", callbacks: list[dict[str, Any]] | None = None, arguments: tuple[str, ...] = ()) -> Path:
         config["data"]["tasks"] = {task: config["data"]["tasks"][task] for task in TASKS}
-        config["trainer"]["callbacks"] = callbacks or []
+        config["trainer"] |= {"callbacks": callbacks or [], "max_epochs": 2}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
         main(["fit", "--config", str(tmp_path / f"{name}.yaml"), "--run", str(tmp_path / name), *arguments])
         return tmp_path / name
