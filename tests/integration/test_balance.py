@@ -22,10 +22,11 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from benchmarks.ranks import on_ranks
-from umedpt_lightning.callbacks.task_map import TaskMap, in_words
+from umedpt_lightning.callbacks.task_map import TaskMap, draw_matrix, in_words
 from umedpt_lightning.cli import main
 from umedpt_lightning.data.datamodule import MultiTaskDataModule, TaskData
 from umedpt_lightning.data.loading.schedule import SomeTasks
+from umedpt_lightning.drawing.figures import as_picture
 from umedpt_lightning.training import MultiTaskModule, Optimization
 from umedpt_lightning.training.aggregation import ExactBalance, GradientAggregator, Gram, SketchBalance
 from umedpt_lightning.training.aggregation.gram_weights import GramWeights
@@ -473,6 +474,15 @@ def test_a_run_has_a_map_before_each_validation(
     assert sum(float(rows[0][f"gradients/{task}/share"]) for task in tasks) == pytest.approx(1)
     assert -1 <= float(rows[0][f"gradients/{tasks[0]}/{tasks[1]}/cosine"]) <= 1
     assert (tmp_path / "run" / "pictures" / "tasks.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("count", [2, 5, 24])
+def test_what_is_written_above_the_map_is_within_the_picture(count: int) -> None:
+    names = [f"TASK {i}" for i in range(count)]
+    figure = draw_matrix(np.eye(count), names, names, "WORDS OF CAPITALS " * 20, "cosine")
+    as_picture(figure)
+    (text,) = [text for text in figure.texts if "WORDS" in text.get_text()]
+    assert figure.bbox.x0 < text.get_window_extent().x0 < text.get_window_extent().x1 < figure.bbox.x1
 
 
 def test_the_map_does_not_change_the_training(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,13 +144,15 @@ def draw_matrix(values: np.ndarray[Any, Any], columns: list[str], rows: list[str
     """
     count, numbers = len(values), len(values) <= 16
     cell = 0.55 if numbers else 0.3
-    figure, axes = new_axes(max(6.0, 3 + cell * count), 2.2 + cell * count)
+    width = max(6.0, 3 + cell * count)
+    figure, axes = new_axes(width, 2.2 + cell * count)
     axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
     axes.set_xticks(range(count), columns, rotation=90)
     axes.set_yticks(range(count), rows)
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    axes.set_title(title, wrap=True, fontsize=9)
+    lines = textwrap.fill(title, int(11 * width))  # matplotlib's own wrapping reaches the edge of the picture
+    figure.suptitle(lines, x=0.02, ha="left", fontsize=9)
     axes.set_xlabel(below)
     for i, j in np.ndindex(*values.shape) if numbers else ():
         colour = "white" if abs(values[i, j]) > 0.6 else "black"
