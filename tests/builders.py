@@ -41,6 +41,11 @@ def small_encoder(name: str = "test_efficientnet_gn", **options: Any) -> Encoder
     return Encoder(name, **options)
 
 
+def random_encoder(drop_path_rate: float = 0.5) -> Encoder:
+    """Leaves blocks out at random, which `small_encoder` cannot: its blocks have no way around them."""
+    return Encoder("test_convnext", drop_path_rate=drop_path_rate)
+
+
 def spec_of(kind: str, channels: int = 3, count: int = 3) -> TaskSpec:
     """A spec with `count` classes, labels or quantities."""
     names = tuple(f"n{i}" for i in range(count))

@@ -375,7 +375,7 @@ def test_a_seed_gives_the_same_run_twice_faults_included(workers: int) -> None:
     def run() -> tuple[dict[str, Tensor], dict[str, float]]:
         readers = {"a": WildReader("class", {1}, size=6), "b": MemoryReader("mask"), "c": MemoryReader("box")}
         data = data_of(readers, num_workers=workers, steps_per_epoch=3)
-        module = module_of(data, drop_path=0.3)
+        module = module_of(data, "test_convnext", drop_path=0.3)
         trainer = trainer_of(max_epochs=2)
         trainer.fit(module, data)
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k != "train/samples_per_second"}
