@@ -220,7 +220,7 @@ def test_bf16_mixed_runs_to_the_end(project: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_run_to_the_end_with_the_metrics_of_one(project: Path, run: Path, tmp_path: Path) -> None:
     arguments = ["--config", str(project / "config.yaml"), "--run", str(tmp_path / "run")]
-    ddp = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    ddp = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "2"]
     command = [sys.executable, "-m", "umedpt_lightning"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "fit", *arguments, *ddp], check=True, env=environment, timeout=300)
