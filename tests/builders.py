@@ -41,8 +41,8 @@ def small_encoder(name: str = "test_efficientnet_gn", **options: Any) -> Encoder
     return Encoder(name, **options)
 
 
-def random_encoder(drop_path_rate: float = 0.5) -> Encoder:
-    """Leaves blocks out at random, which `small_encoder` cannot: its blocks have no way around them."""
+def small_convnext(drop_path_rate: float = 0.0) -> Encoder:
+    """Normalises each pixel alone, so that tiles are exact, and can leave out blocks; `small_encoder` does neither."""
     return Encoder("test_convnext", drop_path_rate=drop_path_rate)
 
 

@@ -135,7 +135,14 @@ def test_what_is_exact_is_what_torchjd_makes_of_the_jacobian(kind: str, times: i
 
 @pytest.mark.parametrize(
     ("kind", "distribute"),
-    [("mgda", "samples"), ("imtl_g", "tasks"), ("aligned", "samples"), ("pcgrad", "tasks"), ("upgrad", "tasks")],
+    [
+        *[("mgda", "samples"), ("imtl_g", "tasks"), ("aligned", "samples"), ("pcgrad", "tasks"), ("upgrad", "tasks")],
+        pytest.param("mgda", "tasks", marks=pytest.mark.slow),
+        pytest.param("imtl_g", "samples", marks=pytest.mark.slow),
+        pytest.param("aligned", "tasks", marks=pytest.mark.slow),
+        pytest.param("pcgrad", "samples", marks=pytest.mark.slow),
+        pytest.param("upgrad", "samples", marks=pytest.mark.slow),
+    ],
 )
 def test_two_ranks_are_as_exact(kind: str, distribute: str) -> None:
     aggregator, weighting = PAIRS[kind]

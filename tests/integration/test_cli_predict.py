@@ -21,7 +21,7 @@ import pydicom
 import pytest
 import tifffile
 import torch
-from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_convnext, small_encoder, spec_of
 from PIL import Image
 from slide_files import slide, stained
 from volume_files import PLANES, dicom, nifti, series, whole_series
@@ -47,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MultiTaskMode
     torch.manual_seed(0)
     specs = {f"a_{kind}": spec_of(kind) for kind in KINDS}
     made = MultiTaskModel(
-        small_encoder("test_convnext"),  # whose tiles are exact
+        small_convnext(),
         specs,
         pixel_decoder=SMALL_PIXELS,
         detection_decoder=partial(DetectionDecoder, channels=64, convolutions=1),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from builders import SMALL_DETECTION, SMALL_PIXELS, random_encoder, readers_of, small_encoder
+from builders import SMALL_DETECTION, SMALL_PIXELS, readers_of, small_convnext, small_encoder
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 
@@ -76,7 +76,7 @@ def run(folder: Path, cut: tuple[Any, int] | None = None, seed: int = 0, **optio
     optimization = Optimization(groups=ParameterGroups(frozen_stages=options.pop("frozen", 0)))
     tasks = {name: TaskData(train=reader, val=reader, batch_size=2) for name, reader in readers.items()}
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=ROUNDS)
-    encoder = random_encoder()
+    encoder = small_convnext(0.5)
     blocks = {"pixel_decoder": SMALL_PIXELS, "detection_decoder": SMALL_DETECTION}
     module = MultiTaskModule(data.specs, encoder, optimization=optimization, **blocks)
     witness = Witness(cut)

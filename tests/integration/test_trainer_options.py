@@ -158,7 +158,14 @@ def test_without_checkpoints_there_is_none(small: Config, tmp_path: Path) -> Non
     assert json.loads((run / "metrics.json").read_text())["val"]["round"] == 3
 
 
-@pytest.mark.parametrize(("given", "rounds", "workers"), [("2", 2, 0), ("0.34", 1, 1)])
+@pytest.mark.parametrize(
+    ("given", "rounds", "workers"),
+    [
+        *[("2", 2, 0), ("0.34", 1, 1)],
+        pytest.param("2", 2, 1, marks=pytest.mark.slow),
+        pytest.param("0.34", 1, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_overfit_batches_trains_on_the_same_rounds(
     given: str, rounds: int, workers: int, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

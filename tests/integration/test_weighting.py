@@ -102,8 +102,12 @@ def test_weights_change_with_the_losses_and_are_logged(weighting: Any) -> None:
 
 @pytest.mark.parametrize(
     ("weighting", "averaged"),
-    # averaged weights: of one that learns parameters and of one that keeps tensors
-    [*((one, False) for one in WEIGHTINGS), (own_training.UncertaintyWeights, True), (own_training.SlowestFirst, True)],
+    # averaged: of one that learns parameters and of one that keeps tensors, the others beside the slow tests
+    [
+        *((one, False) for one in WEIGHTINGS),
+        *((one, True) for one in WEIGHTINGS[:2]),
+        *(pytest.param(one, True, marks=pytest.mark.slow) for one in WEIGHTINGS[2:]),
+    ],
     ids=str,
 )
 def test_a_weighting_goes_on_with_the_same_bits(weighting: Any, averaged: bool, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import albumentations
 import numpy as np
 import pytest
 import torch
-from builders import SMALL_PIXELS, MemoryReader, random_encoder, small_encoder, trainer_of
+from builders import SMALL_PIXELS, MemoryReader, small_convnext, small_encoder, trainer_of
 from torch import Tensor, nn
 
 from umedpt_lightning.blocks.frozen import KeptEmbeddings, is_frozen
@@ -41,7 +41,7 @@ def fitted(
     }
     data = MultiTaskDataModule(tasks, num_workers=0, steps_per_epoch=4)
     optimization = Optimization(learning_rate=0.01, groups=ParameterGroups(frozen_stages=frozen))
-    encoder = random_encoder()
+    encoder = small_convnext(0.5)
     # in double precision, since AdamW makes steps of rounding errors where a gradient is none
     module = MultiTaskModule(data.specs, encoder, pixel_decoder=SMALL_PIXELS, optimization=optimization).double()
     seen: Counter[int] = Counter()
@@ -75,7 +75,7 @@ def test_each_image_is_embedded_once_and_the_run_ends_as_without(
     plain, seen = fitted(monkeypatch)
     assert min(seen.values()) > EPOCHS
     assert difference(module, plain) < 1e-9
-    begun = MultiTaskModule({"bags": patients().spec}, random_encoder())
+    begun = MultiTaskModule({"bags": patients().spec}, small_convnext(0.5))
     assert difference(module.model.block("bag"), begun.model.block("bag")) > 1e-3, "it has learned"
 
 
@@ -140,7 +140,7 @@ def test_embeddings_of_a_fit_that_was_broken_off_are_forgotten_with_its_weights(
 
 
 def test_an_encoder_is_frozen_that_neither_learns_nor_draws() -> None:
-    encoder = random_encoder()
+    encoder = small_convnext(0.5)
     assert not is_frozen(encoder.eval())
     encoder.requires_grad_(False)
     assert is_frozen(encoder)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, random_encoder, small_encoder, spec_of
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_convnext, small_encoder, spec_of
 
 from umedpt_lightning.data.transforms import Transform
 from umedpt_lightning.io.arrays import stacks
@@ -139,7 +139,7 @@ def test_what_is_not_finite_is_told(model: MultiTaskModel, task: str) -> None:
 
 
 def test_predicting_leaves_the_model_as_it_was() -> None:
-    model = MultiTaskModel(random_encoder(0.9), {"a": spec_of("class")}).train()
+    model = MultiTaskModel(small_convnext(0.9), {"a": spec_of("class")}).train()
     images = [picture(32, 32, 3)]
     first, second = (model.predict(images, "a")[0] for _ in range(2))
     assert torch.equal(first, second), "stochastic depth must be off"

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 import timm
 import torch
-from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_convnext, spec_of
 
 from benchmarks.large_image import as_if_trained
 from umedpt_lightning.blocks import Encoder
@@ -32,7 +32,7 @@ def model_with(encoder: Encoder) -> MultiTaskModel:
 
 
 def test_convolutions_see_as_far_as_their_kernels() -> None:
-    encoder = small_encoder("test_convnext")
+    encoder = small_convnext()
     encoder.net = Kernel(encoder.channels, side=9)
     model = model_with(encoder)
     assert receptive_field(model, "a_class") == 4 * 4, "four pixels of the finest map, which are four of the image each"
@@ -41,7 +41,7 @@ def test_convolutions_see_as_far_as_their_kernels() -> None:
 
 @pytest.mark.parametrize("left", [True, False])
 def test_convolutions_that_see_to_one_side_see_as_far(left: bool) -> None:
-    encoder = small_encoder("test_convnext")
+    encoder = small_convnext()
     encoder.net = Kernel(encoder.channels, side=9)
     with torch.no_grad():
         encoder.net.look.weight[..., 5:] *= not left
@@ -66,7 +66,7 @@ class Kernel(torch.nn.Module):
 
 
 def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_with(small_encoder("test_convnext"))
+    model = model_with(small_convnext())
     first = receptive_field(model, "a_mask")
     monkeypatch.setattr(
         "umedpt_lightning.inference.tiles.receptive_field._measure", lambda *_: pytest.fail("measured again")
@@ -75,7 +75,7 @@ def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tiles_overlap_by_what_is_seen_and_say_so_where_they_cannot() -> None:
-    model = model_with(small_encoder("test_convnext"))
+    model = model_with(small_convnext())
     seen = receptive_field(model, "a_mask")
     assert seen is not None
     with warnings.catch_warnings():
@@ -143,7 +143,7 @@ def test_tiles_share_what_layers_learn_of_all_of_an_image(
 
 
 def test_tiles_that_are_asked_to_share_too_little_are_told() -> None:
-    model = model_with(small_encoder("test_convnext"))
+    model = model_with(small_convnext())
     needed = chosen_overlap(model, "a_mask", TILE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

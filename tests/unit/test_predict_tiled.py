@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
+from builders import KINDS, SMALL_DETECTION, SMALL_PIXELS, small_convnext, spec_of
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
@@ -31,7 +31,7 @@ def model() -> MultiTaskModel:
     torch.manual_seed(0)
     specs = {f"a_{kind}": spec_of(kind) for kind in KINDS}
     blocks = {"pixel_decoder": SMALL_PIXELS, "detection_decoder": SMALL_DETECTION}
-    model = MultiTaskModel(small_encoder("test_convnext"), specs, **blocks)
+    model = MultiTaskModel(small_convnext(), specs, **blocks)
     fcos: Any = model.task("a_box").fcos
     with torch.no_grad():
         model.task("a_mask").head.weight *= 3  # type: ignore[operator,union-attr]  # sure of itself, as if trained
@@ -188,7 +188,7 @@ def test_a_task_with_a_size_sees_every_tile_in_that_size() -> None:
     sizes = {"a_mask": (64, 96), "a_box": (64, 96)}
     specs = {name: spec_of(name[2:]) for name in sizes}
     model = MultiTaskModel(
-        small_encoder("test_convnext"),
+        small_convnext(),
         specs,
         pixel_decoder=SMALL_PIXELS,
         detection_decoder=SMALL_DETECTION,
@@ -233,7 +233,7 @@ def test_own_parts_are_the_whole_and_weights_add_up_to_one(length: int, tile: in
 def test_tiles_begin_where_the_encoders_pixels_do() -> None:
     assert all(
         span.start % 32 == 0 and span.low % 32 == 0
-        for span in aligned_tiling(small_encoder("test_convnext"), 500, 100).grid(3000, 1).rows
+        for span in aligned_tiling(small_convnext(), 500, 100).grid(3000, 1).rows
     )
 
 
