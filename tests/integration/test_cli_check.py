@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -101,8 +99,3 @@ def test_all_faults_of_a_table_and_of_boxes_are_named_and_only_those(
     assert all(f"{p['name']}: {p['what']}." in out for p in errors)
     for found, i in zip(("four numbers", "outside", "no area"), (3, 1, 2), strict=True):
         assert sum(found in p["what"] and f"annotation {i}" in p["what"] for p in errors) == 1
-
-
-def test_the_command_does_without_lightning() -> None:
-    code = "import sys, umedpt_lightning.cli.data; sys.exit('lightning' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
