@@ -190,6 +190,7 @@ def test_several_polygons_are_one_object_and_no_annotations_are_background(tmp_p
         ([[1, 2, 3, 4, 5, 6, 7]], "polygon of fewer than three points"),
         ([[1, 2, 3, 4, 5, float("nan")]], "polygon of fewer than three points"),
         ([1, 2, 3, 4, 5, 6], "polygon of fewer than three points"),
+        ([[[1, 2], [3, 4], [5, 2]]], "polygon of fewer than three points"),  # points in lists of their own
         ([corners(10, 2, 8, 4)], r"reaches from \[10\.0, 2\.0\] to \[18\.0, 6\.0\].* outside its image of 16x12"),
         ({"size": [16, 12], "counts": [192]}, r"is 12x16 \(WxH\), but its image 16x12"),
         ({"size": [12, 16], "counts": [100]}, "runs that do not fill"),

@@ -81,6 +81,10 @@ def test_without_a_window_the_whole_range_of_the_image_is_shown(tmp_path: Path) 
     np.testing.assert_allclose(image, RAMP / 1100 * 65535, atol=1)
     assert read(tmp_path / "a.dcm", RAMP.astype(np.uint8), Modality="US").dtype == np.uint8
     assert (read(tmp_path / "a.dcm", RAMP * 0, Modality="MR") == 0).all()
+    for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):  # a width that is none
+        window = {"WindowCenter": 0, "WindowWidth": 0, "VOILUTFunction": function}
+        image = read(tmp_path / "a.dcm", RAMP.astype(np.int16) - 300, Modality="MR", **window)
+        np.testing.assert_allclose(image, RAMP / 1100 * 65535, atol=1)
 
 
 def test_look_up_tables_are_applied(tmp_path: Path) -> None:

@@ -302,6 +302,29 @@ def test_a_palette_of_bytes_may_be_stored_in_words(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image, palette[:, pixels].transpose(1, 2, 0))
 
 
+def test_a_header_without_the_high_bit_or_with_one_that_cannot_be_keeps_its_values(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 4096, (4, 5)).astype(np.uint16)
+    for high in (None, 0, 11):
+        path = dicom(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=high)
+        np.testing.assert_array_equal(read_dicom(path, windowed=False)[..., 0], pixels)
+
+
+def test_a_header_that_lacks_the_number_of_samples_is_named(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "a.dcm", RNG.integers(0, 9, (4, 5)).astype(np.uint16), SamplesPerPixel=None)
+    assert probe_dicom(path, windowed=True) == (1, np.uint16)
+    with pytest.raises(ValueError, match=r"a\.dcm: .*Samples per Pixel"):
+        read_dicom(path, windowed=True)
+
+
+@pytest.mark.parametrize("space", ["YBR_PARTIAL_420", "HSV"])
+def test_colours_that_nothing_turns_into_rgb_are_refused(tmp_path: Path, space: str) -> None:
+    pixels = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    path = dicom(tmp_path / "a.dcm", pixels, Modality="US", PhotometricInterpretation=space)
+    for read in (probe_dicom, read_dicom):
+        with pytest.raises(ValueError, match=rf"a\.dcm: its colours are {space}, which .* Save it as RGB"):
+            read(path, windowed=True)
+
+
 @pytest.mark.parametrize("samples", [2, 4])
 def test_other_numbers_of_samples_are_refused(tmp_path: Path, samples: int) -> None:
     pixels = RNG.integers(0, 256, (4, 5, samples), dtype=np.uint8)

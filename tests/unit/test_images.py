@@ -139,6 +139,13 @@ def test_grey_whose_0_is_white_is_inverted_at_every_depth(tmp_path: Path) -> Non
         np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], np.iinfo(stored.dtype).max - stored)
 
 
+def test_masks_whose_0_is_white_keep_their_values(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for stored, options in ((GREY, {}), (DEEP, {}), (GREY % 4, {"bitspersample": 2}), (GREY, {"compression": "lzw"})):
+        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite", **options)
+        np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), stored)
+
+
 def test_pages_are_channels_only_where_the_file_says_so(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes pages")
     pages = np.ascontiguousarray(MANY[..., :5].transpose(2, 0, 1))

@@ -75,12 +75,14 @@ def test_booleans_categories_and_whole_numbers_are_cells_too(tmp_path: Path) -> 
         "kind": pyarrow.array(["x", "y", "x"]).dictionary_encode(),
         "grade": [2, 10, 2],
         "z": [1.5, float("nan"), None],
+        "bytes": [b"x", "é".encode(), None],
     }
     file = tmp_path / "t.pq"
     parquet.write_table(pyarrow.table(columns), file)
     np.testing.assert_array_equal(ManifestLabels(file, None, ["sick"]).targets, [[1], [0], [np.nan]])
     assert ManifestClasses(file, None, label="kind").spec.classes == ("x", "y")
     assert ManifestClasses(file, None, label="grade").spec.classes == ("2", "10")
+    assert ManifestClasses(file, None, label="bytes").spec.classes == ("x", "é")
     np.testing.assert_array_equal(ManifestNumbers(file, None, {"z": ""}).targets, [[1.5], [np.nan], [np.nan]])
     assert ManifestClasses(Table(file, group="grade"), None, label="kind").groups.tolist() == ["2", "10", "2"]
 

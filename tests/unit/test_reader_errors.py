@@ -310,6 +310,14 @@ def test_class_folders_are_named_in_errors(tmp_path: Path) -> None:
     assert ClassFolders(tmp_path, classes=["c", "b", "a"]).spec.counts == (0, 1, 0)
 
 
+def test_folders_of_parts_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for part in ("Train", "val"):
+        image(tmp_path / part / "a" / "x.png")
+    with pytest.raises(ValueError, match=r"\['Train', 'val'\] are parts, not classes\. Write .*Train'? as `folder`"):
+        ClassFolders(tmp_path)
+    assert ClassFolders(tmp_path, classes=["Train", "val"]).spec.counts == (1, 1)
+
+
 def test_links_in_circles_repeat_no_image(tmp_path: Path) -> None:
     image(tmp_path / "a" / "inner" / "0.png")
     image(tmp_path / "elsewhere" / "1.png")
@@ -388,6 +396,14 @@ def test_broken_annotations_are_named(tmp_path: Path, change: dict[str, object],
     with pytest.raises(ValueError, match=match) as error:
         CocoBoxes(tmp_path, coco(tmp_path, content))
     assert "boxes.json" in str(error.value)
+
+
+def test_one_file_of_two_coco_images_is_an_error(tmp_path: Path) -> None:
+    content = coco_content()
+    content["images"][2]["file_name"] = "./train0.png"
+    for reader in (CocoBoxes, CocoMasks):
+        with pytest.raises(ValueError, match=r"boxes\.json: image 12 is of the file \./train0\.png, as image 10 is\."):
+            reader(tmp_path, coco(tmp_path, content))
 
 
 def test_broken_coco_files_are_named(tmp_path: Path) -> None:

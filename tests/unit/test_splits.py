@@ -262,6 +262,8 @@ def test_a_file_names_samples_as_shortly_as_is_clear(tmp_path: Path) -> None:
         chosen(reader, ("0", "train"), ("0", "val"))
     with pytest.raises(ValueError, match=r"no sample is of the part 'val', only of \['train'\]"):
         chosen(reader, *images, ("4", "train"), ("5", "train"))
+    with pytest.warns(UserWarning, match=r"s\.csv: 1 rows are left out, whose part is \['Val'\], not 'val'\. Write"):
+        assert chosen(reader, *images, ("4", "val"), ("5", "Val")) == [4]
 
 
 # leaks

@@ -26,6 +26,7 @@ from umedpt_lightning.data.readers import Reader, VolumeClasses, VolumeMaskFolde
 from umedpt_lightning.data.volume.intensity import Level, Percentiles, Window
 from umedpt_lightning.data.volume.series import open_volume
 from umedpt_lightning.data.volume.slices import Slices, VolumeImages
+from umedpt_lightning.inference.output.masks import write_nifti
 
 RNG = np.random.default_rng(0)
 VOXELS = RNG.integers(0, 256, (7, 6, 5), dtype=np.uint8)
@@ -62,6 +63,22 @@ def test_slices_do_not_depend_on_the_stored_orientation(tmp_path: Path, axes: st
         for index, plane in enumerate(expected):
             np.testing.assert_array_equal(reader.read(index)[0], plane[..., None])
     np.testing.assert_allclose(reader.volumes[0].spacing, (0.5, 1, 3))
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("unknown", 1), ("mm", 1), ("micron", 1e-3), ("meter", 1e3)])
+def test_lengths_are_in_the_unit_of_the_file(tmp_path: Path, unit: str, mm: float) -> None:
+    affine = np.diag([500.0, 1000, 3000, 1])
+    affine[:3, 3] = 7000
+    image = nibabel.Nifti1Image(VOXELS, affine)
+    image.header.set_xyzt_units(unit)
+    image.to_filename(tmp_path / "a.nii")
+    volume = open_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(volume.spacing, np.array([500, 1000, 3000]) * mm)
+    np.testing.assert_allclose(volume.affine[:3, 3], 7000 * mm)
+    write_nifti(VOXELS, volume, tmp_path / "b.nii")
+    written = nibabel.load(tmp_path / "b.nii")
+    np.testing.assert_allclose(written.affine, affine)
+    assert written.header.get_xyzt_units()[0] == unit
 
 
 def test_pixels_have_the_size_that_was_asked_for(tmp_path: Path) -> None:
@@ -135,6 +152,11 @@ def test_percentiles_are_those_of_each_volume_and_keep_its_depth(tmp_path: Path)
     reader = VolumeImages(paths, None, Percentiles(1, 99), None, None, "test")
     np.testing.assert_allclose(reader.read(2)[0], reader.read(6)[0], atol=2e-3)
     assert len(np.unique(reader.read(6)[0])) > 256
+    marked = ramp.astype(np.float32)
+    marked[0, 0] = np.inf, -np.inf, np.nan, np.inf  # that do not count
+    low, high = np.percentile(marked[np.isfinite(marked)], [1, 99])
+    assert Percentiles(1, 99).limits(lambda: marked) == (low, high)
+    assert Percentiles(1, 99).limits(lambda: marked[0, 0]) == (0, 0)
     nifti(tmp_path / "flat.nii", np.full((3, 3, 1), 5, np.int16))
     assert (pixels(tmp_path / "flat.nii", intensity=Percentiles(1, 99)) == 0).all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,20 @@ def _load(file: Path, outline: str) -> dict[str, list[dict[str, Any]]]:
             )
         if len(set(ids)) < len(ids):
             raise ValueError(f"{file}: {key} share ids, so that it is not clear what belongs where. Export it again.")
+    raise_all(list(_repeated(content["images"], file)))
     return dict(content)
+
+
+def _repeated(images: Iterable[dict[str, Any]], file: Path) -> Iterator[ValueError]:
+    """Of files that several records name: the objects of one record would be background of the other."""
+    first: dict[str, Any] = {}
+    for record in images:
+        other = first.setdefault(posixpath.normpath(record["file_name"]), record["id"])
+        if other != record["id"]:
+            yield ValueError(
+                f"{file}: image {record['id']!r} is of the file {record['file_name']}, as image {other!r} is. Give the "
+                "annotations of both one image_id, and remove the other image."
+            )
 
 
 def _other_type(id: Any, ids: Iterable[Any]) -> str:
@@ -223,7 +237,8 @@ def outline_fault(outline: Any, width: int, height: int) -> str:
         case [_, *_]:
             for polygon in outline:
                 try:
-                    corners = np.array(polygon, np.float64).reshape(-1, 2)
+                    numbers = np.array(polygon, np.float64)
+                    corners = numbers.reshape(-1, 2) if numbers.ndim == 1 else np.empty((0, 2))
                 except (TypeError, ValueError):
                     corners = np.empty((0, 2))
                 if len(corners) < 3 or not np.isfinite(corners).all():

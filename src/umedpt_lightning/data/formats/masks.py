@@ -140,7 +140,10 @@ def _stored(image: Image.Image, raw: str, path: Path | str) -> NDArray[Any]:
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
     if image.mode == "L":
-        return np.asarray(image) // np.uint8(_STRETCHED.get(raw, 1))
+        values = np.asarray(image)
+        # Pillow inverts greys whose 0 is white: right for an image, wrong for class indices, such as ImageJ's masks
+        inverted = raw.endswith("I")
+        return (255 - values if inverted else values) // np.uint8(_STRETCHED.get(raw.removesuffix("I"), 1))
     if image.mode == "P":
         return np.array(image)
     if image.mode.startswith("I") or image.mode == "F":

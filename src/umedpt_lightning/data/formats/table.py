@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -197,11 +197,14 @@ def _of_part(split: str, parts: Texts, images: Texts, names: Sequence[str], file
             if split_of.setdefault(images[i], parts[i]) != parts[i]
         ]
     )
-    alike = [name for name in coded.names.tolist() if name != split and name.casefold() == split.casefold()]
-    if alike and split in coded.names:
-        left_out = sum(part in alike for part in parts)
-        warnings.warn(
-            f"{file}: {left_out} rows are left out, whose part is {shorten(alike)}, not {split!r}. Write them alike.",
-            stacklevel=3,
-        )
+    if split in coded.names:
+        warn_of_alike(split, parts, file)
     return np.flatnonzero(np.isin(coded.codes, np.flatnonzero(coded.names == split)))
+
+
+def warn_of_alike(split: str, parts: Iterable[str], file: object) -> None:
+    """Warns of rows that are left out since their part is spelt in another case."""
+    left_out = [part for part in parts if part != split and part.casefold() == split.casefold()]
+    if left_out:
+        what = f"{len(left_out)} rows are left out, whose part is {shorten(sorted(set(left_out)))}, not {split!r}"
+        warnings.warn(f"{file}: {what}. Write them alike.", stacklevel=4)

@@ -163,6 +163,8 @@ def _text(value: Any) -> str:
             return str(int(value))
         case float() if np.isnan(value):
             return ""
+        case bytes():  # a text whose writer did not say so
+            return value.decode(errors="surrogateescape").strip()
     return str(value).strip()
 
 

@@ -17,6 +17,8 @@ from umedpt_lightning.data.formats.patterns import by_wildcards, is_pattern
 from umedpt_lightning.data.readers.base import ImageReader, TargetReader
 from umedpt_lightning.types import ClassSpec, MaskSpec, SampleTarget
 
+_PARTS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+
 
 class ClassFolders(TargetReader[ImageFiles]):
     """One class an image, said by the sub-folder that the image lies in, at any depth.
@@ -47,6 +49,11 @@ class ClassFolders(TargetReader[ImageFiles]):
         found.sort(key=natural_key)
         if not found:
             raise ValueError(f"{folder}: there are no sub-folders, one a class, in it. Correct the path.")
+        if classes is None and all(name.lower() in _PARTS for name in found):
+            raise ValueError(
+                f"{folder}: {found} are parts, not classes. Write {folder / found[0]} as `folder`, the others in other "
+                "parts, or name all in `classes` if they are classes."
+            )
         names = check_names(found if classes is None else classes, "classes", folder)
         index = spellings(found if classes is None else classes, folder)
         unknown = [name for name in found if name not in index]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from umedpt_lightning.data.formats.faults import FaultsError, raise_all
 from umedpt_lightning.data.formats.missing import composed
 from umedpt_lightning.data.formats.strata import Strata, assign, strata_of
-from umedpt_lightning.data.formats.table import Table, read_rows
+from umedpt_lightning.data.formats.table import Table, read_rows, warn_of_alike
 from umedpt_lightning.data.readers.base import Reader
 from umedpt_lightning.data.readers.subset import Selection, matches
 from umedpt_lightning.labels.wording import shorten
@@ -118,6 +118,7 @@ class FileSplit(Selection):
                 f"{file}: no sample is of the part {part!r}, only of {shorten(sorted(set().union(*parts)))}. Correct "
                 "`part`, or leave it out."
             )
+        warn_of_alike(part, rows.columns[split_column], file)
         super().__init__(reader, chosen)
 
 

@@ -14,6 +14,8 @@ from umedpt_lightning.data.volume.dicom_file import decoded, frame_value, paddin
 # Their values have a unit, which a display window would throw away.
 _MEASURING = frozenset({"CT", "PT"})
 _AIR = -1000  # Hounsfield units
+#: Of three values a pixel: what pydicom turns into RGB, or decoders have turned already.
+_COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 
 
 def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
@@ -27,7 +29,7 @@ def probe_dicom(path: Path, *, windowed: bool) -> tuple[int, np.dtype[Any]]:
     _check_colours(header, path)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         return 3, _palette_dtype(header)
-    if header.SamplesPerPixel == 3:
+    if header.get("SamplesPerPixel") == 3:
         return 3, np.dtype("uint8" if header.BitsAllocated <= 8 else "uint16")
     if windowed and not measures(header):
         return 1, np.dtype("uint8" if header.get("BitsStored", 16) <= 8 else "uint16")
@@ -120,6 +122,8 @@ def _check_colours(header: Any, path: Path) -> None:
             f"{path}: {samples} values a pixel ({header.get('PhotometricInterpretation')}), but DICOM images are grey "
             "or RGB. Save it as one of them."
         )
+    if samples == 3 and (space := header.get("PhotometricInterpretation")) not in _COLOURS:
+        raise ValueError(f"{path}: its colours are {space}, which are not turned into RGB here. Save it as RGB.")
 
 
 def _values(stored: NDArray[Any], header: Any, frame: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -143,6 +147,7 @@ def _measured(stored: NDArray[Any], header: Any, frame: int) -> tuple[NDArray[An
 def _meaningful_bits(stored: NDArray[Any], header: Any) -> NDArray[Any]:
     """The bits that belong to the value: older files hide overlays in the others."""
     allocated, bits, high = (int(header.get(key) or 0) for key in ("BitsAllocated", "BitsStored", "HighBit"))
+    high = max(high, bits - 1)  # some files do not say it
     native = not header.file_meta.TransferSyntaxUID.is_encapsulated  # decoders give the value itself
     if stored.dtype.kind not in "iu" or not native or not bits < allocated == 8 * stored.itemsize:
         return stored
@@ -181,7 +186,7 @@ def _displayed(
         pixels = require("pydicom.pixels", "dicom", "VOI look-up table")
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
         numbers = pixels.apply_voi_lut(np.rint(numbers).astype(np.int64), header, prefer_lut=True) / (2.0**bits - 1)
-    elif centre is None or width is None:
+    elif centre is None or width is None or not _first(width) > 0:  # a width of 0 says as little as none
         shown = numbers if padding is None or padding.all() else numbers[~padding]
         least, most = shown.min(), shown.max()
         numbers = (numbers - least) / max(most - least, 1e-6)

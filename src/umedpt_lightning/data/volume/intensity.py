@@ -72,11 +72,12 @@ class Percentiles:
             )
 
     def limits(self, voxels: Callable[[], NDArray[Any]]) -> tuple[float, float]:
-        """What becomes 0 and 1 in the volume with these voxels; NaN, as of padding, does not count."""
+        """What becomes 0 and 1 in the volume with these voxels; NaN, as of padding, and infinity do not count."""
         values = voxels()
-        if np.isnan(values).all():
+        finite = values[np.isfinite(values)]
+        if not finite.size:
             return 0.0, 0.0
-        low, high = np.nanpercentile(values, [self.lower, self.upper])
+        low, high = np.percentile(finite, [self.lower, self.upper])
         return float(low), float(high)
 
 

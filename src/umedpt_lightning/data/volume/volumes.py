@@ -24,6 +24,8 @@ AXES: dict[Axis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 _COMPRESSED = (".gz", ".mgz")
 #: nibabel's classes of pairs without orientation.
 _WITHOUT_SIDES = ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage")
+#: mm of the units of NIfTI that are not mm; some files say none.
+_MM = {"meter": 1e3, "micron": 1e-3}
 #: Bytes of a file that are mapped at once.
 _PIECE = 1 << 24
 _unreadable = partial(unreadable, "a volume", "Download or export it again.")
@@ -124,7 +126,9 @@ class NibabelVolume(Volume):
             image = nibabel.load(path)
             if type(image).__name__ in _WITHOUT_SIDES:
                 raise ValueError(f"{type(image).__name__}: Analyze 7.5 does not say which side is left")
-            proxy, affine = image.dataobj, np.asarray(image.affine, np.float64)
+            proxy, affine = image.dataobj, np.array(image.affine, np.float64)
+            if isinstance(image, nibabel.Nifti1Pair):  # and all that are made of it
+                affine[:3] *= _MM.get(image.header.get_xyzt_units()[0], 1.0)
             self._stored_dtype = np.dtype(proxy.dtype)
             # voxels may lie in a file of their own
             self._data = Path(image.file_map["image"].filename)

@@ -35,14 +35,14 @@ def write_nifti(voxels: NDArray[np.unsignedinteger], volume: Volume, path: Path)
         ImportError: nibabel is missing.
     """
     nibabel = require("nibabel", "nifti", path)
-    stored, header = volume.as_stored(voxels), None
+    stored, affine, header = volume.as_stored(voxels), volume.stored_affine, None
     if isinstance(volume, NiftiVolume):
         image = nibabel.load(volume.path)
-        stored, header = stored.reshape(image.shape), image.header.copy()
+        stored, affine, header = stored.reshape(image.shape), image.affine, image.header.copy()
         header.set_data_dtype(voxels.dtype)
         header["cal_min"] = header["cal_max"] = 0  # the window of the image is not that of classes
     with atomic_write(path) as unfinished:
-        nibabel.Nifti1Image(stored, volume.stored_affine, header, dtype=voxels.dtype).to_filename(unfinished)
+        nibabel.Nifti1Image(stored, affine, header, dtype=voxels.dtype).to_filename(unfinished)
 
 
 def write_tiff(mask: NDArray[np.unsignedinteger], mpp: float, path: Path) -> None:
