@@ -237,8 +237,9 @@ class MultiTaskModel(PretrainedModel):
     def embed(self, images: Tensor | Bags, task: str) -> Tensor:
         """The embedding ``(B, D)`` of bags, or of images ``(B, C, H, W)`` as stored, scaled as those of `task`."""
         stored = images.images if isinstance(images, Bags) else images
-        if stored.is_floating_point() and stored.numel():
+        if stored.dtype != torch.uint8 and stored.numel():
             ends = torch.stack(stored.detach().float().aminmax()).cpu().numpy()
+            ends = ends if stored.is_floating_point() else ends.astype("int64")
             if warning := scale_warning(ends, self.task(task).spec.value_range, "the batch"):
                 warnings.warn(warning, stacklevel=2)
         if isinstance(images, Bags):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reader_samples
+from builders import MemoryReader
 
 from benchmarks.processes import in_fresh_process
 from umedpt_lightning.data import readers
@@ -31,6 +32,7 @@ from umedpt_lightning.data.formats import images
 from umedpt_lightning.data.formats.masks import read_mask
 from umedpt_lightning.data.readers import Reader
 from umedpt_lightning.data.task_data import TaskData
+from umedpt_lightning.inference.input_files import InputFile
 from umedpt_lightning.labels import masks
 from umedpt_lightning.types import BoxArrays, ClassSpec, Sample
 
@@ -194,6 +196,22 @@ def test_what_has_changed_is_read_anew(tmp_path: Path) -> None:
     assert not np.array_equal(kept()[1].target, before.target)
     table.write_text(table.read_text().replace("masks/train1.png", "masks/train2.png"))
     np.testing.assert_array_equal(kept()[1].target, read_mask(tmp_path / "masks" / "train2.png"))
+
+
+@pytest.mark.parametrize("name", ["v.img", "v.mhd"])
+def test_what_is_read_with_a_volume_counts(name: str, tmp_path: Path) -> None:
+    beside = tmp_path / ("v.hdr" if name == "v.img" else "v.raw")
+    for file in (tmp_path / name, beside, tmp_path / "v.txt"):
+        file.write_bytes(b"1")
+    reader: Any = MemoryReader("class")
+    reader.path = tmp_path / name
+    given = InputFile(name, name, "nifti", str(reader.path))
+    before = identity(reader), given.stamp
+    (tmp_path / "v.txt").write_bytes(b"22")
+    assert (identity(reader), given.stamp) == before
+    beside.write_bytes(b"22")
+    after = identity(reader), given.stamp
+    assert all(new != old for new, old in zip(after, before, strict=True))
 
 
 @pytest.mark.parametrize("kind", [readers.VolumeMasks, readers.SlideMasks, readers.MedMNIST, readers.Subset])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -174,6 +175,18 @@ def test_floats_that_were_scaled_around_0_are_told(model: MultiTaskModel) -> Non
     image = (picture(40, 50, 3) / 127.5 - 1).astype(np.float32)
     with pytest.warns(UserWarning, match=r"scaled to -1\.\.1, give it as it was stored, or \(image \+ 1\) / 2 \* 255"):
         model.predict([image], "a_class")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.float32])
+def test_images_of_another_depth_are_told(model: MultiTaskModel, dtype: type[np.generic]) -> None:
+    image = picture(40, 50, 3)
+    with pytest.warns(UserWarning, match=r"images\[1\] holds .* up to 48573, but the task .* from 0 to 255\."):
+        model.predict([image, image.astype(dtype) * 257], "a_class")
+    with pytest.warns(UserWarning, match="the batch holds .* up to 48573, but"):
+        model.embed(torch.from_numpy(image.astype(dtype) * 257).permute(2, 0, 1)[None], "a_class")
+    spec = replace(spec_of("class"), value_range=(0.0, 65535.0))
+    with pytest.warns(UserWarning, match=r"images\[0\] holds uint8 up to 189, but .* from 0 to 65535"):
+        MultiTaskModel(small_encoder(), {"deep": spec}).predict([image], "deep")
 
 
 @pytest.mark.filterwarnings("error")

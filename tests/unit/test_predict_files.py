@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from builders import SMALL_PIXELS, small_encoder, spec_of
+from builders import SMALL_DETECTION, SMALL_PIXELS, small_encoder, spec_of
 from PIL import Image
+from slide_files import slide, stained
+from volume_files import nifti
 
 from umedpt_lightning.data.slide.tiles import Tiles
 from umedpt_lightning.data.volume.intensity import Level, Percentiles, Window
@@ -21,12 +24,13 @@ from umedpt_lightning.inference.output.journal import CocoImage, Journal
 from umedpt_lightning.inference.output.masks import write_png, write_tiff
 from umedpt_lightning.inference.output.overlays import LARGEST, picture
 from umedpt_lightning.inference.output.task_output import check_names, file_name
+from umedpt_lightning.inference.predict import predict_files
 from umedpt_lightning.inference.tiles.grid import aligned_tiling
 from umedpt_lightning.inference.tiles.pixels import ArrayPixels
 from umedpt_lightning.inference.tiles.tiled import TiledTask
 from umedpt_lightning.labels.masks import mask_dtype
 from umedpt_lightning.model import MultiTaskModel
-from umedpt_lightning.types import ClassSpec, MaskSpec, TaskSpec, to_numpy
+from umedpt_lightning.types import ClassSpec, MaskSpec, RegressionSpec, TaskSpec, to_numpy
 
 OF_IMAGES = ClassSpec(channels=1, classes=("a",), cut={"images": {"windowed": True, "dtype": "uint16"}})
 
@@ -168,3 +172,50 @@ def test_masks_of_any_number_of_classes_are_written_whole(classes: int, tmp_path
         np.testing.assert_array_equal(read, mask)
     row = spec.row(tiled)
     assert sum(row.values()) == 128 * 192
+
+
+def test_images_of_one_id_in_two_coco_files_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / f"{name}.png")
+        images = [{"id": 1, "file_name": f"{name}.png"}]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"images": images}))
+    specs = {"t": spec_of("box"), "c": spec_of("class")}
+    model = MultiTaskModel(small_encoder(), specs, detection_decoder=SMALL_DETECTION)
+    files = [str(tmp_path / f"{name}.json") for name in ("a", "b")]
+    with pytest.raises(ValueError, match=r"a\.png and b\.png both have the image id 1, .* folder of its own by --out"):
+        predict_files(model, files, tmp_path / "together")
+    predict_files(model, files[:1], tmp_path / "out")
+    with pytest.raises(ValueError, match=r"a\.png and b\.png both have the image id 1"):
+        predict_files(model, files[1:], tmp_path / "out")
+    assert predict_files(model, files[:1], tmp_path / "out").skipped == 1
+    assert predict_files(model, files, tmp_path / "classes", ["c"]).inputs == 2, "which nothing is written of"
+
+
+def test_quantities_that_are_called_as_columns_of_the_table_take_no_column_away(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "a.png")
+    nifti(tmp_path / "v.nii.gz", np.zeros((9, 9, 4), np.int16))
+    slide(tmp_path / "s.tif", stained(128, 128, (0, 0, 128, 128)), mpp=0.5)
+    quantities = ("id", "slice", "tiles", "x", "width", "age")
+    given: dict[str, Any] = {"units": ("",) * 6, "means": (0.0,) * 6, "stds": (1.0,) * 6}
+    cut = {"tiles": {"mpp": 0.5, "size": 64}}
+    spec = RegressionSpec(channels=1, quantities=quantities, cut=cut, **given)
+    model = MultiTaskModel(small_encoder(), {"t": spec})
+    files = [str(tmp_path / name) for name in ("a.png", "v.nii.gz", "s.tif")]
+    predict_files(model, files, tmp_path / "out", options=PredictOptions(intensity=Window(0, 1)))
+    with (tmp_path / "out" / "t.csv").open() as stream:
+        image, *slices, whole = csv.DictReader(stream)
+    assert [row["id"] for row in (image, *slices, whole)] == ["a.png", *["v.nii.gz"] * 4, "s.tif"]
+    assert [row["slice"] for row in slices] == list("0123")
+    assert whole["tiles"] == "4"
+    (found,) = model.predict([np.zeros((9, 9), np.uint8)], "t")
+    assert [float(image[name]) for name in ("predicted_id", "age")] == pytest.approx(found[[0, 5]].tolist(), abs=1e-5)
+    with (tmp_path / "out" / "t" / "s.tif.csv").open() as stream:
+        tiles = list(csv.DictReader(stream))
+    assert [(tile["x"], tile["width"]) for tile in tiles] == [("0.0", "64.0"), ("64.0", "64.0")] * 2
+    assert all(tile["predicted_x"] and tile["predicted_width"] for tile in tiles)
+
+
+@pytest.mark.parametrize("score", [-0.1, 5.0, float("nan")])
+def test_a_score_that_no_box_can_have_is_refused(score: float) -> None:
+    with pytest.raises(ValueError, match=r"min_score is .*, but scores are 0 to 1"):
+        PredictOptions(min_score=score)

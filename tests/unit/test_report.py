@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from umedpt_lightning.callbacks.report import Report
+from umedpt_lightning.callbacks.report import Report, _figure
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,9 @@ def test_the_best_score_is_kept_and_an_undefined_one_only_where_there_is_no_othe
     kept = report.state_dict()["best"]
     assert kept["round"] == best
     assert kept["metrics"] == pytest.approx({"a/dice": scores[best - 1]}, nan_ok=True)
+
+
+def test_small_errors_are_not_shown_as_none() -> None:
+    assert [_figure(value) for value in (1.54e-6, 0.0, 0.0005, 0.8123)] == ["1.54e-06", "0.000", "0.001", "0.812"]
+    assert [_figure(value, "+") for value in (2e-7, -0.25)] == ["+2e-07", "-0.250"]
+    assert _figure(math.nan) == "nan"

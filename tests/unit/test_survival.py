@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import WIDTHS
+from builders import WIDTHS, survival_spec
 from reader_samples import image
 
 from umedpt_lightning.data.readers import ManifestSurvival, Split
@@ -287,6 +287,11 @@ def test_one_event_is_enough_for_a_head(objective: str) -> None:
     output = task(torch.randn(2, WIDTHS.embedding))
     assert task.predict(output).shape == (2, 2)
     assert task.loss(output, torch.from_numpy(targets_of(times, events))).isfinite()
+
+
+def test_an_objective_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="objective is 'Cox', but it must be hazard or cox"):
+        Survival(survival_spec(), WIDTHS, "Cox")  # type: ignore[arg-type]
 
 
 def test_a_time_after_the_last_event_is_refused() -> None:

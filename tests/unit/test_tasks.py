@@ -537,6 +537,29 @@ def test_a_wrong_number_of_weights_is_refused(cls: type[Task], options: dict[str
         build(cls, 3, **options)
 
 
+@pytest.mark.parametrize(
+    ("cls", "options", "words"),
+    [
+        (Classification, {"label_smoothing": 1.5}, "label_smoothing must be 0 to 1, but it is 1.5"),
+        (
+            Classification,
+            {"class_weights": "balance"},
+            "class_weights is 'balance', but it must be a list",
+        ),
+        (Segmentation, {"label_smoothing": -0.1}, "label_smoothing must be 0 to 1, but it is -0.1"),
+        (Segmentation, {"loss": "dice"}, "loss is 'dice', but it must be ce_dice or ce"),
+        (Detection, {"score_threshold": 5.0}, "score_threshold must be 0 to 1, but it is 5"),
+        (Detection, {"nms_threshold": math.nan}, "nms_threshold must be 0 to 1, but it is nan"),
+        (Detection, {"max_detections": 0}, "max_detections must be 1 or more, but it is 0"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_when_the_head_is_built(
+    cls: type[Task], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        build(cls, 3, **options)
+
+
 def test_balanced_weights_need_counts_and_regression_needs_statistics() -> None:
     with pytest.raises(ValueError, match="give a list"):
         Classification(ClassSpec(channels=1, classes=("a", "b")), WIDTHS, class_weights="balanced")

@@ -74,6 +74,13 @@ def test_the_answer_names_the_first_fraction_that_reaches(rows: list[Row]) -> No
     assert conclusions(even, "auroc") == ["No method reaches with fewer labels what another one reaches with all."]
 
 
+def test_a_metric_that_is_undefined_everywhere_is_told() -> None:
+    undefined = (math.nan,) * 3
+    found = summarise(results({("A", "knn"): undefined, ("B", "knn"): undefined}), "auroc")
+    (sentence,) = conclusions(found, "auroc")
+    assert sentence.startswith("auroc is undefined on the test part, so that nothing can be compared")
+
+
 def test_an_undefined_mean_reaches_nothing() -> None:
     found = summarise(results({("A", "knn"): (math.nan, 0.2, 0.3), ("B", "knn"): (0.1, 0.2, math.nan)}), "auroc")
     assert conclusions(found, "auroc")[0].startswith("No method")

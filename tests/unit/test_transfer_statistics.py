@@ -125,6 +125,16 @@ def test_a_metric_that_is_undefined_at_times_has_the_interval_of_the_others() ->
     assert all(math.isnan(end) for end in ends["never"])
 
 
+def test_one_patient_alone_has_no_interval() -> None:
+    def metrics(rows: np.ndarray) -> dict[str, float]:
+        return {"some": float(rows.mean())}
+
+    assert all(math.isnan(end) for end in bootstrap_intervals(metrics, np.array(["a"] * 4), 4, 20)["some"])
+    assert all(math.isnan(end) for end in bootstrap_intervals(metrics, None, 1, 20)["some"])
+    low, high = bootstrap_intervals(metrics, np.array(["a", "a", "b", "b"]), 4, 20)["some"]
+    assert low < high
+
+
 def test_calibrated_answers_have_no_error_and_sure_ones_their_mistakes() -> None:
     rng = np.random.default_rng(0)
     stated = rng.uniform(0.5, 1, 100_000)

@@ -163,10 +163,15 @@ def _table(part: str, result: dict[str, Any], module: MultiTaskModule) -> Table:
             gain = baseline - value if metric.startswith(task.lower_is_better) else value - baseline
             bold = "bold" if metric == task.main_metric else None
             unit = task.spec.unit(metric)
-            beside = ("", "") if math.isnan(baseline) else (f"{baseline:.3f}", f"{gain:+.3f}")
-            cells = (f"{metric} ({unit})" if unit else metric, f"{value:.3f}", *beside)
+            beside = ("", "") if math.isnan(baseline) else (_figure(baseline), _figure(gain, "+"))
+            cells = (f"{metric} ({unit})" if unit else metric, _figure(value), *beside)
             table.add_row(name if metric == task.main_metric else "", *cells, style=bold)
     return table
+
+
+def _figure(value: float, sign: str = "") -> str:
+    """Three decimals, or three digits of what would be 0.000 though it is not."""
+    return f"{value:{sign}.3g}" if 0 < abs(value) < 0.0005 else f"{value:{sign}.3f}"
 
 
 def _shown(name: str, metrics: Metrics, task: Task) -> list[str]:

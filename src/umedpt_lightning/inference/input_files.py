@@ -15,7 +15,7 @@ from umedpt_lightning.data.formats.images import image_suffixes
 from umedpt_lightning.data.formats.labels import natural_key
 from umedpt_lightning.data.formats.missing import no_such_file
 from umedpt_lightning.data.volume.dicom_file import is_dicom, read_header
-from umedpt_lightning.data.volume.volume_files import volume_suffix
+from umedpt_lightning.data.volume.volume_files import companions, volume_suffix
 
 #: ``dicom`` is a volume: a series, its folder or one file, whose slices have a place in space.
 FileKind: TypeAlias = Literal["image", "nifti", "dicom", "slide"]
@@ -107,8 +107,12 @@ class InputFile:
 
     @property
     def state(self) -> bytes:
-        """Other bytes when the file, or one in the folder, has changed: of its name, size and time of change."""
-        return b"".join(map(_state, sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]))
+        """Other bytes when the file, or one in the folder, has changed: of its name, size and time of change.
+
+        So have they when a file has changed that is read with it, such as the header of a volume.
+        """
+        alone = [self.path, *map(Path, companions(self.file))]
+        return b"".join(map(_state, sorted(self.path.iterdir()) if self.path.is_dir() else alone))
 
     @property
     def stamp(self) -> str:

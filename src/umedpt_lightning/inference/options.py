@@ -60,6 +60,8 @@ class PredictOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}, but it must be above 0.")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score is {self.min_score}, but scores are 0 to 1.")
         if self.overlap is not None and self.overlap < 0:
             raise ValueError(f"overlap is {self.overlap}, but it must be 0 or more pixels.")
 

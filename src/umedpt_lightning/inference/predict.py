@@ -13,7 +13,7 @@ from umedpt_lightning.inference.file_predictions import FilePredictions
 from umedpt_lightning.inference.find_inputs import TableColumns, find_inputs
 from umedpt_lightning.inference.options import PredictOptions
 from umedpt_lightning.inference.output.journal import Journal
-from umedpt_lightning.inference.output.task_output import TaskOutput, check_names
+from umedpt_lightning.inference.output.task_output import TaskOutput, check_image_ids, check_names
 from umedpt_lightning.inference.pool import ComputeOptions
 from umedpt_lightning.inference.progress import ProgressCallback, no_progress
 from umedpt_lightning.io.atomic import remove_leftovers
@@ -109,6 +109,10 @@ def predict_files(
         for preference, files in found.items():
             alike = [outputs[name] for name in names if preferences[name] == preference]
             options.opening(alike[0].task.spec).warn_of_images(files, options.intensity)
+            own = {file.id: file.coco_id for file in files if file.coco_id is not None}
+            for output in alike:
+                if output.task.spec.form == "objects":
+                    check_image_ids(output.journal.image_ids | own)
             before = {f.id: f.stamp for f in files if any(f.id in output.journal.done for output in alike)}
             for output in alike:
                 output.journal.forget_changed(before)

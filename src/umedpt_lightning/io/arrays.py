@@ -20,6 +20,8 @@ _DTYPES = (np.uint8, np.uint16, np.float32)
 _WIDE_RANGE = 50.0
 #: What rounding may add to them.
 _SCALED = 1.001
+#: White of the deepest images.
+_DEEPEST = 2.0**32
 
 
 def as_image(image: Image, channels: int, name: str) -> NDArray[Any]:
@@ -43,14 +45,25 @@ def as_image(image: Image, channels: int, name: str) -> NDArray[Any]:
 
 
 def scale_warning(image: NDArray[Any], value_range: tuple[float, float], name: str) -> str:
-    """A sentence where floats have most likely been scaled, but a task takes stored intensities; else empty.
+    """A sentence where intensities are most likely of another scale than those that a task takes; else empty.
+
+    Floats that have been scaled, and images of another depth.
 
     `value_range` are the intensities that the task takes.
     """
     low, high = value_range
-    if image.dtype.kind != "f" or high - low < _WIDE_RANGE:
+    if high - low < _WIDE_RANGE:
         return ""
     least, most = float(image.min()), float(image.max())
+    if ((low, high) == (0, 65535) and image.dtype == np.uint8) or (
+        (low, high) == (0, 255) and 2 * high < most < _DEEPEST
+    ):
+        return (
+            f"{name} holds {image.dtype} up to {most:g}, but the task was trained on intensities from {low:g} to "
+            f"{high:g}. If it is of another depth, scale it so that its black and white are those of the task."
+        )
+    if image.dtype.kind != "f":
+        return ""
     if not -_SCALED <= least < most <= _SCALED:
         return ""
     scale, unit = ("0..1", "image") if least > -_SCALED + 1 else ("-1..1", "(image + 1) / 2")

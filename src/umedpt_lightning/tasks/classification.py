@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umedpt_lightning.tasks.base import CERTAIN, FeatureWidths, Task, finite_or_wrong
-from umedpt_lightning.tasks.cross_entropy import bounded, checked_weights, cross_entropy
+from umedpt_lightning.tasks.cross_entropy import bounded, checked_smoothing, checked_weights, cross_entropy
 from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, ClassSpec
 
 
@@ -29,7 +29,8 @@ class Classification(Task):
         label_smoothing: Probability spread over all classes, 0 to 1.
 
     Raises:
-        ValueError: Not one weight a class, a negative one, or ``balanced`` where the reader gives no counts.
+        ValueError: Not one weight a class, a negative one, ``balanced`` where the reader gives no counts, or a
+            smoothing that is no share.
     """
 
     needs = "embedding"
@@ -48,7 +49,7 @@ class Classification(Task):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = checked_smoothing(label_smoothing)
         self.head = nn.Linear(widths.embedding, len(spec.classes))
         self.register_buffer("class_weights", _weights(spec, class_weights), persistent=False)
 

@@ -42,12 +42,21 @@ def cross_entropy(output: Tensor, targets: Tensor, weights: Tensor | None, smoot
     return total / counted.clamp_min(torch.finfo(output.dtype).tiny) / math.log(max(2, output.shape[1]))
 
 
+def checked_smoothing(smoothing: float) -> float:
+    """The smoothing of labels from a config; raises ValueError where it is no share."""
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"label_smoothing must be 0 to 1, but it is {smoothing}. Write 0.1 for a tenth.")
+    return smoothing
+
+
 def checked_weights(weights: Sequence[float], classes: int) -> Tensor:
     """Weights of classes from a config, ``(K,)``.
 
     Raises:
         ValueError: There is not one a class, one is negative or not finite, or all are 0.
     """
+    if isinstance(weights, str):
+        raise ValueError(f"class_weights is {weights!r}, but it must be a list of {classes} numbers.")
     if len(weights) != classes:
         raise ValueError(f"class_weights has {len(weights)} numbers, but there are {classes} classes.")
     found = torch.tensor([float(w) for w in weights])

@@ -79,6 +79,9 @@ class Detection(Task):
         score_threshold: Predictions below are dropped.
         nms_threshold: Of two boxes of a class that overlap by more (IoU), the better stays.
         max_detections: At most so many boxes an image.
+
+    Raises:
+        ValueError: A threshold is no share, or no box is left.
     """
 
     needs = "detection"
@@ -97,6 +100,11 @@ class Detection(Task):
         max_detections: int = 300,
     ) -> None:
         super().__init__()
+        for name, value in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be 0 to 1, but it is {value}.")
+        if max_detections < 1:
+            raise ValueError(f"max_detections must be 1 or more, but it is {max_detections}.")
         self.spec = spec
         self.fcos = FCOS(
             _Stem(widths.detection),

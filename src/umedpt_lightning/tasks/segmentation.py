@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from umedpt_lightning.tasks.answers import Answers, Rows
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
-from umedpt_lightning.tasks.cross_entropy import checked_weights, cross_entropy
+from umedpt_lightning.tasks.cross_entropy import checked_smoothing, checked_weights, cross_entropy
 from umedpt_lightning.tasks.dice import dice_loss
 from umedpt_lightning.types import BatchTargets, MaskSpec, TaskBatch, finite_rows, to_numpy
 
@@ -34,7 +34,8 @@ class Segmentation(Task):
             it, its Dice is near 1 though nothing is found.
 
     Raises:
-        ValueError: Not one weight a class, or a negative one; without the background no class is left.
+        ValueError: Not one weight a class, or a negative one; without the background no class is left; a smoothing that
+            is no share, or another loss.
     """
 
     needs = "pixels"
@@ -55,12 +56,14 @@ class Segmentation(Task):
         super().__init__()
         self.spec = spec
         classes = len(spec.classes)
+        if loss not in ("ce_dice", "ce"):
+            raise ValueError(f"loss is {loss!r}, but it must be ce_dice or ce.")
         if not include_background and classes < 2:
             raise ValueError(f"include_background must be true, since there is no class but {spec.classes[0]!r}.")
         self.head = nn.Conv2d(widths.pixels, classes, kernel_size=1)
         weights = None if class_weights is None else checked_weights(class_weights, classes)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = checked_smoothing(label_smoothing)
         self.with_dice = loss == "ce_dice"
         self.first_class = 0 if include_background else 1  # of the Dice loss
 

@@ -42,7 +42,8 @@ class Survival(Task):
         objective: As above.
 
     Raises:
-        ValueError: The reader gives no intervals, or survival is to be stated at a time after the last event.
+        ValueError: The reader gives no intervals, survival is to be stated at a time after the last event, or the
+            objective is another one.
     """
 
     needs = "embedding"
@@ -57,6 +58,8 @@ class Survival(Task):
         self, spec: SurvivalSpec, widths: FeatureWidths, objective: Literal["hazard", "cox"] = "hazard"
     ) -> None:
         super().__init__()
+        if objective not in ("hazard", "cox"):
+            raise ValueError(f"objective is {objective!r}, but it must be hazard or cox.")
         if not spec.edges:
             raise ValueError("Survival needs a reader that gives the intervals of time in its spec.")
         if max(spec.shown_times, default=0.0) > spec.edges[-1]:

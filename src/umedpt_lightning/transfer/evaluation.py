@@ -71,7 +71,8 @@ def bootstrap_intervals(
         seed: Of the draws.
 
     Returns:
-        Lower and upper end of each metric, NaN for one that is never defined.
+        Lower and upper end of each metric, NaN for one that is never defined, or where there is one group alone, which
+        tells nothing of a spread.
     """
     units, unit_of = np.unique(np.arange(samples) if groups is None else groups, return_inverse=True)
     members = np.split(np.argsort(unit_of, kind="stable"), np.bincount(unit_of).cumsum()[:-1])
@@ -83,7 +84,7 @@ def bootstrap_intervals(
             drawn.setdefault(name, []).append(value)
     intervals = {}
     for name, values in drawn.items():
-        known = [value for value in values if not math.isnan(value)] or [math.nan]
+        known = [value for value in values if len(units) > 1 and not math.isnan(value)] or [math.nan]
         low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
         intervals[name] = (low, high)
     return intervals

@@ -71,6 +71,8 @@ def summarise(results: Mapping[Cell, Result], main: str) -> list[Row]:
 
 def conclusions(rows: Sequence[Row], main: str) -> list[str]:
     """What the curves say in words: where one reaches with few labels what another reaches with all."""
+    if all(math.isnan(row.metrics[main].mean) for row in rows):
+        return [f"{main} is undefined on the test part, so that nothing can be compared: it lacks a class or labels."]
     lines: dict[str, list[Row]] = {}
     for row in by_kind(rows)[0]:
         lines.setdefault(row.line, []).append(row)

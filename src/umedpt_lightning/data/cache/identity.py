@@ -20,6 +20,7 @@ from umedpt_lightning import data, labels
 from umedpt_lightning.data.cache.unpacked import fingerprint
 from umedpt_lightning.data.formats.texts import Texts
 from umedpt_lightning.data.readers.base import Reader
+from umedpt_lightning.data.volume.volume_files import companions
 
 
 def identity(reader: Reader) -> str:
@@ -147,4 +148,4 @@ class _Look(pickle.Pickler):
             return
         # a word may happen to be that of a folder where one works
         if stat.S_ISREG(mode) or os.path.isabs(name) or isinstance(name, Path):
-            self.files.add(os.path.abspath(name))
+            self.files.update(map(os.path.abspath, (name, *companions(os.fspath(name)))))

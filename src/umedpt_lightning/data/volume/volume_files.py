@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,12 +88,20 @@ _OPENERS: dict[str, type[Volume]] = {
 }
 #: Files that belong to one with another of these suffixes, and are read with it.
 COMPANIONS = (".hdr", ".hdr.gz", ".img", ".img.gz", ".raw", ".raw.gz", ".zraw")
+_WITH_COMPANIONS = (".img", ".img.gz", ".mhd", ".nhdr")
 
 
 def volume_suffix(path: Path | str) -> str:
     """The end of the name that says it is a volume; empty where it does not."""
     name = str(path).lower()
     return max((suffix for suffix in _OPENERS if name.endswith(suffix)), key=len, default="")
+
+
+def companions(path: str) -> list[str]:
+    """The files beside a volume that are read with it: its header, or its voxels. Most have none."""
+    suffix = next((suffix for suffix in _WITH_COMPANIONS if path.lower().endswith(suffix)), "")
+    others = [path.removesuffix(path[-len(suffix) :]) + other for other in COMPANIONS] if suffix else []
+    return [other for other in others if other != path and os.path.isfile(other)]
 
 
 def open_volume_file(path: Path) -> Volume:

@@ -17,7 +17,7 @@ from umedpt_lightning.inference.dataset import Wanted, thinned
 from umedpt_lightning.inference.opening import SlideTiles
 from umedpt_lightning.inference.output.geojson import tile_features, write_geojson
 from umedpt_lightning.inference.output.slides import thumbnail
-from umedpt_lightning.inference.output.task_output import TaskOutput
+from umedpt_lightning.inference.output.task_output import TaskOutput, row_of
 from umedpt_lightning.labels import Line
 from umedpt_lightning.types import TaskSpec
 
@@ -40,7 +40,7 @@ def write_bag(
         save(_picture(bags, number, spec, prediction, weights), files[0])
     if output.options.geojson:
         files += _attended_tiles(output, bags, number, images)
-    row = {"id": name, "group": name, "images": len(images), **output.row(prediction, None)}
+    row = row_of({"id": name, "group": name, "images": len(images)}, output.row(prediction, None))
     output.journal.add(name, [row], files=map(output.relative, files), parts=images, stamp=bags.stamp(number))
 
 

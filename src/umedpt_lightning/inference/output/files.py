@@ -24,7 +24,7 @@ from umedpt_lightning.inference.output.geojson import tile_features, write_geojs
 from umedpt_lightning.inference.output.journal import CocoImage
 from umedpt_lightning.inference.output.masks import write_nifti, write_png
 from umedpt_lightning.inference.output.slides import thumbnail
-from umedpt_lightning.inference.output.task_output import TaskOutput
+from umedpt_lightning.inference.output.task_output import TaskOutput, row_of
 from umedpt_lightning.io.atomic import write_csv
 from umedpt_lightning.labels import TableRow
 from umedpt_lightning.labels.masks import mask_dtype
@@ -109,7 +109,7 @@ class VolumeOutput(FileOutput):
         number = self._volume.stored_index(self._axis, place)
         if self._masks is not None:
             self._masks[(slice(None),) * self._axis + (place,)] = laid_down(found)
-        self._rows.append({"slice": number} | output.row(found, self._area * stored[0] * stored[1]))
+        self._rows.append(row_of({"slice": number}, output.row(found, self._area * stored[0] * stored[1])))
         name = f"{self._file.id}[{self._images.slices.axis} {number}]"
         self._coco += output.coco(name, stored, found)
         if drawn is not None:
@@ -145,7 +145,7 @@ class TilesOutput(FileOutput):
 
     def add(self, index: int, size: tuple[int, int], prediction: Any, drawn: NDArray[Any] | None) -> None:
         """As `FileOutput.add`."""
-        self._rows.append(self._opened.columns(index) | self._output.row(prediction, None))
+        self._rows.append(row_of(self._opened.columns(index), self._output.row(prediction, None)))
         self._found.append(prediction)
 
     def finish(self) -> None:
@@ -158,7 +158,7 @@ class TilesOutput(FileOutput):
         if output.options.geojson:
             self._files.append(output.file(name, ".geojson"))
             write_geojson(tile_features(tiles), self._files[-1])
-        self._rows = [{"tiles": len(tiles)} | ({} if mean is None else output.row(mean, None))]
+        self._rows = [row_of({"tiles": len(tiles)}, {} if mean is None else output.row(mean, None))]
         if self._drawn is not None and mean is not None:
             self._files.append(output.overlay(self._drawn, (self._drawn.shape[0], self._drawn.shape[1]), mean, name))
         super().finish()

@@ -46,8 +46,12 @@ class Journal:
                 "another folder, or --overwrite."
             )
         self.done: set[str] = set()
+        #: The ids of images in the user's own COCO file, by what the images are called.
+        self.image_ids: dict[str, int | str] = {}
         self._stamps: dict[str, str] = {}
         for record in self._read():
+            own = [(p["file_name"], p["image_id"]) for p in record["pictures"] if p.get("image_id") is not None]
+            self.image_ids |= dict(own)
             if all((out / file).is_file() for file in record["files"]):
                 self.done.add(record["id"])
                 if record.get("stamp"):  # earlier releases wrote none

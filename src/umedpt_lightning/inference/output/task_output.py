@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ class TaskOutput:
     ) -> None:
         """Notes that an input is done, whose files are written; rows lack what all of them have in common."""
         of = {"id": file.id, "group": file.group}
-        self.journal.add(file.id, [of | row for row in rows], images, map(self.relative, files), stamp=file.stamp)
+        named = [row_of(of, row) for row in rows]
+        self.journal.add(file.id, named, images, map(self.relative, files), stamp=file.stamp)
 
     def finish(self) -> list[Path]:
         """Writes the table and the COCO file of all that was done, in this run and before."""
@@ -102,6 +103,11 @@ class TaskOutput:
         if spec.form == "objects":
             written.append(self.journal.write_coco(spec.names, getattr(spec, "category_ids", ())))
         return written
+
+
+def row_of(of: TableRow, found: TableRow) -> TableRow:
+    """A row that says of what a prediction is, and the prediction: a quantity ``id`` is ``predicted_id`` there."""
+    return of | {f"predicted_{name}" if name in of else name: value for name, value in found.items()}
 
 
 def file_name(name: str, suffix: str) -> str:
@@ -116,6 +122,21 @@ def file_name(name: str, suffix: str) -> str:
         return file
     plain = re.sub(r"[^\w.-]+", "_", file).lstrip("._")[-_LONGEST:]
     return f"{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}_{plain}"
+
+
+def check_image_ids(ids: Mapping[str, int | str]) -> None:
+    """Holds that no two images have one id in the COCO file that is written, by what the images are called.
+
+    Raises:
+        ValueError: They have.
+    """
+    seen: dict[int | str, str] = {}
+    for name, number in ids.items():
+        if (other := seen.setdefault(number, name)) != name:
+            raise ValueError(
+                f"--inputs: {other} and {name} both have the image id {number!r}, so that their boxes would count as "
+                "those of one image. Predict each COCO file into a folder of its own by --out, or correct the ids."
+            )
 
 
 def check_names(names: Sequence[str]) -> None:
