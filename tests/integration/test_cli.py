@@ -248,6 +248,16 @@ def test_options_on_the_command_line_win_over_the_config(project: Path, tmp_path
     )
 
 
+def test_they_win_wherever_they_stand(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = ["--trainer.max_epochs", "7", "--model.optimization.learning_rate=0.5", "--model.weights.sizes", "-1"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *first, "--config", str(project / "config.yaml"), "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["trainer"]["max_epochs"] == 7
+    assert printed["model"]["optimization"]["learning_rate"] == 0.5
+    assert printed["model"]["weights"] == {"sizes": -1.0}
+
+
 def test_help_lists_every_command_and_imports_no_library() -> None:
     code = "import sys; from umedpt_lightning.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'lightning', 'timm', 'albumentations', 'wandb') if m in sys.modules])"
