@@ -186,6 +186,51 @@ def test_unknown_keys_and_wrong_types_are_told(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.optimization.clip=.nan", r"model\.optimization\.clip is \.nan"),
+        ("--model.weights={sizes: .nan}", r"model\.weights\.sizes is \.nan"),
+        ("--last.minutes=.nan", r"last\.minutes is \.nan"),
+        ("--model.optimization.weight_decay=-1", r"model\.optimization\.optimizer cannot be built: .*-1"),
+        ("--seed_everything=-1", r"seed_everything: -1 is not in bounds"),
+        ("--init_from=", r"--init_from is empty"),
+        ("--ckpt_path=", r"--ckpt_path is empty"),
+        ("--run=", r"--run is empty"),
+        ("--data.num_workers=-1", r"data\.num_workers must not be -1"),
+        ("--data.tasks.sizes.size=-32", r"data\.tasks\.sizes\.size must be positive"),
+        ("--trainer.devices=-1", r"trainer \(accelerator cpu, devices -1\): "),
+        ("--trainer.val_check_interval=0", r"trainer\.val_check_interval is 0, but it must be positive"),
+        ("--trainer.check_val_every_n_epoch=0", r"trainer\.check_val_every_n_epoch is 0, but it must be positive"),
+        ("--trainer.max_epochs=0", r"trainer\.max_epochs is 0: nothing would be trained"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_told_in_a_line(
+    project: Path, tmp_path: Path, option: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match=rf"umedpt: error: {message}"):
+        _fit(project / "config.yaml", tmp_path / "run", option)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(trainer=None), "trainer: nothing stands under it"),
+        (lambda c: c.update(pictures=None), "pictures: nothing stands under it"),
+        (lambda c: c["data"].update(num_workers=None), r"data\.num_workers is null, but it needs a value"),
+        (lambda c: c["data"].update(schedule=None), r"data\.schedule is null, but it needs a value"),
+    ],
+)
+def test_nothing_where_a_value_is_needed_is_told(
+    config: dict[str, Any], tmp_path: Path, change: Any, message: str
+) -> None:
+    change(config)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit, match=f"umedpt: error: {message}"):
+        _fit(tmp_path / "config.yaml", tmp_path / "run")
+
+
 def test_options_on_the_command_line_win_over_the_config(project: Path, tmp_path: Path) -> None:
     changed = (
         "--trainer.max_epochs",
@@ -201,6 +246,16 @@ def test_options_on_the_command_line_win_over_the_config(project: Path, tmp_path
     assert (
         yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["optimization"]["learning_rate"] == 0.5
     )
+
+
+def test_they_win_wherever_they_stand(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = ["--trainer.max_epochs", "7", "--model.optimization.learning_rate=0.5", "--model.weights.sizes", "-1"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *first, "--config", str(project / "config.yaml"), "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["trainer"]["max_epochs"] == 7
+    assert printed["model"]["optimization"]["learning_rate"] == 0.5
+    assert printed["model"]["weights"] == {"sizes": -1.0}
 
 
 def test_help_lists_every_command_and_imports_no_library() -> None:

@@ -368,3 +368,8 @@ def test_images_that_are_whole_windows_are_seen_as_by_timm() -> None:
     with torch.inference_mode():
         for ours, theirs in zip(encoder(images).maps, net(images), strict=True):
             assert torch.equal(ours, theirs.permute(0, 3, 1, 2))
+
+
+def test_images_are_not_divided_by_nothing() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.std must be positive.*0\.0"):
+        Encoder("test_efficientnet_gn", std=(0.2, 0.0, 0.2))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+from argparse import SUPPRESS
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -22,9 +25,15 @@ from umedpt_lightning.tasks.names import check_task_names
 def settle(config: Namespace, command: str) -> None:
     """Checks the names of tasks, settles the run's folder and checkpoint, fills in ``${root}`` and presets, in place.
 
-    Raises ValueError where a name of a task or preset does not fit, or `fit` would write into the folder of another
-    run, and FileNotFoundError where there is no such checkpoint.
+    Raises ValueError where a name of a task or preset does not fit, a number is NaN, a path is empty, or `fit` would
+    write into the folder of another run, and FileNotFoundError where there is no such checkpoint.
     """
+    _check_numbers(config)
+    for option in ("run", "root", "ckpt_path", "init_from"):
+        if config.get(option) == "":
+            raise ValueError(
+                f"--{option} is empty, as where a variable of the shell is not set. Give it, or leave it out."
+            )
     fill_root(config, config.root)
     _leave_out(config)
     check_options(vars(config.trainer))
@@ -57,6 +66,32 @@ def settle(config: Namespace, command: str) -> None:
             logger.init_args.save_dir = config.run
             if command == "fit" and logger.init_args.id is None:
                 logger.init_args.id = wandb_id(Path(config.run))
+
+
+def check_nulls(parser: ArgumentParser, config: Namespace) -> None:
+    """Refuses null where an option needs a value: the parser takes it for any option.
+
+    Raises:
+        ValueError: Names the key, or the section under which nothing stands.
+    """
+    for action in parser._actions:
+        section, dot, _ = action.dest.partition(".")
+        if dot and config.get(section) is None:
+            raise ValueError(f"{section}: nothing stands under it. Give it options, or leave it out.")
+        hint = getattr(action, "_typehint", None)
+        needed = hint is not None and action.default not in (None, SUPPRESS) and NoneType not in get_args(hint)
+        if needed and config.get(action.dest) is None:
+            raise ValueError(f"{action.dest} is null, but it needs a value. Give one, or leave it out.")
+
+
+def _check_numbers(value: Any, key: str = "") -> None:
+    """Refuses NaN in whatever it stands: comparisons with it are false, so that it passes for any limit."""
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{key} is .nan, which is no number. Give one, or leave it out.")
+    items = vars(value) if isinstance(value, Namespace) else value
+    items = dict(enumerate(items)) if isinstance(items, list | tuple) else items
+    for name, inner in items.items() if isinstance(items, dict) else ():
+        _check_numbers(inner, f"{key}.{name}" if key else str(name))
 
 
 def _leave_out(config: Namespace) -> None:

@@ -60,7 +60,7 @@ def parse(
             read_yaml(file)
             if file.read_bytes().startswith(_WIDE):
                 raise ValueError(f"{file}: this is UTF-16 or UTF-32, but configs are UTF-8. Save it as UTF-8.")
-        return parser.parse_args(prepare(arguments))
+        return parser.parse_args(prepare(_configs_first(arguments)))
     except (jsonargparse.ArgumentError, ValueError, OSError) as error:
         ours = not isinstance(error, jsonargparse.ArgumentError)
         told = [str(error).rstrip(".")] if ours else faults() or [explain(str(error))]
@@ -75,6 +75,14 @@ def config_files(arguments: Sequence[str]) -> list[Path]:
     files.add_argument("-c", "--config", type=Path, action="append", default=[])
     found: list[Path] = files.parse_known_args(list(arguments))[0].config
     return found
+
+
+def _configs_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with configs before all else: the parser lets one overrule the options that stand before it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    known, others = parser.parse_known_args(list(arguments))
+    return [*(f"--config={config}" for config in known.config), *others]
 
 
 def _is_file(path: Path) -> bool:

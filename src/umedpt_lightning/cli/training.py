@@ -23,7 +23,7 @@ from umedpt_lightning.callbacks.pictures import PredictionPictures
 from umedpt_lightning.callbacks.run_logger import RunLogger
 from umedpt_lightning.callbacks.task_map import TaskMap
 from umedpt_lightning.cli import COMMANDS
-from umedpt_lightning.cli.config import locate, settle
+from umedpt_lightning.cli.config import check_nulls, locate, settle
 from umedpt_lightning.cli.data_tasks import task_faults
 from umedpt_lightning.cli.options import clear_errors, find_class
 from umedpt_lightning.cli.parser_errors import config_files, parse
@@ -123,10 +123,16 @@ class UmedptCLI(LightningCLI):
         parser.add_lightning_class_args(TaskMap, "map")
         parser.link_arguments("data.specs", "model.specs", apply_on="instantiate")
 
+    def _set_seed(self) -> None:
+        """Seeds; a seed that is out of bounds is told without a traceback."""
+        with clear_errors("seed_everything"):
+            super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
         """Settles what the config leaves open, and lets errors of what it describes name its key."""
         config = self.config
         with clear_errors(also=_ALSO):
+            check_nulls(self.parser, config)
             settle(config, self.command)
         if self.command in ("validate", "test"):
             config.verbose = False  # the report prints a table
@@ -181,7 +187,7 @@ class UmedptCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config.trainer.plugins = [*plugins, AtomicCheckpointIO()]
         with clear_errors(
-            f"trainer (accelerator {config.trainer.accelerator}, devices {config.trainer.devices})", _ALSO
+            f"trainer (accelerator {config.trainer.accelerator}, devices {config.trainer.devices})", (*_ALSO, TypeError)
         ):
             trainer = super().instantiate_trainer(logger=False if configured is False else loggers, **kwargs)
         if config.best_per_task and config.trainer.enable_checkpointing is not False and not dry:

@@ -76,6 +76,14 @@ class MultiTaskDataModule(pl.LightningDataModule):
         self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"data.steps_per_epoch must be positive or null, but it is {steps_per_epoch}.")
+        for key, number in (
+            ("num_workers", num_workers),
+            ("prefetch", prefetch),
+            ("timeout", timeout),
+            ("overfit", overfit),
+        ):
+            if number < (key == "prefetch"):
+                raise ValueError(f"data.{key} must not be {number}. Give a larger number, or leave it out.")
         self.schedule, self.distribute = schedule, distribute
         if sizes := _sizes(tasks):
             schedule(sizes)  # what does not fit is told now
@@ -219,7 +227,9 @@ def _check(name: str, task: TaskData) -> TaskSpec:
                 f"data.tasks.{name}: its {first} and {part} parts do not fit each other. {first} has {spec}, {part} "
                 f"has {other}. Give both the same channels, value_range and classes."
             )
-    for key, number in (("batch_size", task.batch_size), ("micro_batches", task.micro_batches)):
+    height, width = (task.size, task.size) if isinstance(task.size, int) else task.size or (1, 1)
+    numbers = {"batch_size": task.batch_size, "micro_batches": task.micro_batches, "size": min(height, width)}
+    for key, number in numbers.items():
         if number < 1:
             raise ValueError(f"data.tasks.{name}.{key} must be positive, but it is {number}.")
     return spec

@@ -63,8 +63,16 @@ def check_options(trainer: Mapping[str, Any]) -> None:
             f"trainer.strategy {called} cannot be used here: it knows nothing of rounds. Use `sharded` for a model "
             "that does not fit on one device, else ddp; docs/cluster.md tells of both."
         )
-    if trainer.get("limit_train_batches") == 0:
-        raise ValueError("trainer.limit_train_batches is 0: nothing would be trained. Leave it out.")
+    for name in ("limit_train_batches", "max_epochs", "max_steps"):
+        if trainer.get(name) == 0:
+            raise ValueError(f"trainer.{name} is 0: nothing would be trained. Leave it out.")
+    for name in ("val_check_interval", "check_val_every_n_epoch"):
+        interval = trainer.get(name)
+        if isinstance(interval, int | float) and interval <= 0:
+            raise ValueError(
+                f"trainer.{name} is {interval}, but it must be positive. For no validation give "
+                "--trainer.limit_val_batches 0."
+            )
     rounds = trainer.get("log_every_n_steps")
     if rounds is not None and rounds < 1:
         raise ValueError(f"trainer.log_every_n_steps is {rounds}: give a number of rounds, at least 1.")

@@ -152,8 +152,11 @@ class MultiTaskModule(EvaluationModule):
             raise OptionError(f"trainer: {str(error).strip()}") from error
         if math.isinf(steps):
             raise OptionError("The learning rate needs an end: set trainer.max_steps or trainer.max_epochs.")
-        optimizer = self.optimization.build_optimizer(self, scaled=self.trainer.precision == "16-mixed")
-        schedule: Any = self.optimization.build_schedule(optimizer, int(steps))
+        try:
+            optimizer = self.optimization.build_optimizer(self, scaled=self.trainer.precision == "16-mixed")
+            schedule: Any = self.optimization.build_schedule(optimizer, int(steps))
+        except ValueError as error:  # an option of theirs makes no sense
+            raise OptionError(f"model.{error}") from error
         self.resumption.prepare(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

@@ -59,6 +59,8 @@ class TimmEncoder(BaseEncoder):
         self.model_args = made.model_args
         for key, given in (("mean", mean), ("std", std)):
             values = made.net.default_cfg[key] if given is None else given
+            if key == "std" and min(values) <= 0:
+                raise ValueError(f"encoder.std must be positive, since images are divided by it, but it is {values}.")
             self.register_buffer(key, _per_channel(values, in_channels), persistent=False)
 
     def _finish(self, lora_rank: int) -> None:
