@@ -52,7 +52,7 @@ def test_two_nodes_of_torchrun_train_together(project: Path, tmp_path: Path, dis
     assert [node.returncode for node in nodes] == [0, 0], outputs
     assert (run / "metrics.json").is_file()
     consumed = loader_state(run)["consumed"]
-    assert set(consumed.values()) == {(2 if distribute == "samples" else 1) * 6 * 4}, "six rounds of four samples"
+    assert set(consumed.values()) == {(2 if distribute == "samples" else 1) * 3 * 4}, "three rounds of four samples"
 
 
 def children(process: int) -> list[int]:

@@ -223,12 +223,32 @@ def test_transfer_scores_in_the_images_own_pixels_as_validation_does() -> None:
         assert scores == pytest.approx({name: found[f"new/{name}"] for name in scores}, abs=1e-6, nan_ok=True)
 
 
-def test_the_validation_loss_is_the_mean_over_samples_whatever_the_batches() -> None:
-    readers = readers_of({"a_class": "class"}, size=5)
+def test_the_validation_loss_is_the_mean_over_known_labels_whatever_the_batches() -> None:
+    readers = readers_of({"a_class": "class", "a_multilabel": "multilabel", "a_regression": "regression"}, size=5)
+    readers["a_class"].values[1] = IGNORE_INDEX
+    readers["a_regression"].values[3][1:] = np.nan
     losses = []
     for batch_size in (4, 1):
         data = data_of(readers, batch_size=batch_size)
-        losses.append(evaluated(module_of(data), data)["a_class/loss"])
+        found = evaluated(module_of(data), data)
+        losses.append([found[f"{task}/loss"] for task in readers])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_samples_without_a_label_do_not_change_the_validation_loss() -> None:
+    kinds = {f"a_{kind}": kind for kind in KINDS if kind != "box"}
+    losses = []
+    for size in (5, 3):
+        readers = readers_of(kinds, size=5)
+        for reader in readers.values():
+            reader.images, reader.values = reader.images[:size], reader.values[:size]
+            for index in range(3, size):
+                value = np.asarray(reader.values[index])
+                nothing = np.full_like(value, IGNORE_INDEX if value.dtype.kind == "i" else np.nan)
+                reader.values[index] = nothing if value.ndim else IGNORE_INDEX
+        data = data_of(readers, batch_size=1)
+        found = evaluated(module_of(data), data)
+        losses.append([found[f"{task}/loss"] for task in readers])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

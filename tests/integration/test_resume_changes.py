@@ -383,9 +383,8 @@ def test_of_a_run_that_went_on_the_best_checkpoint_is_evaluated_too(
     assert yaml.safe_load((begun / "config.yaml").read_text())["ckpt_path"] is None
 
 
-def test_a_best_score_of_other_tasks_does_not_count(
-    two_tasks: Config, begun: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def _as_good_as_can_be(begun: Path) -> None:
+    """Writes into the last checkpoint that the best score was 1."""
     last = begun / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     for key, state in checkpoint["callbacks"].items():
@@ -396,6 +395,36 @@ def test_a_best_score_of_other_tasks_does_not_count(
         if key == "Report":
             state["best"]["score"] = 1.0
     torch.save(checkpoint, last)
+
+
+@pytest.mark.parametrize("change", ["samples", "pixels", "limit", "nothing"])
+def test_a_best_score_of_other_samples_or_pixels_does_not_count(
+    change: str, two_tasks: Config, begun: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _as_good_as_can_be(begun)
+    two_tasks["trainer"]["max_epochs"] = 2
+    sizes = two_tasks["data"]["tasks"]["sizes"]
+    match change:
+        case "samples":
+            sizes["val"] = {
+                "class_path": "Subset",
+                "init_args": {"reader": sizes["val"], "stop": 0.5},
+            }
+        case "pixels":
+            sizes |= {"evaluate_at": "resized", "size": 32}
+        case "limit":
+            two_tasks["trainer"]["limit_val_batches"] = 1.0 if two_tasks["trainer"].get("limit_val_batches") else 2
+    before = (begun / "checkpoints" / "best.ckpt").read_bytes()
+    fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
+    told = "Validation is of other samples or pixels than before: the best is looked for anew." in caplog.text
+    assert told == (change != "nothing")
+    assert ((begun / "checkpoints" / "best.ckpt").read_bytes() != before) == told
+
+
+def test_a_best_score_of_other_tasks_does_not_count(
+    two_tasks: Config, begun: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _as_good_as_can_be(begun)
     two_tasks["data"]["tasks"]["new"] = two_tasks["data"]["tasks"]["sizes"]
     two_tasks["trainer"] |= {"max_epochs": 2, "limit_val_batches": 3}
     fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
@@ -407,9 +436,9 @@ def test_a_best_score_of_other_tasks_does_not_count(
 
 def test_weights_that_are_no_longer_averaged_are_those_that_the_optimizer_has_moments_of() -> None:
     checkpoint = {"state_dict": {"w": 1}, "current_model_state": {"w": 2}, "callbacks": {}}
-    assert match_callbacks(checkpoint, [EMAWeightAveraging()], other_tasks=False) == []
+    assert match_callbacks(checkpoint, [EMAWeightAveraging()]) == []
     assert checkpoint["state_dict"] == {"w": 1}
-    assert "no longer averaged" in match_callbacks(checkpoint, [], other_tasks=False)[0]
+    assert "no longer averaged" in match_callbacks(checkpoint, [])[0]
     assert checkpoint["state_dict"] == {"w": 2}
 
 

@@ -69,6 +69,23 @@ def test_an_option_that_means_nothing_here_is_refused_with_the_mend(option: str,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_weights_of_half_precision_are_refused(precision: str, small: Config, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"trainer\.precision is {precision}.* Use bf16-mixed"):
+        fit(small, tmp_path, "--trainer.precision", precision)
+
+
+def test_a_decoder_may_be_null_where_no_task_needs_it(small: Config, tmp_path: Path) -> None:
+    small["model"]["pixel_decoder"] = None
+    assert (fit(small, tmp_path) / "metrics.json").is_file()
+
+
+def test_a_decoder_that_is_null_is_told_where_a_task_needs_it(config: Config, tmp_path: Path) -> None:
+    config["model"]["pixel_decoder"] = None
+    with pytest.raises(SystemExit, match=r"needs the shared block 'pixels'.*It is null: leave that out"):
+        fit(config, tmp_path)
+
+
 @pytest.mark.parametrize(
     "option",
     ["save_top_k=3", "save_top_k=-1", "save_last=true", "enable_version_counter=true"],

@@ -38,7 +38,7 @@ def config(shared_data: Path, demo_data: Path, tmp_path_factory: pytest.TempPath
         "detection_decoder": {"class_path": "DetectionDecoder", "init_args": {"channels": 16}},
     }
     content["trainer"] = {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "enable_progress_bar": False}
-    content["trainer"] |= {"limit_val_batches": 2, "num_sanity_val_steps": 0}
+    content["trainer"] |= {"limit_val_batches": 25, "num_sanity_val_steps": 0}
     content["data"] |= {"num_workers": 0, "steps_per_epoch": 3}
     content["last"] = {"rounds": 1}
     file.write_text(yaml.safe_dump(content))

@@ -38,10 +38,13 @@ class BuiltBlocks:
         """What turns the pyramid into the features that a task needs; None for the embedding, which is always there."""
         if needs == "embedding":
             return None
-        if needs not in self._factories:
+        if self._factories.get(needs) is None:  # a config may say null
+            there = ", ".join(name for name, factory in self._factories.items() if factory is not None)
+            mend = (
+                "It is null: leave that out" if needs in self._factories else f"Describe it under model.blocks.{needs}"
+            )
             raise ValueError(
-                f"Task {task!r} needs the shared block {needs!r}, but there are only embedding, "
-                f"{', '.join(self._factories)}. Describe it under model.blocks.{needs}."
+                f"Task {task!r} needs the shared block {needs!r}, but there are only embedding, {there}. {mend}."
             )
         if needs not in self._built:
             encoder = self._encoder

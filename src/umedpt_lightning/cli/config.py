@@ -21,6 +21,9 @@ from umedpt_lightning.runs.folder import claim, default_folder, find_checkpoint,
 from umedpt_lightning.runs.trainer_options import check_best, check_options
 from umedpt_lightning.tasks.names import check_task_names
 
+#: What is built only where a task needs it, so that null is right where none does.
+_DECODERS = ("model.pixel_decoder", "model.detection_decoder")
+
 
 def settle(config: Namespace, command: str) -> None:
     """Checks the names of tasks, settles the run's folder and checkpoint, fills in ``${root}`` and presets, in place.
@@ -80,18 +83,19 @@ def check_nulls(parser: ArgumentParser, config: Namespace) -> None:
             raise ValueError(f"{section}: nothing stands under it. Give it options, or leave it out.")
         hint = getattr(action, "_typehint", None)
         needed = hint is not None and action.default not in (None, SUPPRESS) and NoneType not in get_args(hint)
-        if needed and config.get(action.dest) is None:
+        if needed and config.get(action.dest) is None and action.dest not in _DECODERS:
             raise ValueError(f"{action.dest} is null, but it needs a value. Give one, or leave it out.")
 
 
 def _check_numbers(value: Any, key: str = "") -> None:
-    """Refuses NaN in whatever it stands: comparisons with it are false, so that it passes for any limit."""
+    """Refuses NaN, which passes any limit, since comparisons with it are false; a class may take it, as for no data."""
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"{key} is .nan, which is no number. Give one, or leave it out.")
     items = vars(value) if isinstance(value, Namespace) else value
     items = dict(enumerate(items)) if isinstance(items, list | tuple) else items
     for name, inner in items.items() if isinstance(items, dict) else ():
-        _check_numbers(inner, f"{key}.{name}" if key else str(name))
+        if name != "init_args":
+            _check_numbers(inner, f"{key}.{name}" if key else str(name))
 
 
 def _leave_out(config: Namespace) -> None:

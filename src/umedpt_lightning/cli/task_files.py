@@ -107,7 +107,7 @@ def with_all_tasks(arguments: Sequence[str]) -> list[str]:
         if file == saying[-1]:
             content |= {section: {**(content.get(section) or {}), **values} for section, values in whole.items()}
         given = "--config=" if result[places[file]].startswith(("-c=", "--config=")) else ""
-        result[places[file]] = given + json.dumps(content, default=str)
+        result[places[file]] = given + json.dumps(content, default=str, ensure_ascii=False)
     return result
 
 

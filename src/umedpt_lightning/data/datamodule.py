@@ -130,6 +130,11 @@ class MultiTaskDataModule(pl.LightningDataModule):
         if self._rounds is not None:
             self._rounds.load_state_dict(state_dict)
 
+    def validated(self) -> dict[str, list[Any]]:
+        """On what each task with a val part is measured: how many samples, and the size of resized ones."""
+        tasks = {name: task for name, task in self.tasks.items() if task.val is not None}
+        return {n: [len(t.val or ()), t.size if t.evaluate_at == "resized" else None] for n, t in tasks.items()}
+
     def val_dataloader(self) -> EvaluationLoader:
         """The val parts."""
         return self._evaluation(self._readers("val"))
@@ -230,6 +235,6 @@ def _check(name: str, task: TaskData) -> TaskSpec:
     height, width = (task.size, task.size) if isinstance(task.size, int) else task.size or (1, 1)
     numbers = {"batch_size": task.batch_size, "micro_batches": task.micro_batches, "size": min(height, width)}
     for key, number in numbers.items():
-        if number < 1:
+        if not (number or 0) >= 1:
             raise ValueError(f"data.tasks.{name}.{key} must be positive, but it is {number}.")
     return spec

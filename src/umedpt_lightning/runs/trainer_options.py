@@ -56,6 +56,11 @@ def check_options(trainer: Mapping[str, Any]) -> None:
     for name, (value, mend) in REFUSED.items():
         if trainer.get(name) not in (value, None):
             raise ValueError(f"trainer.{name} is {trainer[name]}, which cannot be used here. {mend}")
+    if (precision := trainer.get("precision")) in ("16-true", "bf16-true"):
+        raise ValueError(
+            f"trainer.precision is {precision}, which cannot be used here: small steps of its weights would be lost in "
+            "rounding. Use bf16-mixed."
+        )
     strategy: Any = trainer.get("strategy")
     called = str(getattr(strategy, "class_path", strategy))
     if any(word in called.lower() for word in ("fsdp", "deepspeed", "modelparallel", "model_parallel")):

@@ -107,6 +107,13 @@ class Task(HParamsMixin, nn.Module, ABC):
     def loss(self, output: Any, targets: Any) -> Tensor:
         """The mean loss of a micro-batch, a scalar in float32 at least, about 1 for an uninformed prediction."""
 
+    def known(self, targets: Any) -> int | Tensor:
+        """How many values `loss` is the mean of: the samples here, for a kind with unknown labels those that are known.
+
+        The loss of a whole part weighs its micro-batches by it.
+        """
+        return len(targets)
+
     @abstractmethod
     def update(self, output: Any, targets: Any) -> None:
         """Adds a micro-batch to the metrics."""

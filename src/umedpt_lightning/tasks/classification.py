@@ -75,6 +75,10 @@ class Classification(Task):
         """Cross-entropy over ln K of logits ``(B, K)`` and classes ``(B,)``; `IGNORE_INDEX` does not count."""
         return cross_entropy(output, targets, self.class_weights, self.label_smoothing)
 
+    def known(self, targets: Tensor) -> Tensor:
+        """As `Task.known`."""
+        return (targets != IGNORE_INDEX).sum()
+
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds logits ``(B, K)`` and classes ``(B,)``; logits that are not finite count as those of the next class."""
         from umedpt_lightning.tasks.ranking import log_odds

@@ -69,6 +69,10 @@ class MultilabelClassification(Task):
         )
         return (losses * known).sum() / known.sum().clamp_min(1) / math.log(2)
 
+    def known(self, targets: Tensor) -> Tensor:
+        """As `Task.known`."""
+        return (~targets.isnan()).sum()
+
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds logits ``(B, L)`` and targets ``(B, L)`` of 0, 1 and NaN; what is not finite counts as the opposite."""
         output = finite_or_wrong(output, (0.5 - targets.nan_to_num()) * 2 * CERTAIN)

@@ -73,6 +73,10 @@ class Regression(Task):
         errors = as_float(output) - self._standardise(targets.nan_to_num())
         return (errors.square() * known).sum() / known.sum().clamp_min(1)
 
+    def known(self, targets: Tensor) -> Tensor:
+        """As `Task.known`."""
+        return (~targets.isnan()).sum()
+
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Adds standardised numbers ``(B, Q)`` and targets ``(B, Q)`` in units.
 

@@ -15,7 +15,7 @@ from umedpt_lightning.tasks.answers import Answers, Rows
 from umedpt_lightning.tasks.base import FeatureWidths, Task, as_float
 from umedpt_lightning.tasks.cross_entropy import checked_smoothing, checked_weights, cross_entropy
 from umedpt_lightning.tasks.dice import dice_loss
-from umedpt_lightning.types import BatchTargets, MaskSpec, TaskBatch, finite_rows, to_numpy
+from umedpt_lightning.types import IGNORE_INDEX, BatchTargets, MaskSpec, TaskBatch, finite_rows, to_numpy
 
 
 class Segmentation(Task):
@@ -87,6 +87,10 @@ class Segmentation(Task):
     def truth(self, batch: TaskBatch) -> Iterable[Tensor]:
         """The masks in the images' own pixels where the batch has them, one by one."""
         return batch.targets if batch.stored_targets is None else batch.unpack_targets()
+
+    def known(self, targets: Tensor) -> Tensor:
+        """As `Task.known`."""
+        return (targets != IGNORE_INDEX).sum()
 
     def update(self, output: Tensor, targets: Iterable[Tensor]) -> None:
         """Adds logits ``(B, K, H, W)`` and masks ``(B, H, W)``, or ``(H, W)`` of any size for each image.

@@ -24,7 +24,7 @@ class EvaluationModule(pl.LightningModule):
 
     Attributes:
         model: What is evaluated.
-        val_losses: The mean loss of each task over the micro-batches of the val part.
+        val_losses: The mean loss of each task over the known labels of the val part.
     """
 
     model: MultiTaskModel
@@ -46,12 +46,13 @@ class EvaluationModule(pl.LightningModule):
         with explained_memory([batch], self.trainer):
             batch = self.model.task(batch.task).prepare(batch)
             output = self._evaluate(batch)
-            loss = loss_of(self.model.task(batch.task), output, batch.targets)
-        self._val_loss(batch.task).update(loss, weight=len(batch))
+            task = self.model.task(batch.task)
+            loss, known = loss_of(task, output, batch.targets), task.known(batch.targets)
+        self._val_loss(batch.task).update(loss, weight=known)
         return output
 
     def on_validation_epoch_end(self) -> None:
-        """Logs ``val/<task>/<metric>``, ``val/<task>/loss`` (mean over micro-batches) and ``val/score``."""
+        """Logs ``val/<task>/<metric>``, ``val/<task>/loss`` (mean over known labels) and ``val/score``."""
         self.non_finite_outputs.tell(self.model, "val")
         if self.trainer.sanity_checking:
             return

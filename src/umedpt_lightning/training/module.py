@@ -223,13 +223,19 @@ class MultiTaskModule(EvaluationModule):
         """
         counted = {name: counter.state_dict() for name, counter in self._counters.items()}
         checkpoint["counted"] = gather_objects(counted)  # by rank
-        self.resumption.save(checkpoint)
+        self.resumption.save(checkpoint, self._validation())
         checkpoint["randomness"] = self.randomness.state_dict()
         checkpoint["faults"] = self.gradients.non_finite.state_dict()
         checkpoint["weighting"] = self.weighting.state_by_task()
         checkpoint["aggregator"] = self.aggregator.state_dict() if self.aggregator else {}
         with suppress(ValueError):  # a task of one's own with options that JSON cannot hold can still be trained
             checkpoint["model_config"] = self.model.model_config()
+
+    def _validation(self) -> dict[str, Any]:
+        """On what each task's scores are measured; empty without a data module of ours."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        parts: dict[str, list[Any]] = data.validated() if hasattr(data, "validated") else {}
+        return {name: [*part, self.trainer.limit_val_batches] for name, part in parts.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it up again; where the number of ranks has changed, they share the counts out.
@@ -239,7 +245,7 @@ class MultiTaskModule(EvaluationModule):
         """
         training = self.trainer.state.fn == TrainerFn.FITTING
         callbacks: Any = getattr(self.trainer, "callbacks", [])  # Lightning sets them elsewhere
-        self.resumption.compare(checkpoint, training, callbacks)
+        self.resumption.compare(checkpoint, training, callbacks, self._validation())
         if "counted" not in checkpoint:  # weights alone
             return
         mine = checkpoint["counted"][self.global_rank :: self.trainer.world_size]

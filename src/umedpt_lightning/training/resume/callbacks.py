@@ -8,7 +8,9 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 
 
-def match_callbacks(checkpoint: dict[str, Any], callbacks: Collection[Callback], other_tasks: bool) -> list[str]:
+def match_callbacks(
+    checkpoint: dict[str, Any], callbacks: Collection[Callback], other_tasks: bool = False, other_parts: bool = False
+) -> list[str]:
     """Makes what a checkpoint keeps for callbacks fit the config, in place.
 
     Args:
@@ -16,6 +18,8 @@ def match_callbacks(checkpoint: dict[str, Any], callbacks: Collection[Callback],
         callbacks: Those of the trainer.
         other_tasks: Whether ``val/score`` is the mean of other tasks than before, and no longer to be compared with
             what it was: a better one of fewer tasks would keep ``best.ckpt`` without those that were added.
+        other_parts: Whether the tasks are validated on other samples or pixels than before, so that no score of theirs
+            is to be compared with what it was.
 
     Returns:
         A sentence for all that goes on otherwise.
@@ -28,7 +32,11 @@ def match_callbacks(checkpoint: dict[str, Any], callbacks: Collection[Callback],
     if "current_model_state" in checkpoint and not averages:
         checkpoint["state_dict"] = checkpoint["current_model_state"]  # those that the optimizer has moments of
         told.append("Weights are no longer averaged: training goes on with those that were not.")
-    anew = [key for key in states if "'monitor': 'val/score'" in key or key == "Report"] if other_tasks else []
+    if not (other_tasks or other_parts):
+        return told
+    scores = "'monitor': 'val/" if other_parts else "'monitor': 'val/score'"
+    anew = [key for key in states if scores in key or key == "Report"]
     for key in anew:
         del states[key]
-    return [*told, "val/score is of other tasks than before: the best is looked for anew."] if anew else told
+    what = "val/score is of other tasks" if other_tasks else "Validation is of other samples or pixels"
+    return [*told, f"{what} than before: the best is looked for anew."] if anew else told

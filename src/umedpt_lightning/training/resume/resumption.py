@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -27,6 +27,8 @@ from umedpt_lightning.training.resume.weights import fit_checkpoint
 
 #: Of a checkpoint: the state that the schedule began with, and in it its class.
 _SCHEDULE, _CLASS = "lr_scheduler_initial", "class"
+#: Of a checkpoint: what scores of the val parts are measured on.
+_VALIDATION = "validation"
 
 
 class Resumption:
@@ -46,8 +48,16 @@ class Resumption:
         self._schedule: dict[str, Any] = {}
         self._moved: list[dict[str, Any]] = []
 
-    def compare(self, checkpoint: dict[str, Any], training: bool, callbacks: Collection[Callback] = ()) -> None:
+    def compare(
+        self,
+        checkpoint: dict[str, Any],
+        training: bool,
+        callbacks: Collection[Callback] = (),
+        validation: Mapping[str, Any] | None = None,
+    ) -> None:
         """Makes a checkpoint fit model and callbacks, in place, and tells what is new or gone; see `fit_checkpoint`.
+
+        `validation` is what `save` was given, as it is now.
 
         Raises:
             CheckpointError: It does not fit; the message names the key of the config and the mend.
@@ -57,7 +67,7 @@ class Resumption:
             name_parameters(state, parameter_shapes(weights, self._module))
         told = fit_checkpoint(checkpoint, self._module, self._model, training)
         if training:
-            told += match_callbacks(checkpoint, callbacks, other_tasks=bool(told))
+            told += match_callbacks(checkpoint, callbacks, bool(told), _differ(checkpoint.get(_VALIDATION), validation))
         for sentence in told:
             rank_zero_info(sentence)
         self._checkpoint = checkpoint
@@ -88,6 +98,13 @@ class Resumption:
             group |= moved
         self._checkpoint, self._moved = {}, []
 
-    def save(self, checkpoint: dict[str, Any]) -> None:
-        """Adds to a checkpoint what a later resumption compares."""
+    def save(self, checkpoint: dict[str, Any], validation: Mapping[str, Any]) -> None:
+        """Adds to a checkpoint what a later resumption compares, such as what each task's scores are measured on."""
         checkpoint[_SCHEDULE] = self._schedule
+        checkpoint[_VALIDATION] = dict(validation)
+
+
+def _differ(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
+    """Whether tasks that both have are measured otherwise; earlier releases did not save on what."""
+    before, now = before or {}, now or {}
+    return any(before[name] != now[name] for name in before.keys() & now.keys())
