@@ -98,10 +98,10 @@ class Resumption:
             group |= moved
         self._checkpoint, self._moved = {}, []
 
-    def save(self, checkpoint: dict[str, Any], validation: Mapping[str, Any]) -> None:
+    def save(self, checkpoint: dict[str, Any], validation: Mapping[str, Any] | None = None) -> None:
         """Adds to a checkpoint what a later resumption compares, such as what each task's scores are measured on."""
         checkpoint[_SCHEDULE] = self._schedule
-        checkpoint[_VALIDATION] = dict(validation)
+        checkpoint[_VALIDATION] = dict(validation or {})
 
 
 def _differ(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
