@@ -197,7 +197,7 @@ def test_unknown_keys_and_wrong_types_are_told(
         ("--init_from=", r"--init_from is empty"),
         ("--ckpt_path=", r"--ckpt_path is empty"),
         ("--run=", r"--run is empty"),
-        ("--data.num_workers=-1", r"data\.num_workers must not be -1"),
+        ("--data.num_workers=-1", r"data\.num_workers must be 0 or more, but it is -1"),
         ("--data.tasks.sizes.size=-32", r"data\.tasks\.sizes\.size must be positive"),
         ("--trainer.devices=-1", r"trainer \(accelerator cpu, devices -1\): "),
         ("--trainer.val_check_interval=0", r"trainer\.val_check_interval is 0, but it must be positive"),

@@ -13,7 +13,6 @@ import pytest
 #: them, since torch alone takes seconds.
 WITHOUT = {
     "umedpt_lightning": {"torch", "numpy", "lightning", "PIL"},
-    "umedpt_lightning.cli": {"torch", "numpy", "lightning", "timm", "albumentations", "wandb"},
     "umedpt_lightning.cli.predict": {"lightning", "albumentations", "torchmetrics", "tiffslide", "nibabel"},
     "umedpt_lightning.cli.data": {"lightning"},
 }

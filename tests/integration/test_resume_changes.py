@@ -413,7 +413,7 @@ def test_a_best_score_of_other_samples_or_pixels_does_not_count(
         case "pixels":
             sizes |= {"evaluate_at": "resized", "size": 32}
         case "limit":
-            two_tasks["trainer"]["limit_val_batches"] = 1.0 if two_tasks["trainer"].get("limit_val_batches") else 2
+            two_tasks["trainer"]["limit_val_batches"] = 1.0
     before = (begun / "checkpoints" / "best.ckpt").read_bytes()
     fit(two_tasks, tmp_path, begun, "--ckpt_path", "last")
     told = "Validation is of other samples or pixels than before: the best is looked for anew." in caplog.text

@@ -71,18 +71,21 @@ def parse(
 
 def config_files(arguments: Sequence[str]) -> list[Path]:
     """The configs that a command line names."""
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    files.add_argument("-c", "--config", type=Path, action="append", default=[])
-    found: list[Path] = files.parse_known_args(list(arguments))[0].config
-    return found
+    return [Path(config) for config in _apart(arguments)[0]]
 
 
 def _configs_first(arguments: Sequence[str]) -> list[str]:
     """The arguments with configs before all else: the parser lets one overrule the options that stand before it."""
+    configs, others = _apart(arguments)
+    return [*(f"--config={config}" for config in configs), *others]
+
+
+def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a command line gives as configs, and its other arguments, each in their order."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     known, others = parser.parse_known_args(list(arguments))
-    return [*(f"--config={config}" for config in known.config), *others]
+    return known.config, others
 
 
 def _is_file(path: Path) -> bool:

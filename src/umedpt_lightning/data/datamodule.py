@@ -76,14 +76,14 @@ class MultiTaskDataModule(pl.LightningDataModule):
         self.specs: dict[str, TaskSpec] = {name: _check(name, task) for name, task in tasks.items()}
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"data.steps_per_epoch must be positive or null, but it is {steps_per_epoch}.")
-        for key, number in (
-            ("num_workers", num_workers),
-            ("prefetch", prefetch),
-            ("timeout", timeout),
-            ("overfit", overfit),
+        for key, number, least in (
+            ("num_workers", num_workers, 0),
+            ("prefetch", prefetch, 1),
+            ("timeout", timeout, 0),
+            ("overfit", overfit, 0),
         ):
-            if number < (key == "prefetch"):
-                raise ValueError(f"data.{key} must not be {number}. Give a larger number, or leave it out.")
+            if number < least:
+                raise ValueError(f"data.{key} must be {least} or more, but it is {number}.")
         self.schedule, self.distribute = schedule, distribute
         if sizes := _sizes(tasks):
             schedule(sizes)  # what does not fit is told now
@@ -132,8 +132,11 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     def validated(self) -> dict[str, list[Any]]:
         """On what each task with a val part is measured: how many samples, and the size of resized ones."""
-        tasks = {name: task for name, task in self.tasks.items() if task.val is not None}
-        return {n: [len(t.val or ()), t.size if t.evaluate_at == "resized" else None] for n, t in tasks.items()}
+        return {
+            name: [len(task.val), task.size if task.evaluate_at == "resized" else None]
+            for name, task in self.tasks.items()
+            if task.val is not None
+        }
 
     def val_dataloader(self) -> EvaluationLoader:
         """The val parts."""
@@ -235,6 +238,6 @@ def _check(name: str, task: TaskData) -> TaskSpec:
     height, width = (task.size, task.size) if isinstance(task.size, int) else task.size or (1, 1)
     numbers = {"batch_size": task.batch_size, "micro_batches": task.micro_batches, "size": min(height, width)}
     for key, number in numbers.items():
-        if not (number or 0) >= 1:
+        if not number or number < 1:
             raise ValueError(f"data.tasks.{name}.{key} must be positive, but it is {number}.")
     return spec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -198,13 +198,14 @@ def _of_part(split: str, parts: Texts, images: Texts, names: Sequence[str], file
         ]
     )
     if split in coded.names:
-        warn_of_alike(split, parts, file)
+        warn_of_alike(split, dict(zip(coded.names.tolist(), np.bincount(coded.codes).tolist(), strict=True)), file)
     return np.flatnonzero(np.isin(coded.codes, np.flatnonzero(coded.names == split)))
 
 
-def warn_of_alike(split: str, parts: Iterable[str], file: object) -> None:
-    """Warns of rows that are left out since their part is spelt in another case."""
-    left_out = [part for part in parts if part != split and part.casefold() == split.casefold()]
-    if left_out:
-        what = f"{len(left_out)} rows are left out, whose part is {shorten(sorted(set(left_out)))}, not {split!r}"
+def warn_of_alike(split: str, rows: Mapping[str, int], file: object) -> None:
+    """Warns of rows that are left out since their part is spelt in another case; `rows` counts those of each part."""
+    alike = sorted(part for part in rows if part != split and part.casefold() == split.casefold())
+    if alike:
+        left_out = sum(rows[part] for part in alike)
+        what = f"{left_out} rows are left out, whose part is {shorten(alike)}, not {split!r}"
         warnings.warn(f"{file}: {what}. Write them alike.", stacklevel=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -118,7 +119,7 @@ class FileSplit(Selection):
                 f"{file}: no sample is of the part {part!r}, only of {shorten(sorted(set().union(*parts)))}. Correct "
                 "`part`, or leave it out."
             )
-        warn_of_alike(part, rows.columns[split_column], file)
+        warn_of_alike(part, Counter(rows.columns[split_column]), file)
         super().__init__(reader, chosen)
 
 
